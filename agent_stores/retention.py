@@ -1,0 +1,361 @@
+"""What is kept of a thread, and what a model is shown of it: pure functions, the same for every store.
+
+Three rules stand behind all of it:
+
+- A limit is ``None`` for all, 0 for none, and *n* for the newest *n*, in order.
+- A tool call and its results are a *group*. A cut never falls inside one: it moves towards the newer end, so
+  that at most the limit is kept; if that would leave nothing, it moves back, so that the newest group is
+  kept whole.
+- Pinned system messages are always kept, in front.
+
+A position where a cut may fall is one where no group has members on both sides. A call whose result has not
+come does not hold back a cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from agent_stores.contents import (
+    AnyContent,
+    ApprovalRequestContent,
+    ApprovalResponseContent,
+    ReasoningContent,
+    ToolCallContent,
+    ToolResultContent,
+    UsageContent,
+)
+from agent_stores.errors import ArgumentError, ArgumentTypeError, UnansweredToolCallError
+from agent_stores.messages import ChatMessage
+
+DanglingCalls = Literal["synthesize", "drop", "raise"]
+"""What a view does with tool calls without a result: give them an error result, leave them out, or raise."""
+
+NO_RESULT = "No result was recorded for this tool call: the run ended before the tool returned."
+"""The text of a synthesized result."""
+
+_MARK = "agent_stores"
+_APPROVAL = "approval:"
+
+
+def check_limit(name: str, value: int | None) -> int | None:
+    """The one validation of every limit that counts something.
+
+    Raises:
+        ArgumentTypeError: when it is neither an int nor None.
+        ArgumentError: when it is negative.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted are int and None")
+    if value < 0:
+        raise ArgumentError(f"{name} is {value}; accepted are None for all, 0 for none, or a positive number")
+    return value
+
+
+def check_seconds(name: str, value: float | timedelta | None, *, zero: bool) -> float | None:
+    """The one validation of every duration, in seconds or as a timedelta.
+
+    Args:
+        name: the argument's name.
+        value: what was given.
+        zero: whether 0 is accepted.
+
+    Raises:
+        ArgumentTypeError: when it is not a number.
+        ArgumentError: when it is negative, not finite, or 0 where that is not accepted.
+    """
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentTypeError(
+            f"{name} is of type {type(value).__name__}; accepted are seconds, a timedelta or None"
+        )
+    if not (0 <= value < 1e11) or (value == 0 and not zero):
+        least = "0 or more" if zero else "more than 0"
+        raise ArgumentError(f"{name} is {value}; accepted are {least} seconds, up to 1e11, or None")
+    return float(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What part of a thread `list_messages` returns; limits that are all set hold all at once.
+
+    Attributes:
+        last: at most the newest *n* messages, pinned ones not counted.
+        max_tokens: at most so many tokens, pinned messages counted; the newest group is kept whole.
+        max_age: only messages made in the last so many seconds (or a timedelta).
+    """
+
+    last: int | None = None
+    max_tokens: int | None = None
+    max_age: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        check_limit("last", self.last)
+        check_limit("max_tokens", self.max_tokens)
+        check_seconds("max_age", self.max_age, zero=True)
+
+
+def message_links(message: ChatMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What ties a message to others: the ids of the calls that it makes, and of those that it answers.
+
+    An approval request and its response are tied likewise.
+    """
+    calls: list[str] = []
+    results: list[str] = []
+    for part in message.contents:
+        if isinstance(part, ToolCallContent):
+            calls.append(part.call_id)
+        elif isinstance(part, ToolResultContent):
+            results.append(part.call_id)
+        elif isinstance(part, ApprovalRequestContent):
+            calls.append(_APPROVAL + part.request_id)
+        elif isinstance(part, ApprovalResponseContent):
+            results.append(_APPROVAL + part.request_id)
+    return tuple(calls), tuple(results)
+
+
+def follow_links(
+    open_calls: dict[str, int], position: int, calls: Sequence[str], results: Sequence[str]
+) -> int | None:
+    """Take the next message of a thread into account.
+
+    Args:
+        open_calls: the positions of the calls without a result so far, by id; updated.
+        position: the message's position.
+        calls: the ids of the calls that it makes.
+        results: the ids of the calls that it answers.
+
+    Returns:
+        The position of the oldest message whose call it answers: no cut may fall after that message, up to
+        and including this one. None when it answers none, or only its own.
+    """
+    own = set(calls)
+    starts = [open_calls.pop(call) for call in results if call not in own and call in open_calls]
+    open_calls.update((call, position) for call in calls)
+    for call in own.intersection(results):
+        open_calls.pop(call, None)
+    return min(starts, default=None)
+
+
+def group_cuts(links: Iterable[tuple[Sequence[str], Sequence[str]]]) -> tuple[list[bool], dict[str, int]]:
+    """Where a cut may fall in a sequence of messages.
+
+    Args:
+        links: of each message, in order, what `message_links` says.
+
+    Returns:
+        For each message whether a cut may fall just before it; and the indexes of the calls without a
+        result, by id.
+    """
+    cuts: list[bool] = []
+    open_calls: dict[str, int] = {}
+    for index, (calls, results) in enumerate(links):
+        cuts.append(True)
+        start = follow_links(open_calls, index, calls, results)
+        if start is not None:
+            cuts[start + 1 :] = [False] * (index - start)
+    return cuts, open_calls
+
+
+def cut_at(cuts: Sequence[bool], start: int) -> int:
+    """The index of the first message to keep, when those from `start` on are wanted.
+
+    Args:
+        cuts: for each message whether a cut may fall before it.
+        start: how many messages are to go, at least.
+
+    Returns:
+        The next place for a cut from `start` on; if there is none before the end, the last place before
+        `start`. With `start` at the end, nothing is kept.
+    """
+    if start <= 0:
+        return 0
+    for index in range(start, len(cuts)):
+        if cuts[index]:
+            return index
+    if start >= len(cuts):
+        return len(cuts)
+    for index in range(start - 1, -1, -1):
+        if cuts[index]:
+            return index
+    return start
+
+
+def window_start(
+    cuts: Sequence[bool],
+    *,
+    last: int | None = None,
+    tokens: Sequence[int] | None = None,
+    max_tokens: int | None = None,
+    created: Sequence[datetime | None] | None = None,
+    oldest: datetime | None = None,
+) -> int:
+    """The index of the first message that a window shows, of those that are not pinned.
+
+    Args:
+        cuts: for each message whether a cut may fall before it.
+        last: how many messages at most.
+        tokens: the tokens of each message; needed with `max_tokens`.
+        max_tokens: how many tokens at most.
+        created: when each message was made; needed with `oldest`.
+        oldest: messages made before are not shown, nor those before them.
+    """
+    count = len(cuts)
+    start = 0 if last is None else max(0, count - last)
+    if max_tokens is not None and tokens is not None:
+        spare = max_tokens
+        index = count
+        while index > start and tokens[index - 1] <= spare:
+            index -= 1
+            spare -= tokens[index]
+        # The newest message is shown even where it alone is over the limit, unless nothing is wanted.
+        start = max(start, min(index, count - 1) if max_tokens else count)
+    if oldest is not None and created is not None:
+        for index in range(count - 1, start - 1, -1):
+            made = created[index]
+            if made is not None and made < oldest:
+                start = index + 1
+                break
+    return cut_at(cuts, start)
+
+
+def repair(messages: Sequence[ChatMessage], dangling_calls: DanglingCalls) -> list[ChatMessage]:
+    """A conversation as model providers accept it: each tool call directly followed by its results.
+
+    Stored messages are not changed: this makes a view of them. Results move up to directly behind their
+    call; a result without a call, or a second one for the same call, is left out; a call without a result is
+    treated as `dangling_calls` says. A call whose approval is pending is left alone.
+
+    The rule is that of the chat-completions API: an assistant message with tool calls is followed by one tool
+    message for each call, before anything else.
+
+    Raises:
+        UnansweredToolCallError: under ``"raise"``, for calls without results and results without calls.
+    """
+    if not any(isinstance(p, (ToolCallContent, ToolResultContent)) for m in messages for p in m.contents):
+        return list(messages)
+    return _Repair(messages).view(dangling_calls)
+
+
+def is_synthesized(part: AnyContent) -> bool:
+    """Whether a tool result was made up by `repair`."""
+    return isinstance(part, ToolResultContent) and _MARK in part.additional_properties
+
+
+class _Repair:
+    """One pass that pairs calls with results, and one that puts the view together."""
+
+    def __init__(self, messages: Sequence[ChatMessage]) -> None:
+        self.messages = messages
+        self.waiting: dict[str, list[tuple[int, int]]] = {}
+        self.answers: dict[int, dict[int, list[int]]] = {}  # call's message: result's message: part indexes
+        self.orphans: list[str] = []
+        self.pending = _pending_calls(messages)
+        for index, message in enumerate(messages):
+            self._pair(index, message)
+
+    def _pair(self, index: int, message: ChatMessage) -> None:
+        for at, part in enumerate(message.contents):
+            if isinstance(part, ToolCallContent):
+                self.waiting.setdefault(part.call_id, []).append((index, at))
+            elif isinstance(part, ToolResultContent):
+                calls = self.waiting.get(part.call_id)
+                if not calls or (is_synthesized(part) and self._is_answered_later(index, part.call_id)):
+                    self.orphans.append(part.call_id)
+                    continue
+                # The newest message that makes the call, and in it the first such call.
+                newest = calls[-1][0]
+                slot = next(slot for slot in calls if slot[0] == newest)
+                calls.remove(slot)
+                self.answers.setdefault(newest, {}).setdefault(index, []).append(at)
+
+    def _is_answered_later(self, index: int, call_id: str) -> bool:
+        for message in self.messages[index + 1 :]:
+            for part in message.contents:
+                if isinstance(part, ToolCallContent) and part.call_id == call_id:
+                    return False
+                if isinstance(part, ToolResultContent) and part.call_id == call_id:
+                    return not is_synthesized(part)
+        return False
+
+    def view(self, dangling_calls: DanglingCalls) -> list[ChatMessage]:
+        missing: dict[int, dict[int, str]] = {}  # message: part index: call id
+        for call_id, slots in self.waiting.items():
+            if call_id not in self.pending:
+                for index, at in slots:
+                    missing.setdefault(index, {})[at] = call_id
+        if dangling_calls == "raise" and (missing or self.orphans):
+            ids = (*(call for calls in missing.values() for call in calls.values()), *self.orphans)
+            raise UnansweredToolCallError(
+                f"tool calls and results do not pair up: {', '.join(map(repr, ids))}", call_ids=ids
+            )
+        result: list[ChatMessage] = []
+        moved: set[int] = set()  # messages that stand behind their call already
+        for index, message in enumerate(self.messages):
+            if index in moved:
+                continue
+            answers = self.answers.get(index, {})
+            unanswered = missing.get(index, {})
+            dropped = unanswered if dangling_calls == "drop" else {}
+            inner = set(answers.get(index, ()))  # results inside the message that makes the call
+            keep = [
+                part
+                for at, part in enumerate(message.contents)
+                if at not in dropped and (not isinstance(part, ToolResultContent) or at in inner)
+            ]
+            if len(keep) == len(message.contents):
+                result.append(message)
+            elif _says_something(keep):
+                result.append(message.replace(contents=keep))
+            for source, parts in answers.items():
+                if source != index:
+                    result.append(self._result_message(source, parts))
+                    if len(parts) == len(self.messages[source].contents):
+                        moved.add(source)
+            if dangling_calls == "synthesize":
+                result.extend(_no_result(message, unanswered[at]) for at in sorted(unanswered))
+        return result
+
+    def _result_message(self, index: int, parts: list[int]) -> ChatMessage:
+        message = self.messages[index]
+        if len(parts) == len(message.contents):
+            return message
+        return ChatMessage(
+            "tool",
+            contents=[message.contents[at] for at in parts],
+            author_name=message.author_name,
+            created_at=message.created_at,
+            message_id=None if message.message_id is None else f"{message.message_id}#{parts[0]}",
+        )
+
+
+def _pending_calls(messages: Sequence[ChatMessage]) -> set[str]:
+    """The ids of the calls whose approval was asked for and not given or refused yet."""
+    asked: dict[str, str] = {}
+    for message in messages:
+        for part in message.contents:
+            if isinstance(part, ApprovalRequestContent):
+                asked[part.request_id] = part.tool_call.call_id
+            elif isinstance(part, ApprovalResponseContent):
+                asked.pop(part.request_id, None)
+    return set(asked.values())
+
+
+def _says_something(parts: Sequence[AnyContent]) -> bool:
+    """Whether a message is worth sending for these parts: reasoning and usage alone are not."""
+    return any(not isinstance(part, (ReasoningContent, UsageContent)) for part in parts)
+
+
+def _no_result(message: ChatMessage, call_id: str) -> ChatMessage:
+    part = ToolResultContent(
+        call_id, NO_RESULT, is_error=True, additional_properties={_MARK: {"synthesized": True}}
+    )
+    return ChatMessage("tool", contents=[part], created_at=message.created_at)

@@ -1,0 +1,1 @@
+"""The database backend: SQLite, PostgreSQL and MariaDB, through SQLAlchemy Core."""

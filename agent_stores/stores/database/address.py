@@ -1,0 +1,138 @@
+"""Connection strings: which database they mean, with which driver, and what may be said of them."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import PurePath
+from typing import NamedTuple
+
+from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
+
+try:  # the first import of SQLAlchemy on the way to the database store
+    import sqlalchemy.ext.asyncio  # noqa: F401 - needs greenlet, which SQLAlchemy does not always bring
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError as UrlError
+except ImportError:
+    raise MissingDependencyError.of(
+        "sqlalchemy[asyncio]", extra="database", purpose="the database store"
+    ) from None
+
+ACCEPTED = "a file name, sqlite:///file, postgresql://user:password@host/database or mariadb://…"
+
+ASYNC_DRIVERS = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy"})
+"""Drivers that run on the event loop; all others run on worker threads."""
+
+_DIALECTS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mariadb": "mariadb",
+    "mysql": "mariadb",
+}
+# Preferred driver first; a name that ends the tuple's row is what the extra installs.
+_DRIVERS = {
+    "postgresql": (("psycopg", "psycopg"), ("asyncpg", "asyncpg"), ("psycopg2", "psycopg2")),
+    "mariadb": (("pymysql", "pymysql"), ("mysqlclient", "MySQLdb"), ("aiomysql", "aiomysql")),
+}
+_MODULES = {"mysqldb": "MySQLdb", "psycopg_async": "psycopg", "mysqlconnector": "mysql"}
+
+
+class Address(NamedTuple):
+    """A database and the driver to reach it with.
+
+    Attributes:
+        url: what SQLAlchemy connects to; holds the password.
+        dialect: ``sqlite``, ``postgresql`` or ``mariadb``.
+        location: the database without secrets, the same wherever it is mounted; goes into states.
+        place: the database without secrets, for errors: host and port, or the file's path.
+        secrets: text that must never show.
+    """
+
+    url: URL
+    dialect: str
+    location: str
+    place: str
+    secrets: tuple[str, ...]
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the driver runs on the event loop."""
+        return self.url.get_driver_name() in ASYNC_DRIVERS
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is an SQLite database in memory."""
+        name = self.url.database or ""
+        return self.dialect == "sqlite" and (name in ("", ":memory:") or "mode=memory" in name)
+
+
+def parse_address(connection_string: str | os.PathLike[str] | URL) -> Address:
+    """Read a connection string; a text without ``://`` is the name of an SQLite file.
+
+    Raises:
+        ArgumentError: when it is not one that is accepted; never repeats the text, which may hold a password.
+        ArgumentTypeError: when it is not text, a path or an SQLAlchemy URL.
+        MissingDependencyError: when no driver for it is installed.
+    """
+    url = _url(connection_string)
+    backend = url.get_backend_name()
+    dialect = _DIALECTS.get(backend)
+    if dialect is None:
+        raise ArgumentError(f"connection_string is of the kind {backend!r}; accepted is {ACCEPTED}")
+    if dialect == "sqlite":
+        return _sqlite(url)
+    driver = url.drivername.partition("+")[2]
+    url = url.set(drivername=f"{dialect}+{driver or _find_driver(dialect)}")
+    if driver and find_spec(_MODULES.get(driver, driver)) is None:
+        raise MissingDependencyError.of(driver, extra=dialect, purpose=f"{dialect}:// with this driver")
+    hosts = url.host or _query(url, "host") or _query(url, "unix_socket") or "localhost"
+    port = url.port or _query(url, "port") or {"postgresql": 5432, "mariadb": 3306}[dialect]
+    place = f"{dialect}://{hosts}:{port}/{url.database or ''}"
+    secrets = [str(url.password or ""), _query(url, "password"), _query(url, "passwd")]
+    return Address(url, dialect, place, place, tuple(secret for secret in secrets if secret))
+
+
+def _url(given: str | os.PathLike[str] | URL) -> URL:
+    if isinstance(given, URL):
+        return given
+    if isinstance(given, os.PathLike):
+        return URL.create("sqlite", database=os.fspath(given))
+    if not isinstance(given, str):
+        raise ArgumentTypeError(
+            f"connection_string is of type {type(given).__name__}; accepted is {ACCEPTED}"
+        )
+    if not given.strip():
+        raise ArgumentError(f"connection_string is empty; accepted is {ACCEPTED}")
+    if "://" not in given:
+        return URL.create("sqlite", database=given)
+    try:
+        return make_url(given)
+    except (UrlError, ValueError):
+        # Neither the text nor the cause is shown: a password with a "@" or ":" ends up in the wrong place.
+        scheme = given.partition("://")[0]
+        raise ArgumentError(
+            f"connection_string ({scheme}://…) is malformed; accepted is {ACCEPTED}. "
+            "Special characters in a password are written as %XX"
+        ) from None
+
+
+def _sqlite(url: URL) -> Address:
+    name = url.database or ":memory:"
+    file = name.removeprefix("file:").partition("?")[0]
+    shown = PurePath(file).name or file
+    place = f"the SQLite file {file!r}" if file != ":memory:" else "the SQLite database in memory"
+    # Another driver opens the same file; ours runs an operation in one hop.
+    return Address(url.set(drivername="sqlite+pysqlite"), "sqlite", f"sqlite:///{shown}", place, ())
+
+
+def _query(url: URL, name: str) -> str:
+    value = url.query.get(name, "")
+    return value if isinstance(value, str) else ",".join(value)
+
+
+def _find_driver(dialect: str) -> str:
+    for driver, module in _DRIVERS[dialect]:
+        if find_spec(module) is not None:
+            return driver
+    raise MissingDependencyError.of(_DRIVERS[dialect][0][0], extra=dialect, purpose=f"{dialect}://")

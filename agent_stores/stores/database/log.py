@@ -1,0 +1,271 @@
+"""The database backend's log: maps `MessageLog` onto operations, and shares servers within a process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent_stores.errors import ArgumentError, StoreClosedError
+from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
+from agent_stores.retention import check_limit, check_seconds
+from agent_stores.stores.database.address import Address, parse_address
+from agent_stores.stores.database.operations import Operations
+from agent_stores.stores.database.server import DatabaseServer
+from agent_stores.stores.planning import check_sizes
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+class DatabaseMessageLog:
+    """Threads in the tables of an SQLite, PostgreSQL or MariaDB database.
+
+    Logs of one process that name a database alike share its connections. Nothing connects before the first
+    operation, which creates the tables where they are missing.
+
+    Args:
+        connection_string: an SQLite file's name, or a URL; see `DatabaseChatMessageStore`.
+        engine: an SQLAlchemy engine of the caller's, sync or async, instead; it is never disposed of here.
+        timeout: seconds that an operation may take.
+        max_connections: how many connections at most; SQLite uses five.
+        table_prefix: what the tables' names begin with.
+        engine_options: further options for SQLAlchemy's `create_engine`.
+        clock: seconds since 1970, for tests of expiry.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted.
+        MissingDependencyError: when no driver for the database is installed.
+    """
+
+    def __init__(
+        self,
+        connection_string: str | os.PathLike[str] | URL | None = None,
+        *,
+        engine: Engine | AsyncEngine | None = None,
+        timeout: float = 10.0,
+        max_connections: int = 10,
+        table_prefix: str = "agent_",
+        engine_options: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if (connection_string is None) == (engine is None):
+            raise ArgumentError("accepted is either a connection_string or an engine")
+        if check_seconds("timeout", timeout, zero=False) is None:
+            raise ArgumentError("timeout is None; accepted is a positive number of seconds")
+        if not check_limit("max_connections", max_connections):
+            raise ArgumentError(f"max_connections is {max_connections}; accepted is a positive number")
+        if not table_prefix.isidentifier() or not table_prefix.isascii() or len(table_prefix) > 32:
+            raise ArgumentError(
+                f"table_prefix is {table_prefix!r}; accepted are up to 32 letters, digits and underscores"
+            )
+        address = parse_address(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
+        options = {
+            "timeout": float(timeout),
+            "max_connections": max_connections,
+            "table_prefix": table_prefix,
+            "engine_options": dict(engine_options or {}),
+        }
+        self._server = _acquire(address, engine, options)
+        self._clock = clock
+        self._closed = False
+        # A log that is dropped without being closed leaves the shared connections open for the next one.
+        self._finalizer = weakref.finalize(self, _drop, self._server)
+
+    @property
+    def location(self) -> str:
+        """See `MessageLog.location`."""
+        return self._server.address.location
+
+    @property
+    def max_message_bytes(self) -> int | None:
+        """See `MessageLog.max_message_bytes`; for MariaDB known from the first operation on."""
+        return self._server.max_message_bytes
+
+    async def append(
+        self,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None = None,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> int:
+        """See `MessageLog.append`."""
+        server, operations, now = self._use()
+        await server.prepare()
+        check_sizes(records, server.max_message_bytes)
+        return await server.run(
+            lambda conn: operations.append(
+                conn,
+                key,
+                records,
+                batch_id=batch_id,
+                expected_position=expected_position,
+                max_messages=max_messages,
+                ttl=ttl,
+                now=now,
+            ),
+            write=True,
+            repeatable=True,
+        )
+
+    async def read(
+        self,
+        key: ThreadKey,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        last: int | None = None,
+        first: int | None = None,
+    ) -> Slice:
+        """See `MessageLog.read`."""
+        server, operations, now = self._use()
+        part, renews = await server.run(
+            lambda conn: operations.read(
+                conn, key, after=after, before=before, last=last, first=first, now=now
+            )
+        )
+        if renews:
+            await server.run(lambda conn: operations.renew(conn, key, now=now), write=True, repeatable=True)
+        return part
+
+    async def get(self, key: ThreadKey, message_id: str) -> Entry | None:
+        """See `MessageLog.get`."""
+        server, operations, now = self._use()
+        return await server.run(lambda conn: operations.get(conn, key, message_id, now=now))
+
+    async def replace(self, key: ThreadKey, record: Record) -> bool:
+        """See `MessageLog.replace`."""
+        server, operations, now = self._use()
+        await server.prepare()
+        check_sizes([record], server.max_message_bytes)
+        return await server.run(
+            lambda conn: operations.replace(conn, key, record, now=now), write=True, repeatable=True
+        )
+
+    async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
+        """See `MessageLog.delete`."""
+        server, operations, now = self._use()
+        return await server.run(lambda conn: operations.delete(conn, key, message_ids, now=now), write=True)
+
+    async def pop_last(self, key: ThreadKey) -> Entry | None:
+        """See `MessageLog.pop_last`."""
+        server, operations, now = self._use()
+        return await server.run(lambda conn: operations.pop_last(conn, key, now=now), write=True)
+
+    async def clear(self, key: ThreadKey) -> int:
+        """See `MessageLog.clear`."""
+        server, operations, now = self._use()
+        return await server.run(lambda conn: operations.clear(conn, key, now=now), write=True)
+
+    async def stats(self, key: ThreadKey) -> ThreadStats | None:
+        """See `MessageLog.stats`."""
+        server, operations, now = self._use()
+        return await server.run(lambda conn: operations.stats(conn, key, now=now))
+
+    async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
+        """See `MessageLog.set_ttl`."""
+        server, operations, now = self._use()
+        return await server.run(
+            lambda conn: operations.set_ttl(conn, key, ttl, now=now), write=True, repeatable=True
+        )
+
+    async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
+        """See `MessageLog.fork`."""
+        server, operations, now = self._use()
+        return await server.run(lambda conn: operations.fork(conn, key, new_key, at=at, now=now), write=True)
+
+    async def delete_thread(self, key: ThreadKey) -> bool:
+        """See `MessageLog.delete_thread`."""
+        server, operations, now = self._use()
+        return await server.run(lambda conn: operations.delete_thread(conn, key, now=now), write=True)
+
+    async def list_threads(
+        self, tenant: str | None, *, prefix: str = "", limit: int = 100, cursor: str | None = None
+    ) -> ThreadPage:
+        """See `MessageLog.list_threads`."""
+        server, operations, now = self._use()
+        return await server.run(
+            lambda conn: operations.list_threads(
+                conn, tenant, prefix=prefix, limit=limit, cursor=cursor, now=now
+            )
+        )
+
+    async def purge_expired(self, *, limit: int = 1000) -> int:
+        """See `MessageLog.purge_expired`."""
+        server, operations, now = self._use()
+        return await server.run(
+            lambda conn: operations.purge_expired(conn, limit=limit, now=now), write=True, repeatable=True
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections, if no other log of this process uses them."""
+        if not self._closed:
+            self._closed = True
+            self._finalizer.detach()
+            await _release(self._server)
+
+    def __repr__(self) -> str:
+        return f"DatabaseMessageLog({self.location!r})"
+
+    def _use(self) -> tuple[DatabaseServer, Operations, int]:
+        if self._closed:
+            raise StoreClosedError(f"this log of {self.location} is closed")
+        return self._server, self._server.operations, int(self._clock() * 1_000_000)
+
+
+_servers: dict[Any, DatabaseServer] = {}
+_servers_lock = threading.Lock()
+
+
+def _acquire(
+    address: Address, engine: Engine | AsyncEngine | None, options: dict[str, Any]
+) -> DatabaseServer:
+    """The process's one server for an address and options."""
+    name = id(engine) if engine is not None else address.url.render_as_string(hide_password=False)
+    key = (name, repr(sorted(options.items())))
+    with _servers_lock:
+        server = _servers.get(key)
+        if server is None:
+            server = _servers[key] = DatabaseServer(address, engine=engine, **options)
+        server.users += 1
+        return server
+
+
+def _drop(server: DatabaseServer) -> None:
+    server.users -= 1
+
+
+async def _release(server: DatabaseServer) -> None:
+    with _servers_lock:
+        server.users -= 1
+        if server.users > 0:
+            return
+        for key in [key for key, value in _servers.items() if value is server]:
+            del _servers[key]
+    await server.aclose()
+
+
+@atexit.register
+def _close_all() -> None:
+    for server in list(_servers.values()):
+        server.close_at_exit()
+
+
+def _forget_all() -> None:
+    global _servers_lock
+    _servers_lock = threading.Lock()
+    for server in list(_servers.values()):
+        server.forget_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)

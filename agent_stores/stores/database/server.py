@@ -1,0 +1,425 @@
+"""Running operations on a database server: connections, threads, time-outs, retries and the schema.
+
+An operation runs whole, as one synchronous function: on a worker thread for drivers that block (one hop, not
+one a statement), or inside an async engine's `run_sync` for drivers that run on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import random
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError, UnsupportedVersionError
+from agent_stores.stores.database.address import Address
+from agent_stores.stores.database.failures import Failure, classify, store_error
+from agent_stores.stores.database.operations import Operations
+from agent_stores.stores.database.schema import SCHEMA_VERSION, make_schema
+
+T = TypeVar("T")
+
+_SCHEMA_NAME = "agent_stores"
+_LARGEST = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to about twice that
+_ATTEMPTS = 6  # of a transaction that the database asks to try again
+_FIRST_PAUSE = 0.01  # seconds before the second attempt; doubles, with jitter
+_READERS = 4  # threads that read one SQLite file at once; one more writes, as SQLite lets only one write
+
+
+class _Call:
+    """One run of an operation: lets the caller give up on it without leaving it half done."""
+
+    def __init__(self, *, write: bool) -> None:
+        self.write = write
+        self.committing = False
+        self._abandoned = False
+        self._connection: Any = None
+        self._lock = threading.Lock()
+
+    def transact(self, conn: Connection, operation: Callable[[Connection], T]) -> T:
+        """Run the operation in a transaction, and commit unless the caller gave up."""
+        with self._lock:
+            self._connection = conn.connection.dbapi_connection
+            if self._abandoned:
+                raise _AbandonedError
+        try:
+            if self.write and conn.dialect.name == "sqlite":
+                conn.exec_driver_sql("BEGIN IMMEDIATE")
+            result = operation(conn)
+            if self.write:
+                with self._lock:
+                    if self._abandoned:
+                        raise _AbandonedError
+                    self.committing = True
+                conn.commit()
+                self.committing = False
+            return result
+        finally:
+            with self._lock:
+                self._connection = None
+
+    def abandon(self) -> bool:
+        """Give up: nothing is written from now on. False when it is being committed already."""
+        with self._lock:
+            if not self.committing:
+                self._abandoned = True
+            _interrupt(self._connection)
+            return self._abandoned
+
+
+class _AbandonedError(Exception):
+    """The caller does not wait any more."""
+
+
+class DatabaseServer:
+    """A database and our connections to it; shared by all the stores of a process that name it alike.
+
+    Args:
+        address: the database.
+        engine: the caller's engine, never disposed of; one is made without it.
+        timeout: seconds that an operation may take, waiting for a connection included.
+        max_connections: how many connections at most.
+        table_prefix: what the tables' names begin with.
+        engine_options: further options for SQLAlchemy's `create_engine`.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        engine: Engine | AsyncEngine | None,
+        timeout: float,
+        max_connections: int,
+        table_prefix: str,
+        engine_options: Mapping[str, Any],
+    ) -> None:
+        self.address = address
+        self.users = 0
+        self.max_message_bytes: int | None = None if address.dialect == "mariadb" else _LARGEST
+        self.schema = make_schema(table_prefix)
+        self.operations = Operations(self.schema)
+        self._timeout = timeout
+        self._max_connections = max_connections
+        self._engine_options = engine_options
+        self._borrowed = engine
+        self._ready = False
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._async_engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._executors: dict[str, ThreadPoolExecutor] = {}
+
+    async def run(
+        self, operation: Callable[[Connection], T], *, write: bool = False, repeatable: bool = False
+    ) -> T:
+        """Run an operation in a transaction of its own.
+
+        Args:
+            operation: a synchronous function of a connection; it may be run more than once.
+            write: whether it writes.
+            repeatable: whether it may run again after it may have been committed.
+
+        Raises:
+            StoreUnavailableError, StoreRefusedError, MessageTooLargeError, StoreError: nothing was written.
+            OutcomeUnknownError: it may or may not be stored.
+        """
+        deadline = time.monotonic() + self._timeout
+        unknown = False
+        lost = 0
+        for attempt in range(_ATTEMPTS):
+            call = _Call(write=write)
+            try:
+                return await self._attempt(operation, call, deadline)
+            except asyncio.CancelledError:
+                call.abandon()
+                raise
+            except asyncio.TimeoutError as error:
+                unknown = unknown or not call.abandon()
+                raise self._timed_out(unknown) from error
+            except (SQLAlchemyError, OSError) as error:
+                failure = classify(error, self.address.dialect)
+                unknown = unknown or (call.committing and failure in (Failure.UNAVAILABLE, Failure.OTHER))
+                broken = failure is Failure.UNAVAILABLE and _is_broken(error)
+                lost += broken
+                again = failure is Failure.TRANSIENT or (broken and lost == 1)
+                if not again or attempt == _ATTEMPTS - 1 or (unknown and not repeatable):
+                    if failure is Failure.TRANSIENT:
+                        failure = Failure.UNAVAILABLE
+                    raise store_error(
+                        failure,
+                        error,
+                        place=self.address.place,
+                        secrets=self.address.secrets,
+                        may_be_written=unknown,
+                    ) from error
+            await asyncio.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+        raise AssertionError("unreachable")
+
+    async def prepare(self) -> None:
+        """Make sure that the schema is there and is ours to use; costs nothing once it is."""
+        if not self._ready:
+            await self.run(lambda conn: None)
+
+    async def aclose(self) -> None:
+        """Wait for what is running, and close our connections."""
+        executors = self._take_executors()
+        if executors:
+            await asyncio.to_thread(_shut_down, executors)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.dispose()
+        here = asyncio.get_running_loop()
+        for loop, async_engine in list(self._async_engines.items()):
+            # Connections belong to their loop; those of another one are dropped, not closed.
+            await async_engine.dispose(close=loop is here)
+        self._async_engines.clear()
+
+    def close_at_exit(self) -> None:
+        """Close what can be closed without an event loop."""
+        for executor in self._take_executors():
+            executor.shutdown(wait=False)
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def forget_in_child(self) -> None:
+        """After a fork: threads are gone, and connections belong to the parent."""
+        self._lock = threading.Lock()
+        self._executors = {}
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._async_engines = weakref.WeakKeyDictionary()
+
+    # -- one attempt ----------------------------------------------------------------------------------
+
+    async def _attempt(self, operation: Callable[[Connection], T], call: _Call, deadline: float) -> T:
+        left = max(0.0, deadline - time.monotonic())
+        if self._is_async():
+            return await asyncio.wait_for(self._run_async(operation, call), left)
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._executor(write=call.write), self._run_sync, operation, call)
+        # Some more time, so that the database's own time-outs, which say more, come first.
+        done, _ = await asyncio.wait({future}, timeout=left + 1)
+        if not done:
+            future.cancel()
+            future.add_done_callback(_consume)
+            raise asyncio.TimeoutError
+        return future.result()
+
+    def _run_sync(self, operation: Callable[[Connection], T], call: _Call) -> T:
+        with self._sync_engine().connect() as conn:
+            if not call.write and self.address.dialect == "postgresql":
+                # A single statement needs no transaction, whose begin and end are round trips.
+                conn = conn.execution_options(isolation_level="AUTOCOMMIT")
+            self._prepare(conn)
+            return call.transact(conn, operation)
+
+    async def _run_async(self, operation: Callable[[Connection], T], call: _Call) -> T:
+        def whole(conn: Connection) -> T:
+            self._prepare(conn)
+            return call.transact(conn, operation)
+
+        async with self._async_engine().connect() as conn:
+            return await conn.run_sync(whole)
+
+    def _timed_out(self, unknown: bool) -> StoreUnavailableError | OutcomeUnknownError:
+        text = f"{self.address.place} did not answer within {self._timeout:g} seconds"
+        if unknown:
+            return OutcomeUnknownError(f"{text}, while a write was confirmed: it may or may not be stored")
+        return StoreUnavailableError(f"{text}; nothing was written")
+
+    # -- engines and threads --------------------------------------------------------------------------
+
+    def _is_async(self) -> bool:
+        if self._borrowed is not None:
+            return isinstance(self._borrowed, AsyncEngine)
+        return self.address.is_async
+
+    def _sync_engine(self) -> Engine:
+        if isinstance(self._borrowed, Engine):
+            return self._borrowed
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._make_engine()
+            return self._engine
+
+    def _make_engine(self) -> Engine:
+        dialect = self.address.dialect
+        options: dict[str, Any] = {"hide_parameters": True, **self._pool_options()}
+        if dialect == "sqlite":
+            # Transactions are begun by hand: BEGIN IMMEDIATE waits for the lock, an upgrade cannot.
+            options["connect_args"] = {
+                "timeout": self._timeout,
+                "check_same_thread": False,
+                "isolation_level": None,
+            }
+            if self.address.is_memory:
+                options = {**options, "poolclass": StaticPool}
+                for name in ("pool_size", "max_overflow", "pool_timeout"):
+                    options.pop(name)
+        else:
+            options["connect_args"] = self._connect_args()
+        return create_engine(self.address.url, **{**options, **self._engine_options})
+
+    def _async_engine(self) -> AsyncEngine:
+        if isinstance(self._borrowed, AsyncEngine):
+            return self._borrowed
+        loop = asyncio.get_running_loop()
+        engine = self._async_engines.get(loop)
+        if engine is None:
+            options = {
+                "hide_parameters": True,
+                "connect_args": self._connect_args(),
+                **self._pool_options(),
+                **self._engine_options,
+            }
+            engine = self._async_engines[loop] = create_async_engine(self.address.url, **options)
+        return engine
+
+    def _pool_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "pool_size": self._max_connections,
+            "max_overflow": 0,
+            "pool_timeout": self._timeout,
+        }
+        if self.address.dialect == "mariadb":
+            options["isolation_level"] = "READ COMMITTED"  # no gap locks, hence fewer deadlocks
+        return options
+
+    def _connect_args(self) -> dict[str, Any]:
+        seconds = max(1, math.ceil(self._timeout))
+        names = {
+            "psycopg": ("connect_timeout",),
+            "psycopg2": ("connect_timeout",),
+            "asyncpg": ("timeout", "command_timeout"),
+            "pymysql": ("connect_timeout", "read_timeout", "write_timeout"),
+        }.get(self.address.url.get_driver_name(), ("connect_timeout",))
+        return {name: seconds for name in names if name not in self.address.url.query}
+
+    def _executor(self, *, write: bool) -> ThreadPoolExecutor:
+        is_sqlite = self.address.dialect == "sqlite"
+        name, threads = "both", self._max_connections
+        if is_sqlite and self.address.is_memory:
+            threads = 1
+        elif is_sqlite:
+            name, threads = ("write", 1) if write else ("read", _READERS)
+        with self._lock:
+            if name not in self._executors:
+                self._executors[name] = ThreadPoolExecutor(threads, f"agent-stores-{name}")
+            return self._executors[name]
+
+    def _take_executors(self) -> list[ThreadPoolExecutor]:
+        with self._lock:
+            executors = list(self._executors.values())
+            self._executors = {}
+        return executors
+
+    # -- the schema -----------------------------------------------------------------------------------
+
+    def _prepare(self, conn: Connection) -> None:
+        """Create the tables on first use, and check their version."""
+        if self._ready:
+            return
+        versions = self.schema.versions
+        if conn.dialect.name == "sqlite":
+            _use_wal(conn, self._timeout)
+        if not inspect(conn).has_table(versions.name):
+            conn.rollback()
+            self._create(conn)
+        found = conn.execute(select(versions.c.version).where(versions.c.name == _SCHEMA_NAME)).scalar()
+        if self.address.dialect == "mariadb":
+            packet = conn.execute(text("SELECT @@max_allowed_packet")).scalar_one()
+            # Quotes and backslashes are escaped on the way, which at worst doubles a message.
+            self.max_message_bytes = int(packet) // 2 - 65536
+        conn.rollback()
+        if found is not None and found > SCHEMA_VERSION:
+            raise UnsupportedVersionError(
+                f"the tables at {self.address.place} are of schema version {found}; this version of "
+                f"agent-stores knows up to {SCHEMA_VERSION}: upgrade it"
+            )
+        self._ready = True
+
+    def _create(self, conn: Connection) -> None:
+        dialect = conn.dialect.name
+        lock = f"agent_stores:{self.schema.versions.name}"
+        if dialect == "sqlite":
+            conn.exec_driver_sql("BEGIN IMMEDIATE")
+        elif dialect == "postgresql":  # creating a table twice at once is an error there
+            if conn.get_isolation_level() == "AUTOCOMMIT":
+                conn.execute(text("SELECT pg_advisory_lock(hashtext(:name))"), {"name": lock})
+            else:
+                conn.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": lock})
+        self.schema.metadata.create_all(conn)
+        try:
+            conn.execute(insert(self.schema.versions).values(name=_SCHEMA_NAME, version=SCHEMA_VERSION))
+        except IntegrityError:  # another process was first
+            conn.rollback()
+            return
+        conn.commit()
+        if dialect == "postgresql" and conn.get_isolation_level() == "AUTOCOMMIT":
+            conn.execute(text("SELECT pg_advisory_unlock(hashtext(:name))"), {"name": lock})
+
+
+def _use_wal(conn: Connection, timeout: float) -> None:
+    """Switch an SQLite file to write-ahead logging, so that readers and a writer do not wait for each other.
+
+    The mode stays with the file. Switching does not wait for locks by itself, so it is tried again.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        mode = conn.exec_driver_sql("PRAGMA journal_mode").scalar()
+        if mode in ("wal", "memory") or "mode=ro" in str(conn.engine.url):
+            return
+        try:
+            conn.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return
+        except DBAPIError as error:
+            if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                if "readonly" in str(error.orig):
+                    return  # reading works without it
+                raise
+        time.sleep(_FIRST_PAUSE)
+
+
+def _shut_down(executors: list[ThreadPoolExecutor]) -> None:
+    for executor in executors:
+        executor.shutdown(wait=True)
+
+
+def _consume(future: asyncio.Future[Any]) -> None:
+    """Take note of the error of a call that nobody waits for, so that it is not reported as lost."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _is_broken(error: BaseException) -> bool:
+    """Whether a connection that once worked is gone, so that a new one may work."""
+    return isinstance(error, DBAPIError) and bool(error.connection_invalidated)
+
+
+def _interrupt(connection: Any) -> None:
+    """Wake a thread that waits for a server: shut the socket down, or interrupt SQLite."""
+    if connection is None:
+        return
+    try:
+        if hasattr(connection, "interrupt"):
+            connection.interrupt()
+        elif hasattr(connection, "fileno"):
+            with socket.socket(fileno=os.dup(connection.fileno())) as raw:
+                raw.shutdown(socket.SHUT_RDWR)
+        elif (own := getattr(connection, "_sock", None)) is not None:
+            own.shutdown(socket.SHUT_RDWR)
+    except Exception:  # noqa: S110 - it is closed already, or the driver has no socket to show
+        pass

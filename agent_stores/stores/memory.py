@@ -1,0 +1,329 @@
+"""The in-memory backend: threads in a dictionary of this process, and the store over it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Any
+
+from typing_extensions import TypeVar, Unpack
+
+from agent_stores.errors import NotFoundError, StateError, StoreClosedError, ThreadExistsError
+from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
+from agent_stores.message_format import decode_message, message_from_dict, message_to_dict
+from agent_stores.messages import ChatMessage
+from agent_stores.retention import cut_at
+from agent_stores.stores.base import ChatMessageStore, StoreOptions, batch_id
+from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_append, recut
+
+M = TypeVar("M", default=ChatMessage)
+
+
+class _Thread:
+    __slots__ = ("head", "ids", "rows")
+
+    def __init__(self) -> None:
+        self.head = Head()
+        self.rows: list[Row] = []
+        self.ids: set[str] = set()
+
+
+class InMemoryMessageLog:
+    """Threads that live as long as this object; for tests, samples and conversations that may be lost.
+
+    Each operation runs between two awaits, so that tasks of one event loop never see half of it. It is not
+    made for use from several operating-system threads at once.
+
+    Args:
+        clock: seconds since 1970, for tests of expiry.
+    """
+
+    location = "memory"
+    max_message_bytes: int | None = None
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._threads: dict[ThreadKey, _Thread] = {}
+        self._closed = False
+
+    async def append(
+        self,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None = None,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> int:
+        """See `MessageLog.append`."""
+        now = self._now()
+        thread = self._find(key) or _Thread()
+        head = thread.head
+        plan = plan_append(
+            head,
+            records,
+            batch_id=batch_id,
+            present=thread.ids.intersection(record.message_id for record in records),
+            expected_position=expected_position,
+        )
+        if not plan.rows:
+            return head.last_position
+        for first, last in plan.closed:
+            for index in range(len(thread.rows) - 1, -1, -1):
+                row = thread.rows[index]
+                if row.position < first:
+                    break
+                if row.position <= last:
+                    thread.rows[index] = row._replace(cut=False)
+        thread.rows += plan.rows
+        thread.ids.update(row.record.message_id for row in plan.rows)
+        excess = head.excess(max_messages)
+        if excess > 0:
+            loose = [row for row in thread.rows if not row.record.pinned]
+            kept = loose[cut_at([row.cut for row in loose], excess) :]
+            start = kept[0].position if kept else head.last_position + 1
+            self._drop(thread, [r for r in thread.rows if not r.record.pinned and r.position < start])
+            head.forget_calls(before=start)
+        if ttl is not None:
+            head.set_ttl(ttl, now, by_hand=False)
+        head.written(now)
+        self._threads[key] = thread
+        return head.last_position
+
+    async def read(
+        self,
+        key: ThreadKey,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        last: int | None = None,
+        first: int | None = None,
+    ) -> Slice:
+        """See `MessageLog.read`."""
+        now = self._now()
+        thread = self._find(key)
+        if thread is None:
+            return Slice([])
+        if thread.head.ttl_refresh == "read":
+            thread.head.renew(now)
+        rows = [row for row in thread.rows if row.position > after]
+        beyond = [row for row in rows if before is not None and row.position >= before]
+        rows = rows[: len(rows) - len(beyond)]
+        has_older = False
+        if first is not None:
+            rows = rows[:first]
+        if last is not None:
+            loose = [row for row in rows if not row.record.pinned]
+            start = cut_at([row.cut for row in loose], len(loose) - last)
+            shown = {row.position for row in loose[start:]}
+            rows = [row for row in rows if row.record.pinned or row.position in shown]
+            has_older = start > 0
+        return Slice([_entry(row) for row in rows], has_older, not beyond or beyond[0].cut)
+
+    async def get(self, key: ThreadKey, message_id: str) -> Entry | None:
+        """See `MessageLog.get`."""
+        self._now()
+        thread = self._find(key)
+        if thread is None or message_id not in thread.ids:
+            return None
+        return next(_entry(row) for row in thread.rows if row.record.message_id == message_id)
+
+    async def replace(self, key: ThreadKey, record: Record) -> bool:
+        """See `MessageLog.replace`."""
+        now = self._now()
+        thread = self._find(key)
+        if thread is None or record.message_id not in thread.ids:
+            return False
+        for index, row in enumerate(thread.rows):
+            if row.record.message_id == record.message_id:
+                thread.head.add(row.record, -1)
+                thread.head.add(record)
+                thread.rows[index] = row._replace(record=record)
+        self._recut(thread)
+        thread.head.written(now)
+        return True
+
+    async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
+        """See `MessageLog.delete`."""
+        now = self._now()
+        thread = self._find(key)
+        gone = [r for r in thread.rows if r.record.message_id in set(message_ids)] if thread else []
+        if thread and gone:
+            self._take_out(thread, gone, now)
+        return len(gone)
+
+    async def pop_last(self, key: ThreadKey) -> Entry | None:
+        """See `MessageLog.pop_last`."""
+        now = self._now()
+        thread = self._find(key)
+        newest = [row for row in thread.rows if not row.record.pinned][-1:] if thread else []
+        if not thread or not newest:
+            return None
+        self._take_out(thread, newest, now)
+        return _entry(newest[0])
+
+    async def clear(self, key: ThreadKey) -> int:
+        """See `MessageLog.clear`."""
+        now = self._now()
+        thread = self._find(key)
+        gone = list(thread.rows) if thread else []
+        if thread and gone:
+            self._take_out(thread, gone, now)
+        return len(gone)
+
+    async def stats(self, key: ThreadKey) -> ThreadStats | None:
+        """See `MessageLog.stats`."""
+        self._now()
+        thread = self._find(key)
+        return None if thread is None else head_stats(key, thread.head)
+
+    async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
+        """See `MessageLog.set_ttl`."""
+        now = self._now()
+        thread = self._find(key)
+        if thread is None:
+            return False
+        thread.head.set_ttl(ttl, now, by_hand=True)
+        return True
+
+    async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
+        """See `MessageLog.fork`."""
+        self._now()
+        thread = self._find(key)
+        if thread is None:
+            raise NotFoundError(f"there is no thread {key.thread_id!r} to fork")
+        if self._find(new_key) is not None:
+            raise ThreadExistsError(f"there is a thread {new_key.thread_id!r} already")
+        copy = _Thread()
+        copy.rows = [row for row in thread.rows if at is None or row.position <= at]
+        copy.ids = {row.record.message_id for row in copy.rows}
+        copy.head = fork_head(thread.head, at)
+        for row in copy.rows:
+            copy.head.add(row.record)
+            copy.head.last_us = row.record.created_us
+        self._recut(copy)
+        self._threads[new_key] = copy
+        return len(copy.rows)
+
+    async def delete_thread(self, key: ThreadKey) -> bool:
+        """See `MessageLog.delete_thread`."""
+        self._now()
+        existed = self._find(key) is not None
+        self._threads.pop(key, None)
+        return existed
+
+    async def list_threads(
+        self, tenant: str | None, *, prefix: str = "", limit: int = 100, cursor: str | None = None
+    ) -> ThreadPage:
+        """See `MessageLog.list_threads`; the cursor is the last thread id of the page before."""
+        self._now()
+        keys = sorted(
+            key
+            for key in list(self._threads)
+            if key.tenant == tenant
+            and key.thread_id.startswith(prefix)
+            and (cursor is None or key.thread_id > cursor)
+            and self._find(key) is not None
+        )
+        page = keys[:limit]
+        return ThreadPage(
+            [head_stats(key, self._threads[key].head) for key in page],
+            page[-1].thread_id if page and len(keys) > limit else None,
+        )
+
+    async def purge_expired(self, *, limit: int = 1000) -> int:
+        """See `MessageLog.purge_expired`."""
+        now = self._now()
+        gone = [key for key, thread in self._threads.items() if thread.head.is_expired(now)][:limit]
+        for key in gone:
+            del self._threads[key]
+        return len(gone)
+
+    async def aclose(self) -> None:
+        """Forget everything."""
+        self._closed = True
+        self._threads.clear()
+
+    def _now(self) -> int:
+        if self._closed:
+            raise StoreClosedError("this in-memory log is closed")
+        return int(self._clock() * 1_000_000)
+
+    def _find(self, key: ThreadKey) -> _Thread | None:
+        thread = self._threads.get(key)
+        if thread is not None and thread.head.is_expired(int(self._clock() * 1_000_000)):
+            del self._threads[key]
+            return None
+        return thread
+
+    def _drop(self, thread: _Thread, rows: list[Row]) -> None:
+        gone = {row.position for row in rows}
+        thread.rows = [row for row in thread.rows if row.position not in gone]
+        for row in rows:
+            thread.ids.discard(row.record.message_id)
+            thread.head.add(row.record, -1)
+
+    def _take_out(self, thread: _Thread, rows: list[Row], now: int) -> None:
+        self._drop(thread, rows)
+        thread.head.forget_batches()
+        self._recut(thread)
+        thread.head.written(now)
+
+    @staticmethod
+    def _recut(thread: _Thread) -> None:
+        cuts, thread.head.open_calls = recut(
+            (row.position, row.record.calls, row.record.results) for row in thread.rows
+        )
+        thread.rows = [row._replace(cut=cuts[row.position]) for row in thread.rows]
+
+
+def _entry(row: Row) -> Entry:
+    record = row.record
+    return Entry(row.position, record.body, record.pinned, row.cut)
+
+
+class InMemoryChatMessageStore(ChatMessageStore[M]):
+    """A conversation in this process's memory; its state holds the messages themselves.
+
+    Args:
+        log: an `InMemoryMessageLog` to share between stores; each store has one of its own by default.
+        options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
+    """
+
+    state_type = "memory"
+
+    def __init__(self, *, log: InMemoryMessageLog | None = None, **options: Unpack[StoreOptions[M]]) -> None:
+        own = InMemoryMessageLog() if log is None else log
+        super().__init__(own, **options)
+        if log is None:
+            self._own(own)
+
+    async def serialize(self, **kwargs: Any) -> dict[str, Any]:
+        """The store's state, with the messages as they are stored."""
+        state = await super().serialize(**kwargs)
+        log = self._use()
+        await self._seed(log)
+        entries = (await log.read(self._key)).entries
+        return {**state, "messages": [message_to_dict(decode_message(entry.body)) for entry in entries]}
+
+    async def update_from_state(
+        self, serialized_store_state: MutableMapping[str, Any], **kwargs: Any
+    ) -> None:
+        """Bring the conversation of a state back; messages that are here already are not added twice.
+
+        Raises:
+            StateError: when the state is malformed, or of another store or tenant.
+            MessageFormatError: when a message in it is malformed.
+            UnsupportedVersionError: when a newer version wrote it.
+        """
+        log = self._use()
+        thread_id, extra = self._read_state(serialized_store_state)
+        documents = extra.pop("messages", [])
+        if not isinstance(documents, (list, tuple)):
+            raise StateError("the state's messages are not an array")
+        messages = [message_from_dict(document) for document in documents]
+        self._point(thread_id, extra)
+        if messages:
+            records = self._records(messages, None)
+            await log.append(self._key, records, batch_id=batch_id(records))

@@ -1,0 +1,1 @@
+"""Tools for testing stores, agents and the conversations that they send."""
