@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import TypeVar, Unpack
 
-from agent_stores.errors import NotFoundError, StateError, StoreClosedError, ThreadExistsError
+from agent_stores.errors import ArgumentError, NotFoundError, StateError, StoreClosedError, ThreadExistsError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.message_format import decode_message, message_from_dict, message_to_dict
 from agent_stores.messages import ChatMessage
@@ -17,6 +17,8 @@ from agent_stores.stores.base import ChatMessageStore, StoreOptions, batch_id
 from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_append, recut
 
 M = TypeVar("M", default=ChatMessage)
+
+_CURSOR = "after:"
 
 
 class _Thread:
@@ -216,20 +218,22 @@ class InMemoryMessageLog:
     async def list_threads(
         self, tenant: str | None, *, prefix: str = "", limit: int = 100, cursor: str | None = None
     ) -> ThreadPage:
-        """See `MessageLog.list_threads`; the cursor is the last thread id of the page before."""
+        """See `MessageLog.list_threads`; the cursor names the last thread of the page before."""
         self._now()
+        if cursor is not None and not cursor.startswith(_CURSOR):
+            raise ArgumentError("cursor is not one that list_threads returned")
         keys = sorted(
             key
             for key in list(self._threads)
             if key.tenant == tenant
             and key.thread_id.startswith(prefix)
-            and (cursor is None or key.thread_id > cursor)
+            and (cursor is None or key.thread_id > cursor[len(_CURSOR) :])
             and self._find(key) is not None
         )
         page = keys[:limit]
         return ThreadPage(
             [head_stats(key, self._threads[key].head) for key in page],
-            page[-1].thread_id if page and len(keys) > limit else None,
+            _CURSOR + page[-1].thread_id if page and len(keys) > limit else None,
         )
 
     async def purge_expired(self, *, limit: int = 1000) -> int:

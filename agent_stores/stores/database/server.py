@@ -70,12 +70,16 @@ class _Call:
             with self._lock:
                 self._connection = None
 
-    def abandon(self) -> bool:
-        """Give up: nothing is written from now on. False when it is being committed already."""
+    def abandon(self, *, hung: bool = False) -> bool:
+        """Give up: nothing is written from now on. False when it is being committed already.
+
+        A commit in progress is left to end by itself, unless the server hangs.
+        """
         with self._lock:
             if not self.committing:
                 self._abandoned = True
-            _interrupt(self._connection)
+            if self._abandoned or hung:
+                _interrupt(self._connection)
             return self._abandoned
 
 
@@ -147,7 +151,7 @@ class DatabaseServer:
                 call.abandon()
                 raise
             except asyncio.TimeoutError as error:
-                unknown = unknown or not call.abandon()
+                unknown = not call.abandon(hung=True) or unknown
                 raise self._timed_out(unknown) from error
             except (SQLAlchemyError, OSError) as error:
                 failure = classify(error, self.address.dialect)
@@ -210,11 +214,15 @@ class DatabaseServer:
             return await asyncio.wait_for(self._run_async(operation, call), left)
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._executor(write=call.write), self._run_sync, operation, call)
-        # Some more time, so that the database's own time-outs, which say more, come first.
-        done, _ = await asyncio.wait({future}, timeout=left + 1)
+        future.add_done_callback(_consume)
+        try:
+            # Some more time, so that the database's own time-outs, which say more, come first.
+            done, _ = await asyncio.wait({future}, timeout=left + 1)
+        except asyncio.CancelledError:
+            future.cancel()  # if it has not begun; otherwise the call is abandoned
+            raise
         if not done:
             future.cancel()
-            future.add_done_callback(_consume)
             raise asyncio.TimeoutError
         return future.result()
 

@@ -1,0 +1,118 @@
+"""Reading a store for the commands: opening it, all pages of its threads, the newest messages of one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from agent_stores.errors import ArgumentError, NotFoundError
+from agent_stores.log import MessageLog, ThreadKey, ThreadStats
+from agent_stores.messages import ChatMessage
+from agent_stores.stores.base import ChatMessageStore, OnCorrupt, StoredMessage
+from agent_stores.urls import open_log
+
+_PAGE = 500  # threads in one page of a list
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]:
+    """The log of a URL.
+
+    Args:
+        url: as `open_log` takes it.
+        create: whether an SQLite file is made where there is none. Otherwise a mistyped name would read as an
+            empty store.
+
+    Raises:
+        NotFoundError: when there is no such SQLite file.
+    """
+    log = open_log(url)
+    try:
+        if not create:
+            _require_file(url)
+        yield log
+    finally:
+        await log.aclose()
+
+
+def _require_file(url: str) -> None:
+    if url.rstrip("/") == "memory:" or ("://" in url and not url.startswith("sqlite")):
+        return
+    from agent_stores.stores.database.address import parse_address
+
+    address = parse_address(url)
+    name = address.url.database
+    if not address.is_memory and name and not name.startswith("file:") and not Path(name).exists():
+        raise NotFoundError(f"there is no SQLite file {name!r}")
+
+
+def thread_store(
+    log: MessageLog, tenant: str | None, thread_id: str | None = None, *, skip_corrupt: bool = False
+) -> ChatMessageStore[ChatMessage]:
+    """A store on a thread; without a thread's id for what concerns none."""
+    on_corrupt: OnCorrupt = "skip" if skip_corrupt else "raise"
+    return ChatMessageStore(log, thread_id=thread_id, tenant=tenant, on_corrupt=on_corrupt)
+
+
+async def all_threads(
+    log: MessageLog, tenant: str | None, *, prefix: str = "", limit: int | None = None
+) -> AsyncIterator[ThreadStats]:
+    """All threads of a tenant, or the first so many, in pages."""
+    if limit is not None and limit < 0:
+        raise ArgumentError(f"limit is {limit}; accepted are 0 or more")
+    store = thread_store(log, tenant)
+    cursor: str | None = None
+    while limit is None or limit > 0:
+        wanted = _PAGE if limit is None else min(limit, _PAGE)
+        page = await store.list_threads(prefix=prefix, limit=wanted, cursor=cursor)
+        for thread in page.threads:
+            yield thread
+        cursor = page.cursor
+        limit = None if limit is None else limit - len(page.threads)
+        if cursor is None:
+            return
+
+
+async def require_threads(log: MessageLog, tenant: str | None, thread_ids: Sequence[str]) -> None:
+    """Check that all of these threads exist.
+
+    Raises:
+        NotFoundError: naming those that do not.
+    """
+    missing = []
+    for thread_id in thread_ids:
+        store = thread_store(log, tenant, thread_id)
+        if await log.stats(ThreadKey(store.tenant, store.thread_id)) is None:
+            missing.append(thread_id)
+    if missing:
+        raise NotFoundError(no_such(missing))
+
+
+def no_such(thread_ids: Sequence[str]) -> str:
+    """Says that threads do not exist."""
+    word = "thread" if len(thread_ids) == 1 else "threads"
+    return f"there is no {word} {', '.join(map(repr, thread_ids))}"
+
+
+async def newest(
+    store: ChatMessageStore[ChatMessage], last: int | None
+) -> AsyncIterator[StoredMessage[ChatMessage]]:
+    """The messages of a thread as they are stored, or the newest so many, oldest first."""
+    if last is None:
+        async for stored in store.iterate():
+            yield stored
+        return
+    if last < 0:
+        raise ArgumentError(f"last is {last}; accepted are 0 or more")
+    end = (await store.stats()).last_position
+    span = last
+    while last:
+        # Positions have gaps where messages were deleted, so a range may hold fewer than wanted.
+        start = max(0, end - span)
+        found = [stored async for stored in store.iterate(after=start)]
+        if len(found) >= last or start == 0:
+            for stored in found[-last:]:
+                yield stored
+            return
+        span *= 4

@@ -1,0 +1,60 @@
+"""The conformance suite: what a store is, as tests that any `MessageLog` can run.
+
+A backend's own test module needs five lines::
+
+    from agent_stores.testing.conformance import *
+
+    @pytest.fixture
+    async def backend():
+        yield Backend("mine", open_log=lambda: MyLog("server-of-my-own"))
+
+Each test opens logs through the ``backend`` fixture; `Backend` says what else a backend may offer, so that
+more can be tested. The suite needs the extra ``testing``, and runs on anyio's pytest plugin.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+for _name in (
+    "content",
+    "idempotency",
+    "isolation",
+    "operations",
+    "order",
+    "reference",
+    "retention",
+    "states",
+):
+    pytest.register_assert_rewrite(f"{__name__}.{_name}")
+
+from agent_stores.testing.conformance.backend import Backend, anyio_backend, make_store  # noqa: E402
+from agent_stores.testing.conformance.content import TestContent, TestCorruption, TestSizes  # noqa: E402
+from agent_stores.testing.conformance.idempotency import TestCancellation, TestIdempotency  # noqa: E402
+from agent_stores.testing.conformance.isolation import TestIsolation, TestListing  # noqa: E402
+from agent_stores.testing.conformance.operations import TestLifecycle, TestOperations  # noqa: E402
+from agent_stores.testing.conformance.order import TestOrder  # noqa: E402
+from agent_stores.testing.conformance.reference import TestAgainstReference  # noqa: E402
+from agent_stores.testing.conformance.retention import TestTimeToLive, TestTrimming, TestWindow  # noqa: E402
+from agent_stores.testing.conformance.states import TestStates  # noqa: E402
+
+__all__ = [
+    "Backend",
+    "TestAgainstReference",
+    "TestCancellation",
+    "TestContent",
+    "TestCorruption",
+    "TestIdempotency",
+    "TestIsolation",
+    "TestLifecycle",
+    "TestListing",
+    "TestOperations",
+    "TestOrder",
+    "TestSizes",
+    "TestStates",
+    "TestTimeToLive",
+    "TestTrimming",
+    "TestWindow",
+    "anyio_backend",
+    "make_store",
+]

@@ -1,0 +1,189 @@
+"""Tenants and threads never meet, whatever they are called."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+
+import pytest
+
+from agent_stores.testing.conformance.backend import MakeStore, stored, user
+
+HOSTILE_NAMES = [
+    "a",
+    "A",
+    "á",
+    "a\u0301",
+    " a",
+    "a ",
+    "a\t",
+    "a\n",
+    "a\x00",
+    "a\x00b",
+    "\x01",
+    "\x01n",
+    "a\x01o",
+    "a:b",
+    "a/b",
+    "a\\b",
+    "a#b?c",
+    "a%2Fb",
+    "a%",
+    "a_",
+    "*",
+    "?",
+    "[a]",
+    "{a}",
+    "}{",
+    "a'b",
+    "a''b",
+    'a"b',
+    "a' OR '1'='1",
+    "a; DROP TABLE agent_threads; --",
+    "123",
+    "0123",
+    "null",
+    "None",
+    "true",
+    "..",
+    ".",
+    "../a",
+    "~none",
+    "-",
+    "😀",
+    "\ud83d",
+    "\U0010ffff",
+    "\ud7ff",
+    "ﬀ",
+    "ß",
+    "SS",
+    "\u0131",
+    "x" * 127,
+    "x" * 128,
+    "x" * 129,
+    "x" * 3000,
+    "x" * 2999 + "y",
+    "é" * 1000,
+]
+
+
+@pytest.mark.anyio
+class TestIsolation:
+    async def test_hostile_thread_ids(self, make_store: MakeStore) -> None:
+        tenant = uuid.uuid4().hex
+        log = make_store().log
+        for name in HOSTILE_NAMES:
+            await make_store(log, tenant=tenant, thread_id=name).add_messages([user(f"of {name}")])
+        for name in HOSTILE_NAMES:
+            store = make_store(log, tenant=tenant, thread_id=name)
+            assert await stored(store) == [f"of {name}"]
+            assert (await store.stats()).thread_id == name
+        found = []
+        cursor = None
+        while True:
+            page = await store.list_threads(limit=7, cursor=cursor)
+            found += [stats.thread_id for stats in page.threads]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        assert sorted(found) == sorted(HOSTILE_NAMES)
+        for name in HOSTILE_NAMES:
+            assert await make_store(log, tenant=tenant, thread_id=name).delete_thread()
+        assert (await store.list_threads()).threads == []
+
+    async def test_hostile_tenants(self, make_store: MakeStore) -> None:
+        log = make_store().log
+        thread_id = f"t-{uuid.uuid4().hex}"
+        tenants = [None, *HOSTILE_NAMES]
+        for tenant in tenants:
+            await make_store(log, tenant=tenant, thread_id=thread_id).add_messages([user(f"of {tenant!r}")])
+        for tenant in tenants:
+            store = make_store(log, tenant=tenant, thread_id=thread_id)
+            assert await stored(store) == [f"of {tenant!r}"]
+            page = await store.list_threads(prefix=thread_id)
+            assert [(stats.tenant, stats.thread_id) for stats in page.threads] == [(tenant, thread_id)]
+
+    async def test_names_that_look_alike_when_joined(self, make_store: MakeStore) -> None:
+        log = make_store().log
+        unique = uuid.uuid4().hex
+        separators = (":", "/", "|", "\x00", "\x1f", "_", "-", "%", "~")
+        pairs = [
+            pair
+            for sep in separators
+            for pair in ((f"{unique}{sep}a", "b"), (unique, f"a{sep}b"), (f"{unique}{sep}", f"a{sep}b"))
+        ]
+        for tenant, thread_id in pairs:
+            await make_store(log, tenant=tenant, thread_id=thread_id).add_messages([user("x")])
+        for tenant, thread_id in pairs:
+            assert await make_store(log, tenant=tenant, thread_id=thread_id).count() == 1
+
+    async def test_hostile_message_ids(self, make_store: MakeStore) -> None:
+        store = make_store()
+        messages = [user(name, message_id=name) for name in HOSTILE_NAMES]
+        await store.add_messages(messages)
+        await store.add_messages(list(reversed(messages)))
+        assert await stored(store) == HOSTILE_NAMES
+        for name in HOSTILE_NAMES:
+            found = await store.get(name)
+            assert found is not None
+            assert (found.text, found.message_id) == (name, name)
+        for name in HOSTILE_NAMES:
+            assert await store.delete(name) == 1
+        assert await store.count() == 0
+
+
+@pytest.mark.anyio
+class TestListing:
+    async def test_by_prefix(self, make_store: MakeStore) -> None:
+        tenant = uuid.uuid4().hex
+        log = make_store().log
+        names = ["user%1", "user_1", "user_1:a", "user_1:b", "user_2", "User_1", "user", "use", "usex"]
+        for name in names:
+            await make_store(log, tenant=tenant, thread_id=name).add_messages([user("x")])
+        store = make_store(log, tenant=tenant)
+        for prefix in (
+            "",
+            "u",
+            "use",
+            "user",
+            "user_",
+            "user_1",
+            "user_1:",
+            "user%",
+            "U",
+            "z",
+            "user_1:a\x00",
+        ):
+            page = await store.list_threads(prefix=prefix)
+            expected = sorted(name for name in names if name.startswith(prefix))
+            assert [stats.thread_id for stats in page.threads] == expected, prefix
+            assert page.cursor is None
+
+    async def test_in_pages(self, make_store: MakeStore) -> None:
+        tenant = uuid.uuid4().hex
+        log = make_store().log
+        names = sorted(f"t{a}{b}" for a, b in itertools.product("abc", repeat=2))
+        for name in reversed(names):
+            await make_store(log, tenant=tenant, thread_id=name).add_messages([user("x"), user("y")])
+        store = make_store(log, tenant=tenant)
+        for limit in (1, 4, 9, 20):
+            found, cursor = [], None
+            for _ in range(20):
+                page = await store.list_threads(limit=limit, cursor=cursor)
+                assert len(page.threads) <= limit
+                found += [stats.thread_id for stats in page.threads]
+                cursor = page.cursor
+                if cursor is None:
+                    break
+            assert found == names
+        assert {stats.messages for stats in (await store.list_threads()).threads} == {2}
+
+    async def test_threads_of_others_are_not_listed(self, make_store: MakeStore) -> None:
+        tenant = uuid.uuid4().hex
+        mine = make_store(tenant=tenant)
+        theirs = make_store(tenant=f"{tenant}-other", log=mine.log)
+        for store in (mine, theirs):
+            await store.add_messages([user("x")])
+        assert [t.thread_id for t in (await mine.list_threads()).threads] == [mine.thread_id]
+        assert not await mine.delete_thread(theirs.thread_id)
+        assert await theirs.count() == 1

@@ -1,0 +1,244 @@
+"""What stores offer beyond the protocol, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from datetime import datetime, timezone
+
+import pytest
+
+from agent_stores.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    NotFoundError,
+    StoreClosedError,
+    ThreadExistsError,
+)
+from agent_stores.log import MessageLog
+from agent_stores.messages import ChatMessage
+from agent_stores.protocols import ChatMessageStoreProtocol
+from agent_stores.stores.base import ChatMessageStore
+from agent_stores.testing.conformance.backend import Backend, MakeStore, call, labels, result, stored, user
+
+
+@pytest.mark.anyio
+class TestOperations:
+    async def test_it_has_the_shape_of_the_protocols(self, make_store: MakeStore) -> None:
+        store = make_store()
+        assert isinstance(store, ChatMessageStoreProtocol)
+        assert isinstance(store.log, MessageLog)
+        assert store.thread_id in repr(store)
+        assert bool(store)
+
+    async def test_get(self, make_store: MakeStore) -> None:
+        store = make_store()
+        await store.add_messages([user("1", message_id="a"), user("2")])
+        found = await store.get("a")
+        assert found is not None
+        assert (found.text, found.message_id) == ("1", "a")
+        assert await store.get("b") is None
+        assert (await store.list_messages())[1].message_id
+
+    async def test_replace_keeps_the_place(self, make_store: MakeStore) -> None:
+        store = make_store(max_messages=10)
+        await store.add_messages([user("1", message_id="a"), user("2")])
+        before = await store.stats()
+        await store.replace("a", user("the first, longer", message_id="other"))
+        assert await stored(store) == ["the first, longer", "2"]
+        found = await store.get("a")
+        assert found is not None
+        assert found.message_id == "a"
+        after = await store.stats()
+        assert after.messages == before.messages
+        assert after.bytes > before.bytes
+        assert after.last_position == before.last_position
+        with pytest.raises(NotFoundError, match="'nobody'"):
+            await store.replace("nobody", user("x"))
+
+    async def test_delete(self, make_store: MakeStore) -> None:
+        store = make_store()
+        await store.add_messages([user(str(n), message_id=str(n)) for n in range(4)])
+        assert await store.delete(["1", "2", "nobody", "1"]) == 2
+        assert await store.delete("3") == 1
+        assert await store.delete([]) == 0
+        assert await stored(store) == ["0"]
+        await store.add_messages([user("4")])
+        assert [item.position async for item in store.iterate()] == [1, 5]
+
+    async def test_pop_last(self, make_store: MakeStore) -> None:
+        store = make_store()
+        assert await store.pop_last() is None
+        await store.add_messages([user("1"), user("2"), ChatMessage("system", "rule", pinned=True)])
+        popped = await store.pop_last()
+        assert popped is not None
+        assert popped.text == "2"
+        assert await stored(store) == ["1", "rule"]
+
+    async def test_clear_keeps_the_thread(self, make_store: MakeStore) -> None:
+        store = make_store()
+        await store.add_messages([user("1"), user("2")])
+        assert await store.clear() == 2
+        assert await store.clear() == 0
+        stats = await store.stats()
+        assert (stats.messages, stats.bytes, stats.tokens, stats.last_position) == (0, 0, 0, 2)
+        await store.add_messages([user("3")], expected_position=2)
+        assert await stored(store) == ["3"]
+
+    async def test_cuts_follow_what_is_taken_out(self, make_store: MakeStore) -> None:
+        store = make_store(max_messages=2)
+        await store.add_messages([call("a", message_id="call")])
+        await store.add_messages([result("a", message_id="result")])
+        popped = await store.pop_last()
+        assert popped is not None
+        await store.add_messages([popped])  # the call takes its result back
+        await store.add_messages([user("1")])
+        assert await stored(store) == ["1"]
+        other = make_store(max_messages=2)
+        await other.add_messages([call("a", message_id="call"), result("a", message_id="result")])
+        await other.delete("call")
+        await other.add_messages([user("1"), user("2")])
+        assert await stored(other) == ["1", "2"]
+        third = make_store(max_messages=2)
+        await third.add_messages([call("a", message_id="call"), result("a")])
+        await third.replace("call", user("no call any more"))
+        await third.add_messages([user("1")])
+        assert await stored(third) == ["result a", "1"]
+
+    async def test_stats(self, make_store: MakeStore) -> None:
+        store = make_store(count_tokens=lambda message: 3)
+        empty = await store.stats()
+        assert (empty.messages, empty.bytes, empty.last_position, empty.first_at) == (0, 0, 0, None)
+        first = datetime(2024, 2, 29, 12, 0, 0, 123456, tzinfo=timezone.utc)
+        last = datetime(2025, 1, 1, tzinfo=timezone.utc)
+        messages = [user("1", created_at=first, message_id="a"), user("2", created_at=last, message_id="b")]
+        await store.add_messages(messages)
+        stats = await store.stats()
+        assert (stats.thread_id, stats.tenant) == (store.thread_id, None)
+        assert (stats.messages, stats.tokens, stats.last_position) == (2, 6, 2)
+        assert stats.bytes == sum(len(message.to_json()) for message in messages)
+        assert (stats.first_at, stats.last_at, stats.expires_at) == (first, last, None)
+
+    async def test_iterate_in_pages(self, make_store: MakeStore) -> None:
+        store = make_store()
+        await store.add_messages([user(str(n)) for n in range(25)])
+        for size in (1, 7, 25, 100):
+            assert [item.message.text async for item in store.iterate(page_size=size)] == [
+                str(n) for n in range(25)
+            ]
+        part = [item.position async for item in store.iterate(after=3, before=9, page_size=2)]
+        assert part == [4, 5, 6, 7, 8]
+        with pytest.raises(ArgumentError, match="page_size is 0"):
+            await store.iterate(page_size=0).__anext__()
+
+    async def test_a_branch_goes_its_own_way(self, make_store: MakeStore) -> None:
+        store = make_store(tenant="acme")
+        await store.add_messages([user("1", message_id="a"), user("2"), user("3")])
+        branch = await store.fork(f"{store.thread_id}-branch", at=2)
+        assert branch.thread_id == f"{store.thread_id}-branch"
+        assert branch.tenant == "acme"
+        await branch.add_messages([user("other 3")], expected_position=2)
+        await store.replace("a", user("one"))
+        assert await stored(store) == ["one", "2", "3"]
+        assert await stored(branch) == ["1", "2", "other 3"]
+        whole = await store.fork()
+        await store.delete_thread()
+        assert await stored(whole) == ["one", "2", "3"]
+        assert (await whole.stats()).bytes > 0
+        with pytest.raises(ThreadExistsError):
+            await whole.fork(branch.thread_id)
+        with pytest.raises(NotFoundError):
+            await make_store().fork()
+        await branch.aclose()
+        assert await stored(whole) == ["one", "2", "3"]
+
+    async def test_a_branch_from_inside_a_group(self, make_store: MakeStore) -> None:
+        store = make_store()
+        await store.add_messages([user("q"), call("a"), result("a")])
+        branch = await store.fork(at=2)
+        assert await labels(branch) == ["q", "call a", "no result a"]
+        await branch.add_messages([result("a")])
+        assert await labels(branch, last=1) == ["call a", "result a"]
+
+    async def test_delete_thread(self, make_store: MakeStore) -> None:
+        store = make_store()
+        other = make_store(log=store.log)
+        for each in (store, other):
+            await each.add_messages([user("1")])
+        assert await store.delete_thread()
+        assert not await store.delete_thread()
+        assert await store.delete_thread(other.thread_id)
+        assert await stored(store) == await stored(other) == []
+        await store.add_messages([user("new")], expected_position=0)
+
+    async def test_bad_arguments(self, make_store: MakeStore) -> None:
+        store = make_store()
+        for bad, error in (("", ArgumentError), (7, ArgumentTypeError)):
+            with pytest.raises(error, match="thread_id is"):
+                make_store(thread_id=bad)
+            with pytest.raises(error, match="tenant is"):
+                make_store(tenant=bad)
+        for wrong in ("text", b"bytes", user("alone"), None, {"role": "user"}):
+            with pytest.raises(ArgumentTypeError, match="messages is of type"):
+                await store.add_messages(wrong)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentTypeError, match=r"messages\[1\] is of type str"):
+            await store.add_messages([user("1"), "2"])  # type: ignore[list-item]
+        with pytest.raises(ArgumentError, match="dangling_calls is 'fix'"):
+            make_store(dangling_calls="fix")
+        with pytest.raises(ArgumentError, match="limit is 0"):
+            await store.list_threads(limit=0)
+        with pytest.raises(ArgumentError, match="cursor is not one"):
+            await store.list_threads(cursor="not a cursor\x00")
+        assert await store.count() == 0
+
+
+@pytest.mark.anyio
+class TestLifecycle:
+    async def test_a_closed_store_raises(self, backend: Backend) -> None:
+        log = backend.open_log()
+        store = ChatMessageStore(log, thread_id="closing")
+        await store.aclose()
+        await store.aclose()
+        for work in (
+            store.add_messages([user("x")]),
+            store.list_messages(),
+            store.stats(),
+            store.clear(),
+            store.delete_thread(),
+            store.list_threads(),
+            store.fork(),
+        ):
+            with pytest.raises(StoreClosedError):
+                await work
+        # The log was lent to the store, and is not closed with it.
+        assert await ChatMessageStore(log, thread_id="closing").list_messages() == []
+        await log.aclose()
+        await log.aclose()
+        with pytest.raises(StoreClosedError):
+            await log.stats(store._key)
+
+    async def test_as_a_context_manager(self, backend: Backend) -> None:
+        log = backend.open_log()
+        async with ChatMessageStore(log) as store:
+            await store.add_messages([user("1")])
+        with pytest.raises(StoreClosedError):
+            await store.list_messages()
+        await log.aclose()
+
+    async def test_several_event_loops(self, backend: Backend) -> None:
+        """One store used by loops one after the other, and by three at once."""
+        log = backend.open_log()
+        store = ChatMessageStore(log, thread_id=f"loops-{uuid.uuid4().hex}")
+
+        async def add(name: str) -> None:
+            for n in range(5):
+                await store.add_messages([user(f"{name}{n}")])
+
+        for name in "ab":
+            await asyncio.to_thread(lambda name=name: asyncio.run(add(name)))
+        in_threads = [asyncio.to_thread(lambda name=name: asyncio.run(add(name))) for name in "cd"]
+        await asyncio.gather(add("e"), *in_threads)
+        texts = await stored(store)
+        assert texts[:10] == [f"{name}{n}" for name in "ab" for n in range(5)]
+        assert sorted(texts[10:]) == [f"{name}{n}" for name in "cde" for n in range(5)]
+        await log.aclose()

@@ -1,0 +1,91 @@
+"""States: small, without secrets, and good for their own conversation only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent_stores.errors import StateError, UnsupportedVersionError
+from agent_stores.log import MessageLog
+from agent_stores.stores.base import ChatMessageStore
+from agent_stores.testing.conformance.backend import Backend, MakeStore, stored, user
+
+
+@pytest.mark.anyio
+class TestStates:
+    async def test_another_store_goes_on(self, make_store: MakeStore) -> None:
+        store = make_store(tenant="acme")
+        await store.add_messages([user("1")])
+        state = json.loads(json.dumps(await store.serialize()))
+        other = make_store(tenant="acme")
+        for _ in range(2):  # restoring twice is as restoring once
+            await other.update_from_state(dict(state))
+        assert other.thread_id == store.thread_id
+        assert await stored(other) == ["1"]
+        await other.add_messages([user("2")])
+        assert await stored(store) == ["1", "2"]
+        assert json.loads(json.dumps(await other.serialize())) == state
+
+    async def test_another_process_goes_on(self, make_store: MakeStore, backend: Backend) -> None:
+        if backend.open_in_process is None:
+            return  # its data cannot be reached from another process
+        store = make_store()
+        await store.add_messages([user("before")])
+        state = json.dumps(await store.serialize())
+        process = multiprocessing.get_context("spawn").Process(
+            target=_go_on, args=(backend.open_in_process, state)
+        )
+        process.start()
+        await asyncio.to_thread(process.join, 60)
+        assert process.exitcode == 0
+        assert await stored(store) == ["before", "after"]
+
+    async def test_a_state_names_only_a_thread(self, make_store: MakeStore) -> None:
+        store = make_store(tenant="acme")
+        state = await store.serialize()
+        assert set(state) == {"type", "version", "thread_id", "tenant", "location"}
+        changes: list[dict[str, Any]] = [
+            {"tenant": "other"},
+            {"tenant": None},
+            {"location": "postgresql://elsewhere:5432/chat"},
+            {"type": "agent_stores.other"},
+            {"type": None},
+            {"version": "1"},
+            {"version": 0},
+            {"thread_id": ""},
+            {"thread_id": 7},
+            {"thread_id": None},
+        ]
+        for change in changes:
+            with pytest.raises(StateError):
+                await store.update_from_state({**state, **change})
+        with pytest.raises(UnsupportedVersionError, match="version 2"):
+            await store.update_from_state({**state, "version": 2})
+        with pytest.raises(StateError):
+            await store.update_from_state("text")  # type: ignore[arg-type]
+        assert await store.serialize() == state
+
+    async def test_unknown_fields_are_kept(self, make_store: MakeStore) -> None:
+        store = make_store()
+        state = {**await store.serialize(), "from_the_future": {"x": 1}}
+        other = make_store()
+        await other.update_from_state(state)
+        assert await other.serialize() == state
+
+
+def _go_on(open_log: Callable[[], MessageLog], state: str) -> None:
+    async def go_on() -> None:
+        log = open_log()
+        store: ChatMessageStore = ChatMessageStore(log)
+        await store.update_from_state(json.loads(state))
+        if [message.text for message in await store.list_messages()] != ["before"]:
+            raise SystemExit(2)
+        await store.add_messages([user("after")])
+        await log.aclose()
+
+    asyncio.run(go_on())

@@ -1,0 +1,75 @@
+"""The conformance suite, on every backend."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from agent_stores.database import DatabaseMessageLog
+from agent_stores.log import ThreadKey
+from agent_stores.stores.database.schema import thread_digest
+from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.testing.conformance import *  # noqa: F403
+from agent_stores.testing.conformance import Backend
+
+SQL = ["sqlite", "postgresql", "postgresql+asyncpg", "mariadb"]
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+    async def advance(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+@pytest.fixture(params=["memory", *SQL])
+async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+    clock = Clock()
+    name: str = request.param
+    if name == "memory":
+        log = InMemoryMessageLog(clock=clock)
+        yield Backend(name, open_log=lambda: log, advance=clock.advance)
+        return
+    if name == "sqlite":
+        url = str(tmp_path / "chat.db")
+    else:
+        server = request.getfixturevalue("mariadb_server" if name == "mariadb" else "postgres_server")
+        url = server.url.replace("postgresql:", f"{name}:")
+    # Each opening is a client of its own, as on another host; options that differ keep connections apart.
+    yield Backend(
+        name,
+        open_log=lambda: DatabaseMessageLog(url, clock=clock, **_apart()),
+        open_in_process=partial(DatabaseMessageLog, url, timeout=60),
+        corrupt=_corrupter(url),
+        advance=clock.advance,
+    )
+
+
+def _apart() -> dict[str, dict[str, object]]:
+    return {"engine_options": {"logging_name": f"client-{uuid.uuid4().hex}"}}
+
+
+def _corrupter(url: str) -> Callable[[ThreadKey, int], object]:
+    async def corrupt(key: ThreadKey, position: int) -> None:
+        log = DatabaseMessageLog(url)
+        statement = text(
+            "UPDATE agent_messages SET body = '{\"role\": ' WHERE position = :position "
+            "AND thread = (SELECT id FROM agent_threads WHERE thread_key = :key)"
+        )
+        values = {"position": position, "key": thread_digest(key)}
+        await log._server.run(lambda conn: conn.execute(statement, values).rowcount, write=True)
+        await log.aclose()
+
+    return corrupt
