@@ -71,7 +71,8 @@ class StoreUnavailableError(StoreError):
 class OutcomeUnknownError(StoreError):
     """The connection was lost while a write was being confirmed: it may or may not be stored.
 
-    Calling again with the same messages is safe: what is stored already is not added twice.
+    Adding the same messages again is safe: what is stored already is not added twice. The other operations
+    say in the message whether calling again is.
     """
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.servers import ports
 
 pytest_plugins = ["tests.servers.fixtures"]
 
@@ -11,3 +15,11 @@ pytest_plugins = ["tests.servers.fixtures"]
 def anyio_backend() -> str:
     """The library runs on asyncio."""
     return "asyncio"
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port of this machine where nothing listens."""
+    lease = ports.PortLease()
+    yield lease.port
+    lease.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -50,18 +50,18 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     # Each opening is a client of its own, as on another host; options that differ keep connections apart.
     yield Backend(
         name,
-        open_log=lambda: DatabaseMessageLog(url, clock=clock, **_apart()),
+        open_log=lambda: DatabaseMessageLog(url, clock=clock, engine_options=_apart()),
         open_in_process=partial(DatabaseMessageLog, url, timeout=60),
         corrupt=_corrupter(url),
         advance=clock.advance,
     )
 
 
-def _apart() -> dict[str, dict[str, object]]:
-    return {"engine_options": {"logging_name": f"client-{uuid.uuid4().hex}"}}
+def _apart() -> dict[str, str]:
+    return {"logging_name": f"client-{uuid.uuid4().hex}"}
 
 
-def _corrupter(url: str) -> Callable[[ThreadKey, int], object]:
+def _corrupter(url: str) -> Callable[[ThreadKey, int], Awaitable[None]]:
     async def corrupt(key: ThreadKey, position: int) -> None:
         log = DatabaseMessageLog(url)
         statement = text(

@@ -92,8 +92,9 @@ def classify(error: BaseException, dialect: str) -> Failure:
     if dialect == "postgresql":
         state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
         found = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
-        if found is None and not state and type(cause).__name__ == "OperationalError":
-            found = Failure.UNAVAILABLE  # the driver could not connect, and so has no SQLSTATE
+        is_operational = "OperationalError" in {base.__name__ for base in type(cause).__mro__}
+        if found is None and not state and is_operational:
+            found = _connection_failure(str(cause))
     elif dialect == "sqlite":
         text = str(cause).lower()
         found = next((kind for words, kind in _SQLITE.items() if words in text), None)
@@ -105,8 +106,22 @@ def classify(error: BaseException, dialect: str) -> Failure:
     return found or Failure.OTHER
 
 
+def _connection_failure(text: str) -> Failure:
+    """Why PostgreSQL could not be connected to; psycopg has no SQLSTATE for it."""
+    passing = ("too many", "remaining connection slots", "starting up", "shutting down", "recovery")
+    if "FATAL" in text and not any(words in text for words in passing):
+        return Failure.REFUSED  # the server answered: the user, the password or the database is wrong
+    return Failure.UNAVAILABLE
+
+
 def store_error(
-    failure: Failure, error: BaseException, *, place: str, secrets: tuple[str, ...], may_be_written: bool
+    failure: Failure,
+    error: BaseException,
+    *,
+    place: str,
+    secrets: tuple[str, ...],
+    may_be_written: bool,
+    repeatable: bool,
 ) -> StoreError:
     """Our error for a driver's; says where, what, and whether anything was written.
 
@@ -116,14 +131,16 @@ def store_error(
         place: the server, without secrets.
         secrets: text that must not show, as drivers may repeat what they were given.
         may_be_written: whether the connection was lost while a write was confirmed.
+        repeatable: whether the operation may be called again after that.
     """
     detail = " ".join(str(getattr(error, "orig", None) or error).split())
     for secret in secrets:
         detail = detail.replace(secret, "***")
     if may_be_written:
+        advice = "calling again is safe" if repeatable else "read the thread before calling again"
         return OutcomeUnknownError(
             f"the connection to {place} was lost while a write was confirmed ({detail}): it may or may not "
-            "be stored; calling again is safe"
+            f"be stored; {advice}"
         )
     text = f"{failure.value} at {place}: {detail}; nothing was written"
     if failure is Failure.REFUSED:

@@ -257,7 +257,7 @@ async def _release(server: DatabaseServer) -> None:
 @atexit.register
 def _close_all() -> None:
     for server in list(_servers.values()):
-        server.close_at_exit()
+        server.close_connections()
 
 
 def _forget_all() -> None:

@@ -102,7 +102,7 @@ class Operations:
         row_id, head = self._open(conn, key, now)
         columns = {record.message_id: to_message_id(record.message_id) for record in records}
         present: set[str] = set()
-        if head.messages:
+        if head.last_position:
             for ids in _chunks(list(columns.values())):
                 present.update(conn.execute(self._present, {"thread": row_id, "ids": ids}).scalars())
         plan = plan_append(
@@ -229,9 +229,10 @@ class Operations:
         if found is None:
             raise NotFoundError(f"there is no thread {key.thread_id!r} to fork")
         row_id, source = found
-        if self._locked(conn, new_key, now) is not None or not self._insert_thread(conn, new_key):
+        taken = self._locked(conn, new_key, now) is not None
+        new_id = None if taken else self._insert_thread(conn, new_key)
+        if new_id is None:
             raise ThreadExistsError(f"there is a thread {new_key.thread_id!r} already")
-        new_id = conn.execute(self._find, {"key": thread_digest(new_key)}).one().id
         copied = [column for column in m.c if column.name != "thread"]
         upto = literal(True) if at is None else m.c.position <= at
         conn.execute(
@@ -363,11 +364,13 @@ class Operations:
     def _open(self, conn: Connection, key: ThreadKey, now: int) -> tuple[int, Head]:
         """Lock a thread's row, making it if need be; a thread that expired begins anew."""
         found = self._locked(conn, key, now)
-        if found is None:
-            self._insert_thread(conn, key)
-            row = conn.execute(self._lock, {"key": thread_digest(key)}).one()
-            found = row.id, _head(row)
-        return found
+        if found is not None:
+            return found
+        row_id = self._insert_thread(conn, key)
+        if row_id is not None:
+            return row_id, Head()
+        row = conn.execute(self._lock, {"key": thread_digest(key)}).one()  # another writer was faster
+        return row.id, _head(row)
 
     def _locked(self, conn: Connection, key: ThreadKey, now: int) -> tuple[int, Head] | None:
         """Lock a thread's row until the transaction ends; what is left of an expired thread goes."""
@@ -380,8 +383,8 @@ class Operations:
             return None
         return row.id, head
 
-    def _insert_thread(self, conn: Connection, key: ThreadKey) -> bool:
-        """Insert a thread's row unless it is there; returns whether it was not."""
+    def _insert_thread(self, conn: Connection, key: ThreadKey) -> int | None:
+        """Insert a thread's row and return its number; None when it is there already."""
         thread_id = to_text(key.thread_id)
         values = {
             "thread_key": thread_digest(key),
@@ -397,7 +400,7 @@ class Operations:
             statement = postgresql.insert(self.threads).on_conflict_do_nothing()
         else:
             statement = insert(self.threads).prefix_with("IGNORE")
-        return bool(conn.execute(statement.values(values)).rowcount)
+        return conn.execute(statement.values(values).returning(self.threads.c.id)).scalar()
 
     def _save_head(self, conn: Connection, row_id: int, head: Head) -> None:
         conn.execute(self._save, {"row_id": row_id, **_head_columns(head)})

@@ -13,16 +13,16 @@ import random
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
+from agent_stores._loops import LoopThread
 from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError, UnsupportedVersionError
 from agent_stores.stores.database.address import Address
 from agent_stores.stores.database.failures import Failure, classify, store_error
@@ -121,9 +121,9 @@ class DatabaseServer:
         self._ready = False
         self._lock = threading.Lock()
         self._engine: Engine | None = None
-        self._async_engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._async_engine: AsyncEngine | None = None
+        # Connections of an async driver belong to one loop: theirs, so that callers may be on any.
+        self._loop_thread = LoopThread("agent-stores-database")
         self._executors: dict[str, ThreadPoolExecutor] = {}
 
     async def run(
@@ -168,6 +168,7 @@ class DatabaseServer:
                         place=self.address.place,
                         secrets=self.address.secrets,
                         may_be_written=unknown,
+                        repeatable=repeatable,
                     ) from error
             await asyncio.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
         raise AssertionError("unreachable")
@@ -182,21 +183,20 @@ class DatabaseServer:
         executors = self._take_executors()
         if executors:
             await asyncio.to_thread(_shut_down, executors)
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.dispose()
-        here = asyncio.get_running_loop()
-        for loop, async_engine in list(self._async_engines.items()):
-            # Connections belong to their loop; those of another one are dropped, not closed.
-            await async_engine.dispose(close=loop is here)
-        self._async_engines.clear()
+        await asyncio.to_thread(self.close_connections)
 
-    def close_at_exit(self) -> None:
-        """Close what can be closed without an event loop."""
+    def close_connections(self) -> None:
+        """Close our connections, from any thread."""
         for executor in self._take_executors():
             executor.shutdown(wait=False)
-        if self._engine is not None:
-            self._engine.dispose()
+        with self._lock:
+            engine, self._engine = self._engine, None
+            async_engine, self._async_engine = self._async_engine, None
+        if engine is not None:
+            engine.dispose()
+        if async_engine is not None:
+            self._loop_thread.submit(async_engine.dispose()).result(self._timeout)
+        self._loop_thread.close()
 
     def forget_in_child(self) -> None:
         """After a fork: threads are gone, and connections belong to the parent."""
@@ -204,14 +204,19 @@ class DatabaseServer:
         self._executors = {}
         if self._engine is not None:
             self._engine.dispose(close=False)
-        self._async_engines = weakref.WeakKeyDictionary()
+        self._async_engine = None
+        self._loop_thread = LoopThread("agent-stores-database")
 
     # -- one attempt ----------------------------------------------------------------------------------
 
     async def _attempt(self, operation: Callable[[Connection], T], call: _Call, deadline: float) -> T:
         left = max(0.0, deadline - time.monotonic())
-        if self._is_async():
-            return await asyncio.wait_for(self._run_async(operation, call), left)
+        if isinstance(self._borrowed, AsyncEngine):
+            return await asyncio.wait_for(self._run_async(self._borrowed, operation, call), left)
+        if self._borrowed is None and self.address.is_async:
+            return await self._loop_thread.run(
+                asyncio.wait_for(self._run_async(self._own_async_engine(), operation, call), left)
+            )
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._executor(write=call.write), self._run_sync, operation, call)
         future.add_done_callback(_consume)
@@ -228,18 +233,18 @@ class DatabaseServer:
 
     def _run_sync(self, operation: Callable[[Connection], T], call: _Call) -> T:
         with self._sync_engine().connect() as conn:
+            self._prepare(conn)
             if not call.write and self.address.dialect == "postgresql":
                 # A single statement needs no transaction, whose begin and end are round trips.
                 conn = conn.execution_options(isolation_level="AUTOCOMMIT")
-            self._prepare(conn)
             return call.transact(conn, operation)
 
-    async def _run_async(self, operation: Callable[[Connection], T], call: _Call) -> T:
+    async def _run_async(self, engine: AsyncEngine, operation: Callable[[Connection], T], call: _Call) -> T:
         def whole(conn: Connection) -> T:
             self._prepare(conn)
             return call.transact(conn, operation)
 
-        async with self._async_engine().connect() as conn:
+        async with engine.connect() as conn:
             return await conn.run_sync(whole)
 
     def _timed_out(self, unknown: bool) -> StoreUnavailableError | OutcomeUnknownError:
@@ -249,11 +254,6 @@ class DatabaseServer:
         return StoreUnavailableError(f"{text}; nothing was written")
 
     # -- engines and threads --------------------------------------------------------------------------
-
-    def _is_async(self) -> bool:
-        if self._borrowed is not None:
-            return isinstance(self._borrowed, AsyncEngine)
-        return self.address.is_async
 
     def _sync_engine(self) -> Engine:
         if isinstance(self._borrowed, Engine):
@@ -281,20 +281,17 @@ class DatabaseServer:
             options["connect_args"] = self._connect_args()
         return create_engine(self.address.url, **{**options, **self._engine_options})
 
-    def _async_engine(self) -> AsyncEngine:
-        if isinstance(self._borrowed, AsyncEngine):
-            return self._borrowed
-        loop = asyncio.get_running_loop()
-        engine = self._async_engines.get(loop)
-        if engine is None:
-            options = {
-                "hide_parameters": True,
-                "connect_args": self._connect_args(),
-                **self._pool_options(),
-                **self._engine_options,
-            }
-            engine = self._async_engines[loop] = create_async_engine(self.address.url, **options)
-        return engine
+    def _own_async_engine(self) -> AsyncEngine:
+        with self._lock:
+            if self._async_engine is None:
+                options = {
+                    "hide_parameters": True,
+                    "connect_args": self._connect_args(),
+                    **self._pool_options(),
+                    **self._engine_options,
+                }
+                self._async_engine = create_async_engine(self.address.url, **options)
+            return self._async_engine
 
     def _pool_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -340,44 +337,57 @@ class DatabaseServer:
         """Create the tables on first use, and check their version."""
         if self._ready:
             return
-        versions = self.schema.versions
         if conn.dialect.name == "sqlite":
             _use_wal(conn, self._timeout)
-        if not inspect(conn).has_table(versions.name):
-            conn.rollback()
-            self._create(conn)
-        found = conn.execute(select(versions.c.version).where(versions.c.name == _SCHEMA_NAME)).scalar()
+        found = self._schema_version(conn)
+        if found is None:
+            found = self._create(conn)
         if self.address.dialect == "mariadb":
             packet = conn.execute(text("SELECT @@max_allowed_packet")).scalar_one()
             # Quotes and backslashes are escaped on the way, which at worst doubles a message.
             self.max_message_bytes = int(packet) // 2 - 65536
-        conn.rollback()
-        if found is not None and found > SCHEMA_VERSION:
+            conn.rollback()
+        if found > SCHEMA_VERSION:
             raise UnsupportedVersionError(
                 f"the tables at {self.address.place} are of schema version {found}; this version of "
                 f"agent-stores knows up to {SCHEMA_VERSION}: upgrade it"
             )
         self._ready = True
 
-    def _create(self, conn: Connection) -> None:
-        dialect = conn.dialect.name
-        lock = f"agent_stores:{self.schema.versions.name}"
+    def _schema_version(self, conn: Connection) -> int | None:
+        """The version of the tables; None until all of them are there, as it is written last."""
+        versions = self.schema.versions
+        found = None
+        if inspect(conn).has_table(versions.name):
+            query = select(versions.c.version).where(versions.c.name == _SCHEMA_NAME)
+            found = conn.execute(query).scalar()
+        conn.rollback()
+        return found
+
+    def _create(self, conn: Connection) -> int:
+        """Create the tables, one client at a time: creating one twice at once is an error, or a mess."""
+        lock = {"name": f"agent_stores:{self.schema.versions.name}", "seconds": self._timeout}
+        dialect = self.address.dialect
         if dialect == "sqlite":
             conn.exec_driver_sql("BEGIN IMMEDIATE")
-        elif dialect == "postgresql":  # creating a table twice at once is an error there
-            if conn.get_isolation_level() == "AUTOCOMMIT":
-                conn.execute(text("SELECT pg_advisory_lock(hashtext(:name))"), {"name": lock})
-            else:
-                conn.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": lock})
-        self.schema.metadata.create_all(conn)
+        elif dialect == "postgresql":
+            conn.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), lock)
+        else:  # its statements on tables are no part of a transaction
+            conn.execute(text("SELECT GET_LOCK(:name, :seconds)"), lock)
+        versions = self.schema.versions
         try:
-            conn.execute(insert(self.schema.versions).values(name=_SCHEMA_NAME, version=SCHEMA_VERSION))
-        except IntegrityError:  # another process was first
-            conn.rollback()
-            return
-        conn.commit()
-        if dialect == "postgresql" and conn.get_isolation_level() == "AUTOCOMMIT":
-            conn.execute(text("SELECT pg_advisory_unlock(hashtext(:name))"), {"name": lock})
+            self.schema.metadata.create_all(conn)
+            query = select(versions.c.version).where(versions.c.name == _SCHEMA_NAME)
+            found = conn.execute(query).scalar()
+            if found is None:
+                found = SCHEMA_VERSION
+                conn.execute(insert(versions).values(name=_SCHEMA_NAME, version=found))
+            conn.commit()
+        finally:
+            if dialect == "mariadb":
+                conn.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+                conn.rollback()
+        return found
 
 
 def _use_wal(conn: Connection, timeout: float) -> None:

@@ -36,7 +36,7 @@ EVERYTHING = ChatMessage(
         UriContent("https://example.com/a.mp3", "audio/mpeg"),
         ToolCallContent("c1", "weather", '{"city": "Zürich", "days": 1.0}'),
         ToolCallContent("c2", "weather", {"nested": [{"deep": [None, True, 1, 1.5, "x", 2**70]}]}),
-        ToolResultContent("c1", {"temperature": -1.5}, contents=[DataContent(b"\x00", "image/png")]),
+        ToolResultContent("c1", {"temperature": -1.5}, contents=(DataContent(b"\x00", "image/png"),)),
         ToolResultContent("c2", "failed", is_error=True),
         ApprovalRequestContent("r1", ToolCallContent("c3", "delete", "{}")),
         ErrorContent("refused", code="policy", details="no"),
@@ -95,7 +95,7 @@ class TestSizes:
         await store.add_messages([user("1")])
         real = store.log.max_message_bytes
         if real is None or real > 32_000_000:  # too much to try: the same, with a lower limit
-            store = make_store(_Limited(store.log, 1000), thread_id=store.thread_id)  # type: ignore[arg-type]
+            store = make_store(_Limited(store.log, 1000), thread_id=store.thread_id)
         limit = store.log.max_message_bytes
         assert limit is not None
         with pytest.raises(MessageTooLargeError, match=f"up to {limit} bytes") as caught:

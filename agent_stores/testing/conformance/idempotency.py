@@ -65,7 +65,7 @@ class TestIdempotency:
 
     async def test_retry_of_a_call_whose_reply_was_lost(self, make_store: MakeStore) -> None:
         store = make_store()
-        flaky = make_store(LostReply(store.log), thread_id=store.thread_id)  # type: ignore[arg-type]
+        flaky = make_store(LostReply(store.log), thread_id=store.thread_id)
         messages = [user("without an id"), user("with one", message_id="a")]
         with pytest.raises(OutcomeUnknownError):
             await flaky.add_messages(messages)

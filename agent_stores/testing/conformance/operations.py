@@ -234,9 +234,12 @@ class TestLifecycle:
             for n in range(5):
                 await store.add_messages([user(f"{name}{n}")])
 
+        def add_in_a_loop_of_its_own(name: str) -> None:
+            asyncio.run(add(name))
+
         for name in "ab":
-            await asyncio.to_thread(lambda name=name: asyncio.run(add(name)))
-        in_threads = [asyncio.to_thread(lambda name=name: asyncio.run(add(name))) for name in "cd"]
+            await asyncio.to_thread(add_in_a_loop_of_its_own, name)
+        in_threads = [asyncio.to_thread(add_in_a_loop_of_its_own, name) for name in "cd"]
         await asyncio.gather(add("e"), *in_threads)
         texts = await stored(store)
         assert texts[:10] == [f"{name}{n}" for name in "ab" for n in range(5)]

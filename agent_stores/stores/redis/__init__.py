@@ -1,0 +1,1 @@
+"""The Redis backend; `agent_stores.redis` is its home."""

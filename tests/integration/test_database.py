@@ -1,0 +1,488 @@
+"""The database store on real servers: what it costs, what it refuses, and what it does when things break."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sqlite3
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores.database import DatabaseMessageLog
+from agent_stores.errors import (
+    AgentStoresError,
+    ArgumentError,
+    ArgumentTypeError,
+    MessageTooLargeError,
+    MissingDependencyError,
+    OutcomeUnknownError,
+    StateError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    UnsupportedVersionError,
+)
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import FaultProxy
+
+pytestmark = pytest.mark.anyio
+
+DIALECTS = ["sqlite", "postgresql", "mariadb"]
+SECRET = "pl4nted-s3cret"
+
+
+@pytest.fixture(params=DIALECTS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'chat.db'}"
+    server = request.getfixturevalue("mariadb_server" if request.param == "mariadb" else "postgres_server")
+    return str(server.url)
+
+
+def user(words: str, **fields: Any) -> ChatMessage:
+    return ChatMessage("user", words, **fields)
+
+
+class Statements:
+    """Counts the statements that an engine executes."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.count = 0
+        event.listen(engine, "before_cursor_execute", self._on_execute)
+
+    def _on_execute(self, *_: Any) -> None:
+        self.count += 1
+
+    def take(self) -> int:
+        count, self.count = self.count, 0
+        return count
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    engine = create_engine(
+        url.replace("postgresql:", "postgresql+psycopg:").replace("mariadb:", "mariadb+pymysql:")
+    )
+    yield engine
+    engine.dispose()
+
+
+class TestCost:
+    async def test_statements_do_not_depend_on_the_length(self, engine: Engine) -> None:
+        store = DatabaseChatMessageStore(engine=engine, thread_id=f"long-{id(engine)}", timeout=60)
+        await store.stats()  # creates the tables
+        statements = Statements(engine)
+        turn = [user("question"), ChatMessage("assistant", "answer")]
+
+        async def cost() -> tuple[int, int]:
+            statements.take()
+            await store.add_messages(turn)
+            append = statements.take()
+            assert len(await store.list_messages(last=20)) <= 20
+            return append, statements.take()
+
+        empty = await cost()
+        # Server dialects take their time for 100,000 messages; the statements are the same ones.
+        length = 100_000 if engine.dialect.name == "sqlite" else 20_000
+        for start in range(0, length, 10_000):
+            await store.add_messages([user(str(n)) for n in range(start, start + 10_000)])
+        assert await cost() == empty
+        assert empty == (5 if engine.dialect.name == "sqlite" else 4, 1)  # SQLite's BEGIN is a statement
+        assert (await store.stats()).last_position == length + 4
+        await store.delete_thread()
+        await store.aclose()
+
+    async def test_trimming_costs_two_statements(self, engine: Engine) -> None:
+        store = DatabaseChatMessageStore(engine=engine, thread_id=f"trimmed-{id(engine)}", max_messages=10)
+        await store.add_messages([user(str(n)) for n in range(10)])
+        statements = Statements(engine)
+        costs = set()
+        for n in range(50):
+            await store.add_messages([user(f"more {n}")])
+            costs.add(statements.take())
+        assert costs == {7 if engine.dialect.name == "sqlite" else 6}
+        await store.aclose()
+
+    async def test_indexes_serve_the_reads(self, tmp_path: Path) -> None:
+        path = tmp_path / "plans.db"
+        engine = create_engine(f"sqlite:///{path}")
+        store = DatabaseChatMessageStore(engine=engine, thread_id="t", max_messages=3)
+        await store.add_messages([user(str(n)) for n in range(10)])
+        seen: list[tuple[str, Any]] = []
+        event.listen(
+            engine, "before_cursor_execute", lambda c, cur, sql, params, *_: seen.append((sql, params))
+        )
+        await store.add_messages([user("x")])
+        await store.list_messages(last=2)
+        await store.list_messages(before=5, last=2)
+        await store.get("x")
+        await store.list_threads(prefix="t")
+        engine.dispose()
+        with sqlite3.connect(path) as connection:
+            for sql, params in seen:
+                if not sql.lstrip().upper().startswith(("SELECT", "DELETE", "UPDATE", "WITH")):
+                    continue
+                plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", params)]
+                scans = [step for step in plan if step.startswith("SCAN") and "agent_" in step]
+                assert not scans, (sql, plan)
+        connection.close()
+
+
+class TestConnections:
+    async def test_stores_share_connections(self, url: str) -> None:
+        stores = [DatabaseChatMessageStore(url, thread_id=f"shared-{n}") for n in range(200)]
+        assert len({id(store.log._server) for store in stores}) == 1  # type: ignore[attr-defined]
+        await asyncio.gather(*(store.add_messages([user("x")]) for store in stores))
+        await asyncio.gather(*(store.delete_thread() for store in stores))
+        for store in stores[1:]:
+            await store.aclose()
+        assert await stores[0].count() == 0  # still open
+        await stores[0].aclose()
+
+    async def test_a_borrowed_engine_is_not_disposed_of(self, engine: Engine) -> None:
+        async with DatabaseChatMessageStore(engine=engine, thread_id="borrowed") as store:
+            await store.add_messages([user("x")])
+            await store.delete_thread()
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+
+    async def test_a_borrowed_async_engine(self, url: str) -> None:
+        names = {
+            "sqlite": "sqlite+aiosqlite",
+            "postgresql": "postgresql+asyncpg",
+            "mariadb": "mariadb+asyncmy",
+        }
+        scheme, rest = url.split(":", 1)
+        engine = create_async_engine(f"{names[scheme]}:{rest}")
+        async with DatabaseChatMessageStore(engine=engine, thread_id="borrowed-async") as store:
+            await store.add_messages([user("1"), user("2")])
+            await asyncio.gather(*(store.add_messages([user(str(n))]) for n in range(20)))
+            assert len(await store.list_messages()) == 22
+            await store.delete_thread()
+        await engine.dispose()
+
+    async def test_a_bare_file_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("chat.db", Path("other.db"), "sqlite:///third.db"):
+            async with DatabaseChatMessageStore(name, thread_id="t") as store:
+                await store.add_messages([user("x")])
+        files = {name for name in os.listdir(tmp_path) if name.endswith(".db")}
+        assert files == {
+            "chat.db",
+            "other.db",
+            "third.db",
+        }
+        connection = sqlite3.connect("chat.db")
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+
+    async def test_a_database_in_memory(self) -> None:
+        async with DatabaseChatMessageStore(":memory:", thread_id="t") as store:
+            await asyncio.gather(*(store.add_messages([user(str(n))]) for n in range(20)))
+            assert await store.count() == 20
+
+    async def test_tables_of_another_prefix(self, url: str) -> None:
+        one = DatabaseChatMessageStore(url, thread_id="t", table_prefix="one_")
+        two = DatabaseChatMessageStore(url, thread_id="t", table_prefix="two_")
+        await one.add_messages([user("x")])
+        assert await two.list_messages() == []
+        for store in (one, two):
+            await store.delete_thread()
+            await store.aclose()
+
+    async def test_many_clients_begin_at_once(self, url: str) -> None:
+        """Several processes may be the first ones to use a database."""
+        prefix = f"first{abs(hash(url)) % 10_000}_"
+        logs = [
+            DatabaseMessageLog(url, table_prefix=prefix, engine_options={"logging_name": f"{prefix}{n}"})
+            for n in range(8)
+        ]
+        from agent_stores import ChatMessageStore
+
+        stores = [ChatMessageStore(log, thread_id=f"t{n}") for n, log in enumerate(logs)]
+        await asyncio.gather(*(store.add_messages([user("x")]) for store in stores))
+        assert len((await stores[0].list_threads()).threads) == 8
+        for log in logs:
+            await log.aclose()
+
+
+class TestRefusals:
+    def test_bad_connection_strings(self) -> None:
+        for bad in (
+            "",
+            "  ",
+            "oracle://u:p@h/d",
+            f"postgresql://u:{SECRET}@h:p@rt/d",
+            f"mongodb://u:{SECRET}@h",
+        ):
+            with pytest.raises(ArgumentError, match="connection_string") as caught:
+                DatabaseChatMessageStore(bad)
+            assert SECRET not in str(caught.value)
+        with pytest.raises(ArgumentTypeError, match="connection_string is of type int"):
+            DatabaseChatMessageStore(7)  # type: ignore[arg-type]
+        with pytest.raises(ArgumentError, match="either a connection_string or an engine"):
+            DatabaseChatMessageStore()
+        with pytest.raises(ArgumentError, match="timeout is 0"):
+            DatabaseChatMessageStore("x.db", timeout=0)
+        with pytest.raises(ArgumentError, match="table_prefix"):
+            DatabaseChatMessageStore("x.db", table_prefix="a; DROP TABLE x; --")
+
+    @pytest.mark.parametrize(
+        ("url", "extra"),
+        [
+            ("postgresql://u@h/d", "postgresql"),
+            ("postgresql+psycopg2://u@h/d", "postgresql"),
+            ("mariadb://u@h/d", "mariadb"),
+            ("mysql+aiomysql://u@h/d", "mariadb"),
+        ],
+    )
+    def test_no_driver(self, url: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("agent_stores.stores.database.address.find_spec", lambda name: None)
+        with pytest.raises(MissingDependencyError, match=rf"pip install 'agent-stores\[{extra}\]'") as caught:
+            DatabaseChatMessageStore(url)
+        assert isinstance(caught.value, ImportError)
+        assert isinstance(caught.value, AgentStoresError)
+
+    def test_no_sqlalchemy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in sys.modules if name.startswith("agent_stores.stores.database.")]:
+            if not name.endswith(".store"):
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, "sqlalchemy.ext.asyncio", None)
+        with pytest.raises(MissingDependencyError, match=r"agent-stores\[database\]"):
+            DatabaseChatMessageStore("x.db")
+
+    @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+asyncpg", "mariadb"])
+    async def test_an_unreachable_database(self, scheme: str, free_port: int) -> None:
+        store = DatabaseChatMessageStore(f"{scheme}://me:{SECRET}@127.0.0.1:{free_port}/chat", timeout=2)
+        message = user("x", message_id="a")
+        for work in (store.add_messages([message]), store.list_messages()):
+            with pytest.raises(StoreUnavailableError, match=rf"127\.0\.0\.1:{free_port}") as caught:
+                await work
+            assert SECRET not in "".join(traceback.format_exception(caught.value))
+        await store.aclose()
+
+    async def test_a_wrong_password(self, postgres_server: PostgresServer) -> None:
+        wrong = postgres_server.url.replace(postgres_server.password, SECRET)
+        store = DatabaseChatMessageStore(wrong)
+        with pytest.raises(StoreRefusedError) as caught:
+            await store.add_messages([user("x")])
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        await store.aclose()
+
+    async def test_newer_tables(self, url: str) -> None:
+        prefix = "newer_"
+        log = DatabaseMessageLog(url, table_prefix=prefix)
+        await log.list_threads(None)
+        await log._server.run(
+            lambda conn: conn.execute(text("UPDATE newer_schema SET version = 2")).rowcount, write=True
+        )
+        await log.aclose()
+        store = DatabaseChatMessageStore(url, table_prefix=prefix)
+        with pytest.raises(UnsupportedVersionError, match="schema version 2"):
+            await store.list_messages()
+        await store.aclose()
+        log = DatabaseMessageLog(url, table_prefix=prefix)
+        log._server._ready = True
+        for table in ("messages", "threads", "schema"):
+            await log._server.run(
+                lambda conn, table=table: conn.execute(text(f"DROP TABLE newer_{table}")).rowcount,  # type: ignore[misc]
+                write=True,
+            )
+        await log.aclose()
+
+    async def test_a_read_only_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "chat.db"
+        async with DatabaseChatMessageStore(path, thread_id="t") as store:
+            await store.add_messages([user("kept")])
+        reading = DatabaseChatMessageStore(f"sqlite:///file:{path}?mode=ro&uri=true", thread_id="t")
+        assert [message.text for message in await reading.list_messages()] == ["kept"]
+        with pytest.raises(StoreRefusedError, match="readonly"):
+            await reading.add_messages([user("lost")])
+        assert [message.text for message in await reading.list_messages()] == ["kept"]
+        await reading.aclose()
+
+    async def test_a_full_disk(self, tmp_path: Path) -> None:
+        engine = create_engine(f"sqlite:///{tmp_path / 'chat.db'}")
+        store = DatabaseChatMessageStore(engine=engine, thread_id="t")
+        await store.add_messages([user("kept")])
+        event.listen(
+            engine,
+            "checkout",
+            lambda connection, *_: connection.execute("PRAGMA max_page_count = 40").close(),
+        )
+        with pytest.raises(StoreRefusedError, match="full"):
+            await store.add_messages([user("small"), user("x" * 1_000_000)])
+        assert [message.text for message in await store.list_messages()] == ["kept"]
+        await store.add_messages([user("small")])
+        assert await store.count() == 2
+        await store.aclose()
+        engine.dispose()
+
+    async def test_not_a_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "notes.txt"
+        path.write_text("these are not the tables you are looking for" * 100)
+        store = DatabaseChatMessageStore(path)
+        with pytest.raises(StoreRefusedError, match="not a database"):
+            await store.add_messages([user("x")])
+        await store.aclose()
+        missing = DatabaseChatMessageStore(tmp_path / "no" / "such" / "folder" / "chat.db")
+        with pytest.raises(StoreUnavailableError, match="unable to open"):
+            await missing.add_messages([user("x")])
+        await missing.aclose()
+
+    async def test_a_message_over_mariadbs_packet(self, mariadb_server: MariaDBServer) -> None:
+        store = DatabaseChatMessageStore(mariadb_server.url, thread_id="packets")
+        with pytest.raises(MessageTooLargeError, match="holds up to 8323072 bytes"):
+            await store.add_messages([user("small"), user("x" * 9_000_000)])
+        worst = '"' * 4_000_000  # each is escaped in JSON and again on the way to the server
+        await store.add_messages([user(worst)])
+        assert [message.text for message in await store.list_messages()] == [worst]
+        await store.delete_thread()
+        await store.aclose()
+
+    async def test_a_state_of_another_store(self, tmp_path: Path) -> None:
+        store = DatabaseChatMessageStore(tmp_path / "chat.db", tenant="acme")
+        state = await store.serialize()
+        with pytest.raises(StateError, match=r"'sqlite:///other\.db'"):
+            await DatabaseChatMessageStore.deserialize(
+                state, connection_string=tmp_path / "other.db", tenant="acme"
+            )
+        with pytest.raises(StateError, match="tenant"):
+            await DatabaseChatMessageStore.deserialize(state, connection_string=tmp_path / "chat.db")
+        again = await DatabaseChatMessageStore.deserialize(
+            state, connection_string=tmp_path / "chat.db", tenant="acme"
+        )
+        assert again.thread_id == store.thread_id
+        for each in (store, again):
+            await each.aclose()
+
+
+class TestSecrets:
+    async def test_a_password_shows_nowhere(
+        self, postgres_server: PostgresServer, free_port: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        seen: list[str] = []
+        good, password = postgres_server.url, postgres_server.password
+        for url in (
+            good,
+            good.replace("postgresql:", "postgresql+asyncpg:"),
+            good.replace(f":{password}@", "@") + f"?password={password}",
+            f"postgresql://me:{password}@127.0.0.1:{free_port}/chat",
+            f"mariadb://me:{password}@127.0.0.1:{free_port}/chat",
+        ):
+            store = DatabaseChatMessageStore(url, thread_id="secrets", timeout=3)
+            seen += [repr(store), repr(store.log), str(store.log), store.location]
+            seen.append(json.dumps(await store.serialize()))
+            try:
+                await store.add_messages([user("x")])
+                await store.delete_thread()
+            except StoreUnavailableError as error:
+                seen += traceback.format_exception(error)
+                seen.append(repr(error))
+            with pytest.raises(StateError) as caught:
+                await store.update_from_state({**await store.serialize(), "location": "elsewhere"})
+            seen += traceback.format_exception(caught.value)
+            await store.aclose()
+        assert len(seen) > 25
+        assert password not in "\n".join(seen)
+        assert password not in caplog.text
+
+
+class TestFaults:
+    @pytest.mark.parametrize("driver", ["postgresql", "postgresql+asyncpg"])
+    async def test_the_reply_to_a_commit_is_lost(self, postgres_server: PostgresServer, driver: str) -> None:
+        with FaultProxy(postgres_server.port) as proxy:
+            url = postgres_server.url.replace(str(postgres_server.port), str(proxy.port))
+            store = DatabaseChatMessageStore(
+                url.replace("postgresql:", f"{driver}:") + _no_tls(driver), thread_id=f"cut-{driver}"
+            )
+            await store.add_messages([user("before")])
+            commit = b"COMMIT;" if driver.endswith("asyncpg") else b"COMMIT\x00"
+            for n in range(3):
+                proxy.cut_before_reply(commit)
+                await store.add_messages([user(f"once {n}")])
+            assert proxy.cuts == 3
+            assert [m.text for m in await store.list_messages()] == ["before", "once 0", "once 1", "once 2"]
+            proxy.cut_before_reply(commit)
+            with pytest.raises(OutcomeUnknownError):
+                await store.pop_last()  # cannot be tried again by itself
+            assert [m.text for m in await store.list_messages()] == ["before", "once 0", "once 1"]
+            await store.delete_thread()
+            await store.aclose()
+
+    async def test_the_connection_breaks_before_the_commit(self, postgres_server: PostgresServer) -> None:
+        with FaultProxy(postgres_server.port) as proxy:
+            url = postgres_server.url.replace(str(postgres_server.port), str(proxy.port))
+            store = DatabaseChatMessageStore(url + _no_tls("postgresql"), thread_id="broken")
+            await store.add_messages([user("before")])
+            for n in range(3):
+                proxy.cut_before_request(b"INSERT INTO")
+                await store.add_messages([user(f"once {n}")])
+            assert proxy.cuts == 3
+            proxy.drop_all()
+            assert await store.count() == 4
+            await store.delete_thread()
+            await store.aclose()
+
+    @pytest.mark.parametrize("name", ["postgresql", "postgresql+asyncpg", "mariadb"])
+    async def test_a_server_that_hangs(self, name: str, request: pytest.FixtureRequest) -> None:
+        server = request.getfixturevalue("mariadb_server" if name == "mariadb" else "postgres_server")
+        with FaultProxy(server.port) as proxy:
+            url = server.url.replace(str(server.port), str(proxy.port)).replace("postgresql:", f"{name}:")
+            store = DatabaseChatMessageStore(url + _no_tls(name), thread_id="hung", timeout=1)
+            await store.add_messages([user("before")])
+            proxy.hold()
+            for work in (store.list_messages(), store.add_messages([user("lost")])):
+                with pytest.raises(StoreUnavailableError, match=str(proxy.port)):
+                    await asyncio.wait_for(work, 10)
+            proxy.heal()
+            assert [message.text for message in await store.list_messages()] == ["before"]
+            await store.delete_thread()
+            await store.aclose()
+
+    async def test_a_server_that_restarts(self) -> None:
+        with PostgresServer() as server:
+            store = DatabaseChatMessageStore(server.url, thread_id="t")
+            await store.add_messages([user("before")])
+            server.kill()
+            with pytest.raises(StoreUnavailableError):
+                await store.add_messages([user("lost")])
+            server.restart()
+            await store.add_messages([user("after")])
+            assert [message.text for message in await store.list_messages()] == ["before", "after"]
+            await store.aclose()
+
+    async def test_writers_wait_for_a_lock_on_the_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "chat.db"
+        store = DatabaseChatMessageStore(path, thread_id="t", timeout=0.5)
+        await store.add_messages([user("before")])
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="locked"):
+            await store.add_messages([user("lost")])
+        assert len(await store.list_messages()) == 1  # readers do not wait
+        waiting = asyncio.ensure_future(store.add_messages([user("after")]))
+        await asyncio.sleep(0.1)
+        other.execute("COMMIT")
+        await waiting
+        other.close()
+        assert [message.text for message in await store.list_messages()] == ["before", "after"]
+        await store.aclose()
+
+
+def _no_tls(driver: str) -> str:
+    """The proxy looks for words in what passes through it."""
+    if driver == "mariadb":
+        return ""
+    return "?ssl=disable" if driver.endswith("asyncpg") else "?sslmode=disable"
