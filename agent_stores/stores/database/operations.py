@@ -6,11 +6,13 @@ operation takes does not depend on the length of the thread.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    CompoundSelect,
     Connection,
     Row,
     Select,
@@ -18,10 +20,10 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
-    exists,
     func,
     insert,
     literal,
+    literal_column,
     or_,
     select,
     union_all,
@@ -31,6 +33,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from agent_stores.errors import ArgumentError, NotFoundError, ThreadExistsError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
+from agent_stores.retention import cut_at
 from agent_stores.stores.database.schema import (
     SORT_LENGTH,
     Schema,
@@ -55,6 +58,9 @@ class Operations:
     def __init__(self, schema: Schema) -> None:
         self.threads = t = schema.threads
         self.messages = m = schema.messages
+        # As text: a parameter would keep the partial index from being used.
+        self._is_pinned = m.c.pinned == literal_column("1")
+        self._is_loose = m.c.pinned == literal_column("0")
         self._entry = [m.c.position, m.c.body, m.c.pinned, m.c.cut]
         self._meta = [m.c.position, m.c.bytes, m.c.tokens, m.c.pinned, m.c.links]
         self._find = select(t).where(t.c.thread_key == bindparam("key"))
@@ -288,26 +294,45 @@ class Operations:
         first: int | None,
         now: int,
     ) -> tuple[Slice, bool]:
-        """See `MessageLog.read`; also returns whether the read renews the time-to-live.
-
-        One statement: the thread's row, the place of the cut and the messages.
-        """
-        query = self._read_query(bounded=before is not None, last=last is not None, first=first is not None)
+        """See `MessageLog.read`; also returns whether the read renews the time-to-live."""
         values: dict[str, Any] = {"key": thread_digest(key), "now": now, "after": after}
-        values.update(
-            (name, value)
-            for name, value in (("before", before), ("last", last), ("first", first))
-            if value is not None
-        )
-        rows = conn.execute(query, values).all()
+        if before is not None:
+            values["before"] = before
+        bounded = before is not None
+        if last is not None:
+            rows, has_older = self._read_last(conn, values, last, bounded=bounded)
+        else:
+            has_older = False
+            if first is not None:
+                values["first"] = first
+            query = self._read_query(bounded=bounded, limited=first is not None)
+            rows = list(conn.execute(query, values))
         if not rows:
             return Slice([]), False
-        entries = [_entry(row) for row in rows]
-        if last is not None:
-            entries.sort(key=lambda entry: entry.position)
-        row = rows[0]
-        part = Slice(entries, bool(row.has_older), row.edge is None or bool(row.edge))
-        return part, row.ttl_refresh == "read"
+        edge, refresh = rows[0].edge, rows[0].ttl_refresh
+        return Slice([_entry(row) for row in rows], has_older, edge != 0), refresh == "read"
+
+    def _read_last(
+        self, conn: Connection, values: dict[str, Any], last: int, *, bounded: bool
+    ) -> tuple[list[Row[Any]], bool]:
+        """The newest rows that are not pinned, from a cut on, the pinned ones, and whether there are more.
+
+        One statement, and a second one where the newest group is longer than what is wanted.
+        """
+        newest = self._tail_query(bounded=bounded)
+        rows = sorted(conn.execute(newest, {**values, "limit": last + 1}), key=lambda row: row.position)
+        pinned = [row for row in rows if row.pinned]
+        loose = [row for row in rows if not row.pinned]
+        if len(loose) <= last:
+            return rows, False
+        # One row more than wanted was read: it shows that there are more, and may begin the newest group.
+        cuts = [bool(row.cut) for row in loose]
+        if last and not any(cuts):
+            query = self._group_query(bounded=bounded)
+            loose = list(conn.execute(query, {**values, "below": loose[0].position}))
+        else:
+            loose = loose[cut_at(cuts, 1) if last else 1 :]
+        return sorted([*pinned, *loose], key=lambda row: row.position), True
 
     def get(self, conn: Connection, key: ThreadKey, message_id: str, *, now: int) -> Entry | None:
         """See `MessageLog.get`."""
@@ -461,46 +486,52 @@ class Operations:
         preceding = select(func.max(m.c.position)).where(loose, m.c.cut == 1, m.c.position < wanted)
         return select(func.coalesce(following.scalar_subquery(), preceding.scalar_subquery(), wanted))
 
-    def _read_query(self, *, bounded: bool, last: bool, first: bool) -> Select[Any] | Any:
-        cached = self.__dict__.setdefault("_read_queries", {})
-        if (bounded, last, first) not in cached:
-            cached[bounded, last, first] = self._make_read_query(bounded, last, first)
-        return cached[bounded, last, first]
+    @functools.lru_cache  # noqa: B019 - as many as there are combinations; operations live with their server
+    def _read_query(self, *, bounded: bool, limited: bool) -> Select[Any]:
+        """A range, oldest first."""
+        columns, extent = self._range(bounded)
+        query = select(*columns).where(*extent).order_by(self.messages.c.position)
+        return query.limit(bindparam("first")) if limited else query
 
-    def _make_read_query(self, bounded: bool, last: bool, first: bool) -> Any:
+    @functools.lru_cache  # noqa: B019
+    def _tail_query(self, *, bounded: bool) -> CompoundSelect[Any]:
+        """The newest rows of a range that are not pinned, and all that are."""
+        position = self.messages.c.position
+        columns, extent = self._range(bounded)
+        tail = select(*columns).where(*extent, self._is_loose)
+        newest = tail.order_by(position.desc()).limit(bindparam("limit")).subquery("newest")
+        return union_all(select(newest), select(*columns).where(*extent, self._is_pinned))
+
+    @functools.lru_cache  # noqa: B019
+    def _group_query(self, *, bounded: bool) -> Select[Any]:
+        """The rows of a range that are not pinned, from the last cut below a position on."""
+        m = self.messages
+        columns, extent = self._range(bounded)
+        start = (
+            select(m.c.position)
+            .where(*extent, self._is_loose, m.c.cut == 1, m.c.position < bindparam("below"))
+            .order_by(m.c.position.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        return (
+            select(*columns)
+            .where(*extent, self._is_loose, m.c.position >= func.coalesce(start, 0))
+            .order_by(m.c.position)
+        )
+
+    def _range(self, bounded: bool) -> tuple[list[Any], list[Any]]:
+        """The columns to read, and the conditions of a range."""
         m, t = self.messages, self.threads
         row_id = select(t.c.id).where(self._alive).scalar_subquery()
+        refresh = select(t.c.ttl_refresh).where(self._alive).scalar_subquery()
         extent = [m.c.thread == row_id, m.c.position > bindparam("after")]
         edge: Any = literal(1)
         if bounded:
             beyond = select(m.c.cut).where(m.c.thread == row_id, m.c.position >= bindparam("before"))
             edge = beyond.order_by(m.c.position).limit(1).scalar_subquery()
             extent.append(m.c.position < bindparam("before"))
-        refresh = select(t.c.ttl_refresh).where(self._alive).scalar_subquery().label("ttl_refresh")
-        extra = [refresh, edge.label("edge")]
-        if not last:
-            query = select(*self._entry, *extra, literal(0).label("has_older")).where(*extent)
-            query = query.order_by(m.c.position)
-            return query.limit(bindparam("first")) if first else query
-        loose = [*extent, m.c.pinned == 0]
-        tail = (
-            select(m.c.position, m.c.cut)
-            .where(*loose)
-            .order_by(m.c.position.desc())
-            .limit(bindparam("last"))
-            .subquery("tail")
-        )
-        oldest = select(func.min(tail.c.position)).scalar_subquery()
-        following = select(func.min(tail.c.position)).where(tail.c.cut == 1).scalar_subquery()
-        preceding = (
-            select(func.max(m.c.position)).where(*loose, m.c.cut == 1, m.c.position < oldest)
-        ).scalar_subquery()
-        start = select(func.coalesce(following, preceding, oldest)).scalar_subquery()
-        older = exists().where(*loose, m.c.position < start)
-        has_older = case((older, 1), else_=0).label("has_older")
-        pinned = select(*self._entry, *extra, has_older).where(*extent, m.c.pinned == 1)
-        shown = select(*self._entry, *extra, has_older).where(*loose, m.c.position >= start)
-        return union_all(pinned, shown)
+        return [*self._entry, refresh.label("ttl_refresh"), edge.label("edge")], extent
 
 
 def _entry(row: Any) -> Entry:
