@@ -5,6 +5,17 @@ One conversation, any agent framework, any database. Start with a store and `Age
 """
 
 from agent_stores._version import __version__
+from agent_stores.agent import (
+    AgentResponse,
+    AgentUpdate,
+    ChatAgent,
+    ChatClient,
+    ChatResponse,
+    ChatUpdate,
+    OpenAIChatClient,
+    Tool,
+    tool,
+)
 from agent_stores.contents import (
     AnyContent,
     ApprovalRequestContent,
@@ -20,11 +31,96 @@ from agent_stores.contents import (
     UriContent,
     UsageContent,
 )
-from agent_stores.log import MessageLog
+from agent_stores.errors import (
+    AgentRunError,
+    AgentStoresError,
+    ArgumentError,
+    ArgumentTypeError,
+    ConflictError,
+    CorruptMessageError,
+    MessageFormatError,
+    MessageTooLargeError,
+    MissingDependencyError,
+    NotFoundError,
+    OutcomeUnknownError,
+    StateError,
+    StateSignatureError,
+    StoreClosedError,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    ThreadExistsError,
+    UnansweredToolCallError,
+    UnsupportedVersionError,
+)
+from agent_stores.log import MessageLog, ThreadPage, ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol, Context, ContextProvider, MessageCodec
 from agent_stores.retention import Window
 from agent_stores.stores.base import ChatMessageStore, StoredMessage
 from agent_stores.stores.database.store import DatabaseChatMessageStore
 from agent_stores.stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
+from agent_stores.threads import AgentThread
 from agent_stores.urls import open_log
+
+__all__ = [
+    "AgentResponse",
+    "AgentRunError",
+    "AgentStoresError",
+    "AgentThread",
+    "AgentUpdate",
+    "AnyContent",
+    "ApprovalRequestContent",
+    "ApprovalResponseContent",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ChatAgent",
+    "ChatClient",
+    "ChatMessage",
+    "ChatMessageStore",
+    "ChatMessageStoreProtocol",
+    "ChatResponse",
+    "ChatUpdate",
+    "ConflictError",
+    "Content",
+    "Context",
+    "ContextProvider",
+    "CorruptMessageError",
+    "DataContent",
+    "DatabaseChatMessageStore",
+    "ErrorContent",
+    "InMemoryChatMessageStore",
+    "InMemoryMessageLog",
+    "MessageCodec",
+    "MessageFormatError",
+    "MessageLog",
+    "MessageTooLargeError",
+    "MissingDependencyError",
+    "NotFoundError",
+    "OpaqueContent",
+    "OpenAIChatClient",
+    "OutcomeUnknownError",
+    "ReasoningContent",
+    "StateError",
+    "StateSignatureError",
+    "StoreClosedError",
+    "StoreError",
+    "StoreRefusedError",
+    "StoreUnavailableError",
+    "StoredMessage",
+    "TextContent",
+    "ThreadExistsError",
+    "ThreadPage",
+    "ThreadStats",
+    "Tool",
+    "ToolCallContent",
+    "ToolResultContent",
+    "UnansweredToolCallError",
+    "UnsupportedVersionError",
+    "UriContent",
+    "UsageContent",
+    "Window",
+    "__version__",
+    "open_log",
+    "tool",
+]

@@ -158,11 +158,15 @@ def add_usage(one: UsageContent | None, other: UsageContent | None) -> UsageCont
     """What two calls cost together; a number that only one of them knows counts as it is."""
     if one is None or other is None:
         return one or other
-    names = ("input_tokens", "output_tokens", "total_tokens")
-    pairs = {name: (getattr(one, name), getattr(other, name)) for name in names}
     return UsageContent(
-        **{name: None if a is None and b is None else (a or 0) + (b or 0) for name, (a, b) in pairs.items()}
+        _sum(one.input_tokens, other.input_tokens),
+        _sum(one.output_tokens, other.output_tokens),
+        _sum(one.total_tokens, other.total_tokens),
     )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None and other is None else (one or 0) + (other or 0)
 
 
 def _joinable(part: AnyContent) -> type[Content] | None:

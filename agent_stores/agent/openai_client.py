@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -18,7 +19,6 @@ from agent_stores.agent.chat_client import ChatResponse, ChatUpdate
 from agent_stores.agent.openai_format import (
     from_openai_message,
     from_openai_usage,
-    new_call_id,
     to_openai_messages,
     to_openai_tools,
 )
@@ -50,7 +50,8 @@ class OpenAIChatClient:
             closed here.
 
     Raises:
-        ArgumentError: when `client` is given together with `api_key` or `base_url`.
+        ArgumentError: for an empty or malformed value, a URL with a password or query in it, and when
+            `client` is given together with `api_key` or `base_url`.
         ArgumentTypeError: for values of another type, or a synchronous client.
     """
 
@@ -64,7 +65,7 @@ class OpenAIChatClient:
     ) -> None:
         self._model: str | None = None if model is None else check.name(model, "model")
         self._api_key = None if api_key is None else _key(api_key, "api_key")
-        self._base_url: str | None = None if base_url is None else check.name(base_url, "base_url")
+        self._base_url = None if base_url is None else _url(base_url, "base_url")
         if client is not None and (api_key is not None or base_url is not None):
             raise ArgumentError("client is given together with api_key or base_url; it has its own")
         sdk = sys.modules.get("openai")
@@ -101,7 +102,9 @@ class OpenAIChatClient:
             completion = await client.chat.completions.create(**request)
             answer: dict[str, Any] = completion.to_dict(mode="json", warnings=False)
             if not answer.get("choices"):
-                raise AgentRunError(f"the model's answer holds nothing: {answer.get('error') or 'no choices'}")
+                raise AgentRunError(
+                    f"the model's answer holds nothing: {answer.get('error') or 'no choices'}"
+                )
             choice = answer["choices"][0]
             return ChatResponse(
                 (from_openai_message(choice["message"]),),
@@ -164,7 +167,7 @@ class OpenAIChatClient:
         await self._clients.release()
 
     def __repr__(self) -> str:
-        where = f", base_url={_shown(self._base_url)!r}" if self._base_url else ""
+        where = f", base_url={self._base_url!r}" if self._base_url else ""
         return f"OpenAIChatClient(model={self._model!r}{where})"
 
     def _request(
@@ -203,8 +206,14 @@ class OpenAIChatClient:
         return self._borrowed if self._borrowed is not None else await self._clients.get()
 
     async def _connect(self, stack: AsyncExitStack) -> AsyncOpenAI:
+        # The package takes seconds to import on a small machine, and certificates are read from disk.
+        client = await asyncio.to_thread(self._make_client)
+        stack.push_async_callback(client.close)
+        return client
+
+    def _make_client(self) -> AsyncOpenAI:
         try:
-            from openai import AsyncOpenAI
+            import openai.resources.chat  # which the package itself leaves to the first request
         except ImportError:
             raise MissingDependencyError.of("openai", extra="openai", purpose="OpenAIChatClient") from None
         if self._api_key is None:
@@ -215,10 +224,9 @@ class OpenAIChatClient:
                     "OPENAI_API_KEY (to any text, for a server that needs none)"
                 )
             self._api_key = _key(found, "OPENAI_API_KEY")
-        self._base_url = self._base_url or os.environ.get("OPENAI_BASE_URL") or None
-        client = AsyncOpenAI(api_key=self._api_key, base_url=self._base_url)
-        stack.push_async_callback(client.close)
-        return client
+        if self._base_url is None and (found := os.environ.get("OPENAI_BASE_URL")):
+            self._base_url = _url(found, "OPENAI_BASE_URL")
+        return openai.AsyncOpenAI(api_key=self._api_key, base_url=self._base_url)
 
     @contextmanager
     def _key_hidden(self) -> Iterator[None]:
@@ -247,7 +255,7 @@ class _CallDeltas:
             if call is None or (call_id and call["id"] and call_id != call["id"]):
                 call = self._by_index[index] = {"id": None, "function": {"name": "", "arguments": ""}}
                 self.whole.append(call)
-            call["id"] = call["id"] or call_id or new_call_id()
+            call["id"] = call["id"] or call_id
             function = delta.get("function") or {}
             call["function"]["name"] = call["function"]["name"] or function.get("name") or ""
             call["function"]["arguments"] += function.get("arguments") or ""
@@ -275,7 +283,17 @@ def _hide(error: BaseException, key: str) -> None:
         chain = chain.__cause__ or chain.__context__
 
 
-def _shown(url: str | None) -> str:
-    """A URL without user, password and query."""
-    parts = urlsplit(url or "")
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+def _url(value: Any, where: str) -> str:
+    url = str(check.name(value, where))
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ArgumentError(f"{where} is not a URL that begins with https:// or http://")
+    if "@" in parts.netloc or parts.query:
+        # The HTTP library writes the address of each request into its log.
+        raise ArgumentError(
+            f"{where} holds a user, password or query, which would be logged; give client=, set up with them"
+        )
+    return url

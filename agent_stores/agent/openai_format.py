@@ -109,18 +109,13 @@ def from_openai_usage(usage: Mapping[str, Any] | None) -> UsageContent | None:
     return UsageContent(*(count if isinstance(count, int) and count >= 0 else None for count in counts))
 
 
-def new_call_id() -> str:
-    """An id for a call that a server gave none."""
-    return f"call_{uuid.uuid4().hex}"
-
-
 def _read_call(call: Mapping[str, Any], used: set[str]) -> AnyContent:
     function = call.get("function")
     if not isinstance(function, Mapping):
         return OpaqueContent({**call, "type": f"openai.{call.get('type') or 'call'}"})
     call_id = call.get("id")
     if not call_id or call_id in used:
-        call_id = new_call_id()
+        call_id = f"call_{uuid.uuid4().hex}"
     used.add(call_id)
     return ToolCallContent(call_id, function.get("name") or "unnamed", function.get("arguments") or "")
 

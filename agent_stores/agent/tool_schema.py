@@ -49,7 +49,7 @@ class Parameters:
             if parameter.default is not parameter.empty:
                 default = msgspec.field(default_factory=_unset)
             kind = Any if parameter.annotation is parameter.empty else _described(parameter.annotation)
-            if parameter.default is None:
+            if parameter.default is None and kind is not Any:
                 kind = Optional[kind]  # noqa: UP045 - so are `unit: str = None` and its like meant
             _check_type(name, parameter.name, kind)
             fields.append((parameter.name, kind, default))
@@ -124,9 +124,7 @@ def _check_type(tool: str, parameter: str, kind: Any) -> None:
 
 
 def _tell_default(schema: dict[str, Any], default: Any) -> None:
-    """Tell the model of a default, where JSON has it; beside a reference nothing else may stand."""
-    if "$ref" in schema:
-        return
+    """Tell the model of a default, where JSON has it."""
     try:
         schema["default"] = json_value(msgspec.to_builtins(default), "default")
     except (TypeError, ValueError):

@@ -84,6 +84,8 @@ class MariaDBServer(ServerProcess):
             f"CREATE USER IF NOT EXISTS {self.user}@'%' IDENTIFIED BY '{self.password}';\n"
             f"GRANT ALL ON *.* TO {self.user}@'%' WITH GRANT OPTION;\n"
             f"ALTER USER root@localhost IDENTIFIED BY '{self.password}';\n"
+            "DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';\n"
+            "FLUSH PRIVILEGES;\n"
         )
         self._run(
             [

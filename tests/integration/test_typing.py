@@ -1,0 +1,69 @@
+"""A user's script is checked by mypy and pyright as the user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+from collections.abc import Callable
+
+from agent_stores import ChatAgent, ChatMessageStoreProtocol, OpenAIChatClient, {store}
+
+
+def create_store() -> {store}:
+    return {store}({arguments})
+
+
+factory: Callable[[], ChatMessageStoreProtocol] = create_store
+inline: Callable[[], ChatMessageStoreProtocol] = lambda: {store}({arguments})
+agent = ChatAgent(chat_client=OpenAIChatClient(), chat_message_store_factory=create_store)
+"""
+
+WRONG = """
+from agent_stores import ChatMessage, InMemoryChatMessageStore
+
+ChatMessage("robot", "x")
+InMemoryChatMessageStore(max_message=3)
+"""
+
+STORES = {
+    "InMemoryChatMessageStore": 'thread_id="t", max_messages=100',
+    "DatabaseChatMessageStore": '"chat.db", thread_id="t", tenant="acme", max_messages=100, ttl=60',
+}
+
+
+def check(tool: list[str], folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    path = folder / "user_script.py"
+    path.write_text(script)
+    root = Path(__file__).parents[2]
+    # Where the package is not installed but on the path, as in a check-out, pyright has to be told.
+    (folder / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(root)]}))
+    environment = {**os.environ, "MYPYPATH": str(root), "MYPY_CACHE_DIR": str(folder / "cache")}
+    return subprocess.run([*tool, path.name] if "mypy" in tool else tool, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+TOOLS = [
+    [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent"],
+    [sys.executable, "-m", "pyright", "--project", ".", "--pythonpath", sys.executable],
+]
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=["mypy", "pyright"])
+@pytest.mark.parametrize("store", STORES)
+def test_a_factory_of_each_store(tool: list[str], store: str, tmp_path: Path) -> None:
+    result = check(tool, tmp_path, SCRIPT.format(store=store, arguments=STORES[store]))
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=["mypy", "pyright"])
+def test_mistakes_are_found(tool: list[str], tmp_path: Path) -> None:
+    result = check(tool, tmp_path, WRONG)
+    assert result.returncode == 1
+    assert "robot" in result.stdout
+    assert "max_message" in result.stdout
