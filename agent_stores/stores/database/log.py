@@ -14,7 +14,6 @@ from agent_stores.errors import ArgumentError, StoreClosedError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.retention import check_limit, check_seconds
 from agent_stores.stores.database.address import Address, parse_address
-from agent_stores.stores.database.operations import Operations
 from agent_stores.stores.database.server import DatabaseServer
 from agent_stores.stores.planning import check_sizes
 
@@ -99,11 +98,11 @@ class DatabaseMessageLog:
         ttl: TimeToLive | None = None,
     ) -> int:
         """See `MessageLog.append`."""
-        server, operations, now = self._use()
+        server, now = self._use()
         await server.prepare()
         check_sizes(records, server.max_message_bytes)
         return await server.run(
-            lambda conn: operations.append(
+            lambda conn: server.writes.append(
                 conn,
                 key,
                 records,
@@ -127,83 +126,89 @@ class DatabaseMessageLog:
         first: int | None = None,
     ) -> Slice:
         """See `MessageLog.read`."""
-        server, operations, now = self._use()
+        server, now = self._use()
         part, renews = await server.run(
-            lambda conn: operations.read(
+            lambda conn: server.reads.read(
                 conn, key, after=after, before=before, last=last, first=first, now=now
             )
         )
         if renews:
-            await server.run(lambda conn: operations.renew(conn, key, now=now), write=True, repeatable=True)
+            await server.run(
+                lambda conn: server.writes.renew(conn, key, now=now), write=True, repeatable=True
+            )
         return part
 
     async def get(self, key: ThreadKey, message_id: str) -> Entry | None:
         """See `MessageLog.get`."""
-        server, operations, now = self._use()
-        return await server.run(lambda conn: operations.get(conn, key, message_id, now=now))
+        server, now = self._use()
+        return await server.run(lambda conn: server.reads.get(conn, key, message_id, now=now))
 
     async def replace(self, key: ThreadKey, record: Record) -> bool:
         """See `MessageLog.replace`."""
-        server, operations, now = self._use()
+        server, now = self._use()
         await server.prepare()
         check_sizes([record], server.max_message_bytes)
         return await server.run(
-            lambda conn: operations.replace(conn, key, record, now=now), write=True, repeatable=True
+            lambda conn: server.writes.replace(conn, key, record, now=now), write=True, repeatable=True
         )
 
     async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
         """See `MessageLog.delete`."""
-        server, operations, now = self._use()
-        return await server.run(lambda conn: operations.delete(conn, key, message_ids, now=now), write=True)
+        server, now = self._use()
+        return await server.run(
+            lambda conn: server.writes.delete(conn, key, message_ids, now=now), write=True
+        )
 
     async def pop_last(self, key: ThreadKey) -> Entry | None:
         """See `MessageLog.pop_last`."""
-        server, operations, now = self._use()
-        return await server.run(lambda conn: operations.pop_last(conn, key, now=now), write=True)
+        server, now = self._use()
+        return await server.run(lambda conn: server.writes.pop_last(conn, key, now=now), write=True)
 
     async def clear(self, key: ThreadKey) -> int:
         """See `MessageLog.clear`."""
-        server, operations, now = self._use()
-        return await server.run(lambda conn: operations.clear(conn, key, now=now), write=True)
+        server, now = self._use()
+        return await server.run(lambda conn: server.writes.clear(conn, key, now=now), write=True)
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """See `MessageLog.stats`."""
-        server, operations, now = self._use()
-        return await server.run(lambda conn: operations.stats(conn, key, now=now))
+        server, now = self._use()
+        return await server.run(lambda conn: server.reads.stats(conn, key, now=now))
 
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
         """See `MessageLog.set_ttl`."""
-        server, operations, now = self._use()
+        server, now = self._use()
         return await server.run(
-            lambda conn: operations.set_ttl(conn, key, ttl, now=now), write=True, repeatable=True
+            lambda conn: server.writes.set_ttl(conn, key, ttl, now=now), write=True, repeatable=True
         )
 
     async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
         """See `MessageLog.fork`."""
-        server, operations, now = self._use()
-        return await server.run(lambda conn: operations.fork(conn, key, new_key, at=at, now=now), write=True)
+        server, now = self._use()
+        return await server.run(
+            lambda conn: server.writes.fork(conn, key, new_key, at=at, now=now), write=True
+        )
 
     async def delete_thread(self, key: ThreadKey) -> bool:
         """See `MessageLog.delete_thread`."""
-        server, operations, now = self._use()
-        return await server.run(lambda conn: operations.delete_thread(conn, key, now=now), write=True)
+        server, now = self._use()
+        return await server.run(lambda conn: server.writes.delete_thread(conn, key, now=now), write=True)
 
     async def list_threads(
         self, tenant: str | None, *, prefix: str = "", limit: int = 100, cursor: str | None = None
     ) -> ThreadPage:
         """See `MessageLog.list_threads`."""
-        server, operations, now = self._use()
+        server, now = self._use()
         return await server.run(
-            lambda conn: operations.list_threads(
+            lambda conn: server.reads.list_threads(
                 conn, tenant, prefix=prefix, limit=limit, cursor=cursor, now=now
             )
         )
 
     async def purge_expired(self, *, limit: int = 1000) -> int:
         """See `MessageLog.purge_expired`."""
-        server, operations, now = self._use()
+        server, now = self._use()
         return await server.run(
-            lambda conn: operations.purge_expired(conn, limit=limit, now=now), write=True, repeatable=True
+            lambda conn: server.writes.purge_expired(conn, limit=limit, now=now), write=True, repeatable=True
         )
 
     async def aclose(self) -> None:
@@ -216,10 +221,10 @@ class DatabaseMessageLog:
     def __repr__(self) -> str:
         return f"DatabaseMessageLog({self.location!r})"
 
-    def _use(self) -> tuple[DatabaseServer, Operations, int]:
+    def _use(self) -> tuple[DatabaseServer, int]:
         if self._closed:
             raise StoreClosedError(f"this log of {self.location} is closed")
-        return self._server, self._server.operations, int(self._clock() * 1_000_000)
+        return self._server, int(self._clock() * 1_000_000)
 
 
 _servers: dict[Any, DatabaseServer] = {}

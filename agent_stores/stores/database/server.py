@@ -8,83 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from agent_stores._loops import LoopThread
-from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError, UnsupportedVersionError
+from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError
 from agent_stores.stores.database.address import Address
+from agent_stores.stores.database.calls import Call
 from agent_stores.stores.database.failures import Failure, classify, store_error
-from agent_stores.stores.database.operations import Operations
-from agent_stores.stores.database.schema import SCHEMA_VERSION, make_schema
+from agent_stores.stores.database.reads import Reads
+from agent_stores.stores.database.schema import make_schema
+from agent_stores.stores.database.setup import prepare
+from agent_stores.stores.database.writes import Writes
 
 T = TypeVar("T")
 
-_SCHEMA_NAME = "agent_stores"
 _LARGEST = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to about twice that
 _ATTEMPTS = 6  # of a transaction that the database asks to try again
 _FIRST_PAUSE = 0.01  # seconds before the second attempt; doubles, with jitter
 _READERS = 4  # threads that read one SQLite file at once; one more writes, as SQLite lets only one write
-
-
-class _Call:
-    """One run of an operation: lets the caller give up on it without leaving it half done."""
-
-    def __init__(self, *, write: bool) -> None:
-        self.write = write
-        self.committing = False
-        self._abandoned = False
-        self._connection: Any = None
-        self._lock = threading.Lock()
-
-    def transact(self, conn: Connection, operation: Callable[[Connection], T]) -> T:
-        """Run the operation in a transaction, and commit unless the caller gave up."""
-        with self._lock:
-            self._connection = conn.connection.dbapi_connection
-            if self._abandoned:
-                raise _AbandonedError
-        try:
-            if self.write and conn.dialect.name == "sqlite":
-                conn.exec_driver_sql("BEGIN IMMEDIATE")
-            result = operation(conn)
-            if self.write:
-                with self._lock:
-                    if self._abandoned:
-                        raise _AbandonedError
-                    self.committing = True
-                conn.commit()
-                self.committing = False
-            return result
-        finally:
-            with self._lock:
-                self._connection = None
-
-    def abandon(self, *, hung: bool = False) -> bool:
-        """Give up: nothing is written from now on. False when it is being committed already.
-
-        A commit in progress is left to end by itself, unless the server hangs.
-        """
-        with self._lock:
-            if not self.committing:
-                self._abandoned = True
-            if self._abandoned or hung:
-                _interrupt(self._connection)
-            return self._abandoned
-
-
-class _AbandonedError(Exception):
-    """The caller does not wait any more."""
 
 
 class DatabaseServer:
@@ -113,7 +64,8 @@ class DatabaseServer:
         self.users = 0
         self.max_message_bytes: int | None = None if address.dialect == "mariadb" else _LARGEST
         self.schema = make_schema(table_prefix)
-        self.operations = Operations(self.schema)
+        self.reads = Reads(self.schema)
+        self.writes = Writes(self.schema)
         self._timeout = timeout
         self._max_connections = max_connections
         self._engine_options = engine_options
@@ -144,7 +96,7 @@ class DatabaseServer:
         unknown = False
         lost = 0
         for attempt in range(_ATTEMPTS):
-            call = _Call(write=write)
+            call = Call(write=write)
             try:
                 return await self._attempt(operation, call, deadline)
             except asyncio.CancelledError:
@@ -209,7 +161,7 @@ class DatabaseServer:
 
     # -- one attempt ----------------------------------------------------------------------------------
 
-    async def _attempt(self, operation: Callable[[Connection], T], call: _Call, deadline: float) -> T:
+    async def _attempt(self, operation: Callable[[Connection], T], call: Call, deadline: float) -> T:
         left = max(0.0, deadline - time.monotonic())
         if isinstance(self._borrowed, AsyncEngine):
             return await asyncio.wait_for(self._run_async(self._borrowed, operation, call), left)
@@ -231,7 +183,7 @@ class DatabaseServer:
             raise asyncio.TimeoutError
         return future.result()
 
-    def _run_sync(self, operation: Callable[[Connection], T], call: _Call) -> T:
+    def _run_sync(self, operation: Callable[[Connection], T], call: Call) -> T:
         with self._sync_engine().connect() as conn:
             self._prepare(conn)
             if not call.write and self.address.dialect == "postgresql":
@@ -239,7 +191,7 @@ class DatabaseServer:
                 conn = conn.execution_options(isolation_level="AUTOCOMMIT")
             return call.transact(conn, operation)
 
-    async def _run_async(self, engine: AsyncEngine, operation: Callable[[Connection], T], call: _Call) -> T:
+    async def _run_async(self, engine: AsyncEngine, operation: Callable[[Connection], T], call: Call) -> T:
         def whole(conn: Connection) -> T:
             self._prepare(conn)
             return call.transact(conn, operation)
@@ -252,6 +204,19 @@ class DatabaseServer:
         if unknown:
             return OutcomeUnknownError(f"{text}, while a write was confirmed: it may or may not be stored")
         return StoreUnavailableError(f"{text}; nothing was written")
+
+    def _prepare(self, conn: Connection) -> None:
+        """Make sure that the tables are there; done once."""
+        if self._ready:
+            return
+        dialect = self.address.dialect
+        prepare(conn, self.schema, dialect=dialect, place=self.address.place, timeout=self._timeout)
+        if dialect == "mariadb":
+            packet = conn.execute(text("SELECT @@max_allowed_packet")).scalar_one()
+            # Quotes and backslashes are escaped on the way, which at worst doubles a message.
+            self.max_message_bytes = int(packet) // 2 - 65536
+            conn.rollback()
+        self._ready = True
 
     # -- engines and threads --------------------------------------------------------------------------
 
@@ -331,85 +296,6 @@ class DatabaseServer:
             self._executors = {}
         return executors
 
-    # -- the schema -----------------------------------------------------------------------------------
-
-    def _prepare(self, conn: Connection) -> None:
-        """Create the tables on first use, and check their version."""
-        if self._ready:
-            return
-        if conn.dialect.name == "sqlite":
-            _use_wal(conn, self._timeout)
-        found = self._schema_version(conn)
-        if found is None:
-            found = self._create(conn)
-        if self.address.dialect == "mariadb":
-            packet = conn.execute(text("SELECT @@max_allowed_packet")).scalar_one()
-            # Quotes and backslashes are escaped on the way, which at worst doubles a message.
-            self.max_message_bytes = int(packet) // 2 - 65536
-            conn.rollback()
-        if found > SCHEMA_VERSION:
-            raise UnsupportedVersionError(
-                f"the tables at {self.address.place} are of schema version {found}; this version of "
-                f"agent-stores knows up to {SCHEMA_VERSION}: upgrade it"
-            )
-        self._ready = True
-
-    def _schema_version(self, conn: Connection) -> int | None:
-        """The version of the tables; None until all of them are there, as it is written last."""
-        versions = self.schema.versions
-        found = None
-        if inspect(conn).has_table(versions.name):
-            query = select(versions.c.version).where(versions.c.name == _SCHEMA_NAME)
-            found = conn.execute(query).scalar()
-        conn.rollback()
-        return found
-
-    def _create(self, conn: Connection) -> int:
-        """Create the tables, one client at a time: creating one twice at once is an error, or a mess."""
-        lock = {"name": f"agent_stores:{self.schema.versions.name}", "seconds": self._timeout}
-        dialect = self.address.dialect
-        if dialect == "sqlite":
-            conn.exec_driver_sql("BEGIN IMMEDIATE")
-        elif dialect == "postgresql":
-            conn.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), lock)
-        else:  # its statements on tables are no part of a transaction
-            conn.execute(text("SELECT GET_LOCK(:name, :seconds)"), lock)
-        versions = self.schema.versions
-        try:
-            self.schema.metadata.create_all(conn)
-            query = select(versions.c.version).where(versions.c.name == _SCHEMA_NAME)
-            found = conn.execute(query).scalar()
-            if found is None:
-                found = SCHEMA_VERSION
-                conn.execute(insert(versions).values(name=_SCHEMA_NAME, version=found))
-            conn.commit()
-        finally:
-            if dialect == "mariadb":
-                conn.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
-                conn.rollback()
-        return found
-
-
-def _use_wal(conn: Connection, timeout: float) -> None:
-    """Switch an SQLite file to write-ahead logging, so that readers and a writer do not wait for each other.
-
-    The mode stays with the file. Switching does not wait for locks by itself, so it is tried again.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        mode = conn.exec_driver_sql("PRAGMA journal_mode").scalar()
-        if mode in ("wal", "memory") or "mode=ro" in str(conn.engine.url):
-            return
-        try:
-            conn.exec_driver_sql("PRAGMA journal_mode=WAL")
-            return
-        except DBAPIError as error:
-            if "locked" not in str(error.orig) or time.monotonic() > deadline:
-                if "readonly" in str(error.orig):
-                    return  # reading works without it
-                raise
-        time.sleep(_FIRST_PAUSE)
-
 
 def _shut_down(executors: list[ThreadPoolExecutor]) -> None:
     for executor in executors:
@@ -425,19 +311,3 @@ def _consume(future: asyncio.Future[Any]) -> None:
 def _is_broken(error: BaseException) -> bool:
     """Whether a connection that once worked is gone, so that a new one may work."""
     return isinstance(error, DBAPIError) and bool(error.connection_invalidated)
-
-
-def _interrupt(connection: Any) -> None:
-    """Wake a thread that waits for a server: shut the socket down, or interrupt SQLite."""
-    if connection is None:
-        return
-    try:
-        if hasattr(connection, "interrupt"):
-            connection.interrupt()
-        elif hasattr(connection, "fileno"):
-            with socket.socket(fileno=os.dup(connection.fileno())) as raw:
-                raw.shutdown(socket.SHUT_RDWR)
-        elif (own := getattr(connection, "_sock", None)) is not None:
-            own.shutdown(socket.SHUT_RDWR)
-    except Exception:  # noqa: S110 - it is closed already, or the driver has no socket to show
-        pass

@@ -1,0 +1,83 @@
+"""Rows of the tables, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row
+
+from agent_stores.log import Entry, Record
+from agent_stores.stores.planning import Head
+
+IDS_AT_ONCE = 500
+"""Ids in one statement; old versions of SQLite allow 999 parameters."""
+
+_names = msgspec.json.Decoder(list[str])
+_positions = msgspec.json.Decoder(dict[str, int])
+_links = msgspec.json.Decoder(tuple[tuple[str, ...], tuple[str, ...]])
+
+
+def to_entry(row: Any) -> Entry:
+    """A stored message."""
+    return Entry(row.position, row.body.encode(), bool(row.pinned), bool(row.cut))
+
+
+def to_links(links: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The ids of the calls that a message opens, and of those that it closes."""
+    return _links.decode(links) if links else ((), ())
+
+
+def record_columns(record: Record) -> dict[str, Any]:
+    """A record's own columns."""
+    links = (record.calls, record.results)
+    return {
+        "pinned": int(record.pinned),
+        "created_us": record.created_us,
+        "tokens": record.tokens,
+        "bytes": len(record.body),
+        "links": msgspec.json.encode(links).decode() if any(links) else None,
+        "body": record.body.decode(),
+    }
+
+
+def to_head(row: Row[Any]) -> Head:
+    """A thread's head."""
+    return Head(
+        last_position=row.last_position,
+        messages=row.messages,
+        pinned=row.pinned,
+        bytes=row.bytes,
+        tokens=row.tokens,
+        first_us=row.first_us,
+        last_us=row.last_us,
+        open_calls=_positions.decode(row.open_calls),
+        recent=_names.decode(row.recent),
+        ttl=row.ttl,
+        ttl_refresh=row.ttl_refresh,
+        ttl_set=bool(row.ttl_set),
+        expires_us=row.expires_us,
+    )
+
+
+def head_columns(head: Head) -> dict[str, Any]:
+    """A head's columns."""
+    columns = {name: getattr(head, name) for name in head.__struct_fields__}
+    columns["open_calls"] = msgspec.json.encode(head.open_calls).decode()
+    columns["recent"] = msgspec.json.encode(head.recent).decode()
+    columns["ttl_set"] = int(head.ttl_set)
+    return columns
+
+
+def count_row(head: Head, row: Row[Any], sign: int) -> None:
+    """Count a message in, or out with ``sign=-1``."""
+    head.messages += sign
+    head.pinned += sign * row.pinned
+    head.bytes += sign * row.bytes
+    head.tokens += sign * row.tokens
+
+
+def chunks(items: list[Any]) -> Iterator[list[Any]]:
+    """The items, as many at once as a statement takes."""
+    return (items[at : at + IDS_AT_ONCE] for at in range(0, len(items), IDS_AT_ONCE))
