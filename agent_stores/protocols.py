@@ -95,6 +95,7 @@ class ContextProvider(Protocol):
 
     async def thread_created(self, thread_id: str | None) -> None:
         """A thread was begun or restored; called before its first run."""
+        return None
 
     async def invoking(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Context:
         """The model is about to be called; `messages` are the run's new messages."""
@@ -108,6 +109,7 @@ class ContextProvider(Protocol):
         **kwargs: Any,
     ) -> None:
         """A run ended, with the messages of its response or with an error."""
+        return None
 
     async def __aenter__(self) -> Self:
         """Begin: open what the provider needs."""
@@ -120,3 +122,4 @@ class ContextProvider(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """End: flush and close what the provider opened."""
+        return None

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
-import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Literal, cast, get_args
+from typing import Any, ClassVar, Generic, cast
 
-from typing_extensions import Self, TypedDict, TypeVar
+from typing_extensions import Self, TypeVar
 
 from agent_stores.errors import (
     ArgumentError,
     ArgumentTypeError,
     ConflictError,
-    CorruptMessageError,
-    MessageFormatError,
     NotFoundError,
     StateError,
     StoreClosedError,
-    UnsupportedVersionError,
 )
 from agent_stores.log import (
     Entry,
     MessageLog,
     Record,
-    Slice,
     ThreadKey,
     ThreadPage,
     ThreadStats,
     TimeToLive,
     TtlRefresh,
 )
-from agent_stores.message_format import decode_message, encode_message
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import MessageCodec
 from agent_stores.retention import (
@@ -45,39 +38,18 @@ from agent_stores.retention import (
     Window,
     check_limit,
     check_seconds,
-    message_links,
     repair,
-    window_start,
 )
 from agent_stores.states import check_state_header
-from agent_stores.stores.planning import check_sizes, to_microseconds
+from agent_stores.stores.options import OnCorrupt, choice, identifier, sequence
+from agent_stores.stores.planning import check_sizes
+from agent_stores.stores.records import batch_id, make_records, read_entries
+from agent_stores.stores.windows import read_window
 from agent_stores.tokens import TokenCounter, estimate_tokens
-
-logger = logging.getLogger("agent_stores")
 
 M = TypeVar("M", default=ChatMessage)
 
-OnCorrupt = Literal["raise", "skip"]
-"""What a read does with a stored message that it cannot read."""
-
-_FIRST_PAGE = 64  # messages read at once when a window is limited by tokens or age
 _FAILED_CALLS = 16  # failed calls whose message ids are remembered for a retry
-
-
-class StoreOptions(TypedDict, Generic[M], total=False):
-    """The options that every store takes; see `ChatMessageStore`."""
-
-    thread_id: str | None
-    tenant: str | None
-    max_messages: int | None
-    ttl: float | timedelta | None
-    ttl_refresh: TtlRefresh
-    messages: Sequence[M] | None
-    codec: MessageCodec[M] | None
-    window: Window | None
-    dangling_calls: DanglingCalls
-    on_corrupt: OnCorrupt
-    count_tokens: TokenCounter | None
 
 
 @dataclass(frozen=True)
@@ -138,20 +110,20 @@ class ChatMessageStore(Generic[M]):
         count_tokens: TokenCounter | None = None,
     ) -> None:
         self._key = ThreadKey(
-            None if tenant is None else _identifier("tenant", tenant),
-            f"thread_{uuid.uuid4().hex}" if thread_id is None else _identifier("thread_id", thread_id),
+            None if tenant is None else identifier("tenant", tenant),
+            f"thread_{uuid.uuid4().hex}" if thread_id is None else identifier("thread_id", thread_id),
         )
         self._max_messages = check_limit("max_messages", max_messages)
         seconds = check_seconds("ttl", ttl, zero=False)
-        _choice("ttl_refresh", ttl_refresh, TtlRefresh)
+        choice("ttl_refresh", ttl_refresh, TtlRefresh)
         self._ttl = None if seconds is None else TimeToLive(seconds, ttl_refresh)
         self._ttl_refresh: TtlRefresh = ttl_refresh
         self._codec = codec
         if window is not None and not isinstance(window, Window):
             raise ArgumentTypeError(f"window is of type {type(window).__name__}; accepted is Window")
         self._window = window or Window()
-        self._dangling_calls: DanglingCalls = _choice("dangling_calls", dangling_calls, DanglingCalls)
-        self._on_corrupt: OnCorrupt = _choice("on_corrupt", on_corrupt, OnCorrupt)
+        self._dangling_calls: DanglingCalls = choice("dangling_calls", dangling_calls, DanglingCalls)
+        self._on_corrupt: OnCorrupt = choice("on_corrupt", on_corrupt, OnCorrupt)
         self._count_tokens = count_tokens or estimate_tokens
         self._initial = self._convert(messages) if messages else []
         self._failed: list[tuple[list[M], list[str]]] = []
@@ -182,7 +154,7 @@ class ChatMessageStore(Generic[M]):
         """
         log = self._use()
         check_limit("expected_position", expected_position)
-        given = _sequence("messages", messages)
+        given = sequence("messages", messages)
         if not given:
             return
         ids = self._ids_of_failed_call(given)
@@ -241,7 +213,15 @@ class ChatMessageStore(Generic[M]):
         check_limit("before", before)
         check_limit("after", after)
         await self._seed(log)
-        shown = await self._read_window(log, window, after or 0, before)
+        shown = await read_window(
+            log,
+            self._key,
+            window,
+            after=after or 0,
+            before=before,
+            decode=self._decode,
+            count_tokens=self._count_tokens,
+        )
         view = repair(shown, self._dangling_calls)
         codec = self._codec
         return cast("list[M]", view) if codec is None else [codec.from_chat_message(m) for m in view]
@@ -346,7 +326,7 @@ class ChatMessageStore(Generic[M]):
         """The message with that id as it is stored, or None."""
         log = self._use()
         await self._seed(log)
-        entry = await log.get(self._key, _identifier("message_id", message_id))
+        entry = await log.get(self._key, identifier("message_id", message_id))
         messages = self._decode([entry]) if entry else []
         return self._to_caller(messages[0][1]) if messages else None
 
@@ -358,9 +338,9 @@ class ChatMessageStore(Generic[M]):
             MessageTooLargeError: when it is larger than the store can hold.
         """
         log = self._use()
-        _identifier("message_id", message_id)
+        identifier("message_id", message_id)
         await self._seed(log)
-        records = self._records(self._convert([message]), [message_id], forced=True)
+        records = make_records(self._convert([message]), self._count_tokens, ids=[message_id], replacing=True)
         check_sizes(records, log.max_message_bytes)
         if not await log.replace(self._key, records[0]):
             raise NotFoundError(f"there is no message {message_id!r} in the thread {self.thread_id!r}")
@@ -368,9 +348,9 @@ class ChatMessageStore(Generic[M]):
     async def delete(self, message_ids: str | Sequence[str]) -> int:
         """Delete messages by id; returns how many there were."""
         log = self._use()
-        ids = [message_ids] if isinstance(message_ids, str) else _sequence("message_ids", message_ids)
+        ids = [message_ids] if isinstance(message_ids, str) else sequence("message_ids", message_ids)
         for message_id in ids:
-            _identifier("message_ids", message_id)
+            identifier("message_ids", message_id)
         await self._seed(log)
         return await log.delete(self._key, ids) if ids else 0
 
@@ -409,7 +389,7 @@ class ChatMessageStore(Generic[M]):
             False when there is no such thread.
         """
         seconds = check_seconds("ttl", ttl, zero=False)
-        how = self._ttl_refresh if refresh is None else _choice("refresh", refresh, TtlRefresh)
+        how = self._ttl_refresh if refresh is None else choice("refresh", refresh, TtlRefresh)
         log = self._use()
         await self._seed(log)
         return await log.set_ttl(self._key, TimeToLive(seconds, how))
@@ -431,7 +411,7 @@ class ChatMessageStore(Generic[M]):
             self.tenant,
             f"thread_{uuid.uuid4().hex}"
             if new_thread_id is None
-            else _identifier("new_thread_id", new_thread_id),
+            else identifier("new_thread_id", new_thread_id),
         )
         await self._seed(log)
         await log.fork(self._key, branch._key, at=at)
@@ -461,7 +441,7 @@ class ChatMessageStore(Generic[M]):
         if thread_id is None or thread_id == self.thread_id:
             self._initial = []
             return await log.delete_thread(self._key)
-        return await log.delete_thread(ThreadKey(self.tenant, _identifier("thread_id", thread_id)))
+        return await log.delete_thread(ThreadKey(self.tenant, identifier("thread_id", thread_id)))
 
     async def purge_expired(self, *, limit: int = 1000) -> int:
         """Remove what is left of expired threads, of every tenant, at most `limit`; returns how many."""
@@ -527,7 +507,7 @@ class ChatMessageStore(Generic[M]):
         """Put the initial messages into a thread that nobody ever wrote to."""
         if not self._initial:
             return
-        records = self._records(self._initial, None)
+        records = self._records(self._initial)
         check_sizes(records, log.max_message_bytes)
         with contextlib.suppress(ConflictError):  # somebody wrote to the thread before
             await log.append(
@@ -554,31 +534,11 @@ class ChatMessageStore(Generic[M]):
     def _to_caller(self, message: ChatMessage) -> M:
         return cast("M", message) if self._codec is None else self._codec.from_chat_message(message)
 
-    def _records(
-        self, messages: Sequence[ChatMessage], ids: Sequence[str] | None, *, forced: bool = False
-    ) -> list[Record]:
-        now = datetime.now(timezone.utc)
-        records = []
-        for index, message in enumerate(messages):
-            message_id = message.message_id
-            if forced or message_id is None:
-                message_id = ids[index] if ids else uuid.uuid4().hex
-            created_at = message.created_at or now
-            if (message.message_id, message.created_at) != (message_id, created_at):
-                message = message.replace(message_id=message_id, created_at=created_at)
-            calls, results = message_links(message)
-            records.append(
-                Record(
-                    message_id=message_id,
-                    body=encode_message(message),
-                    created_us=to_microseconds(created_at),
-                    tokens=self._count_tokens(message),
-                    pinned=message.pinned,
-                    calls=calls,
-                    results=results,
-                )
-            )
-        return records
+    def _records(self, messages: Sequence[ChatMessage], ids: Sequence[str] | None = None) -> list[Record]:
+        return make_records(messages, self._count_tokens, ids=ids)
+
+    def _decode(self, entries: Sequence[Entry]) -> list[tuple[Entry, ChatMessage]]:
+        return read_entries(entries, thread_id=self.thread_id, on_corrupt=self._on_corrupt)
 
     def _ids_of_failed_call(self, messages: list[M]) -> list[str] | None:
         """The ids that the same messages, as objects, got in a call that failed."""
@@ -586,69 +546,6 @@ class ChatMessageStore(Generic[M]):
             if len(given) == len(messages) and all(a is b for a, b in zip(given, messages, strict=True)):
                 return ids
         return None
-
-    async def _read_window(
-        self, log: MessageLog, window: Window, after: int, before: int | None
-    ) -> list[ChatMessage]:
-        oldest = _oldest(window.max_age)
-        if window.max_tokens is None and oldest is None:
-            part = await log.read(self._key, after=after, before=before, last=window.last)
-            pinned, _, messages = self._split(part)
-            return [*pinned, *messages]
-        page = _FIRST_PAGE if window.last is None else min(window.last, _FIRST_PAGE)
-        seen = -1
-        while True:
-            part = await log.read(self._key, after=after, before=before, last=page)
-            pinned, entries, messages = self._split(part)
-            tokens = [self._count_tokens(message) for message in messages]
-            budget = window.max_tokens
-            if budget:  # at least 1, since 0 alone means that nothing is wanted
-                budget = max(1, budget - sum(map(self._count_tokens, pinned)))
-            start = window_start(
-                [entry.cut for entry in entries],
-                last=window.last,
-                tokens=tokens,
-                max_tokens=budget,
-                created=[message.created_at for message in messages],
-                oldest=oldest,
-            )
-            if start > 0 or not part.has_older or page == window.last or len(messages) == seen:
-                return [*pinned, *messages[start:]]
-            seen = len(messages)
-            page = page * 4 if window.last is None else min(window.last, page * 4)
-
-    def _split(self, part: Slice) -> tuple[list[ChatMessage], list[Entry], list[ChatMessage]]:
-        """The pinned messages, and the others with their entries, without a group that the range cuts."""
-        decoded = self._decode(part.entries)
-        pinned = [message for entry, message in decoded if entry.pinned]
-        others = [(entry, message) for entry, message in decoded if not entry.pinned]
-        if not part.ends_at_cut:
-            while others and not others.pop()[0].cut:
-                pass
-        while others and not others[0][0].cut:  # the range begins inside a group
-            del others[0]
-        return pinned, [entry for entry, _ in others], [message for _, message in others]
-
-    def _decode(self, entries: Sequence[Entry]) -> list[tuple[Entry, ChatMessage]]:
-        try:
-            return [(entry, decode_message(entry.body)) for entry in entries]
-        except (MessageFormatError, UnsupportedVersionError):
-            return self._decode_corrupt(entries)
-
-    def _decode_corrupt(self, entries: Sequence[Entry]) -> list[tuple[Entry, ChatMessage]]:
-        decoded = []
-        for entry in entries:
-            try:
-                decoded.append((entry, decode_message(entry.body)))
-            except (MessageFormatError, UnsupportedVersionError) as error:
-                place = f"position {entry.position} of the thread {self.thread_id!r}"
-                text = f"the message at {place} cannot be read"
-                if self._on_corrupt == "raise":
-                    raise CorruptMessageError(
-                        f"{text}: {error}", thread_id=self.thread_id, position=entry.position
-                    ) from error
-                logger.warning("%s and is left out: %s", text, error)
-        return decoded
 
 
 class _Shared:
@@ -666,46 +563,3 @@ class _Shared:
         self._users -= 1
         if self._owned and self._users == 0:
             await self.log.aclose()
-
-
-def _identifier(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted is non-empty text")
-    if not value:
-        raise ArgumentError(f"{name} is empty; accepted is any non-empty text")
-    return value
-
-
-def _choice(name: str, value: Any, choices: Any) -> Any:
-    accepted = get_args(choices)
-    if value not in accepted:
-        raise ArgumentError(f"{name} is {value!r}; accepted are {', '.join(map(repr, accepted))}")
-    return value
-
-
-def _sequence(name: str, value: Any) -> list[Any]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
-        raise ArgumentTypeError(
-            f"{name} is of type {type(value).__name__}; accepted is a sequence, as a list"
-        )
-    return list(value)
-
-
-def _oldest(max_age: float | timedelta | None) -> datetime | None:
-    seconds = check_seconds("max_age", max_age, zero=True)
-    if seconds is None:
-        return None
-    now = datetime.now(timezone.utc)
-    try:
-        return now - timedelta(seconds=seconds)
-    except OverflowError:  # longer ago than a datetime can say
-        return datetime.min.replace(tzinfo=timezone.utc)
-
-
-def batch_id(records: Sequence[Record]) -> str:
-    """Names a call by the ids of its messages, so that its retry is known."""
-    digest = hashlib.blake2b(digest_size=9)
-    for record in records:
-        name = record.message_id.encode(errors="surrogatepass")
-        digest.update(len(name).to_bytes(8, "big") + name)
-    return digest.hexdigest()

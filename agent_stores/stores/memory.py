@@ -13,8 +13,10 @@ from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, Thread
 from agent_stores.message_format import decode_message, message_from_dict, message_to_dict
 from agent_stores.messages import ChatMessage
 from agent_stores.retention import cut_at
-from agent_stores.stores.base import ChatMessageStore, StoreOptions, batch_id
+from agent_stores.stores.base import ChatMessageStore
+from agent_stores.stores.options import StoreOptions
 from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_append, recut
+from agent_stores.stores.records import batch_id
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -329,5 +331,5 @@ class InMemoryChatMessageStore(ChatMessageStore[M]):
         messages = [message_from_dict(document) for document in documents]
         self._point(thread_id, extra)
         if messages:
-            records = self._records(messages, None)
+            records = self._records(messages)
             await log.append(self._key, records, batch_id=batch_id(records))

@@ -306,6 +306,8 @@ async def test_parallel_tools_are_called_at_once_and_answered_in_order(server: M
         response = await agent.run("What's the weather in Rome and Oslo?", thread=thread)
     assert response.text == "The tool says: Rome: sunny; Oslo: sunny"
     assert started == ["Rome", "Oslo"]
+    roles = [message["role"] for message in server.requests[1]["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool"]
     assert [m.role for m in await stored(thread)] == ["user", "assistant", "tool", "tool", "assistant"]
 
 
@@ -596,6 +598,45 @@ async def test_cancelling_a_run_ends_its_tools_and_stores_nothing() -> None:
     assert not thread.lock.locked()
 
 
+async def test_a_tool_that_is_cancelled_ends_the_others() -> None:
+    ended: list[str] = []
+
+    async def give_up() -> None:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append("wait")
+
+    client = Scripted([ToolCallContent("1", "wait"), ToolCallContent("2", "give_up")])
+    with pytest.raises(asyncio.CancelledError):
+        await ChatAgent(client, tools=[wait, give_up]).run("x")
+    assert ended == ["wait"]
+
+
+async def test_closing_a_stream_closes_that_of_the_model() -> None:
+    closed: list[str] = []
+
+    class Slow(Scripted):
+        async def get_streaming_response(
+            self, messages: Sequence[ChatMessage], **request: Any
+        ) -> AsyncIterator[ChatUpdate]:
+            try:
+                yield ChatUpdate("a")
+                yield ChatUpdate("b")
+            finally:
+                closed.append("model")
+
+    stream = ChatAgent(Slow()).run_stream("x")
+    assert (await stream.__anext__()).text == "a"
+    await stream.aclose()
+    assert closed == ["model"]
+
+
 # Several runs at once
 
 
@@ -616,6 +657,14 @@ async def test_runs_on_one_thread_do_not_interleave(server: ModelServer) -> None
         question, *_, answer = messages[:turn]
         assert answer[1] == ("The tool says: 12:00" if turn == 4 else question[1].removeprefix("repeat: "))
         del messages[:turn]
+
+
+async def test_each_run_is_shown_the_turns_before_it(server: ModelServer) -> None:
+    async with talking(server) as agent:
+        thread = agent.get_new_thread()
+        await asyncio.gather(*(agent.run("How many messages did you get?", thread=thread) for _ in range(4)))
+    answers = [text for role, text in await said(thread) if role == "assistant"]
+    assert answers == [f"I was sent {number} messages." for number in (1, 3, 5, 7)]
 
 
 async def test_runs_on_several_threads_are_not_serialised() -> None:

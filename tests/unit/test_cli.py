@@ -43,6 +43,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.stores.database.store import DatabaseChatMessageStore
 from agent_stores.stores.memory import InMemoryMessageLog
+from tests.servers.postgres import PostgresServer
 
 PACKAGE = str(Path(agent_stores.__file__).parents[1])
 CALL = ToolCallContent("c1", "get_time", '{"zone": "UTC"}')
@@ -434,6 +435,19 @@ async def test_an_export_leaves_out_what_is_written_meanwhile() -> None:
         await store.add_messages([ChatMessage("user", "more")])
         count += 1
     assert count == 602
+
+
+def test_a_move_to_a_server_and_back(
+    database: Path, tmp_path: Path, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENT_STORES_URL", postgres_server.create_database("moved"))
+    there, back = tmp_path / "there.jsonl", tmp_path / "back.jsonl"
+    assert main(["export", "--store", str(database), "-o", str(there)]) == 0
+    assert main(["import", str(there)]) == 0
+    assert main(["export", "-o", str(back)]) == 0
+    assert back.read_bytes() == there.read_bytes()
+    assert main(["delete", "alice", "--yes"]) == 0
+    assert main(["show", "alice"]) == ExitCode.NOT_FOUND
 
 
 def test_pipes(database: Path, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -160,6 +163,36 @@ def test_connections_are_closed_with_their_loop(server: ModelServer) -> None:
         asyncio.run(talk())
     assert made[0] is not made[1]
     assert all(sdk.is_closed() for sdk in made)
+
+
+def test_a_loop_that_has_ended_is_let_go(server: ModelServer) -> None:
+    client = OpenAIChatClient("m", api_key=KEY, base_url=server.base_url)
+
+    async def talk() -> weakref.ref[Any]:
+        await client.get_response(HELLO)
+        return weakref.ref(asyncio.get_running_loop())
+
+    first = asyncio.run(talk())
+    asyncio.run(talk())
+    gc.collect()
+    assert first() is None
+
+
+async def test_the_package_is_set_up_beside_the_loop(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_in: list[str] = []
+
+    class Watched(openai.AsyncOpenAI):
+        def __init__(self, **options: Any) -> None:
+            made_in.append(threading.current_thread().name)
+            super().__init__(**options)
+
+    monkeypatch.setattr(openai, "AsyncOpenAI", Watched)
+    async with OpenAIChatClient("m", api_key=KEY, base_url=server.base_url) as client:
+        await client.get_response(HELLO)
+    assert made_in != [threading.current_thread().name]
+    assert len(made_in) == 1
 
 
 def test_nothing_leaks_when_nobody_closes(server: ModelServer) -> None:

@@ -185,6 +185,18 @@ def test_a_message_with_everything_is_split() -> None:
     assert [item["role"] for item in rest] == ["tool", "user", "assistant", "tool", "tool"]
 
 
+def test_long_ids_are_shortened() -> None:
+    asked = [ToolCallContent(f"{'x' * 60}{end}", "f") for end in "ab"]
+    answers = [ToolResultContent(one.call_id, one.call_id[-1]) for one in asked]
+    message, *results = to_openai_messages(
+        [ChatMessage("assistant", contents=asked), ChatMessage("tool", contents=answers)]
+    )
+    sent = [one["id"] for one in message["tool_calls"]]
+    assert [one["tool_call_id"] for one in results] == sent
+    assert len(set(sent)) == 2
+    assert all(len(one) <= 40 for one in sent)
+
+
 def test_what_is_left_out() -> None:
     waiting = ToolCallContent("1", "f")
     conversation = [
