@@ -9,7 +9,8 @@ from pathlib import Path
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore, OnCorrupt, StoredMessage
+from agent_stores.stores.base import ChatMessageStore, StoredMessage
+from agent_stores.stores.options import OnCorrupt
 from agent_stores.urls import open_log
 
 _PAGE = 500  # threads in one page of a list

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -14,11 +15,12 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agent_stores._version import __version__
-from agent_stores.cli import access, demo, render
+from agent_stores.cli import access, render
 from agent_stores.cli.exit_codes import MEANINGS, ExitCode, exit_code
 from agent_stores.cli.files import open_input, open_output
 from agent_stores.cli.transfer import ImportReport, export_thread, import_threads
 from agent_stores.errors import AgentStoresError, ArgumentError
+from agent_stores.urls import SCHEMES
 
 # The base of typer's errors in arguments, which is click's or its own, by its version.
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[2])
@@ -41,7 +43,7 @@ StoreUrl = Annotated[
         "--store",
         envvar="AGENT_STORES_URL",
         metavar="URL",
-        help="Where the threads are: an SQLite file, sqlite:///FILE, postgresql://… or mariadb://…. "
+        help=f"Where the threads are: {SCHEMES}. "
         "Given in the environment, a password does not show in the list of processes.",
     ),
 ]
@@ -57,6 +59,9 @@ SkipCorrupt = Annotated[
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command; report what fails in one line on standard error. Returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where the locale's encoding lacks a character
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="agent-stores: %(message)s", level=logging.WARNING)
     try:
         result = app(args=list(arguments) or ["--help"], prog_name="agent-stores", standalone_mode=False)
@@ -77,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         return _report("interrupted", ExitCode.INTERRUPTED)
     except _UsageError as error:
         text = getattr(error, "format_message", error.__str__)()
-        return _report(f"{text} (see agent-stores --help)", ExitCode.USAGE)
+        return _report(f"{text.rstrip('.')} (see agent-stores --help)", ExitCode.USAGE)
 
 
 def _report(text: str, status: ExitCode) -> int:
@@ -226,7 +231,8 @@ def import_(
     try:
         asyncio.run(work())
     except (AgentStoresError, OSError, KeyboardInterrupt):
-        _note(f"{_imported(report)} before it failed; it can be run again, nothing is added twice")
+        if report.messages:
+            _note(f"{_imported(report)} before it failed; it can be run again, nothing is added twice")
         raise
     if as_json:
         render.write_json(report)
@@ -291,7 +297,8 @@ def _question(names: Sequence[str]) -> str:
 def _confirm(question: str) -> bool:
     if not (sys.stdin and sys.stdin.isatty()):
         raise ArgumentError("there is no terminal to confirm on; give --yes")
-    return typer.confirm(render.clean(question), err=True)
+    print(f"{render.clean(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 @app.command()
@@ -316,7 +323,11 @@ def purge(store: StoreUrl, as_json: AsJson = False) -> None:
 def demo_(
     store: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where the conversation is kept; an SQLite file by default."),
+        typer.Option(
+            envvar="AGENT_STORES_URL",
+            metavar="URL",
+            help="Where the conversation is kept; an SQLite file by default.",
+        ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the conversation afterwards.")] = False,
 ) -> int:
@@ -324,4 +335,6 @@ def demo_(
 
     A local test model answers when neither OPENAI_API_KEY nor OPENAI_BASE_URL is set.
     """
+    from agent_stores.cli import demo  # the model's server is of no use to the other commands
+
     return demo.run(store, keep=keep)

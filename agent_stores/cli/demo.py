@@ -17,6 +17,7 @@ from rich.text import Text
 
 from agent_stores.cli import render
 from agent_stores.cli.exit_codes import ExitCode
+from agent_stores.errors import ArgumentError
 from agent_stores.messages import ChatMessage
 from agent_stores.stores.base import StoredMessage
 from agent_stores.stores.database.store import DatabaseChatMessageStore
@@ -41,7 +42,7 @@ def run(url: str | None, *, keep: bool) -> int:
             temporary = tempfile.TemporaryDirectory(prefix="agent-stores-", ignore_cleanup_errors=True)
             folder = Path(cleanup.enter_context(temporary))
         store_url = url or str(folder / "demo.db")
-        location = DatabaseChatMessageStore(store_url).location  # refuses what is not a database
+        location = _check(store_url)
         _model(out, cleanup.enter_context(local_model()))
 
         state_file = folder / "thread.json"
@@ -61,6 +62,16 @@ def run(url: str | None, *, keep: bool) -> int:
                 out.print(f"\nKept. To see it: agent-stores show {thread_id} --store {where}", soft_wrap=True)
             else:
                 asyncio.run(_delete(store_url, thread_id))
+
+
+def _check(url: str) -> str:
+    """Refuse a URL where no other process finds the conversation; returns the place that it names."""
+    from agent_stores.stores.database.address import parse_address
+
+    address = parse_address(url)
+    if address.is_memory or url.rstrip("/") == "memory:":
+        raise ArgumentError("the store is in memory, where no other process finds it; accepted is a database")
+    return address.location
 
 
 def _model(out: Console, local_url: str | None) -> None:
@@ -87,7 +98,7 @@ async def _look(out: Console, url: str, thread_id: str) -> int:
     """Show the thread as this third process reads it, and trim copies of it."""
     async with DatabaseChatMessageStore(url, thread_id=thread_id) as store:
         messages = [stored async for stored in store.iterate()]
-        _head(out, f"3. The thread, as this process ({os.getpid()}) reads it:")
+        _head(out, f"3. The thread, as a third process ({os.getpid()}) reads it:")
         await render.print_messages(out, store.iterate(), last_position=messages[-1].position)
         _head(out, "4. Trimming never separates a tool call from its result.")
         return await _trim(out, store, url, messages)

@@ -95,7 +95,10 @@ def main(arguments: Sequence[str]) -> int:
         agent = make_agent(os.environ["AGENT_STORES_URL"])
         if step == "restore":
             state = json.loads(state_file.read_text(encoding="utf-8"))
-            return ExitCode.OK if asyncio.run(restore(agent, state, out)) else ExitCode.FAILED
+            if not asyncio.run(restore(agent, state, out)):
+                return ExitCode.FAILED
+            out.print(f"   Process {os.getpid()} had that from the state and the store alone.")
+            return ExitCode.OK
         text = json.dumps(asyncio.run(talk(agent, out)))
         state_file.write_text(text, encoding="utf-8")
         out.print(f"   Process {os.getpid()} wrote the thread's state, {len(text)} bytes of JSON, and ends.")

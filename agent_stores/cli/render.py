@@ -72,9 +72,9 @@ def describe(message: ChatMessage) -> Text:
     parts = [_describe_part(part) for part in message.contents]
     shown = Text("\n").join(parts)
     if message.pinned:
-        shown = Text("pinned ", style="bold").append_text(shown)
+        shown = Text.assemble(("pinned ", "bold"), shown)
     if message.author_name:
-        shown = Text(f"{shorten(message.author_name, 30)}: ", style="bold").append_text(shown)
+        shown = Text.assemble((f"{shorten(message.author_name, 30)}: ", "bold"), shown)
     return shown
 
 
@@ -210,7 +210,14 @@ def _print_table(
     *,
     show_header: bool,
 ) -> None:
-    table = Table(box=box.SIMPLE_HEAD, expand=True, show_header=show_header, show_edge=False, pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        expand=True,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        show_header=show_header,
+    )
     for column in columns:
         table.add_column(**column)
     for row in rows:

@@ -50,10 +50,10 @@ async def export_thread(store: ChatMessageStore[ChatMessage]) -> AsyncIterator[b
     Raises:
         CorruptMessageError: when a message cannot be read, unless the store skips such messages.
     """
-    name = store.thread_id
+    name, end = store.thread_id, (await store.stats()).last_position
     yield _line({"type": HEADER_TYPE, "version": VERSION, "thread_id": name, "tenant": store.tenant})
     count = 0
-    async for stored in store.iterate(before=(await store.stats()).last_position + 1):
+    async for stored in store.iterate(before=end + 1):
         yield _line({"thread_id": name, "message": stored.message.to_dict()})
         count += 1
     yield _line({"type": END_TYPE, "thread_id": name, "messages": count})

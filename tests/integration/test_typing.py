@@ -45,7 +45,8 @@ def check(tool: list[str], folder: Path, script: str) -> subprocess.CompletedPro
     # Where the package is not installed but on the path, as in a check-out, pyright has to be told.
     (folder / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(root)]}))
     environment = {**os.environ, "MYPYPATH": str(root), "MYPY_CACHE_DIR": str(folder / "cache")}
-    return subprocess.run([*tool, path.name] if "mypy" in tool else tool, capture_output=True, text=True, cwd=folder, env=environment)
+    command = [*tool, path.name] if "mypy" in tool else tool
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
 
 TOOLS = [

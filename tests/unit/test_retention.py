@@ -37,7 +37,7 @@ def result_message(call_ids: Sequence[str]) -> ChatMessage:
     return ChatMessage("tool", contents=[ToolResultContent(i, "ok") for i in call_ids])
 
 
-plain = st.sampled_from([ChatMessage(role, f"{role} says") for role in ("user", "assistant", "system")])  # type: ignore[arg-type]
+plain = st.sampled_from([ChatMessage(role, f"{role} says") for role in ("user", "assistant", "system")])
 pinned = st.just(ChatMessage("system", "always", pinned=True))
 called = st.lists(ids, min_size=1, max_size=3).map(call_message)
 answered = st.lists(ids, min_size=1, max_size=2, unique=True).map(result_message)
@@ -205,7 +205,7 @@ def test_a_pending_approval_is_left_alone() -> None:
     call = ToolCallContent("a", "delete", "{}")
     asking = ChatMessage("assistant", contents=[call, ApprovalRequestContent("r", call)])
     for policy in ("synthesize", "drop", "raise"):
-        assert repair([asking], policy) == [asking]  # type: ignore[arg-type]
+        assert repair([asking], policy) == [asking]
     answer = ChatMessage("user", contents=[ApprovalResponseContent("r", True, call)])
     view = repair([asking, answer], "synthesize")
     assert [is_synthesized(r) for m in view for r in m.tool_results] == [True]
@@ -221,11 +221,11 @@ def test_a_real_result_takes_the_place_of_a_synthesized_one() -> None:
 def test_windows_are_validated() -> None:
     for bad in ({"last": -1}, {"max_tokens": -1}, {"max_age": -0.5}, {"max_age": float("nan")}):
         with pytest.raises(ArgumentError, match=next(iter(bad))):
-            Window(**bad)  # type: ignore[arg-type]
+            Window(**bad)
 
 
 def test_every_order_of_two_parallel_calls() -> None:
     story = [call_message(["a"]), call_message(["b"]), result_message(["a"]), result_message(["b"])]
     for order in itertools.permutations(story):
         for policy in ("synthesize", "drop"):
-            assert violations(repair(order, policy)) == []  # type: ignore[arg-type]
+            assert violations(repair(order, policy)) == []

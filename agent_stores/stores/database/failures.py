@@ -120,6 +120,7 @@ def store_error(
     *,
     place: str,
     secrets: tuple[str, ...],
+    write: bool,
     may_be_written: bool,
     repeatable: bool,
 ) -> StoreError:
@@ -130,6 +131,7 @@ def store_error(
         error: the driver's error.
         place: the server, without secrets.
         secrets: text that must not show, as drivers may repeat what they were given.
+        write: whether the operation writes.
         may_be_written: whether the connection was lost while a write was confirmed.
         repeatable: whether the operation may be called again after that.
     """
@@ -142,7 +144,7 @@ def store_error(
             f"the connection to {place} was lost while a write was confirmed ({detail}): it may or may not "
             f"be stored; {advice}"
         )
-    text = f"{failure.value} at {place}: {detail}; nothing was written"
+    text = f"{failure.value} at {place}: {detail}{'; nothing was written' if write else ''}"
     if failure is Failure.REFUSED:
         return StoreRefusedError(text)
     if failure is Failure.TOO_LARGE:

@@ -11,10 +11,8 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    CompoundSelect,
     Connection,
     Row,
-    Select,
     and_,
     bindparam,
     func,
@@ -158,14 +156,14 @@ class Reads:
         )
 
     @functools.lru_cache  # noqa: B019 - as many as there are combinations; operations live with their server
-    def _read_query(self, *, bounded: bool, limited: bool) -> Select[Any]:
+    def _read_query(self, *, bounded: bool, limited: bool) -> Any:
         """A range, oldest first."""
         columns, extent = self._range(bounded)
         query = select(*columns).where(*extent).order_by(self.messages.c.position)
         return query.limit(bindparam("first")) if limited else query
 
     @functools.lru_cache  # noqa: B019
-    def _tail_query(self, *, bounded: bool) -> CompoundSelect[Any]:
+    def _tail_query(self, *, bounded: bool) -> Any:
         """The newest rows of a range that are not pinned, and all that are."""
         position = self.messages.c.position
         columns, extent = self._range(bounded)
@@ -174,7 +172,7 @@ class Reads:
         return union_all(select(newest), select(*columns).where(*extent, self._is_pinned))
 
     @functools.lru_cache  # noqa: B019
-    def _group_query(self, *, bounded: bool) -> Select[Any]:
+    def _group_query(self, *, bounded: bool) -> Any:
         """The rows of a range that are not pinned, from the last cut below a position on."""
         m = self.messages
         columns, extent = self._range(bounded)

@@ -104,7 +104,7 @@ class DatabaseServer:
                 raise
             except asyncio.TimeoutError as error:
                 unknown = not call.abandon(hung=True) or unknown
-                raise self._timed_out(unknown) from error
+                raise self._timed_out(write=write, unknown=unknown) from error
             except (SQLAlchemyError, OSError) as error:
                 failure = classify(error, self.address.dialect)
                 unknown = unknown or (call.committing and failure in (Failure.UNAVAILABLE, Failure.OTHER))
@@ -119,6 +119,7 @@ class DatabaseServer:
                         error,
                         place=self.address.place,
                         secrets=self.address.secrets,
+                        write=write,
                         may_be_written=unknown,
                         repeatable=repeatable,
                     ) from error
@@ -199,11 +200,11 @@ class DatabaseServer:
         async with engine.connect() as conn:
             return await conn.run_sync(whole)
 
-    def _timed_out(self, unknown: bool) -> StoreUnavailableError | OutcomeUnknownError:
+    def _timed_out(self, *, write: bool, unknown: bool) -> StoreUnavailableError | OutcomeUnknownError:
         text = f"{self.address.place} did not answer within {self._timeout:g} seconds"
         if unknown:
             return OutcomeUnknownError(f"{text}, while a write was confirmed: it may or may not be stored")
-        return StoreUnavailableError(f"{text}; nothing was written")
+        return StoreUnavailableError(f"{text}; nothing was written" if write else text)
 
     def _prepare(self, conn: Connection) -> None:
         """Make sure that the tables are there; done once."""

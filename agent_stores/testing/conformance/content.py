@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -21,6 +21,7 @@ from agent_stores.contents import (
     UsageContent,
 )
 from agent_stores.errors import CorruptMessageError, MessageTooLargeError
+from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.testing.conformance.backend import Backend, MakeStore, stored, user
 
@@ -95,7 +96,8 @@ class TestSizes:
         await store.add_messages([user("1")])
         real = store.log.max_message_bytes
         if real is None or real > 32_000_000:  # too much to try: the same, with a lower limit
-            store = make_store(_Limited(store.log, 1000), thread_id=store.thread_id)
+            limited = cast("MessageLog", _Limited(store.log, 1000))
+            store = make_store(limited, thread_id=store.thread_id)
         limit = store.log.max_message_bytes
         assert limit is not None
         with pytest.raises(MessageTooLargeError, match=f"up to {limit} bytes") as caught:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -65,7 +65,7 @@ class TestIdempotency:
 
     async def test_retry_of_a_call_whose_reply_was_lost(self, make_store: MakeStore) -> None:
         store = make_store()
-        flaky = make_store(LostReply(store.log), thread_id=store.thread_id)
+        flaky = make_store(cast("MessageLog", LostReply(store.log)), thread_id=store.thread_id)
         messages = [user("without an id"), user("with one", message_id="a")]
         with pytest.raises(OutcomeUnknownError):
             await flaky.add_messages(messages)

@@ -78,6 +78,7 @@ class TestIsolation:
             store = make_store(log, tenant=tenant, thread_id=name)
             assert await stored(store) == [f"of {name}"]
             assert (await store.stats()).thread_id == name
+        store = make_store(log, tenant=tenant)
         found = []
         cursor = None
         while True:

@@ -1,0 +1,64 @@
+# Everything sets itself up in .venv, with the Python that PYTHON names. `make` alone lists the targets.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := agent_stores samples tests $(wildcard benchmarks providers)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help:
+	@echo "make demo    a conversation that survives the end of its process"
+	@echo "make test    all tests, SQLite and real servers included; says what it cannot run"
+	@echo "             (PYTEST_ARGS='-k name' for some of them)"
+	@echo "make check   ruff, mypy and pyright"
+	@echo "make format  bring the code into its form"
+	@echo "make bench   the benchmarks"
+	@echo "make clean   remove .venv and everything that was generated"
+	@echo
+	@echo "PYTHON=python3.12 make ... takes another Python than python3 for a new .venv."
+
+demo: .make/demo
+	@$(BIN)/agent-stores demo
+
+test: .make/dev
+	@$(BIN)/python -m pytest -n auto --dist worksteal -q $(PYTEST_ARGS)
+
+check: .make/dev
+	@status=0; for tool in "ruff check ." "ruff format --check ." mypy "pyright --pythonpath $(BIN)/python"; do \
+	echo "$$tool"; $(BIN)/$$tool || status=1; done; exit $$status
+
+format: .make/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .make/dev
+	@if [ -f benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; \
+	else echo "There are no benchmarks yet: they come with the Redis store."; fi
+
+clean:
+	rm -rf .venv .make dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A new environment forgets what was installed in an old one.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	echo "agent-stores needs Python 3.10 or newer, and '$(PYTHON)' is:" >&2; $(PYTHON) --version >&2; \
+	echo "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "Making .venv ..."
+	@rm -rf .make
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+
+.make/demo: $(BIN)/python pyproject.toml
+	@echo "Installing what the demo needs ..."
+	@$(PIP) install -e '.[database,openai,cli]'
+	@mkdir -p .make && touch $@
+
+.make/dev: $(BIN)/python pyproject.toml
+	@echo "Installing the development tools; the first time takes a minute or two ..."
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install -e . --group dev
+	@mkdir -p .make && touch $@ .make/demo
