@@ -11,18 +11,14 @@ alone.
 from __future__ import annotations
 
 import argparse
-import base64
 import itertools
 import json
 import re
 import signal
 import socket
 import socketserver
-import struct
 import sys
 import threading
-import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -32,13 +28,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, cast
 
-from agent_stores.testing.chat_rules import chat_violations
-from agent_stores.testing.scripted_model import Reply, Rule, answer, embed
+from agent_stores.testing.model_protocol import (
+    RefusedError,
+    check_completion,
+    completion,
+    completion_chunks,
+    embedding_response,
+    parse_request,
+)
+from agent_stores.testing.scripted_model import Rule, answer
 
 __all__ = ["ModelServer", "main"]
 
 _MODELS = ("test-model", "text-embedding-3-small")
-_DIMENSIONS = 1536
 
 
 class ModelServer:
@@ -164,14 +166,14 @@ class ModelServer:
 
     def _complete(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a request for a chat completion."""
-        _check_completion(request)
+        check_completion(request)
         try:
             reply = answer(request, self._rules)
         except Exception as error:
-            raise _RefusedError(f"A rule of the model failed: {error!r}", 500) from error
+            raise RefusedError(f"A rule of the model failed: {error!r}", 500) from error
         with self._lock:
             call_ids = [f"call_{next(self._call_numbers):06}" for _ in reply.calls]
-        return _completion(request, reply, call_ids)
+        return completion(request, reply, call_ids)
 
 
 @dataclass(frozen=True)
@@ -181,18 +183,6 @@ class _Failure:
     status: int
     message: str
     after_chunks: int | None
-
-
-class _RefusedError(Exception):
-    """A request that is answered with an error."""
-
-    def __init__(
-        self, message: str, status: int = 400, param: str | None = None, code: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        kind = "server_error" if status >= 500 else "invalid_request_error"
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 class _Http(ThreadingHTTPServer):
@@ -269,11 +259,11 @@ class _Handler(BaseHTTPRequestHandler):
                 "POST /v1/embeddings": self._embeddings,
             }.get(route)
             if handle is None:
-                raise _RefusedError(f"Unknown request: {route}", 404, code="unknown_url")
+                raise RefusedError(f"Unknown request: {route}", 404, code="unknown_url")
             if not re.fullmatch(r"Bearer \S+", self.headers.get("Authorization", "")):
-                raise _RefusedError("No API key was given.", 401, code="invalid_api_key")
+                raise RefusedError("No API key was given.", 401, code="invalid_api_key")
             handle(body)
-        except _RefusedError as error:
+        except RefusedError as error:
             self._send(error.body, error.status)
 
     def _read(self) -> bytes:
@@ -281,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if not length.isdecimal() or "Transfer-Encoding" in self.headers:
             self.close_connection = True
-            raise _RefusedError("The request must have a valid Content-Length.")
+            raise RefusedError("The request must have a valid Content-Length.")
         return self.rfile.read(int(length))
 
     def _send(self, payload: Mapping[str, Any], status: int = 200) -> None:
@@ -299,11 +289,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._send({"object": "list", "data": models})
 
     def _chat(self, body: bytes) -> None:
-        request = _parse(body)
+        request = parse_request(body)
         failure = self.owner._admit(request)
         streamed = request.get("stream") is True
         if failure and not (streamed and failure.after_chunks is not None):
-            raise _RefusedError(failure.message, failure.status)
+            raise RefusedError(failure.message, failure.status)
         completion = self.owner._complete(request)
         if not streamed:
             self._send(completion)
@@ -312,7 +302,7 @@ class _Handler(BaseHTTPRequestHandler):
         with_usage = (
             isinstance(options, dict) and cast("dict[str, Any]", options).get("include_usage") is True
         )
-        self._stream(_chunks(completion, with_usage), failure.after_chunks if failure else None)
+        self._stream(completion_chunks(completion, with_usage), failure.after_chunks if failure else None)
 
     def _stream(self, chunks: Iterator[Mapping[str, Any]], cut_after: int | None) -> None:
         """Send server-sent events; the chunked encoding lets a client see that a stream was cut."""
@@ -332,141 +322,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _embeddings(self, body: bytes) -> None:
-        request = _parse(body)
+        request = parse_request(body)
         if failure := self.owner._admit(request):
-            raise _RefusedError(failure.message, failure.status)
-        self._send(_embedding_response(request))
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    """Decode the body of a request, which must be an object that names a model."""
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise _RefusedError(f"The body of the request is not valid JSON: {error}") from error
-    if not isinstance(request, dict):
-        raise _RefusedError("The body of the request must be a JSON object.")
-    return cast("dict[str, Any]", request)
-
-
-def _require_model(request: Mapping[str, Any]) -> None:
-    if not isinstance(request.get("model"), str) or not request["model"]:
-        raise _RefusedError("The request must name a model.", param="model")
-
-
-def _check_completion(request: Mapping[str, Any]) -> None:
-    """Refuse what the real endpoint refuses: a conversation that breaks its rules, malformed tools."""
-    _require_model(request)
-    messages = request.get("messages")
-    if not isinstance(messages, list):
-        raise _RefusedError("messages: must be a list", param="messages")
-    if broken := chat_violations(cast("list[dict[str, Any]]", messages)):
-        raise _RefusedError("; ".join(broken), param="messages")
-    if request.get("tools") is None:
-        return
-    try:
-        names = [tool["function"]["name"] for tool in request["tools"] if tool["type"] == "function"]
-    except (TypeError, KeyError) as error:
-        raise _RefusedError(
-            "tools: must be a list of tools, each with type and function", param="tools"
-        ) from error
-    if not request["tools"] or not all(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", str(name)) for name in names):
-        raise _RefusedError("tools: must not be empty; names are 1 to 64 of a-z A-Z 0-9 _ -", param="tools")
-
-
-def _tokens(text: str) -> int:
-    """Estimate the tokens of a text: one for four characters."""
-    return max(1, -(-len(text) // 4))
-
-
-def _completion(request: Mapping[str, Any], reply: Reply, call_ids: Sequence[str]) -> dict[str, Any]:
-    """Build the answer to a chat request. Its id is random, so that no two servers give the same."""
-    message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
-    if reply.calls:
-        message["tool_calls"] = [
-            {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call_id, call in zip(call_ids, reply.calls, strict=True)
-        ]
-    asked = _tokens(json.dumps([request["messages"], request.get("tools")], ensure_ascii=False))
-    said = _tokens((reply.text or "") + "".join(call.name + call.arguments for call in reply.calls))
-    reason = "tool_calls" if reply.calls else "stop"
-    return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": request["model"],
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
-        "usage": {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said},
-    }
-
-
-def _chunks(completion: Mapping[str, Any], with_usage: bool) -> Iterator[dict[str, Any]]:
-    """Cut a completion into the chunks of a stream."""
-    choice = completion["choices"][0]
-    usage: dict[str, Any] = {"usage": None} if with_usage else {}
-    head = (
-        {key: completion[key] for key in ("id", "created", "model")}
-        | {"object": "chat.completion.chunk"}
-        | usage
-    )
-    for delta in _deltas(choice["message"]):
-        yield head | {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}]}
-    last: dict[str, Any] = {
-        "index": 0,
-        "delta": {},
-        "logprobs": None,
-        "finish_reason": choice["finish_reason"],
-    }
-    yield head | {"choices": [last]}
-    if with_usage:
-        yield head | {"choices": [], "usage": completion["usage"]}
-
-
-def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Cut a message into its role, its words, and the beginning and the pieces of each tool call."""
-    text: str | None = message["content"]
-    yield {"role": "assistant", "content": None if text is None else "", "refusal": None}
-    for word in re.findall(r"\s*\S+|\s+", text or ""):
-        yield {"content": word}
-    for index, call in enumerate(message.get("tool_calls", ())):
-        arguments: str = call["function"]["arguments"]
-        yield {"tool_calls": [{"index": index, **call, "function": {**call["function"], "arguments": ""}}]}
-        for start in range(0, len(arguments), 8):
-            yield {"tool_calls": [{"index": index, "function": {"arguments": arguments[start : start + 8]}}]}
-
-
-def _embedding_response(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the answer to a request for embeddings."""
-    _require_model(request)
-    dimensions, encoding = request.get("dimensions"), request.get("encoding_format") or "float"
-    size = _DIMENSIONS if dimensions is None else dimensions
-    if type(size) is not int or not 1 <= size <= 4096:
-        raise _RefusedError("dimensions: must be an integer from 1 to 4096", param="dimensions")
-    if encoding not in ("float", "base64"):
-        raise _RefusedError("encoding_format: must be float or base64", param="encoding_format")
-    texts = _input_texts(request.get("input"))
-    data: list[dict[str, Any]] = []
-    for index, text in enumerate(texts):
-        vector: Any = embed(text, size)
-        if encoding == "base64":
-            vector = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode()
-        data.append({"object": "embedding", "index": index, "embedding": vector})
-    tokens = sum(map(_tokens, texts))
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "data": data, "model": request["model"], "usage": usage}
-
-
-def _input_texts(value: object) -> list[str]:
-    """Read `input`: a text, a list of texts, the tokens of a text, or a list of such tokens."""
-    items = cast("list[object]", value) if isinstance(value, list) else [value]
-    if items and all(type(item) is int for item in items):
-        items = [items]
-    texts = [
-        " ".join(map(str, cast("list[object]", item))) if isinstance(item, list) else item for item in items
-    ]
-    if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise _RefusedError("input: must be a non-empty text, or a non-empty list of them", param="input")
-    return cast("list[str]", texts)
+            raise RefusedError(failure.message, failure.status)
+        self._send(embedding_response(request))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
