@@ -1,0 +1,166 @@
+"""A store for code without an event loop: the same methods, without ``await``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic
+
+from typing_extensions import Self, TypeVar
+
+from agent_stores._loops import LoopThread
+from agent_stores.errors import ArgumentError
+from agent_stores.log import ThreadPage, ThreadStats, TtlRefresh
+from agent_stores.messages import ChatMessage
+from agent_stores.stores.base import ChatMessageStore, StoredMessage
+
+M = TypeVar("M", default=ChatMessage)
+T = TypeVar("T")
+
+_loop_thread = LoopThread("agent-stores-sync")
+
+
+class SyncChatMessageStore(Generic[M]):
+    """The synchronous view of a store: each method does what the store's own does, and waits for it.
+
+    All views of a process run on one event loop, on a thread of its own. They may be used from any thread,
+    but not from a running event loop, which they would block: that raises `ArgumentError`.
+
+    Args:
+        store: the store; closing the view closes it.
+    """
+
+    def __init__(self, store: ChatMessageStore[M]) -> None:
+        self._store = store
+
+    @property
+    def store(self) -> ChatMessageStore[M]:
+        """The store below."""
+        return self._store
+
+    @property
+    def thread_id(self) -> str:
+        """The conversation's id."""
+        return self._store.thread_id
+
+    @property
+    def tenant(self) -> str | None:
+        """Whose conversation it is."""
+        return self._store.tenant
+
+    def add_messages(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
+        """See `ChatMessageStore.add_messages`."""
+        _wait(self._store.add_messages(messages, expected_position=expected_position))
+
+    def list_messages(
+        self,
+        *,
+        last: int | None = None,
+        before: int | None = None,
+        after: int | None = None,
+        max_tokens: int | None = None,
+        max_age: float | timedelta | None = None,
+    ) -> list[M]:
+        """See `ChatMessageStore.list_messages`."""
+        limits: dict[str, Any] = {"last": last, "before": before, "after": after}
+        return _wait(self._store.list_messages(**limits, max_tokens=max_tokens, max_age=max_age))
+
+    def iterate(
+        self, *, after: int = 0, before: int | None = None, page_size: int = 256
+    ) -> Iterator[StoredMessage[M]]:
+        """See `ChatMessageStore.iterate`."""
+        messages = self._store.iterate(after=after, before=before, page_size=page_size)
+        while True:
+            message = _wait(_next(messages))
+            if message is None:
+                return
+            yield message
+
+    def get(self, message_id: str) -> M | None:
+        """See `ChatMessageStore.get`."""
+        return _wait(self._store.get(message_id))
+
+    def replace(self, message_id: str, message: M) -> None:
+        """See `ChatMessageStore.replace`."""
+        _wait(self._store.replace(message_id, message))
+
+    def delete(self, message_ids: str | Sequence[str]) -> int:
+        """See `ChatMessageStore.delete`."""
+        return _wait(self._store.delete(message_ids))
+
+    def pop_last(self) -> M | None:
+        """See `ChatMessageStore.pop_last`."""
+        return _wait(self._store.pop_last())
+
+    def clear(self) -> int:
+        """See `ChatMessageStore.clear`."""
+        return _wait(self._store.clear())
+
+    def count(self) -> int:
+        """See `ChatMessageStore.count`."""
+        return _wait(self._store.count())
+
+    def stats(self) -> ThreadStats:
+        """See `ChatMessageStore.stats`."""
+        return _wait(self._store.stats())
+
+    def set_ttl(self, ttl: float | timedelta | None, *, refresh: TtlRefresh | None = None) -> bool:
+        """See `ChatMessageStore.set_ttl`."""
+        return _wait(self._store.set_ttl(ttl, refresh=refresh))
+
+    def fork(self, new_thread_id: str | None = None, *, at: int | None = None) -> SyncChatMessageStore[M]:
+        """See `ChatMessageStore.fork`."""
+        return SyncChatMessageStore(_wait(self._store.fork(new_thread_id, at=at)))
+
+    def list_threads(self, *, prefix: str = "", limit: int = 100, cursor: str | None = None) -> ThreadPage:
+        """See `ChatMessageStore.list_threads`."""
+        return _wait(self._store.list_threads(prefix=prefix, limit=limit, cursor=cursor))
+
+    def delete_thread(self, thread_id: str | None = None) -> bool:
+        """See `ChatMessageStore.delete_thread`."""
+        return _wait(self._store.delete_thread(thread_id))
+
+    def purge_expired(self, *, limit: int = 1000) -> int:
+        """See `ChatMessageStore.purge_expired`."""
+        return _wait(self._store.purge_expired(limit=limit))
+
+    def serialize(self) -> dict[str, Any]:
+        """See `ChatMessageStore.serialize`."""
+        return _wait(self._store.serialize())
+
+    def update_from_state(self, serialized_store_state: dict[str, Any]) -> None:
+        """See `ChatMessageStore.update_from_state`."""
+        _wait(self._store.update_from_state(serialized_store_state))
+
+    def close(self) -> None:
+        """Close the store; see `ChatMessageStore.aclose`."""
+        _wait(self._store.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"SyncChatMessageStore({self._store!r})"
+
+
+async def _next(messages: Any) -> Any:
+    return await anext(messages, None)
+
+
+def _wait(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _loop_thread.submit(work).result()
+    work.close()
+    raise ArgumentError("a synchronous store would block the running event loop; use the store itself there")

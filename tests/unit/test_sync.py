@@ -1,0 +1,74 @@
+"""The synchronous view."""
+
+from __future__ import annotations
+
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore, InMemoryChatMessageStore
+from agent_stores.errors import ArgumentError, NotFoundError, StoreClosedError
+from agent_stores.sync import SyncChatMessageStore
+
+
+def user(text: str, message_id: str | None = None) -> ChatMessage:
+    return ChatMessage("user", text, message_id=message_id)
+
+
+def test_every_operation(tmp_path: Path) -> None:
+    with SyncChatMessageStore(DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")) as store:
+        store.add_messages([user("1", "a"), user("2", "b"), user("3", "c")], expected_position=0)
+        assert [message.text for message in store.list_messages(last=2)] == ["2", "3"]
+        assert [item.position for item in store.iterate(page_size=2)] == [1, 2, 3]
+        found = store.get("a")
+        assert found is not None
+        assert found.text == "1"
+        store.replace("a", user("one"))
+        with pytest.raises(NotFoundError):
+            store.replace("z", user("x"))
+        with store.fork("branch", at=2) as branch:
+            assert branch.count() == 2
+        assert store.delete("b") == 1
+        popped = store.pop_last()
+        assert popped is not None
+        assert popped.text == "3"
+        assert (store.count(), store.stats().last_position) == (1, 3)
+        assert store.set_ttl(60)
+        assert store.purge_expired() == 0
+        assert [thread.thread_id for thread in store.list_threads().threads] == ["branch", "t"]
+        state = store.serialize()
+        assert store.clear() == 1
+        assert store.delete_thread("branch")
+        store.update_from_state(state)
+        assert (store.thread_id, store.tenant) == ("t", None)
+        assert "thread_id='t'" in repr(store)
+    with pytest.raises(StoreClosedError):
+        store.count()
+
+
+def test_threads_share_it(tmp_path: Path) -> None:
+    with SyncChatMessageStore(DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")) as store:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: store.add_messages([user(str(n))]), range(40)))
+        assert sorted(int(message.text) for message in store.list_messages()) == list(range(40))
+
+
+@pytest.mark.anyio
+async def test_it_does_not_block_an_event_loop() -> None:
+    store = SyncChatMessageStore(InMemoryChatMessageStore())
+    with pytest.raises(ArgumentError, match="block the running event loop"):
+        store.count()
+
+
+def test_it_has_all_of_a_stores_operations() -> None:
+    renamed = {"aclose": "close", "deserialize": None, "location": None, "log": None, "state_type": None}
+    public = {name for name, _ in inspect.getmembers(ChatMessageStore) if not name.startswith("_")}
+    assert {renamed.get(name, name) for name in public} - {None} <= set(dir(SyncChatMessageStore))
+    for name in public - set(renamed):
+        mine, theirs = (getattr(kind, name) for kind in (SyncChatMessageStore, ChatMessageStore))
+        if inspect.isfunction(mine):
+            assert [p for p in inspect.signature(mine).parameters if p != "kwargs"] == [
+                p for p in inspect.signature(theirs).parameters if p != "kwargs"
+            ]
