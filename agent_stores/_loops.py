@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -23,9 +24,12 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine; cancelling the future cancels it."""
+        if self._pid != os.getpid():  # after a fork: the loop and its thread are the parent's
+            self.__init__(self._name)  # type: ignore[misc]
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

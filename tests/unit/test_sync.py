@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,6 +56,28 @@ def test_threads_share_it(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda n: store.add_messages([user(str(n))]), range(40)))
         assert sorted(int(message.text) for message in store.list_messages()) == list(range(40))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_after_a_fork(tmp_path: Path) -> None:
+    """A process that was forked from one with open stores uses connections and threads of its own."""
+    code = f"""
+import os
+from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores.sync import SyncChatMessageStore
+store = SyncChatMessageStore(DatabaseChatMessageStore({str(tmp_path / "chat.db")!r}, thread_id="t"))
+store.add_messages([ChatMessage("user", "parent")])
+child = os.fork()
+if child == 0:
+    store.add_messages([ChatMessage("user", "child")])
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+store.add_messages([ChatMessage("user", "parent again")])
+print([message.text for message in store.list_messages()])
+store.close()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "['parent', 'child', 'parent again']", result.stderr
 
 
 @pytest.mark.anyio
