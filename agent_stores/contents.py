@@ -382,7 +382,9 @@ def content_parts(value: object, where: str) -> tuple[AnyContent, ...]:
         return (TextContent(value),)
     if isinstance(value, Content):
         return (cast("AnyContent", value),)
-    if not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray)):
+    if not isinstance(value, (list, tuple)) and (
+        not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray))
+    ):
         raise ArgumentTypeError(
             f"{where} is of type {type(value).__name__}; accepted are text, a content part, "
             "or a sequence of these"

@@ -38,6 +38,8 @@ NO_RESULT = "No result was recorded for this tool call: the run ended before the
 """The text of a synthesized result."""
 
 _MARK = "agent_stores"
+_PAIRED = frozenset({ToolCallContent, ToolResultContent})
+_LINKED = _PAIRED | {ApprovalRequestContent, ApprovalResponseContent}
 _APPROVAL = "approval:"
 
 
@@ -108,6 +110,8 @@ def message_links(message: ChatMessage) -> tuple[tuple[str, ...], tuple[str, ...
 
     An approval request and its response are tied likewise.
     """
+    if not any(type(part) in _LINKED for part in message.contents):
+        return (), ()
     calls: list[str] = []
     results: list[str] = []
     for part in message.contents:
@@ -240,9 +244,11 @@ def repair(messages: Sequence[ChatMessage], dangling_calls: DanglingCalls) -> li
     Raises:
         UnansweredToolCallError: under ``"raise"``, for calls without results and results without calls.
     """
-    if not any(isinstance(p, (ToolCallContent, ToolResultContent)) for m in messages for p in m.contents):
-        return list(messages)
-    return _Repair(messages).view(dangling_calls)
+    for message in messages:
+        for part in message.contents:
+            if type(part) in _PAIRED:
+                return _Repair(messages).view(dangling_calls)
+    return list(messages)
 
 
 def is_synthesized(part: AnyContent) -> bool:

@@ -56,6 +56,8 @@ def choice(name: str, value: Any, choices: Any) -> Any:
 
 def sequence(name: str, value: Any) -> list[Any]:
     """A sequence that is not text, as a list."""
+    if type(value) is list:
+        return list(value)
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
         raise ArgumentTypeError(
             f"{name} is of type {type(value).__name__}; accepted is a sequence, as a list"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import uuid
+import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
+
+from msgspec.structs import replace as structs_replace
 
 from agent_stores.errors import CorruptMessageError, MessageFormatError, UnsupportedVersionError
 from agent_stores.log import Entry, Record
@@ -40,10 +42,11 @@ def make_records(
     for index, message in enumerate(messages):
         message_id = message.message_id
         if replacing or message_id is None:
-            message_id = ids[index] if ids else uuid.uuid4().hex
+            message_id = ids[index] if ids else os.urandom(16).hex()
         created_at = message.created_at or now
-        if (message.message_id, message.created_at) != (message_id, created_at):
-            message = message.replace(message_id=message_id, created_at=created_at)
+        if message.message_id is not message_id or message.created_at is not created_at:
+            # The message was checked when it was made: this copies it without checking it again.
+            message = structs_replace(message, message_id=message_id, created_at=created_at)
         calls, results = message_links(message)
         records.append(
             Record(

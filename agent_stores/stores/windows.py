@@ -33,6 +33,8 @@ async def read_window(
     oldest = _oldest(window.max_age)
     if window.max_tokens is None and oldest is None:
         part = await log.read(key, after=after, before=before, last=window.last)
+        if after == 0 and part.ends_at_cut and not any([entry.pinned for entry in part.entries]):
+            return [message for _, message in decode(part.entries)]  # as it is, which is the rule
         pinned, _, messages = _split(part, decode)
         return [*pinned, *messages]
     page = _FIRST_PAGE if window.last is None else min(window.last, _FIRST_PAGE)
