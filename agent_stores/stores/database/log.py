@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent_stores.errors import ArgumentError, StoreClosedError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.retention import check_limit, check_seconds
-from agent_stores.stores.database.address import Address, parse_address
+from agent_stores.stores.database.address import parse_address
 from agent_stores.stores.database.server import DatabaseServer
 from agent_stores.stores.planning import check_sizes
+from agent_stores.stores.sharing import ServerRegistry
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -65,17 +63,20 @@ class DatabaseMessageLog:
                 f"table_prefix is {table_prefix!r}; accepted are up to 32 letters, digits and underscores"
             )
         address = parse_address(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
-        options = {
+        options: dict[str, Any] = {
             "timeout": float(timeout),
             "max_connections": max_connections,
             "table_prefix": table_prefix,
             "engine_options": dict(engine_options or {}),
         }
-        self._server = _acquire(address, engine, options)
+        name = address.url.render_as_string(hide_password=False) if engine is None else id(engine)
+        self._server, self._finalizer = _registry.acquire(
+            (name, repr(sorted(options.items()))),
+            lambda: DatabaseServer(address, engine=engine, **options),
+            user=self,
+        )
         self._clock = clock
         self._closed = False
-        # A log that is dropped without being closed leaves the shared connections open for the next one.
-        self._finalizer = weakref.finalize(self, _drop, self._server)
 
     @property
     def location(self) -> str:
@@ -215,8 +216,7 @@ class DatabaseMessageLog:
         """Close the connections, if no other log of this process uses them."""
         if not self._closed:
             self._closed = True
-            self._finalizer.detach()
-            await _release(self._server)
+            await _registry.release(self._server, self._finalizer)
 
     def __repr__(self) -> str:
         return f"DatabaseMessageLog({self.location!r})"
@@ -227,50 +227,4 @@ class DatabaseMessageLog:
         return self._server, int(self._clock() * 1_000_000)
 
 
-_servers: dict[Any, DatabaseServer] = {}
-_servers_lock = threading.Lock()
-
-
-def _acquire(
-    address: Address, engine: Engine | AsyncEngine | None, options: dict[str, Any]
-) -> DatabaseServer:
-    """The process's one server for an address and options."""
-    name = id(engine) if engine is not None else address.url.render_as_string(hide_password=False)
-    key = (name, repr(sorted(options.items())))
-    with _servers_lock:
-        server = _servers.get(key)
-        if server is None:
-            server = _servers[key] = DatabaseServer(address, engine=engine, **options)
-        server.users += 1
-        return server
-
-
-def _drop(server: DatabaseServer) -> None:
-    server.users -= 1
-
-
-async def _release(server: DatabaseServer) -> None:
-    with _servers_lock:
-        server.users -= 1
-        if server.users > 0:
-            return
-        for key in [key for key, value in _servers.items() if value is server]:
-            del _servers[key]
-    await server.aclose()
-
-
-@atexit.register
-def _close_all() -> None:
-    for server in list(_servers.values()):
-        server.close_connections()
-
-
-def _forget_all() -> None:
-    global _servers_lock
-    _servers_lock = threading.Lock()
-    for server in list(_servers.values()):
-        server.forget_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all)
+_registry: ServerRegistry[DatabaseServer] = ServerRegistry()

@@ -136,10 +136,10 @@ class DatabaseServer:
         executors = self._take_executors()
         if executors:
             await asyncio.to_thread(_shut_down, executors)
-        await asyncio.to_thread(self.close_connections)
+        await asyncio.to_thread(self.close_at_exit)
 
-    def close_connections(self) -> None:
-        """Close our connections, from any thread."""
+    def close_at_exit(self) -> None:
+        """Close our connections, from any thread and without an event loop."""
         for executor in self._take_executors():
             executor.shutdown(wait=False)
         with self._lock:
