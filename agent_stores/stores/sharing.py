@@ -45,7 +45,9 @@ class ServerRegistry(Generic[S]):
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_all)
 
-    def acquire(self, key: Hashable, make: Callable[[], S], *, user: object) -> tuple[S, weakref.finalize[..., object]]:
+    def acquire(
+        self, key: Hashable, make: Callable[[], S], *, user: object
+    ) -> tuple[S, weakref.finalize[..., object]]:
         """The one server of a key, made if there is none yet.
 
         A user that is dropped without releasing the server leaves its connections open for the next one.
