@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -17,6 +17,10 @@ from msgspec.structs import force_setattr
 from agent_stores import _checks as check
 from agent_stores._json import json_value
 from agent_stores.errors import ArgumentError, ArgumentTypeError
+
+# What the constructors check, for documents.
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+TokenCount = Annotated[int, msgspec.Meta(ge=0)]
 
 _optional_text = check.optional(check.text)
 _optional_tokens = check.optional(check.token_count)
@@ -144,7 +148,7 @@ class DataContent(Content, frozen=True, tag="data", kw_only=False):
     }
 
     data: bytes
-    media_type: str
+    media_type: Name
     filename: str | None = None
 
     @property
@@ -171,7 +175,7 @@ class UriContent(Content, frozen=True, tag="uri", kw_only=False):
         "filename": _optional_text,
     }
 
-    uri: str
+    uri: Name
     media_type: str | None = None
     filename: str | None = None
 
@@ -196,8 +200,8 @@ class ToolCallContent(Content, frozen=True, tag="tool_call", kw_only=False):
         "arguments": _arguments,
     }
 
-    call_id: str
-    name: str
+    call_id: Name
+    name: Name
     arguments: str | dict[str, Any] = ""
 
     def parse_arguments(self) -> dict[str, Any]:
@@ -236,7 +240,7 @@ class ToolResultContent(Content, frozen=True, tag="tool_result", kw_only=False):
         "contents": _parts,
     }
 
-    call_id: str
+    call_id: Name
     result: Any = None
     is_error: bool = False
     contents: tuple[AnyContent, ...] = ()
@@ -258,7 +262,7 @@ class ApprovalRequestContent(Content, frozen=True, tag="approval_request", kw_on
 
     _checks: ClassVar[Mapping[str, check.Check]] = {"request_id": check.name, "tool_call": _call}
 
-    request_id: str
+    request_id: Name
     tool_call: ToolCallContent
 
 
@@ -277,7 +281,7 @@ class ApprovalResponseContent(Content, frozen=True, tag="approval_response", kw_
         "tool_call": check.optional(_call),
     }
 
-    request_id: str
+    request_id: Name
     approved: bool
     tool_call: ToolCallContent | None = None
 
@@ -317,9 +321,9 @@ class UsageContent(Content, frozen=True, tag="usage", kw_only=False):
         "total_tokens": _optional_tokens,
     }
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
+    input_tokens: TokenCount | None = None
+    output_tokens: TokenCount | None = None
+    total_tokens: TokenCount | None = None
 
 
 class OpaqueContent(Content, frozen=True, tag="$opaque", kw_only=False):

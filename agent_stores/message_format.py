@@ -20,6 +20,7 @@ from agent_stores.contents import (
     ApprovalResponseContent,
     Content,
     OpaqueContent,
+    ToolCallContent,
     ToolResultContent,
 )
 from agent_stores.errors import MessageFormatError, UnsupportedVersionError
@@ -132,13 +133,23 @@ def _part_from_dict(value: Any, where: str) -> AnyContent:
     if part_type is ToolResultContent and "contents" in fields:
         nested["contents"] = _parts_from_list(fields.pop("contents"), f"{where}.contents")
     if "tool_call" in part_type.__struct_fields__ and fields.get("tool_call") is not None:
-        nested["tool_call"] = _part_from_dict(fields["tool_call"], f"{where}.tool_call")
+        call = _part_from_dict(fields["tool_call"], f"{where}.tool_call")
+        if not isinstance(call, ToolCallContent):  # a kind of call that a newer version knows
+            return _opaque({"type": kind, **fields})
+        nested["tool_call"] = call
         # The struct is read with the call's known fields, which the complete call then replaces.
         fields["tool_call"] = {"type": "tool_call", "call_id": "x", "name": "x"}
     part = _read_struct(part_type, fields, f"{where}.")
     for name, item in nested.items():
         force_setattr(part, name, item)
     return cast("AnyContent", part)
+
+
+def _opaque(data: dict[str, Any]) -> OpaqueContent:
+    """A part kept as it is, though its type is known."""
+    part = OpaqueContent({"type": "unknown"})
+    force_setattr(part, "data", data)
+    return part
 
 
 def _read_struct(kind: type[S], fields: dict[str, Any], where: str) -> S:

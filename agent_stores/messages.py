@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from agent_stores import _checks as check
 from agent_stores.contents import (
@@ -23,6 +24,8 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 """Who speaks. ``developer`` is what newer models call ``system``."""
 
 ROLES: tuple[str, ...] = get_args(Role)
+
+_PINNABLE = ("system", "developer")
 
 FORMAT_VERSION = 1
 """Version of the JSON format; new fields do not change it, a change of meaning does."""
@@ -61,10 +64,7 @@ class _MessageMeta(msgspec.StructMeta):
                 contents = text
             if created_at is not None:
                 created_at = _utc(created_at)
-            if check.flag(pinned, "pinned") and role not in ("system", "developer"):
-                raise ArgumentError(
-                    f"pinned is True for the role {role!r}; only system and developer messages can be pinned"
-                )
+            check.flag(pinned, "pinned")
             return super().__call__(
                 str.__str__(role),
                 () if contents is None else content_parts(contents, "contents"),
@@ -111,7 +111,7 @@ class ChatMessage(
     role: Role
     contents: tuple[AnyContent, ...] = ()
     author_name: str | None = None
-    message_id: str | None = None
+    message_id: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     created_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     pinned: bool = False
     additional_properties: Mapping[str, Any] = {}
@@ -132,6 +132,15 @@ class ChatMessage(
             additional_properties: Mapping[str, Any] | None = None,
             unknown_fields: Mapping[str, Any] | None = None,
         ) -> None: ...
+
+    def __post_init__(self) -> None:
+        """What holds for documents as for callers; decoding comes this way, too."""
+        if self.pinned and self.role not in _PINNABLE:
+            raise ArgumentError(
+                f"pinned is True for the role {self.role!r}; only system and developer messages can be pinned"
+            )
+        if self.created_at is not None and self.created_at.tzinfo is not timezone.utc:
+            force_setattr(self, "created_at", _utc(self.created_at))
 
     @property
     def text(self) -> str:
@@ -230,4 +239,7 @@ def _utc(value: Any) -> datetime:
         )
     if value.tzinfo is None or value.utcoffset() is None:
         raise ArgumentError(f"created_at is {value.isoformat()}, without a time zone; give one, such as UTC")
-    return value.astimezone(timezone.utc)
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        raise ArgumentError(f"created_at is {value.isoformat()}, which UTC cannot say") from None

@@ -108,7 +108,7 @@ class ContextProvider(Protocol):
         invoke_exception: Exception | None = None,
         **kwargs: Any,
     ) -> None:
-        """A run ended, with the messages of its response or with an error."""
+        """A run ended, with the messages of its response or with an error; not called for cancelled runs."""
         return None
 
     async def __aenter__(self) -> Self:

@@ -37,6 +37,9 @@ DanglingCalls = Literal["synthesize", "drop", "raise"]
 NO_RESULT = "No result was recorded for this tool call: the run ended before the tool returned."
 """The text of a synthesized result."""
 
+LARGEST = 2**53 - 1
+"""The largest limit or position: the integers that every backend counts exactly."""
+
 _MARK = "agent_stores"
 _PAIRED = frozenset({ToolCallContent, ToolResultContent})
 _LINKED = _PAIRED | {ApprovalRequestContent, ApprovalResponseContent}
@@ -54,8 +57,10 @@ def check_limit(name: str, value: int | None) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
         raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted are int and None")
-    if value < 0:
-        raise ArgumentError(f"{name} is {value}; accepted are None for all, 0 for none, or a positive number")
+    if not 0 <= value <= LARGEST:
+        raise ArgumentError(
+            f"{name} is {value}; accepted are None for all, 0 for none, or a positive number up to 2**53 - 1"
+        )
     return value
 
 
@@ -295,9 +300,9 @@ class _Repair:
     def view(self, dangling_calls: DanglingCalls) -> list[ChatMessage]:
         missing: dict[int, dict[int, str]] = {}  # message: part index: call id
         for call_id, slots in self.waiting.items():
-            if call_id not in self.pending:
-                for index, at in slots:
-                    missing.setdefault(index, {})[at] = call_id
+            # An id may be used again: it is the newest call of it that waits for approval.
+            for index, at in slots[:-1] if call_id in self.pending else slots:
+                missing.setdefault(index, {})[at] = call_id
         if dangling_calls == "raise" and (missing or self.orphans):
             ids = (*(call for calls in missing.values() for call in calls.values()), *self.orphans)
             raise UnansweredToolCallError(

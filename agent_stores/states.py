@@ -92,6 +92,10 @@ def verify_state(state: Mapping[str, Any], key: StateKey | None) -> dict[str, An
 
 
 def _keys(key: StateKey) -> list[bytes]:
+    if not isinstance(key, (str, bytes, Sequence)):
+        raise ArgumentTypeError(
+            f"key is of type {type(key).__name__}; accepted are str, bytes and a sequence of these"
+        )
     given = [key] if isinstance(key, (str, bytes)) else list(key)
     if not given:
         raise ArgumentError("key holds no key; accepted is at least one")
@@ -101,10 +105,13 @@ def _keys(key: StateKey) -> list[bytes]:
             raise ArgumentTypeError(f"key is of type {type(one).__name__}; accepted are str and bytes")
         if not one:
             raise ArgumentError("key is empty; accepted is a secret of at least one byte")
-        keys.append(one.encode() if isinstance(one, str) else one)
+        keys.append(one.encode(errors="surrogatepass") if isinstance(one, str) else one)
     return keys
 
 
 def _digest(fields: Mapping[str, Any], key: bytes) -> str:
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    try:
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StateError(f"the state is not JSON-ready: {error}") from None
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

@@ -68,8 +68,8 @@ def _check(url: str) -> str:
     """Refuse a URL where no other process finds the conversation; returns the place that it names."""
     from agent_stores.stores.database.address import parse_address
 
-    address = parse_address(url)
-    if address.is_memory or url.rstrip("/") == "memory:":
+    address = None if url.rstrip("/") == "memory:" else parse_address(url)
+    if address is None or address.is_memory:
         raise ArgumentError("the store is in memory, where no other process finds it; accepted is a database")
     return address.location
 

@@ -118,14 +118,20 @@ class ChatMessageStore(Generic[M]):
         choice("ttl_refresh", ttl_refresh, TtlRefresh)
         self._ttl = None if seconds is None else TimeToLive(seconds, ttl_refresh)
         self._ttl_refresh: TtlRefresh = ttl_refresh
+        if codec is not None and not isinstance(codec, MessageCodec):
+            raise ArgumentTypeError(f"codec is of type {type(codec).__name__}; accepted is a MessageCodec")
         self._codec = codec
         if window is not None and not isinstance(window, Window):
             raise ArgumentTypeError(f"window is of type {type(window).__name__}; accepted is Window")
         self._window = window or Window()
         self._dangling_calls: DanglingCalls = choice("dangling_calls", dangling_calls, DanglingCalls)
         self._on_corrupt: OnCorrupt = choice("on_corrupt", on_corrupt, OnCorrupt)
+        if count_tokens is not None and not callable(count_tokens):
+            raise ArgumentTypeError(
+                f"count_tokens is of type {type(count_tokens).__name__}; accepted is a callable"
+            )
         self._count_tokens = count_tokens or estimate_tokens
-        self._initial = self._convert(messages) if messages else []
+        self._initial = [] if messages is None else self._convert(sequence("messages", messages))
         self._failed: list[tuple[list[M], list[str]]] = []
         self._state_extra: dict[str, Any] = {}
         self._resource = _Shared(log, owned=False)
@@ -177,6 +183,8 @@ class ChatMessageStore(Generic[M]):
                     (given, [record.message_id for record in records]),
                 ]
             raise
+        if ids is not None:  # it is stored now: the same objects once more are new messages
+            self._failed = [call for call in self._failed if call[1] is not ids]
 
     async def list_messages(
         self,
@@ -232,6 +240,7 @@ class ChatMessageStore(Generic[M]):
         `deserialize` and `update_from_state` take it. It holds the thread id, the tenant and the server's
         name, so that it cannot be used on another; settings such as `max_messages` come from the code.
         """
+        self._use()
         return {
             **self._state_extra,
             "type": f"agent_stores.{self.state_type}",
@@ -495,6 +504,7 @@ class ChatMessageStore(Generic[M]):
         self._key = ThreadKey(self._key.tenant, thread_id)
         self._state_extra = extra
         self._failed = []
+        self._initial = []  # restoring adds nothing
 
     # -- inside ---------------------------------------------------------------------------------------
 

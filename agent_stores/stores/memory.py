@@ -332,4 +332,10 @@ class InMemoryChatMessageStore(ChatMessageStore[M]):
         self._point(thread_id, extra)
         if messages:
             records = self._records(messages)
-            await log.append(self._key, records, batch_id=batch_id(records))
+            await log.append(
+                self._key,
+                records,
+                batch_id=batch_id(records),
+                max_messages=self._max_messages,
+                ttl=self._ttl,
+            )

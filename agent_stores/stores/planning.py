@@ -207,8 +207,11 @@ def plan_append(
             if start + 1 < first_new:
                 closed.append((start + 1, first_new - 1))
         head.add(record)
-    while len(head.open_calls) > MAX_OPEN_CALLS:
-        del head.open_calls[min(head.open_calls, key=head.open_calls.__getitem__)]
+    if len(head.open_calls) > MAX_OPEN_CALLS:  # those of the newest message are never forgotten
+        newest = max(head.open_calls.values())
+        older = sorted((at, call) for call, at in head.open_calls.items() if at != newest)
+        for _, call in older[: len(head.open_calls) - MAX_OPEN_CALLS]:
+            del head.open_calls[call]
     if head.first_us is None:
         head.first_us = fresh[0].created_us
     head.last_us = fresh[-1].created_us

@@ -34,6 +34,8 @@ class SharedServer(Protocol):
 
 S = TypeVar("S", bound=SharedServer)
 
+_MAX_IDLE = 8
+
 
 class ServerRegistry(Generic[S]):
     """The servers of one backend that are in use in this process."""
@@ -63,6 +65,7 @@ class ServerRegistry(Generic[S]):
         with self._lock:
             server = self._servers.get(key)
             if server is None:
+                self._close_idle()
                 server = self._servers[key] = make()
             server.users += 1
         return server, weakref.finalize(user, self._drop, server)
@@ -78,6 +81,13 @@ class ServerRegistry(Generic[S]):
             for key in [key for key, value in self._servers.items() if value is server]:
                 del self._servers[key]
         await server.aclose()
+
+    def _close_idle(self) -> None:
+        """Close the servers longest unused, but for a few, of users that were dropped without a word."""
+        idle = [key for key, server in self._servers.items() if server.users == 0]
+        for key in idle[: len(idle) - _MAX_IDLE] if len(idle) > _MAX_IDLE else ():
+            server = self._servers.pop(key)
+            threading.Thread(target=server.close_at_exit, name="agent-stores-close", daemon=True).start()
 
     @staticmethod
     def _drop(server: S) -> None:

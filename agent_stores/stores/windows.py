@@ -31,6 +31,8 @@ async def read_window(
     One read, or a few growing ones where the window is limited by tokens or age, which the log does not know.
     """
     oldest = _oldest(window.max_age)
+    if before is not None:
+        before = await _move_to_cut(log, key, window, after=after, before=before)
     if window.max_tokens is None and oldest is None:
         part = await log.read(key, after=after, before=before, last=window.last)
         if after == 0 and part.ends_at_cut and not any([entry.pinned for entry in part.entries]):
@@ -38,7 +40,6 @@ async def read_window(
         pinned, _, messages = _split(part, decode)
         return [*pinned, *messages]
     page = _FIRST_PAGE if window.last is None else min(window.last, _FIRST_PAGE)
-    seen = -1
     while True:
         part = await log.read(key, after=after, before=before, last=page)
         pinned, entries, messages = _split(part, decode)
@@ -53,10 +54,20 @@ async def read_window(
             created=[message.created_at for message in messages],
             oldest=oldest,
         )
-        if start > 0 or not part.has_older or page == window.last or len(messages) == seen:
+        if start > 0 or not part.has_older or page == window.last:
             return [*pinned, *messages[start:]]
-        seen = len(messages)
-        page = page * 4 if window.last is None else min(window.last, page * 4)
+        page = max(page * 4, 2 * len(part.entries))
+        page = page if window.last is None else min(window.last, page)
+
+
+async def _move_to_cut(log: MessageLog, key: ThreadKey, window: Window, *, after: int, before: int) -> int:
+    """Move the end of a range that falls inside a group to where the group begins."""
+    last = window.last or 1
+    part = await log.read(key, after=after, before=before, last=last)
+    if part.ends_at_cut:
+        return before
+    loose = [entry for entry in part.entries if not entry.pinned]
+    return next((entry.position for entry in reversed(loose) if entry.cut), after + 1)
 
 
 def _split(part: Slice, decode: Decode) -> tuple[list[ChatMessage], list[Entry], list[ChatMessage]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -173,6 +174,32 @@ class TestConnections:
             await store.delete_thread()
         await engine.dispose()
 
+    async def test_a_file_name_is_that_of_the_folder_then(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stores = []
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir()
+            monkeypatch.chdir(tmp_path / folder)
+            stores.append(DatabaseChatMessageStore("chat.db", thread_id="t"))
+        monkeypatch.chdir(tmp_path)
+        await stores[0].add_messages([user("in a")])
+        assert await stores[1].list_messages() == []
+        assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+        assert "chat.db" in os.listdir(tmp_path / "b")
+        for store in stores:
+            await store.aclose()
+
+    async def test_stores_that_nobody_closes(self, tmp_path: Path) -> None:
+        for n in range(30):
+            await DatabaseChatMessageStore(tmp_path / f"{n}.db", thread_id="t").add_messages([user("x")])
+        gc.collect()
+        async with DatabaseChatMessageStore(tmp_path / "last.db", thread_id="t") as store:
+            await store.count()
+            from agent_stores.stores.database.log import _registry
+
+            assert sum(server.users == 0 for server in _registry._servers.values()) <= 8
+
     async def test_a_bare_file_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         for name in ("chat.db", Path("other.db"), "sqlite:///third.db"):
@@ -219,6 +246,19 @@ class TestConnections:
 
 
 class TestRefusals:
+    def test_what_may_be_another_kind_of_connection_string(self) -> None:
+        for bad in (
+            f"host=db user=u password={SECRET} dbname=chat",
+            f"DefaultEndpointsProtocol=https;AccountName=a;AccountKey={SECRET}==",
+            f"u:{SECRET}@host/db",
+            f"postgresql:/u:{SECRET}@h/db",
+            "sqlite:chat.db",
+            "a\0b",
+        ):
+            with pytest.raises(ArgumentError, match="no plain file name") as caught:
+                DatabaseChatMessageStore(bad)
+            assert SECRET not in str(caught.value)
+
     def test_bad_connection_strings(self) -> None:
         for bad in (
             "",
@@ -306,7 +346,7 @@ class TestRefusals:
         path = tmp_path / "chat.db"
         async with DatabaseChatMessageStore(path, thread_id="t") as store:
             await store.add_messages([user("kept")])
-        reading = DatabaseChatMessageStore(f"sqlite:///file:{path}?mode=ro&uri=true", thread_id="t")
+        reading = DatabaseChatMessageStore(f"file:{path}?mode=ro", thread_id="t")
         assert [message.text for message in await reading.list_messages()] == ["kept"]
         with pytest.raises(StoreRefusedError, match="readonly"):
             await reading.add_messages([user("lost")])
@@ -351,6 +391,14 @@ class TestRefusals:
         assert [message.text for message in await store.list_messages()] == [worst]
         await store.delete_thread()
         await store.aclose()
+
+    async def test_a_state_of_other_tables(self, tmp_path: Path) -> None:
+        one = DatabaseChatMessageStore(tmp_path / "chat.db", table_prefix="one_")
+        two = DatabaseChatMessageStore(tmp_path / "chat.db", table_prefix="two_")
+        with pytest.raises(StateError, match="tables=one_"):
+            await two.update_from_state(await one.serialize())
+        for store in (one, two):
+            await store.aclose()
 
     async def test_a_state_of_another_store(self, tmp_path: Path) -> None:
         store = DatabaseChatMessageStore(tmp_path / "chat.db", tenant="acme")
@@ -453,6 +501,30 @@ class TestFaults:
             await store.delete_thread()
             await store.aclose()
 
+    async def test_deleting_races_with_adding(self, postgres_server: PostgresServer) -> None:
+        store = DatabaseChatMessageStore(postgres_server.url, thread_id="race")
+
+        async def add(n: int) -> None:
+            for turn in range(15):
+                await store.add_messages([user(f"{n}.{turn}")])
+
+        async def delete() -> None:
+            for _ in range(60):
+                await store.delete_thread()
+
+        await asyncio.gather(*(add(n) for n in range(8)), delete())
+        await store.delete_thread()
+        await store.aclose()
+
+    async def test_options_of_the_driver_are_added_to_ours(self, postgres_server: PostgresServer) -> None:
+        options = {"connect_args": {"application_name": "mine"}}
+        store = DatabaseChatMessageStore(postgres_server.url, engine_options=options, timeout=7)
+        await store.count()
+        server: Any = store.log._server  # type: ignore[attr-defined]
+        info = await server.run(lambda conn: conn.connection.dbapi_connection.info.get_parameters())
+        assert (info["application_name"], info["connect_timeout"]) == ("mine", "7")
+        await store.aclose()
+
     async def test_a_server_that_restarts(self) -> None:
         with PostgresServer() as server:
             store = DatabaseChatMessageStore(server.url, thread_id="t")
@@ -467,7 +539,7 @@ class TestFaults:
 
     async def test_writers_wait_for_a_lock_on_the_file(self, tmp_path: Path) -> None:
         path = tmp_path / "chat.db"
-        store = DatabaseChatMessageStore(path, thread_id="t", timeout=0.5)
+        store = DatabaseChatMessageStore(path, thread_id="t", timeout=3)
         await store.add_messages([user("before")])
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

@@ -200,11 +200,28 @@ def test_data_that_refers_to_itself() -> None:
         (b'{"role":"user","created_at":"2026-01-01T00:00:00"}', "created_at: .*timezone"),
         (b'{"role":"user","message_id":7}', "message_id: expected `str"),
         (b"\xff\xfe", "not a JSON document"),
+        (b'{"role":"user","message_id":""}', "message_id: .*length >= 1"),
+        (b'{"role":"user","pinned":true}', "only system and developer"),
+        (
+            b'{"role":"assistant","contents":[{"type":"tool_call","call_id":"","name":"f"}]}',
+            r"contents\[0\]\.call_id",
+        ),
+        (
+            b'{"role":"assistant","contents":[{"type":"usage","input_tokens":-1}]}',
+            r"contents\[0\]\.input_tokens",
+        ),
+        (b'{"role":"user","created_at":"0001-01-01T00:00:00+05:00"}', "which UTC cannot say"),
     ],
 )
 def test_malformed_documents_name_field_and_position(document: bytes, words: str) -> None:
     with pytest.raises(MessageFormatError, match=words):
         ChatMessage.from_json(document)
+
+
+def test_times_of_documents_are_in_utc() -> None:
+    message = ChatMessage.from_json(b'{"role":"user","created_at":"2026-01-01T12:00:00+05:00"}')
+    assert message.created_at == datetime(2026, 1, 1, 7, tzinfo=timezone.utc)
+    assert b"07:00:00Z" in message.to_json()
 
 
 def test_documents_of_newer_versions() -> None:

@@ -211,6 +211,16 @@ def test_a_pending_approval_is_left_alone() -> None:
     assert [is_synthesized(r) for m in view for r in m.tool_results] == [True]
 
 
+def test_only_the_newest_call_of_an_id_waits_for_approval() -> None:
+    call = ToolCallContent("a", "delete", "{}")
+    old = ChatMessage("assistant", contents=[call])
+    asking = ChatMessage("assistant", contents=[call, ApprovalRequestContent("r", call)])
+    view = repair([old, asking], "synthesize")
+    assert [m.role for m in view] == ["assistant", "tool", "assistant"]
+    with pytest.raises(UnansweredToolCallError):
+        repair([old, asking], "raise")
+
+
 def test_a_real_result_takes_the_place_of_a_synthesized_one() -> None:
     view = repair([call_message(["a"])], "synthesize")
     assert is_synthesized(view[1].tool_results[0])

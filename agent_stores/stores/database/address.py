@@ -90,7 +90,7 @@ def parse_address(connection_string: str | os.PathLike[str] | URL) -> Address:
     port = url.port or _query(url, "port") or {"postgresql": 5432, "mariadb": 3306}[dialect]
     place = f"{dialect}://{hosts}:{port}/{url.database or ''}"
     secrets = [str(url.password or ""), _query(url, "password"), _query(url, "passwd")]
-    return Address(url, dialect, place, place, tuple(secret for secret in secrets if secret))
+    return Address(url, dialect, place, place, tuple(secret for secret in secrets if len(secret) > 3))
 
 
 def _url(given: str | os.PathLike[str] | URL) -> URL:
@@ -104,8 +104,10 @@ def _url(given: str | os.PathLike[str] | URL) -> URL:
         )
     if not given.strip():
         raise ArgumentError(f"connection_string is empty; accepted is {ACCEPTED}")
+    if given.startswith("file:"):  # SQLite's own URIs
+        given = f"sqlite:///{given}{'&' if '?' in given else '?'}uri=true"
     if "://" not in given:
-        return URL.create("sqlite", database=given)
+        return _file(given)
     try:
         return make_url(given)
     except (UrlError, ValueError):
@@ -117,8 +119,23 @@ def _url(given: str | os.PathLike[str] | URL) -> URL:
         ) from None
 
 
+def _file(name: str) -> URL:
+    """The URL of a file's name; what may be a connection string of another kind is refused unseen."""
+    scheme, colon, _ = name.partition(":")
+    is_scheme = bool(colon) and len(scheme) > 1 and name != ":memory:" and "/" not in scheme
+    if is_scheme or any(character in name for character in "=;@\0"):
+        raise ArgumentError(
+            f"connection_string is no plain file name; accepted is {ACCEPTED}. A file whose name holds one "
+            "of : = ; @ is given as a path object or as sqlite:///name"
+        )
+    return URL.create("sqlite", database=name)
+
+
 def _sqlite(url: URL) -> Address:
     name = url.database or ":memory:"
+    if name != ":memory:" and not name.startswith("file:"):
+        name = os.path.abspath(name)  # now, and not when the first operation connects
+        url = url.set(database=name)
     file = name.removeprefix("file:").partition("?")[0]
     shown = PurePath(file).name or file
     place = f"the SQLite file {file!r}" if file != ":memory:" else "the SQLite database in memory"

@@ -75,13 +75,15 @@ class DatabaseMessageLog:
             lambda: DatabaseServer(address, engine=engine, **options),
             user=self,
         )
+        self._table_prefix = table_prefix
         self._clock = clock
         self._closed = False
 
     @property
     def location(self) -> str:
         """See `MessageLog.location`."""
-        return self._server.address.location
+        tables = "" if self._table_prefix == _PREFIX else f"?tables={self._table_prefix}"
+        return f"{self._server.address.location}{tables}"
 
     @property
     def max_message_bytes(self) -> int | None:
@@ -226,5 +228,7 @@ class DatabaseMessageLog:
             raise StoreClosedError(f"this log of {self.location} is closed")
         return self._server, int(self._clock() * 1_000_000)
 
+
+_PREFIX = "agent_"
 
 _registry: ServerRegistry[DatabaseServer] = ServerRegistry()

@@ -7,7 +7,7 @@ operation takes does not depend on the length of the thread.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import (
@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from agent_stores.errors import ArgumentError
 from agent_stores.log import Entry, Slice, ThreadKey, ThreadPage, ThreadStats
-from agent_stores.retention import cut_at
+from agent_stores.retention import LARGEST, cut_at
 from agent_stores.stores.database.rows import to_entry, to_head
 from agent_stores.stores.database.schema import (
     SORT_LENGTH,
@@ -214,6 +214,6 @@ def _next_text(prefix: str) -> str | None:
 
 def _read_cursor(cursor: str) -> tuple[str, int]:
     try:
-        return msgspec.json.decode(cursor, type=tuple[str, int])
+        return msgspec.json.decode(cursor, type=tuple[str, Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]])
     except (msgspec.DecodeError, TypeError):
         raise ArgumentError("cursor is not one that list_threads returned") from None

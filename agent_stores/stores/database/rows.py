@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Row
 
+from agent_stores import _json
 from agent_stores.log import Entry, Record
 from agent_stores.stores.planning import Head
 
@@ -26,7 +27,7 @@ def to_entry(row: Any) -> Entry:
 
 def to_links(links: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The ids of the calls that a message opens, and of those that it closes."""
-    return _links.decode(links) if links else ((), ())
+    return _json.decode(links, _links, tuple[tuple[str, ...], tuple[str, ...]]) if links else ((), ())
 
 
 def record_columns(record: Record) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def record_columns(record: Record) -> dict[str, Any]:
         "created_us": record.created_us,
         "tokens": record.tokens,
         "bytes": len(record.body),
-        "links": msgspec.json.encode(links).decode() if any(links) else None,
+        "links": _json.encode(links).decode() if any(links) else None,
         "body": record.body.decode(),
     }
 
@@ -52,7 +53,7 @@ def to_head(row: Row[Any]) -> Head:
         tokens=row.tokens,
         first_us=row.first_us,
         last_us=row.last_us,
-        open_calls=_positions.decode(row.open_calls),
+        open_calls=_json.decode(row.open_calls, _positions, dict[str, int]),
         recent=_names.decode(row.recent),
         ttl=row.ttl,
         ttl_refresh=row.ttl_refresh,
@@ -64,7 +65,7 @@ def to_head(row: Row[Any]) -> Head:
 def head_columns(head: Head) -> dict[str, Any]:
     """A head's columns."""
     columns = {name: getattr(head, name) for name in head.__struct_fields__}
-    columns["open_calls"] = msgspec.json.encode(head.open_calls).decode()
+    columns["open_calls"] = _json.encode(head.open_calls).decode()
     columns["recent"] = msgspec.json.encode(head.recent).decode()
     columns["ttl_set"] = int(head.ttl_set)
     return columns

@@ -174,8 +174,7 @@ class DatabaseServer:
         future = loop.run_in_executor(self._executor(write=call.write), self._run_sync, operation, call)
         future.add_done_callback(_consume)
         try:
-            # Some more time, so that the database's own time-outs, which say more, come first.
-            done, _ = await asyncio.wait({future}, timeout=left + 1)
+            done, _ = await asyncio.wait({future}, timeout=left)
         except asyncio.CancelledError:
             future.cancel()  # if it has not begun; otherwise the call is abandoned
             raise
@@ -235,7 +234,7 @@ class DatabaseServer:
         if dialect == "sqlite":
             # Transactions are begun by hand: BEGIN IMMEDIATE waits for the lock, an upgrade cannot.
             options["connect_args"] = {
-                "timeout": self._timeout,
+                "timeout": self._timeout * 0.8,  # before ours, as SQLite says what it waited for
                 "check_same_thread": False,
                 "isolation_level": None,
             }
@@ -245,7 +244,7 @@ class DatabaseServer:
                     options.pop(name)
         else:
             options["connect_args"] = self._connect_args()
-        return create_engine(self.address.url, **{**options, **self._engine_options})
+        return create_engine(self.address.url, **self._with_callers(options))
 
     def _own_async_engine(self) -> AsyncEngine:
         with self._lock:
@@ -254,10 +253,14 @@ class DatabaseServer:
                     "hide_parameters": True,
                     "connect_args": self._connect_args(),
                     **self._pool_options(),
-                    **self._engine_options,
                 }
-                self._async_engine = create_async_engine(self.address.url, **options)
+                self._async_engine = create_async_engine(self.address.url, **self._with_callers(options))
             return self._async_engine
+
+    def _with_callers(self, options: dict[str, Any]) -> dict[str, Any]:
+        given = dict(self._engine_options)
+        given["connect_args"] = {**options["connect_args"], **given.get("connect_args", {})}
+        return {**options, **given}
 
     def _pool_options(self) -> dict[str, Any]:
         options: dict[str, Any] = {

@@ -274,11 +274,13 @@ class Writes:
         found = self._locked(conn, key, now)
         if found is not None:
             return found
-        row_id = self._insert_thread(conn, key)
-        if row_id is not None:
-            return row_id, Head()
-        row = conn.execute(self._lock, {"key": thread_digest(key)}).one()  # another writer was faster
-        return row.id, to_head(row)
+        while True:
+            row_id = self._insert_thread(conn, key)
+            if row_id is not None:
+                return row_id, Head()
+            found = self._locked(conn, key, now)  # another writer was faster; yet another may have deleted it
+            if found is not None:
+                return found
 
     def _locked(self, conn: Connection, key: ThreadKey, now: int) -> tuple[int, Head] | None:
         """Lock a thread's row until the transaction ends; what is left of an expired thread goes."""

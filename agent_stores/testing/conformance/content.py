@@ -23,7 +23,7 @@ from agent_stores.contents import (
 from agent_stores.errors import CorruptMessageError, MessageTooLargeError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.testing.conformance.backend import Backend, MakeStore, stored, user
+from agent_stores.testing.conformance.backend import Backend, MakeStore, call, result, stored, user
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 
@@ -59,6 +59,29 @@ class TestContent:
         await store.add_messages([EVERYTHING])
         assert [item.message async for item in store.iterate()] == [EVERYTHING]
         assert await store.get("everything") == EVERYTHING
+
+    async def test_call_ids_of_any_text(self, make_store: MakeStore) -> None:
+        store = make_store(max_messages=3)
+        for call_id in ("\ud800", "\x00", "😀'\"\\", "x" * 3000):
+            await store.add_messages([call(call_id)])
+            await store.add_messages([result(call_id)])
+            assert await stored(store) == [f"call {call_id}", f"result {call_id}"]
+
+    async def test_a_call_of_a_newer_version_that_waits(self, make_store: MakeStore) -> None:
+        newer = ChatMessage.from_dict(
+            {
+                "role": "assistant",
+                "contents": [
+                    {"type": "approval_request", "request_id": "r", "tool_call": {"type": "mcp", "id": "t"}},
+                    {"type": "tool_call", "call_id": "c", "name": "f"},
+                ],
+                "message_id": "m",
+                "created_at": "2026-01-01T00:00:00Z",
+            }
+        )
+        store = make_store()
+        await store.add_messages([newer])
+        assert (await store.list_messages())[0] == newer
 
     async def test_a_message_gets_an_id_and_a_time(self, make_store: MakeStore) -> None:
         store = make_store()

@@ -72,6 +72,16 @@ class TestIdempotency:
         await flaky.add_messages(messages)
         assert await stored(store) == ["without an id", "with one"]
 
+    async def test_the_same_objects_after_a_retry_are_new_messages(self, make_store: MakeStore) -> None:
+        store = make_store()
+        flaky = make_store(cast("MessageLog", LostReply(store.log)), thread_id=store.thread_id)
+        message = user("continue")
+        with pytest.raises(OutcomeUnknownError):
+            await flaky.add_messages([message])
+        await flaky.add_messages([message])  # the retry
+        await flaky.add_messages([message])  # said once more
+        assert await stored(store) == ["continue", "continue"]
+
     async def test_retry_of_a_call_that_was_trimmed(self, make_store: MakeStore) -> None:
         store = make_store(max_messages=2)
         messages = [user(str(n), message_id=str(n)) for n in range(5)]

@@ -59,6 +59,18 @@ class TestTrimming:
         await store.add_messages([user("q"), call("a", "b", "c"), result("a"), result("b"), result("c")])
         assert await stored(store) == ["call a call b call c", "result a", "result b", "result c"]
 
+    async def test_a_group_of_very_many_calls(self, make_store: MakeStore) -> None:
+        """More calls at once than the unanswered ones that a thread remembers from before."""
+        store = make_store(max_messages=5)
+        names = [f"c{n}" for n in range(300)]
+        await store.add_messages([user("q"), call(*names)])
+        for name in reversed(names[250:]):
+            await store.add_messages([result(name)])
+        await store.add_messages([result(name) for name in reversed(names[:250])])
+        view = await store.list_messages()
+        assert len(view[0].tool_calls) == 300
+        assert len(view) == 301
+
     async def test_groups_that_overlap_are_one(self, make_store: MakeStore) -> None:
         store = make_store(max_messages=3)
         await store.add_messages([call("a"), call("b"), result("a"), result("b"), user("x")])
@@ -132,6 +144,9 @@ class TestWindow:
         assert await labels(store, before=3) == ["1"]
         assert await labels(store, after=1, before=5, last=1) == ["4"]
         assert await labels(store, after=5) == await labels(store, before=1) == []
+        await store.add_messages([call("b", "c"), result("b"), result("c"), user("9")])
+        assert await labels(store, before=8, last=2) == ["4", "5"]  # a group across the end does not count
+        assert await labels(store, before=8, last=2, max_tokens=1000) == ["4", "5"]
 
     async def test_max_tokens(self, make_store: MakeStore) -> None:
         store = make_store(count_tokens=lambda message: 10)
@@ -150,6 +165,13 @@ class TestWindow:
         assert len(await store.list_messages(max_tokens=10_000)) == 501
         assert len(await store.list_messages(max_tokens=10_000, last=300)) == 301
         assert len(await store.list_messages(max_tokens=100, last=300)) == 100
+
+    async def test_older_messages_behind_a_long_group(self, make_store: MakeStore) -> None:
+        store = make_store(count_tokens=lambda message: 1)
+        chain = [call(f"c{n + 1}") if n % 2 else result(f"c{n - 2}") for n in range(2, 202)]
+        await store.add_messages([*(user(str(n)) for n in range(10)), call("c0"), *chain])
+        everything = await labels(store)
+        assert await labels(store, max_tokens=10**6) == everything
 
     async def test_max_age(self, make_store: MakeStore) -> None:
         store = make_store()

@@ -70,6 +70,12 @@ class TestStates:
             await store.update_from_state("text")  # type: ignore[arg-type]
         assert await store.serialize() == state
 
+    async def test_restoring_adds_no_initial_messages(self, make_store: MakeStore) -> None:
+        state = await make_store().serialize()
+        other = make_store(messages=[user("hello")])
+        await other.update_from_state(state)
+        assert await stored(other) == []
+
     async def test_unknown_fields_are_kept(self, make_store: MakeStore) -> None:
         store = make_store()
         state = {**await store.serialize(), "from_the_future": {"x": 1}}
