@@ -60,6 +60,7 @@ from agent_stores.retention import Window
 from agent_stores.stores.base import ChatMessageStore, StoredMessage
 from agent_stores.stores.database.store import DatabaseChatMessageStore
 from agent_stores.stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
+from agent_stores.stores.redis.store import RedisChatMessageStore
 from agent_stores.threads import AgentThread
 from agent_stores.urls import open_log
 
@@ -101,6 +102,7 @@ __all__ = [
     "OpenAIChatClient",
     "OutcomeUnknownError",
     "ReasoningContent",
+    "RedisChatMessageStore",
     "StateError",
     "StateSignatureError",
     "StoreClosedError",

@@ -8,7 +8,11 @@ from typing import Any
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 
-SCHEMES = "sqlite:///file (or a file's name), postgresql://… or mariadb://…"
+SCHEMES = (
+    "sqlite:///file (or a file's name), postgresql://…, mariadb://…, redis://…, rediss://…, unix:///socket, "
+    "redis+sentinel://… or redis+cluster://…"
+)
+_REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
@@ -16,7 +20,8 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
 
     Args:
         url: ``sqlite:///chat.db`` or a file's name, ``postgresql://user:password@host/database``,
-            ``mariadb://…``, or ``memory:`` for an empty one in this process.
+            ``mariadb://…``, ``redis://…`` and what else `RedisChatMessageStore` accepts, or ``memory:`` for
+            an empty one in this process.
         options: those of the backend's log.
 
     Raises:
@@ -28,6 +33,10 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
 
         return InMemoryMessageLog(**options)
     scheme = url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "sqlite"
+    if isinstance(url, str) and scheme in _REDIS:
+        from agent_stores.stores.redis.log import RedisMessageLog
+
+        return RedisMessageLog(url, **options)
     if scheme not in ("sqlite", "postgresql", "postgres", "mariadb", "mysql"):
         raise ArgumentError(f"the store's URL begins with {scheme!r}; accepted are {SCHEMES}")
     from agent_stores.stores.database.log import DatabaseMessageLog

