@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -16,7 +17,7 @@ help:
 	@echo "             (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make check   ruff, mypy and pyright"
 	@echo "make format  bring the code into its form"
-	@echo "make bench   the benchmarks"
+	@echo "make bench   compare with other stores; takes some ten minutes (BENCH_ARGS=--quick: some two)"
 	@echo "make clean   remove .venv and everything that was generated"
 	@echo
 	@echo "PYTHON=python3.12 make ... takes another Python than python3 for a new .venv."
@@ -36,8 +37,7 @@ format: .make/dev
 	$(BIN)/ruff format .
 
 bench: .make/dev
-	@if [ -f benchmarks/run.py ]; then $(BIN)/python benchmarks/run.py; \
-	else echo "There are no benchmarks yet: they come with the Redis store."; fi
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 clean:
 	rm -rf .venv .make dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

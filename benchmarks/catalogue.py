@@ -1,0 +1,91 @@
+"""What is compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BACKENDS = ("redis", "sqlite", "postgresql")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A candidate.
+
+    Attributes:
+        name: of the candidate in its environment's module.
+        environment: where it lives: a list of packages in peers/, and a folder of .make/bench.
+        module: of candidates/.
+        label: what tables call it.
+        group: candidates of a group are compared with its first, the lower bound.
+    """
+
+    name: str
+    environment: str
+    module: str
+    label: str
+    group: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names it in one run."""
+        return f"{self.environment}/{self.name}"
+
+
+def _own(name: str, label: str, environment: str = "own", group: str = "") -> Spec:
+    return Spec(name, environment, "own", label, group)
+
+
+SPECS: dict[str, list[Spec]] = {
+    "redis": [
+        _own("raw-redis", "raw: MULTI RPUSH LTRIM, LRANGE, json"),
+        _own("raw-redis-msgspec", "raw with msgspec"),
+        _own("ours-redis-limited", "agent-stores: max_messages, ttl"),
+        _own("ours-redis", "agent-stores"),
+        Spec("openai-redis", "openai-agents", "openai_agents", "OpenAI Agents RedisSession, ttl"),
+        Spec("llama-redis", "llama-index", "llama_index", "LlamaIndex RedisChatStore"),
+        Spec("framework-redis", "agent-framework", "agent_framework", "RedisHistoryProvider"),
+        Spec(
+            "framework-redis-limited",
+            "agent-framework",
+            "agent_framework",
+            "RedisHistoryProvider, max_messages",
+        ),
+        Spec(
+            "beta-redis",
+            "agent-framework-beta",
+            "agent_framework_beta",
+            "beta RedisChatMessageStore, max_messages",
+        ),
+        _own("raw-redis-sync", "raw, synchronous", group="sync"),
+        _own("ours-redis-sync", "agent-stores, synchronous view: max_messages, ttl", group="sync"),
+        Spec("langchain-redis", "langchain", "langchain", "LangChain RedisChatMessageHistory, ttl", "sync"),
+        _own("raw-redis", "raw, redis-py 7", "own-redis7", "redis-py 7"),
+        _own("ours-redis-limited", "agent-stores: max_messages, ttl, redis-py 7", "own-redis7", "redis-py 7"),
+    ],
+    "sqlite": [
+        _own("raw-sqlite", "raw: sqlite3 on a worker thread"),
+        _own("ours-sqlite", "agent-stores"),
+        _own("ours-sqlite-limited", "agent-stores: max_messages, ttl"),
+        Spec("openai-sqlite", "openai-agents", "openai_agents", "OpenAI Agents SQLiteSession"),
+        Spec("openai-alchemy-sqlite", "openai-agents", "openai_agents", "OpenAI Agents SQLAlchemySession"),
+        Spec("llama-alchemy-sqlite", "llama-index", "llama_index", "LlamaIndex SQLAlchemyChatStore"),
+    ],
+    "postgresql": [
+        _own("raw-postgresql", "raw: psycopg, asynchronous"),
+        _own("ours-postgresql", "agent-stores, psycopg"),
+        _own("ours-postgresql-limited", "agent-stores, psycopg: max_messages, ttl"),
+        _own("ours-postgresql-asyncpg", "agent-stores, asyncpg"),
+        Spec(
+            "openai-alchemy-postgresql",
+            "openai-agents",
+            "openai_agents",
+            "OpenAI Agents SQLAlchemySession, asyncpg",
+        ),
+        Spec(
+            "llama-alchemy-postgresql",
+            "llama-index",
+            "llama_index",
+            "LlamaIndex SQLAlchemyChatStore, asyncpg",
+        ),
+    ],
+}
