@@ -7,12 +7,12 @@ operation takes does not depend on the length of the thread.
 from __future__ import annotations
 
 import functools
+from operator import itemgetter
 from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import (
     Connection,
-    Row,
     and_,
     bindparam,
     func,
@@ -37,6 +37,8 @@ from agent_stores.stores.database.schema import (
     to_text,
 )
 from agent_stores.stores.planning import head_stats
+
+_position = itemgetter(0)
 
 
 class Reads:
@@ -77,7 +79,7 @@ class Reads:
             if first is not None:
                 values["first"] = first
             query = self._read_query(bounded=bounded, limited=first is not None)
-            rows = list(conn.execute(query, values))
+            rows = list(conn.execute(query, values).all())
         if not rows:
             return Slice([]), False
         edge, refresh = rows[0].edge, rows[0].ttl_refresh
@@ -85,25 +87,25 @@ class Reads:
 
     def _read_last(
         self, conn: Connection, values: dict[str, Any], last: int, *, bounded: bool
-    ) -> tuple[list[Row[Any]], bool]:
+    ) -> tuple[list[Any], bool]:
         """The newest rows that are not pinned, from a cut on, the pinned ones, and whether there are more.
 
         One statement, and a second one where the newest group is longer than what is wanted.
         """
         newest = self._tail_query(bounded=bounded)
-        rows = sorted(conn.execute(newest, {**values, "limit": last + 1}), key=lambda row: row.position)
-        pinned = [row for row in rows if row.pinned]
-        loose = [row for row in rows if not row.pinned]
+        rows: list[Any] = sorted(conn.execute(newest, {**values, "limit": last + 1}).all(), key=_position)
+        pinned = [row for row in rows if row[2]]
+        loose = [row for row in rows if not row[2]] if pinned else rows
         if len(loose) <= last:
             return rows, False
         # One row more than wanted was read: it shows that there are more, and may begin the newest group.
-        cuts = [bool(row.cut) for row in loose]
+        cuts = [row[3] == 1 for row in loose]
         if last and not any(cuts):
             query = self._group_query(bounded=bounded)
-            loose = list(conn.execute(query, {**values, "below": loose[0].position}))
+            loose = list(conn.execute(query, {**values, "below": loose[0].position}).all())
         else:
             loose = loose[cut_at(cuts, 1) if last else 1 :]
-        return sorted([*pinned, *loose], key=lambda row: row.position), True
+        return sorted([*pinned, *loose], key=_position), True
 
     def get(self, conn: Connection, key: ThreadKey, message_id: str, *, now: int) -> Entry | None:
         """See `MessageLog.get`."""

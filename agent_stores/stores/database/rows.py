@@ -21,8 +21,9 @@ _links = msgspec.json.Decoder(tuple[tuple[str, ...], tuple[str, ...]])
 
 
 def to_entry(row: Any) -> Entry:
-    """A stored message."""
-    return Entry(row.position, row.body.encode(), bool(row.pinned), bool(row.cut))
+    """A stored message; its columns are the first ones of the row, by place, as names cost ten times that."""
+    position, body, pinned, cut = row[:4]
+    return Entry(position, body.encode(), pinned == 1, cut == 1)
 
 
 def to_links(links: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -171,7 +171,7 @@ class Writes:
         if found is None:
             return None
         row = conn.execute(
-            select(*self._meta, m.c.body, m.c.cut)
+            select(m.c.position, m.c.body, m.c.pinned, m.c.cut, m.c.bytes, m.c.tokens, m.c.links)
             .where(m.c.thread == found[0], m.c.pinned == 0)
             .order_by(m.c.position.desc())
             .limit(1)
