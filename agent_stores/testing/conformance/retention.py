@@ -286,8 +286,9 @@ class TestTimeToLive:
         for store in (short, long):
             await store.add_messages([user("1")])
         await backend.advance(1.5)
-        await short.purge_expired()
-        assert await short.purge_expired() == 0
+        # Other tests' threads on the same server may expire meanwhile.
+        purged = [await short.purge_expired() for _ in range(5)]
+        assert purged[-1] == 0
         assert await stored(long) == ["1"]
 
     async def test_it_is_validated(self, make_store: MakeStore) -> None:
