@@ -32,7 +32,7 @@ async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
         fakeredis = pytest.importorskip("fakeredis")
         pytest.importorskip("lupa")
         if any(part in request.node.nodeid for part in NOT_ON_FAKEREDIS):
-            pytest.skip("fakeredis has no sockets, and this takes long")
+            pytest.skip("run on the real servers only: fakeredis has no sockets, and this takes long")
         make_client = partial(fakeredis.FakeAsyncRedis, server=fakeredis.FakeServer(), host="fake")
         client = make_client()
         yield Backend(
