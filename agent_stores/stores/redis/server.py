@@ -28,7 +28,7 @@ from agent_stores.stores.redis.scripts import Script
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
 else:
-    from async_timeout import timeout as time_limit  # redis-py brings it
+    from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
 
 _FIRST_PAUSE = 0.02  # seconds before the second attempt, at most; doubles, with jitter
 _LONGEST_PAUSE = 0.5
