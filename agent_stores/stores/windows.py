@@ -31,17 +31,15 @@ async def read_window(
     One read, or a few growing ones where the window is limited by tokens or age, which the log does not know.
     """
     oldest = _oldest(window.max_age)
-    if before is not None:
-        before = await _move_to_cut(log, key, window, after=after, before=before)
     if window.max_tokens is None and oldest is None:
-        part = await log.read(key, after=after, before=before, last=window.last)
+        part, _ = await _read_to_cut(log, key, after=after, before=before, last=window.last)
         if after == 0 and part.ends_at_cut and not any([entry.pinned for entry in part.entries]):
             return [message for _, message in decode(part.entries)]  # as it is, which is the rule
         pinned, _, messages = _split(part, decode)
         return [*pinned, *messages]
     page = _FIRST_PAGE if window.last is None else min(window.last, _FIRST_PAGE)
     while True:
-        part = await log.read(key, after=after, before=before, last=page)
+        part, before = await _read_to_cut(log, key, after=after, before=before, last=page)
         pinned, entries, messages = _split(part, decode)
         budget = window.max_tokens
         if budget:  # at least 1, since 0 alone means that nothing is wanted
@@ -60,14 +58,22 @@ async def read_window(
         page = page if window.last is None else min(window.last, page)
 
 
-async def _move_to_cut(log: MessageLog, key: ThreadKey, window: Window, *, after: int, before: int) -> int:
-    """Move the end of a range that falls inside a group to where the group begins."""
-    last = window.last or 1
+async def _read_to_cut(
+    log: MessageLog, key: ThreadKey, *, after: int, before: int | None, last: int | None
+) -> tuple[Slice, int | None]:
+    """Read a range; one that ends inside a group is read again up to where the group begins.
+
+    Returns:
+        What was read, and the end of the range that it is.
+    """
     part = await log.read(key, after=after, before=before, last=last)
     if part.ends_at_cut:
-        return before
-    loose = [entry for entry in part.entries if not entry.pinned]
-    return next((entry.position for entry in reversed(loose) if entry.cut), after + 1)
+        return part, before
+    # The group's first message is among the newest ones, of which at least one is needed to see it.
+    newest = part if last != 0 else await log.read(key, after=after, before=before, last=1)
+    loose = [entry for entry in newest.entries if not entry.pinned]
+    before = next((entry.position for entry in reversed(loose) if entry.cut), after + 1)
+    return await log.read(key, after=after, before=before, last=last), before
 
 
 def _split(part: Slice, decode: Decode) -> tuple[list[ChatMessage], list[Entry], list[ChatMessage]]:
@@ -75,7 +81,7 @@ def _split(part: Slice, decode: Decode) -> tuple[list[ChatMessage], list[Entry],
     decoded = decode(part.entries)
     pinned = [message for entry, message in decoded if entry.pinned]
     others = [(entry, message) for entry, message in decoded if not entry.pinned]
-    if not part.ends_at_cut:
+    if not part.ends_at_cut:  # a result came between two reads
         while others and not others.pop()[0].cut:
             pass
     begin = next((index for index, (entry, _) in enumerate(others) if entry.cut), len(others))

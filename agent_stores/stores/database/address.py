@@ -30,7 +30,7 @@ _DIALECTS = {
     "mariadb": "mariadb",
     "mysql": "mariadb",
 }
-# Preferred driver first; a name that ends the tuple's row is what the extra installs.
+# Drivers and their modules, the one that the extra installs first.
 _DRIVERS = {
     "postgresql": (("psycopg", "psycopg"), ("asyncpg", "asyncpg"), ("psycopg2", "psycopg2")),
     "mariadb": (("pymysql", "pymysql"), ("mysqlclient", "MySQLdb"), ("aiomysql", "aiomysql")),

@@ -7,6 +7,7 @@ operation takes does not depend on the length of the thread.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Annotated, Any
 
@@ -51,10 +52,8 @@ class Reads:
         self._is_pinned = m.c.pinned == literal_column("1")
         self._is_loose = m.c.pinned == literal_column("0")
         self._entry = [m.c.position, m.c.body, m.c.pinned, m.c.cut]
-        self._alive = and_(
-            t.c.thread_key == bindparam("key"),
-            or_(t.c.expires_us.is_(None), t.c.expires_us > bindparam("now")),
-        )
+        self._unexpired = or_(t.c.expires_us.is_(None), t.c.expires_us > bindparam("now"))
+        self._alive = and_(t.c.thread_key == bindparam("key"), self._unexpired)
 
     def read(
         self,
@@ -79,7 +78,7 @@ class Reads:
             if first is not None:
                 values["first"] = first
             query = self._read_query(bounded=bounded, limited=first is not None)
-            rows = list(conn.execute(query, values).all())
+            rows = conn.execute(query, values).all()
         if not rows:
             return Slice([]), False
         edge, refresh = rows[0].edge, rows[0].ttl_refresh
@@ -87,7 +86,7 @@ class Reads:
 
     def _read_last(
         self, conn: Connection, values: dict[str, Any], last: int, *, bounded: bool
-    ) -> tuple[list[Any], bool]:
+    ) -> tuple[Sequence[Any], bool]:
         """The newest rows that are not pinned, from a cut on, the pinned ones, and whether there are more.
 
         One statement, and a second one where the newest group is longer than what is wanted.
@@ -95,14 +94,14 @@ class Reads:
         newest = self._tail_query(bounded=bounded)
         rows: list[Any] = sorted(conn.execute(newest, {**values, "limit": last + 1}).all(), key=_position)
         pinned = [row for row in rows if row[2]]
-        loose = [row for row in rows if not row[2]] if pinned else rows
+        loose: Sequence[Any] = [row for row in rows if not row[2]] if pinned else rows
         if len(loose) <= last:
             return rows, False
         # One row more than wanted was read: it shows that there are more, and may begin the newest group.
         cuts = [row[3] == 1 for row in loose]
         if last and not any(cuts):
             query = self._group_query(bounded=bounded)
-            loose = list(conn.execute(query, {**values, "below": loose[0].position}).all())
+            loose = conn.execute(query, {**values, "below": loose[0].position}).all()
         else:
             loose = loose[cut_at(cuts, 1) if last else 1 :]
         return sorted([*pinned, *loose], key=_position), True
@@ -132,10 +131,7 @@ class Reads:
         t = self.threads
         query = (
             select(t)
-            .where(
-                t.c.tenant_key == tenant_digest(tenant),
-                or_(t.c.expires_us.is_(None), t.c.expires_us > now),
-            )
+            .where(t.c.tenant_key == tenant_digest(tenant), self._unexpired)
             .order_by(t.c.sort_key, t.c.id)
             .limit(limit + 1)
         )
@@ -150,7 +146,7 @@ class Reads:
         if cursor is not None:
             sort_key, row_id = _read_cursor(cursor)
             query = query.where(or_(t.c.sort_key > sort_key, and_(t.c.sort_key == sort_key, t.c.id > row_id)))
-        rows = conn.execute(query).all()
+        rows = conn.execute(query, {"now": now}).all()
         page = rows[:limit]
         more = msgspec.json.encode([page[-1].sort_key, page[-1].id]).decode() if len(rows) > limit else None
         return ThreadPage(

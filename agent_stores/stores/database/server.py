@@ -133,15 +133,18 @@ class DatabaseServer:
 
     async def aclose(self) -> None:
         """Wait for what is running, and close our connections."""
-        executors = self._take_executors()
-        if executors:
-            await asyncio.to_thread(_shut_down, executors)
-        await asyncio.to_thread(self.close_at_exit)
+        await asyncio.to_thread(self._close, wait=True)
 
     def close_at_exit(self) -> None:
         """Close our connections, from any thread and without an event loop."""
-        for executor in self._take_executors():
-            executor.shutdown(wait=False)
+        self._close(wait=False)
+
+    def _close(self, *, wait: bool) -> None:
+        with self._lock:
+            executors = list(self._executors.values())
+            self._executors = {}
+        for executor in executors:
+            executor.shutdown(wait=wait)
         with self._lock:
             engine, self._engine = self._engine, None
             async_engine, self._async_engine = self._async_engine, None
@@ -238,10 +241,6 @@ class DatabaseServer:
                 "check_same_thread": False,
                 "isolation_level": None,
             }
-            if self.address.is_memory:
-                options = {**options, "poolclass": StaticPool}
-                for name in ("pool_size", "max_overflow", "pool_timeout"):
-                    options.pop(name)
         else:
             options["connect_args"] = self._connect_args()
         return create_engine(self.address.url, **self._with_callers(options))
@@ -263,6 +262,8 @@ class DatabaseServer:
         return {**options, **given}
 
     def _pool_options(self) -> dict[str, Any]:
+        if self.address.is_memory:
+            return {"poolclass": StaticPool}  # a second connection would be another database
         options: dict[str, Any] = {
             "pool_size": self._max_connections,
             "max_overflow": 0,
@@ -293,17 +294,6 @@ class DatabaseServer:
             if name not in self._executors:
                 self._executors[name] = ThreadPoolExecutor(threads, f"agent-stores-{name}")
             return self._executors[name]
-
-    def _take_executors(self) -> list[ThreadPoolExecutor]:
-        with self._lock:
-            executors = list(self._executors.values())
-            self._executors = {}
-        return executors
-
-
-def _shut_down(executors: list[ThreadPoolExecutor]) -> None:
-    for executor in executors:
-        executor.shutdown(wait=True)
 
 
 def _consume(future: asyncio.Future[Any]) -> None:
