@@ -1,1 +1,1 @@
-"""Plug-ins: the stores as each agent framework takes them; a package a framework, imported by its users only."""
+"""Plug-ins: the stores as each agent framework takes them; a package for each, imported by its users only."""
