@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from agent_stores.errors import StoreError, UnsupportedVersionError
-from agent_stores.log import Entry, Record, ThreadKey, ThreadStats, TimeToLive
+from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadStats, TimeToLive
 from agent_stores.stores.planning import from_microseconds
 from agent_stores.stores.redis.keys import encode, name
 
@@ -61,14 +61,41 @@ def read_entries(entries: Sequence[bytes], position: int, skip: int, pins: Seque
     """
     cuts = _CUTS
     found = [
-        Entry(position + n, entry[entry.index(b"\n") + 1 :], False, entry[0] in cuts)
-        for n, entry in enumerate(entries)
-        if entry and n >= skip
+        Entry(place, entry[entry.index(b"\n") + 1 :], False, entry[0] in cuts)
+        for place, entry in enumerate(entries[skip:] if skip else entries, position + skip)
+        if entry
     ]
     if pins:
         found += [read_entry(int(pins[n]), pins[n + 1]) for n in range(0, len(pins), 2)]
         found.sort(key=_position)
     return found
+
+
+def read_end(entries: Sequence[bytes], last: int | None) -> Slice | None:
+    """The slice that the end of a list shows by itself, if its last entry says that it can.
+
+    Args:
+        entries: the list's end, one entry more than `last`, or all of it.
+        last: how many are wanted; None for all.
+
+    Returns:
+        Nothing when more is to be asked for: the thread is not plain, is not there, or its newest group is
+        longer than what was read.
+    """
+    if not entries:
+        return None
+    newest = entries[-1]
+    place = newest[1 : newest.index(b",")]
+    if not place:
+        return None
+    has_older = last is not None and len(entries) > last
+    found = read_entries(entries, int(place) + 1 - len(entries), 1 if has_older else 0, ())
+    if has_older and found and not found[0].cut:
+        start = next((n for n, entry in enumerate(found) if entry.cut), None)
+        if start is None:
+            return None
+        found = found[start:]
+    return Slice(found, has_older)
 
 
 def read_stats(key: ThreadKey, reply: Any) -> ThreadStats | None:

@@ -25,6 +25,7 @@ from agent_stores.stores.redis.entries import (
     batch_name,
     encode_record,
     encode_ttl,
+    read_end,
     read_entries,
     read_entry,
     read_stats,
@@ -181,11 +182,18 @@ class RedisMessageLog:
     ) -> Slice:
         """See `MessageLog.read`."""
         server, keys = self._use(key)
+        if keys.entries in server.plain and not after and before is None and first is None:
+            command = (b"LRANGE", keys.entries, 0 if last is None else -1 - last, -1)
+            part = read_end(await server.ask(keys.entries, command), last)
+            if part is not None:
+                return part
         limits = ["" if limit is None else limit for limit in (before, last, first)]
         reply = await server.run(scripts.READ, keys[:4], [after, *limits, keys.member])
         if reply is None:
+            server.note_plain(keys.entries, plain=False)
             return Slice([])
-        older, at_cut, position, skip, entries, pins = reply
+        older, at_cut, position, skip, entries, pins, is_plain = reply
+        server.note_plain(keys.entries, plain=is_plain == 1)
         found = read_entries(entries, position, skip, pins)
         return Slice(found if first is None else found[:first], bool(older), bool(at_cut))
 

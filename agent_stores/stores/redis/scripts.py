@@ -1,7 +1,7 @@
 """One Lua script for each operation: one atomic step on the server, in one round trip.
 
 The scripts are in ``lua/``: each says what it takes and replies. Several share the parts that are named here;
-they are put in front of it.
+they are put in front of it. A script for the common case may come before all of them, and return without them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ class Script:
 
     __slots__ = ("name", "sha", "source", "writes")
 
-    def __init__(self, name: str, *parts: str, writes: bool = True) -> None:
+    def __init__(self, name: str, *parts: str, common: str | None = None, writes: bool = True) -> None:
         folder = files("agent_stores.stores.redis") / "lua"
         self.name = name
         self.source = b"\n".join((folder / f"{part}.lua").read_bytes() for part in (*parts, name))
+        if common is not None:
+            self.source = b"%b\nlocal function general()\n%b\nend\nreturn general()\n" % (
+                (folder / f"{common}.lua").read_bytes(),
+                self.source,
+            )
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
         self.writes = writes
 
@@ -35,7 +40,7 @@ class Script:
 
 _CHANGES = ("head", "time", "entries", "links", "places")
 
-APPEND = Script("append", *_CHANGES)
+APPEND = Script("append", *_CHANGES, common="append_plain")
 READ = Script("read", "head", "time", writes=False)
 GET = Script("get", "head", "places", writes=False)
 REPLACE = Script("replace", *_CHANGES, "recut")

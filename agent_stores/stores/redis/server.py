@@ -33,6 +33,7 @@ else:
 _FIRST_PAUSE = 0.02  # seconds before the second attempt, at most; doubles, with jitter
 _LONGEST_PAUSE = 0.5
 FAILURES: tuple[type[Exception], ...] = (RedisError, *CONNECTION_ERRORS)
+_PLAIN_THREADS = 10_000  # are remembered
 _RETRIES = 3  # on a single server; a failover takes seconds, and is waited for
 
 
@@ -44,6 +45,10 @@ class RedisServer:
         timeout: seconds that an operation may take, attempts and pauses included.
         retries: how many attempts after the first; None for the default of `RedisMessageLog`.
         max_connections: how many connections at most, on each event loop.
+
+    Attributes:
+        users: how many logs share it.
+        plain: the lists of threads that are known to be plain (docs/redis.md).
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class RedisServer:
         self._timeout = timeout
         self._retries = retries
         self._max_connections = max_connections
+        self.plain: dict[bytes, None] = {}
         self._clients: dict[asyncio.AbstractEventLoop, Client] = {}
         self._lock = threading.Lock()
 
@@ -77,7 +83,22 @@ class RedisServer:
             StoreUnavailableError, StoreRefusedError, StoreError: nothing was written.
             OutcomeUnknownError: it may or may not be stored.
         """
-        call = _Call(script, keys, arguments)
+        return await self._finish(_Call(script, keys, arguments), again=again)
+
+    async def ask(self, key: bytes, command: Command) -> Any:
+        """Run a single reading command on a key; returns its reply, and raises as `run` does."""
+        return await self._finish(_Call(None, (key,), (), command), again=True)
+
+    def note_plain(self, key: bytes, *, plain: bool) -> None:
+        """Remember whether a thread's list tells all that a read of its end shows; `plain` has those."""
+        if not plain:
+            self.plain.pop(key, None)
+        elif key not in self.plain:
+            if len(self.plain) >= _PLAIN_THREADS:
+                self.plain.clear()
+            self.plain[key] = None
+
+    async def _finish(self, call: _Call, *, again: bool) -> Any:
         try:
             async with time_limit(self._timeout):
                 return await self._attempts(call, again=again)
@@ -161,7 +182,7 @@ class RedisServer:
                 if not isinstance(reply, Exception):
                     return reply
                 attempt.sent = False
-                if isinstance(reply, NoScriptError):
+                if isinstance(reply, NoScriptError) and call.script is not None:
                     call.send_source()
                     continue
                 moved = self.address.kind != "single" and code_of(reply) == "READONLY"
@@ -257,7 +278,7 @@ class RedisServer:
 
 
 class _Call:
-    """A script that is being run.
+    """A script, or a reading command of its own, that is being run.
 
     Attributes:
         was_lost: whether a connection was lost after the server may have been asked.
@@ -265,9 +286,15 @@ class _Call:
 
     __slots__ = ("arguments", "attempt", "command", "keys", "script", "was_lost")
 
-    def __init__(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | str | int]) -> None:
+    def __init__(
+        self,
+        script: Script | None,
+        keys: Sequence[bytes],
+        arguments: Sequence[bytes | str | int],
+        command: Command = (),
+    ) -> None:
         self.script, self.keys, self.arguments = script, keys, arguments
-        self.command: Command = (b"EVALSHA", script.sha, len(keys), *keys, *arguments)
+        self.command = command if script is None else (b"EVALSHA", script.sha, len(keys), *keys, *arguments)
         self.attempt = Attempt()
         self.was_lost = False
 
@@ -280,10 +307,11 @@ class _Call:
     @property
     def is_unknown(self) -> bool:
         """Whether something may have been written of which nothing is known."""
-        return self.script.writes and (self.was_lost or self.attempt.sent)
+        return self.script is not None and self.script.writes and (self.was_lost or self.attempt.sent)
 
     def send_source(self) -> None:
         """Bring the script along: the server does not know it, as after a restart."""
+        assert self.script is not None  # noqa: S101
         self.command = (b"EVAL", self.script.source, len(self.keys), *self.keys, *self.arguments)
 
 

@@ -134,7 +134,7 @@ if excess > 0 then
   for n = 1, keep do
     if dropped[n] ~= '' then
       local tokens, name, body_at =
-        string.match(dropped[n], '^%d,%d*,[^,]*,[^,]*,[^,]*,(%d+),([^\n]*)\n()')
+        string.match(dropped[n], '^%d+,%d*,[^,]*,[^,]*,[^,]*,(%d+),([^\n]*)\n()')
       t.messages, t.tokens = t.messages - 1, t.tokens - tokens
       t.bytes = t.bytes - #dropped[n] + body_at - 1
       gone[#gone + 1] = '#' .. name

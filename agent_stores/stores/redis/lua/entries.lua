@@ -1,9 +1,10 @@
--- An entry is a line and a body: flags,start,calls,results,created,tokens,name LF body.
+-- An entry is a line and a body: flags,start,calls,results,created,tokens,name LF body. Behind the flags of the
+-- last one may stand its position: see `mark_end`.
 
 -- An entry's line, without its body.
 local function parse(entry)
   local flags, start, calls, results, rest_at, created, tokens, name, body_at =
-    string.match(entry, '^(%d),(%d*),([^,]*),([^,]*)(),([^,]*),(%d+),([^\n]*)\n()')
+    string.match(entry, '^(%d)%d*,(%d*),([^,]*),([^,]*)(),([^,]*),(%d+),([^\n]*)\n()')
   return {
     entry = entry, cut = flags == '1' or flags == '3', pinned = flags > '1', start = start,
     calls = calls, results = results, rest_at = rest_at, created = created,

@@ -72,6 +72,26 @@ local function new_thread()
   }
 end
 
+-- Whether the list alone tells all that a read of the thread's end shows. Redis before 7 walks to the end of a
+-- long list entry by entry, which a script can spare it.
+local function is_plain(t)
+  local length = t.tail - t.base
+  return t.pins == '' and t.refresh ~= 'r' and t.messages == length
+    and (redis.REDIS_VERSION_NUM ~= nil or length < 1000)
+end
+
+-- The last entry says where it stands, behind its flags, if the thread is plain.
+local function mark_end(t)
+  local entry = t.tail > t.base and call('LINDEX', M, -1)
+  if entry then
+    local flags, place, rest = string.match(entry, '^(%d)(%d*)(.*)$')
+    local now = is_plain(t) and int(t.tail) or ''
+    if place ~= now then
+      call('LSET', M, -1, flags .. now .. rest)
+    end
+  end
+end
+
 -- Write the head, and `fields`, which holds further fields and values in turn.
 local function save(t, fields)
   fields = fields or {}
@@ -94,6 +114,7 @@ local function save(t, fields)
   if #gone > 0 then
     call('HDEL', H, unpack(gone))
   end
+  mark_end(t)
 end
 
 -- Where a position is in the list, counted from the nearer end: servers walk there from that end.

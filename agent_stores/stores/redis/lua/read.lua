@@ -1,6 +1,6 @@
 -- after, before or '', last or '', first or '', thread id. Replies nil without a thread, else: whether there
 -- are older ones, whether a cut may fall behind, the position of the first entry, how many entries to skip,
--- the entries from the list, and the pinned ones as positions and entries in turn.
+-- the entries from the list, the pinned ones as positions and entries in turn, and whether it is plain.
 
 local after, before, last, first, id = unpack(ARGV, 1, 5)
 local t, problem = load()
@@ -131,4 +131,4 @@ if t.refresh == 'r' then
   end
   expire(id, due)
 end
-return {older and 1 or 0, (not behind or is_cut(behind)) and 1 or 0, from, skip, entries, pins}
+return {older and 1 or 0, (not behind or is_cut(behind)) and 1 or 0, from, skip, entries, pins, is_plain(t) and 1 or 0}
