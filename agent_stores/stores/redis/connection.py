@@ -71,12 +71,19 @@ async def exchange(connection: Any, commands: Sequence[Command], attempt: Attemp
 
 
 class PoolClient:
-    """A client of one server, or of one that sentinels name."""
+    """A client of one server, or of one that sentinels name.
+
+    Connections of our own pool are kept at hand between commands: taking one out of redis-py's pool and
+    putting it back takes longer than what else there is to do for a command. Pools of others, and those that
+    renew tokens on connections that come back to them, are used as redis-py means it.
+    """
 
     def __init__(self, client: Any, limit: int, *, owned: bool) -> None:
         self._client = client
         self._pool = client.connection_pool
         self._owned = owned
+        self._keeps = owned and self._pool.connection_kwargs.get("credential_provider") is None
+        self._idle: list[Any] = []
         self._free = asyncio.Semaphore(limit)
         self._hook: AsyncGenerator[None, None] | None = None
         self._get = self._pool.get_connection
@@ -89,11 +96,25 @@ class PoolClient:
         if not self._owned and self._client.single_connection_client:
             return await self._run_alone(commands, attempt)
         async with self._free:
-            connection = await self._get()
+            connection = await self._connection()
             try:
                 return await exchange(connection, commands, attempt)
             finally:
-                await self._pool.release(connection)
+                if self._keeps:
+                    self._idle.append(connection)
+                else:
+                    await self._pool.release(connection)
+
+    async def _connection(self) -> Any:
+        if not self._idle:
+            return await self._get()
+        connection = self._idle.pop()
+        try:
+            await _make_ready(connection)
+        except BaseException:
+            self._idle.append(connection)
+            raise
+        return connection
 
     async def run_on_each(self, keys: Sequence[bytes], commands: Sequence[Command]) -> list[Any]:
         """Run a command for each key, in as few round trips as there are servers."""
@@ -194,9 +215,7 @@ class ClusterClient:
     async def _run_on(self, node: Any, commands: Sequence[Command], attempt: Attempt) -> list[Any]:
         connection = node.acquire_connection()
         try:
-            if connection.is_connected and (_is_marked(connection) or await _has_ended(connection)):
-                await connection.disconnect()
-            await connection.connect()
+            await _make_ready(connection)
             return await exchange(connection, commands, attempt)
         finally:
             if _is_marked(connection) or self._client.nodes_manager.nodes_cache.get(node.name) is not node:
@@ -247,6 +266,14 @@ def make_client(address: Address, *, timeout: float, limit: int) -> Client:
         return PoolClient(aioredis.Redis.from_url(address.url, **options), limit, owned=True)
     host, port = address.hosts[0]
     return PoolClient(aioredis.Redis(host=host, port=port, **options), limit, owned=True)
+
+
+async def _make_ready(connection: Any) -> None:
+    """Connect anew where an idle connection has ended."""
+    if connection.is_connected and (_is_marked(connection) or await _has_ended(connection)):
+        await connection.disconnect()
+    if not connection.is_connected:
+        await connection.connect()
 
 
 def _is_marked(connection: Any) -> bool:
