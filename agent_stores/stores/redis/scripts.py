@@ -1,7 +1,7 @@
 """One Lua script for each operation: one atomic step on the server, in one round trip.
 
 The scripts are in ``lua/``: each says what it takes and replies. Several share the parts that are named here;
-they are put in front of it. A script for the common case may come before all of them, and return without them.
+they are put in front of it. A script for the common case may come before all of them, and return first.
 """
 
 from __future__ import annotations
