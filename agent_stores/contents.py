@@ -69,6 +69,7 @@ class Content(
     forbid_unknown_fields=True,
     omit_defaults=True,
     repr_omit_defaults=True,
+    gc=False,  # it holds JSON data, which has no cycles
 ):
     """Base of the content parts.
 

@@ -41,7 +41,7 @@ class TimeToLive(msgspec.Struct, frozen=True):
     refresh: TtlRefresh = "write"
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A message on its way into a log.
 
     Attributes:
@@ -63,7 +63,7 @@ class Record(msgspec.Struct, frozen=True):
     results: tuple[str, ...] = ()
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A message as it comes from a log.
 
     Attributes:

@@ -59,6 +59,14 @@ def decode_message(document: bytes | str) -> ChatMessage:
     return message_from_dict(plain)
 
 
+def decode_messages(documents: Sequence[bytes]) -> list[ChatMessage]:
+    """The messages of several documents; raises as `decode_message` does."""
+    try:
+        return list(map(_decoder.decode, documents))
+    except (msgspec.DecodeError, UnicodeDecodeError):  # of which `ValidationError` is one
+        return list(map(decode_message, documents))
+
+
 def message_to_dict(message: ChatMessage) -> dict[str, Any]:
     """The message as JSON-ready data."""
     data = cast("dict[str, Any]", msgspec.to_builtins(message))

@@ -85,7 +85,7 @@ class ChatMessage(
     omit_defaults=True,
     tag=FORMAT_VERSION,
     tag_field="v",
-    weakref=True,
+    gc=False,  # it holds JSON data, which has no cycles
 ):
     """One message of a conversation, immutable; equal when all fields are equal.
 

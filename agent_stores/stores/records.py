@@ -12,7 +12,7 @@ from msgspec.structs import replace as structs_replace
 
 from agent_stores.errors import CorruptMessageError, MessageFormatError, UnsupportedVersionError
 from agent_stores.log import Entry, Record
-from agent_stores.message_format import decode_message, encode_message
+from agent_stores.message_format import decode_message, decode_messages, encode_message
 from agent_stores.messages import ChatMessage
 from agent_stores.retention import message_links
 from agent_stores.stores.options import OnCorrupt
@@ -71,7 +71,7 @@ def read_entries(
         CorruptMessageError: for one that cannot be read, unless such are to be skipped.
     """
     try:
-        return [(entry, decode_message(entry.body)) for entry in entries]
+        return list(zip(entries, decode_messages([entry.body for entry in entries]), strict=True))
     except (MessageFormatError, UnsupportedVersionError):
         return _read_one_by_one(entries, thread_id, on_corrupt)
 
