@@ -7,7 +7,8 @@ import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -63,3 +64,24 @@ class LoopThread:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+_may_block: ContextVar[bool] = ContextVar("agent_stores_may_block", default=False)
+
+
+def may_block() -> bool:
+    """Whether the running coroutine is driven by `run_here`, so that it may block and cannot wait."""
+    return _may_block.get()
+
+
+def run_here(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that blocks, where others wait, on this thread and without an event loop."""
+    token = _may_block.set(True)
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return cast("T", end.value)
+    finally:
+        _may_block.reset(token)
+        work.close()
+    raise RuntimeError("a coroutine that should block waits for an event loop")

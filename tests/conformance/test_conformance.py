@@ -69,7 +69,7 @@ def _corrupter(url: str) -> Callable[[ThreadKey, int], Awaitable[None]]:
             "AND thread = (SELECT id FROM agent_threads WHERE thread_key = :key)"
         )
         values = {"position": position, "key": thread_digest(key)}
-        await log._server.run(lambda conn: conn.execute(statement, values).rowcount, write=True)
+        await log._server.run(lambda tx: tx.conn.execute(statement, values).rowcount, write=True)
         await log.aclose()
 
     return corrupt

@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import os
+import random
 import sqlite3
 import sys
 import traceback
@@ -32,6 +33,7 @@ from agent_stores.errors import (
     StoreUnavailableError,
     UnsupportedVersionError,
 )
+from agent_stores.stores.database.statements import Statement
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.proxy import FaultProxy
@@ -92,18 +94,20 @@ class TestCost:
             assert len(await store.list_messages(last=20)) <= 20
             return append, statements.take()
 
-        empty = await cost()
+        # SQLite's BEGIN is a statement; the first append makes the thread's row.
+        begin = 1 if engine.dialect.name == "sqlite" else 0
+        assert await cost() == (begin + 4, 1)
+        assert await cost() == (begin + 3, 1)
         # Server dialects take their time for 100,000 messages; the statements are the same ones.
         length = 100_000 if engine.dialect.name == "sqlite" else 20_000
         for start in range(0, length, 10_000):
             await store.add_messages([user(str(n)) for n in range(start, start + 10_000)])
-        assert await cost() == empty
-        assert empty == (5 if engine.dialect.name == "sqlite" else 4, 1)  # SQLite's BEGIN is a statement
-        assert (await store.stats()).last_position == length + 4
+        assert await cost() == (begin + 3, 1)
+        assert (await store.stats()).last_position == length + 6
         await store.delete_thread()
         await store.aclose()
 
-    async def test_trimming_costs_two_statements(self, engine: Engine) -> None:
+    async def test_trimming_costs_one_statement_or_two(self, engine: Engine) -> None:
         store = DatabaseChatMessageStore(engine=engine, thread_id=f"trimmed-{id(engine)}", max_messages=10)
         await store.add_messages([user(str(n)) for n in range(10)])
         statements = Statements(engine)
@@ -111,7 +115,7 @@ class TestCost:
         for n in range(50):
             await store.add_messages([user(f"more {n}")])
             costs.add(statements.take())
-        assert costs == {7 if engine.dialect.name == "sqlite" else 6}
+        assert costs == {4 if engine.dialect.name == "postgresql" else 5}  # SQLite has its BEGIN
         await store.aclose()
 
     async def test_indexes_serve_the_reads(self, tmp_path: Path) -> None:
@@ -139,6 +143,33 @@ class TestCost:
                 if "UNION ALL" in sql:  # the pinned ones are found without reading the thread
                     assert any("ix_agent_messages_pinned" in step for step in plan), plan
         connection.close()
+
+    async def test_plans_do_not_depend_on_statistics(self, postgres_server: PostgresServer) -> None:
+        """PostgreSQL knows nothing of tables just filled, and must not sort a thread to read its end."""
+        url = postgres_server.url.replace("postgresql:", "postgresql+psycopg:")
+        engine = create_engine(url)
+        store = DatabaseChatMessageStore(
+            engine=engine, thread_id="plans", max_messages=20_000, table_prefix="plans_", timeout=60
+        )
+        for start in range(0, 20_000, 5000):
+            await store.add_messages([user(f"{n} " + "x" * 200) for n in range(start, start + 5000)])
+        seen: list[tuple[str, Any]] = []
+        event.listen(
+            engine, "before_cursor_execute", lambda c, cur, sql, params, *_: seen.append((sql, params))
+        )
+        await store.add_messages([user("x")])
+        await store.list_messages(last=20)
+        await store.list_messages(before=10_000, last=20)
+        await store.iterate(after=10_000, page_size=20).__anext__()
+        read = [(sql, params) for sql, params in seen if "plans_messages" in sql and "INSERT" not in sql]
+        assert len(read) == 4
+        with engine.connect() as connection:
+            for sql, params in read:
+                plan = [row[0] for row in connection.exec_driver_sql(f"EXPLAIN {sql}", params)]
+                assert not any("Sort" in step or "Seq Scan on plans_messages" in step for step in plan), plan
+        await store.delete_thread()
+        await store.aclose()
+        engine.dispose()
 
 
 class TestConnections:
@@ -244,6 +275,94 @@ class TestConnections:
         for log in logs:
             await log.aclose()
 
+    async def test_connections_of_a_file_stay_open(self, tmp_path: Path) -> None:
+        store = DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")
+        await store.add_messages([user("x")])
+        files: Any = store.log._server._files  # type: ignore[attr-defined]
+        writer, [reader] = files._writer, files._idle
+        for _ in range(20):
+            await store.add_messages([user("x")])
+            await store.list_messages(last=2)
+        assert (files._writer, files._idle) == (writer, [reader])
+        await asyncio.gather(*(store.list_messages() for _ in range(20)))
+        assert len(files._idle) <= 4
+        made = [each.dbapi_connection for each in (writer, *files._idle)]
+        await store.aclose()
+        for connection in made:
+            with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+                connection.execute("SELECT 1")
+
+    @pytest.mark.parametrize("options", [{"max_connections": 1}, {"engine_options": {"pool_size": 1}}])
+    async def test_one_connection_for_a_file(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        async with DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t", **options) as store:
+            await asyncio.gather(
+                *(store.add_messages([user(str(n))]) for n in range(20)),
+                *(store.list_messages() for _ in range(20)),
+            )
+            assert await store.count() == 20
+
+    async def test_statements_on_a_file_of_our_own(self, tmp_path: Path) -> None:
+        """They go to SQLite without SQLAlchemy, and are as many."""
+        seen: list[str] = []
+        store = DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t", max_messages=10)
+        await store.add_messages([user(str(n)) for n in range(10)])
+        server: Any = store.log._server  # type: ignore[attr-defined]
+        for write in (True, False):
+            await server.run(lambda tx: tx.dbapi_connection.set_trace_callback(seen.append), write=write)
+        seen.clear()
+        await store.add_messages([user("a"), user("b")])
+        words = [statement.split(None, 1)[0] for statement in seen]
+        assert words == ["BEGIN", "SELECT", "INSERT", "INSERT", "DELETE", "UPDATE", "COMMIT"]
+        seen.clear()
+        await store.list_messages(last=5)
+        await store.stats()
+        await store.get("x")
+        assert [statement.split(None, 1)[0] for statement in seen] == ["SELECT"] * 3
+        await store.aclose()
+
+    async def test_a_broken_connection_is_replaced(self, tmp_path: Path) -> None:
+        async with DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t") as store:
+            await store.add_messages([user("before")])
+            server: Any = store.log._server  # type: ignore[attr-defined]
+            for write in (True, False):
+                with pytest.raises(AgentStoresError):
+                    await server.run(_break, write=write)
+            await store.add_messages([user("after")])
+            assert [message.text for message in await store.list_messages()] == ["before", "after"]
+
+    async def test_a_file_that_becomes_full(self, tmp_path: Path) -> None:
+        async with DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t") as store:
+            await store.add_messages([user("kept")])
+            server: Any = store.log._server  # type: ignore[attr-defined]
+            limit = "PRAGMA max_page_count = 40"
+            await server.run(lambda tx: tx.dbapi_connection.execute(limit).close(), write=True)
+            with pytest.raises(StoreRefusedError, match="full"):
+                await store.add_messages([user("small"), user("x" * 1_000_000)])
+            assert [message.text for message in await store.list_messages()] == ["kept"]
+            await store.add_messages([user("small")])
+            assert await store.count() == 2
+
+    async def test_cancelling_leaves_the_connection_usable(self, tmp_path: Path) -> None:
+        async with DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t") as store:
+            await store.add_messages([user("first")])
+            chance = random.Random(3)
+            for n in range(100):
+                task = asyncio.ensure_future(store.add_messages([user(f"{n}.a"), user(f"{n}.b")]))
+                await asyncio.sleep(chance.uniform(0, 0.0005))
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await store.add_messages([user("last")])
+            texts = [message.text for message in await store.list_messages()]
+            assert (texts[0], texts[-1]) == ("first", "last")
+            turns = [words.split(".") for words in texts[1:-1]]
+            assert [end for _, end in turns] == ["a", "b"] * (len(turns) // 2)
+            assert [turn for turn, _ in turns[::2]] == [turn for turn, _ in turns[1::2]]
+
+
+def _break(tx: Any) -> None:
+    tx.dbapi_connection.close()
+    tx.rows(Statement(text("SELECT 1")), {})
+
 
 class TestRefusals:
     def test_what_may_be_another_kind_of_connection_string(self) -> None:
@@ -326,7 +445,7 @@ class TestRefusals:
         log = DatabaseMessageLog(url, table_prefix=prefix)
         await log.list_threads(None)
         await log._server.run(
-            lambda conn: conn.execute(text("UPDATE newer_schema SET version = 2")).rowcount, write=True
+            lambda tx: tx.conn.execute(text("UPDATE newer_schema SET version = 2")).rowcount, write=True
         )
         await log.aclose()
         store = DatabaseChatMessageStore(url, table_prefix=prefix)
@@ -337,7 +456,7 @@ class TestRefusals:
         log._server._ready = True
         for table in ("messages", "threads", "schema"):
             await log._server.run(
-                lambda conn, table=table: conn.execute(text(f"DROP TABLE newer_{table}")).rowcount,  # type: ignore[misc]
+                lambda tx, table=table: tx.conn.execute(text(f"DROP TABLE newer_{table}")).rowcount,  # type: ignore[misc]
                 write=True,
             )
         await log.aclose()
@@ -521,7 +640,7 @@ class TestFaults:
         store = DatabaseChatMessageStore(postgres_server.url, engine_options=options, timeout=7)
         await store.count()
         server: Any = store.log._server  # type: ignore[attr-defined]
-        info = await server.run(lambda conn: conn.connection.dbapi_connection.info.get_parameters())
+        info = await server.run(lambda tx: tx.dbapi_connection.info.get_parameters())
         assert (info["application_name"], info["connect_timeout"]) == ("mine", "7")
         await store.aclose()
 

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from agent_stores.stores.database.statements import Transaction
 
 T = TypeVar("T")
+
+Operation = Callable[[Transaction], T]
+"""A function that does its work in a transaction; it may be run more than once."""
 
 
 class Call:
@@ -23,22 +26,21 @@ class Call:
         self._connection: Any = None
         self._lock = threading.Lock()
 
-    def transact(self, conn: Connection, operation: Callable[[Connection], T]) -> T:
+    def transact(self, transaction: Transaction, operation: Operation[T]) -> T:
         """Run the operation in a transaction, and commit unless the caller gave up."""
         with self._lock:
-            self._connection = conn.connection.dbapi_connection
+            self._connection = transaction.dbapi_connection
             if self._abandoned:
                 raise AbandonedError
         try:
-            if self.write and conn.dialect.name == "sqlite":
-                conn.exec_driver_sql("BEGIN IMMEDIATE")
-            result = operation(conn)
+            transaction.begin(write=self.write)
+            result = operation(transaction)
             if self.write:
                 with self._lock:
                     if self._abandoned:
                         raise AbandonedError
                     self.committing = True
-                conn.commit()
+                transaction.commit()
                 self.committing = False
             return result
         finally:

@@ -90,6 +90,11 @@ class DatabaseMessageLog:
         """See `MessageLog.max_message_bytes`; for MariaDB known from the first operation on."""
         return self._server.max_message_bytes
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether its operations can run on the caller's thread, without an event loop; see `run_here`."""
+        return self._server.runs_here
+
     async def append(
         self,
         key: ThreadKey,
@@ -105,8 +110,8 @@ class DatabaseMessageLog:
         await server.prepare()
         check_sizes(records, server.max_message_bytes)
         return await server.run(
-            lambda conn: server.writes.append(
-                conn,
+            lambda tx: server.writes.append(
+                tx,
                 key,
                 records,
                 batch_id=batch_id,
@@ -131,20 +136,16 @@ class DatabaseMessageLog:
         """See `MessageLog.read`."""
         server, now = self._use()
         part, renews = await server.run(
-            lambda conn: server.reads.read(
-                conn, key, after=after, before=before, last=last, first=first, now=now
-            )
+            lambda tx: server.reads.read(tx, key, after=after, before=before, last=last, first=first, now=now)
         )
         if renews:
-            await server.run(
-                lambda conn: server.writes.renew(conn, key, now=now), write=True, repeatable=True
-            )
+            await server.run(lambda tx: server.writes.renew(tx, key, now=now), write=True, repeatable=True)
         return part
 
     async def get(self, key: ThreadKey, message_id: str) -> Entry | None:
         """See `MessageLog.get`."""
         server, now = self._use()
-        return await server.run(lambda conn: server.reads.get(conn, key, message_id, now=now))
+        return await server.run(lambda tx: server.reads.get(tx, key, message_id, now=now))
 
     async def replace(self, key: ThreadKey, record: Record) -> bool:
         """See `MessageLog.replace`."""
@@ -152,49 +153,45 @@ class DatabaseMessageLog:
         await server.prepare()
         check_sizes([record], server.max_message_bytes)
         return await server.run(
-            lambda conn: server.writes.replace(conn, key, record, now=now), write=True, repeatable=True
+            lambda tx: server.writes.replace(tx, key, record, now=now), write=True, repeatable=True
         )
 
     async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
         """See `MessageLog.delete`."""
         server, now = self._use()
-        return await server.run(
-            lambda conn: server.writes.delete(conn, key, message_ids, now=now), write=True
-        )
+        return await server.run(lambda tx: server.writes.delete(tx, key, message_ids, now=now), write=True)
 
     async def pop_last(self, key: ThreadKey) -> Entry | None:
         """See `MessageLog.pop_last`."""
         server, now = self._use()
-        return await server.run(lambda conn: server.writes.pop_last(conn, key, now=now), write=True)
+        return await server.run(lambda tx: server.writes.pop_last(tx, key, now=now), write=True)
 
     async def clear(self, key: ThreadKey) -> int:
         """See `MessageLog.clear`."""
         server, now = self._use()
-        return await server.run(lambda conn: server.writes.clear(conn, key, now=now), write=True)
+        return await server.run(lambda tx: server.writes.clear(tx, key, now=now), write=True)
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """See `MessageLog.stats`."""
         server, now = self._use()
-        return await server.run(lambda conn: server.reads.stats(conn, key, now=now))
+        return await server.run(lambda tx: server.reads.stats(tx, key, now=now))
 
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
         """See `MessageLog.set_ttl`."""
         server, now = self._use()
         return await server.run(
-            lambda conn: server.writes.set_ttl(conn, key, ttl, now=now), write=True, repeatable=True
+            lambda tx: server.writes.set_ttl(tx, key, ttl, now=now), write=True, repeatable=True
         )
 
     async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
         """See `MessageLog.fork`."""
         server, now = self._use()
-        return await server.run(
-            lambda conn: server.writes.fork(conn, key, new_key, at=at, now=now), write=True
-        )
+        return await server.run(lambda tx: server.writes.fork(tx, key, new_key, at=at, now=now), write=True)
 
     async def delete_thread(self, key: ThreadKey) -> bool:
         """See `MessageLog.delete_thread`."""
         server, now = self._use()
-        return await server.run(lambda conn: server.writes.delete_thread(conn, key, now=now), write=True)
+        return await server.run(lambda tx: server.writes.delete_thread(tx, key, now=now), write=True)
 
     async def list_threads(
         self, tenant: str | None, *, prefix: str = "", limit: int = 100, cursor: str | None = None
@@ -202,8 +199,8 @@ class DatabaseMessageLog:
         """See `MessageLog.list_threads`."""
         server, now = self._use()
         return await server.run(
-            lambda conn: server.reads.list_threads(
-                conn, tenant, prefix=prefix, limit=limit, cursor=cursor, now=now
+            lambda tx: server.reads.list_threads(
+                tx, tenant, prefix=prefix, limit=limit, cursor=cursor, now=now
             )
         )
 
@@ -211,7 +208,7 @@ class DatabaseMessageLog:
         """See `MessageLog.purge_expired`."""
         server, now = self._use()
         return await server.run(
-            lambda conn: server.writes.purge_expired(conn, limit=limit, now=now), write=True, repeatable=True
+            lambda tx: server.writes.purge_expired(tx, limit=limit, now=now), write=True, repeatable=True
         )
 
     async def aclose(self) -> None:

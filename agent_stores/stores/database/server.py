@@ -7,27 +7,29 @@ one a statement), or inside an async engine's `run_sync` for drivers that run on
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from agent_stores._loops import LoopThread
+from agent_stores._loops import LoopThread, may_block
 from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError
 from agent_stores.stores.database.address import Address
-from agent_stores.stores.database.calls import Call
+from agent_stores.stores.database.calls import Call, Operation
+from agent_stores.stores.database.engines import Settings, count_readers, make_async_engine, make_engine
 from agent_stores.stores.database.failures import Failure, classify, store_error
+from agent_stores.stores.database.files import FileConnections
 from agent_stores.stores.database.reads import Reads
 from agent_stores.stores.database.schema import make_schema
 from agent_stores.stores.database.setup import prepare
+from agent_stores.stores.database.statements import Transaction
+from agent_stores.stores.database.workers import Workers
 from agent_stores.stores.database.writes import Writes
 
 T = TypeVar("T")
@@ -35,7 +37,6 @@ T = TypeVar("T")
 _LARGEST = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to about twice that
 _ATTEMPTS = 6  # of a transaction that the database asks to try again
 _FIRST_PAUSE = 0.01  # seconds before the second attempt; doubles, with jitter
-_READERS = 4  # threads that read one SQLite file at once; one more writes, as SQLite lets only one write
 
 
 class DatabaseServer:
@@ -67,24 +68,24 @@ class DatabaseServer:
         self.reads = Reads(self.schema)
         self.writes = Writes(self.schema)
         self._timeout = timeout
-        self._max_connections = max_connections
-        self._engine_options = engine_options
+        self._settings = Settings(address, timeout, max_connections, engine_options)
         self._borrowed = engine
+        self.runs_here = engine is None and address.dialect == "sqlite"
+        """Whether operations can also run on the caller's own thread, where that may block."""
         self._ready = False
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._async_engine: AsyncEngine | None = None
         # Connections of an async driver belong to one loop: theirs, so that callers may be on any.
         self._loop_thread = LoopThread("agent-stores-database")
-        self._executors: dict[str, ThreadPoolExecutor] = {}
+        self._files: FileConnections | None = None
+        self._workers: dict[bool, Workers] = {}  # those that write, and those that read
 
-    async def run(
-        self, operation: Callable[[Connection], T], *, write: bool = False, repeatable: bool = False
-    ) -> T:
+    async def run(self, operation: Operation[T], *, write: bool = False, repeatable: bool = False) -> T:
         """Run an operation in a transaction of its own.
 
         Args:
-            operation: a synchronous function of a connection; it may be run more than once.
+            operation: a synchronous function of a transaction; it may be run more than once.
             write: whether it writes.
             repeatable: whether it may run again after it may have been committed.
 
@@ -98,6 +99,8 @@ class DatabaseServer:
         for attempt in range(_ATTEMPTS):
             call = Call(write=write)
             try:
+                if self.runs_here and may_block():
+                    return self._run_file(operation, call, deadline)
                 return await self._attempt(operation, call, deadline)
             except asyncio.CancelledError:
                 call.abandon()
@@ -123,31 +126,37 @@ class DatabaseServer:
                         may_be_written=unknown,
                         repeatable=repeatable,
                     ) from error
-            await asyncio.sleep(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
+            pause = _FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
+            if may_block():
+                time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
+            else:
+                await asyncio.sleep(pause)
         raise AssertionError("unreachable")
 
     async def prepare(self) -> None:
         """Make sure that the schema is there and is ours to use; costs nothing once it is."""
         if not self._ready:
-            await self.run(lambda conn: None)
+            await self.run(lambda transaction: None)
 
     async def aclose(self) -> None:
         """Wait for what is running, and close our connections."""
-        await asyncio.to_thread(self._close, wait=True)
+        if may_block():
+            self.close_at_exit()
+        else:
+            await asyncio.to_thread(self.close_at_exit)
 
     def close_at_exit(self) -> None:
-        """Close our connections, from any thread and without an event loop."""
-        self._close(wait=False)
-
-    def _close(self, *, wait: bool) -> None:
+        """Wait for what is running, and close our connections; from any thread, without an event loop."""
         with self._lock:
-            executors = list(self._executors.values())
-            self._executors = {}
-        for executor in executors:
-            executor.shutdown(wait=wait)
+            workers, self._workers = set(self._workers.values()), {}
+        for each in workers:
+            each.close(self._timeout)
         with self._lock:
+            files, self._files = self._files, None
             engine, self._engine = self._engine, None
             async_engine, self._async_engine = self._async_engine, None
+        if files is not None:
+            files.close(self._timeout)
         if engine is not None:
             engine.dispose()
         if async_engine is not None:
@@ -157,7 +166,10 @@ class DatabaseServer:
     def forget_in_child(self) -> None:
         """After a fork: threads are gone, and connections belong to the parent."""
         self._lock = threading.Lock()
-        self._executors = {}
+        self._workers = {}
+        if self._files is not None:
+            self._files.abandon()
+            self._files = None
         if self._engine is not None:
             self._engine.dispose(close=False)
         self._async_engine = None
@@ -165,7 +177,7 @@ class DatabaseServer:
 
     # -- one attempt ----------------------------------------------------------------------------------
 
-    async def _attempt(self, operation: Callable[[Connection], T], call: Call, deadline: float) -> T:
+    async def _attempt(self, operation: Operation[T], call: Call, deadline: float) -> T:
         left = max(0.0, deadline - time.monotonic())
         if isinstance(self._borrowed, AsyncEngine):
             return await asyncio.wait_for(self._run_async(self._borrowed, operation, call), left)
@@ -173,31 +185,35 @@ class DatabaseServer:
             return await self._loop_thread.run(
                 asyncio.wait_for(self._run_async(self._own_async_engine(), operation, call), left)
             )
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._executor(write=call.write), self._run_sync, operation, call)
-        future.add_done_callback(_consume)
-        try:
-            done, _ = await asyncio.wait({future}, timeout=left)
-        except asyncio.CancelledError:
-            future.cancel()  # if it has not begun; otherwise the call is abandoned
-            raise
-        if not done:
-            future.cancel()
-            raise asyncio.TimeoutError
-        return future.result()
+        work = (
+            partial(self._run_file, operation, call, deadline)
+            if self.runs_here
+            else partial(self._run_sync, operation, call)
+        )
+        workers = self._workers.get(call.write) or self._start_workers(write=call.write)
+        return await workers.run(work, left)
 
-    def _run_sync(self, operation: Callable[[Connection], T], call: Call) -> T:
+    def _run_file(self, operation: Operation[T], call: Call, deadline: float) -> T:
+        files = self._files or self._open_files()
+        transaction = files.take(write=call.write, timeout=max(0.0, deadline - time.monotonic()))
+        try:
+            self._prepare(transaction.conn)
+            return call.transact(transaction, operation)
+        finally:
+            files.give_back(transaction)
+
+    def _run_sync(self, operation: Operation[T], call: Call) -> T:
         with self._sync_engine().connect() as conn:
             self._prepare(conn)
             if not call.write and self.address.dialect == "postgresql":
                 # A single statement needs no transaction, whose begin and end are round trips.
                 conn = conn.execution_options(isolation_level="AUTOCOMMIT")
-            return call.transact(conn, operation)
+            return call.transact(Transaction(conn), operation)
 
-    async def _run_async(self, engine: AsyncEngine, operation: Callable[[Connection], T], call: Call) -> T:
+    async def _run_async(self, engine: AsyncEngine, operation: Operation[T], call: Call) -> T:
         def whole(conn: Connection) -> T:
             self._prepare(conn)
-            return call.transact(conn, operation)
+            return call.transact(Transaction(conn), operation)
 
         async with engine.connect() as conn:
             return await conn.run_sync(whole)
@@ -221,85 +237,39 @@ class DatabaseServer:
             conn.rollback()
         self._ready = True
 
-    # -- engines and threads --------------------------------------------------------------------------
+    # -- connections and threads ------------------------------------------------------------------------
 
     def _sync_engine(self) -> Engine:
         if isinstance(self._borrowed, Engine):
             return self._borrowed
         with self._lock:
             if self._engine is None:
-                self._engine = self._make_engine()
+                self._engine = make_engine(self._settings)
             return self._engine
-
-    def _make_engine(self) -> Engine:
-        dialect = self.address.dialect
-        options: dict[str, Any] = {"hide_parameters": True, **self._pool_options()}
-        if dialect == "sqlite":
-            # Transactions are begun by hand: BEGIN IMMEDIATE waits for the lock, an upgrade cannot.
-            options["connect_args"] = {
-                "timeout": self._timeout * 0.8,  # before ours, as SQLite says what it waited for
-                "check_same_thread": False,
-                "isolation_level": None,
-            }
-        else:
-            options["connect_args"] = self._connect_args()
-        return create_engine(self.address.url, **self._with_callers(options))
 
     def _own_async_engine(self) -> AsyncEngine:
         with self._lock:
             if self._async_engine is None:
-                options = {
-                    "hide_parameters": True,
-                    "connect_args": self._connect_args(),
-                    **self._pool_options(),
-                }
-                self._async_engine = create_async_engine(self.address.url, **self._with_callers(options))
+                self._async_engine = make_async_engine(self._settings)
             return self._async_engine
 
-    def _with_callers(self, options: dict[str, Any]) -> dict[str, Any]:
-        given = dict(self._engine_options)
-        given["connect_args"] = {**options["connect_args"], **given.get("connect_args", {})}
-        return {**options, **given}
-
-    def _pool_options(self) -> dict[str, Any]:
-        if self.address.is_memory:
-            return {"poolclass": StaticPool}  # a second connection would be another database
-        options: dict[str, Any] = {
-            "pool_size": self._max_connections,
-            "max_overflow": 0,
-            "pool_timeout": self._timeout,
-        }
-        if self.address.dialect == "mariadb":
-            options["isolation_level"] = "READ COMMITTED"  # no gap locks, hence fewer deadlocks
-        return options
-
-    def _connect_args(self) -> dict[str, Any]:
-        seconds = max(1, math.ceil(self._timeout))
-        names = {
-            "psycopg": ("connect_timeout",),
-            "psycopg2": ("connect_timeout",),
-            "asyncpg": ("timeout", "command_timeout"),
-            "pymysql": ("connect_timeout", "read_timeout", "write_timeout"),
-        }.get(self.address.url.get_driver_name(), ("connect_timeout",))
-        return {name: seconds for name in names if name not in self.address.url.query}
-
-    def _executor(self, *, write: bool) -> ThreadPoolExecutor:
-        is_sqlite = self.address.dialect == "sqlite"
-        name, threads = "both", self._max_connections
-        if is_sqlite and self.address.is_memory:
-            threads = 1
-        elif is_sqlite:
-            name, threads = ("write", 1) if write else ("read", _READERS)
+    def _open_files(self) -> FileConnections:
         with self._lock:
-            if name not in self._executors:
-                self._executors[name] = ThreadPoolExecutor(threads, f"agent-stores-{name}")
-            return self._executors[name]
+            if self._files is None:
+                engine = make_engine(self._settings)
+                self._files = FileConnections(engine, count_readers(engine, self._settings))
+            return self._files
 
-
-def _consume(future: asyncio.Future[Any]) -> None:
-    """Take note of the error of a call that nobody waits for, so that it is not reported as lost."""
-    if not future.cancelled():
-        future.exception()
+    def _start_workers(self, *, write: bool) -> Workers:
+        readers = self._open_files().readers if self.runs_here else 0
+        with self._lock:
+            if not self._workers and readers:
+                writing = Workers(1, "agent-stores-write")
+                self._workers = {True: writing, False: Workers(readers, "agent-stores-read")}
+            elif not self._workers:
+                threads = 1 if self.runs_here else self._settings.max_connections
+                self._workers = dict.fromkeys((True, False), Workers(threads, "agent-stores-database"))
+            return self._workers[write]
 
 
 def _is_broken(error: BaseException) -> bool:
