@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from typing_extensions import Self, TypeVar
 
-from agent_stores._loops import LoopThread
+from agent_stores._loops import LoopThread, run_here
 from agent_stores.errors import ArgumentError
 from agent_stores.log import ThreadPage, ThreadStats, TtlRefresh
 from agent_stores.messages import ChatMessage
@@ -25,8 +25,9 @@ _loop_thread = LoopThread("agent-stores-sync")
 class SyncChatMessageStore(Generic[M]):
     """The synchronous view of a store: each method does what the store's own does, and waits for it.
 
-    All views of a process run on one event loop, on a thread of its own. They may be used from any thread,
-    but not from a running event loop, which they would block: that raises `ArgumentError`.
+    On an SQLite file an operation runs on the caller's thread. All other views of a process run on one event
+    loop, on a thread of its own. Views may be used from any thread, but not from a running event loop, which
+    they would block: that raises `ArgumentError`.
 
     Args:
         store: the store; closing the view closes it.
@@ -52,7 +53,7 @@ class SyncChatMessageStore(Generic[M]):
 
     def add_messages(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
         """See `ChatMessageStore.add_messages`."""
-        _wait(self._store.add_messages(messages, expected_position=expected_position))
+        self._wait(self._store.add_messages(messages, expected_position=expected_position))
 
     def list_messages(
         self,
@@ -65,7 +66,7 @@ class SyncChatMessageStore(Generic[M]):
     ) -> list[M]:
         """See `ChatMessageStore.list_messages`."""
         limits: dict[str, Any] = {"last": last, "before": before, "after": after}
-        return _wait(self._store.list_messages(**limits, max_tokens=max_tokens, max_age=max_age))
+        return self._wait(self._store.list_messages(**limits, max_tokens=max_tokens, max_age=max_age))
 
     def iterate(
         self, *, after: int = 0, before: int | None = None, page_size: int = 256
@@ -73,70 +74,70 @@ class SyncChatMessageStore(Generic[M]):
         """See `ChatMessageStore.iterate`."""
         messages = self._store.iterate(after=after, before=before, page_size=page_size)
         while True:
-            message = _wait(_next(messages))
+            message = self._wait(_next(messages))
             if message is None:
                 return
             yield message
 
     def get(self, message_id: str) -> M | None:
         """See `ChatMessageStore.get`."""
-        return _wait(self._store.get(message_id))
+        return self._wait(self._store.get(message_id))
 
     def replace(self, message_id: str, message: M) -> None:
         """See `ChatMessageStore.replace`."""
-        _wait(self._store.replace(message_id, message))
+        self._wait(self._store.replace(message_id, message))
 
     def delete(self, message_ids: str | Sequence[str]) -> int:
         """See `ChatMessageStore.delete`."""
-        return _wait(self._store.delete(message_ids))
+        return self._wait(self._store.delete(message_ids))
 
     def pop_last(self) -> M | None:
         """See `ChatMessageStore.pop_last`."""
-        return _wait(self._store.pop_last())
+        return self._wait(self._store.pop_last())
 
     def clear(self) -> int:
         """See `ChatMessageStore.clear`."""
-        return _wait(self._store.clear())
+        return self._wait(self._store.clear())
 
     def count(self) -> int:
         """See `ChatMessageStore.count`."""
-        return _wait(self._store.count())
+        return self._wait(self._store.count())
 
     def stats(self) -> ThreadStats:
         """See `ChatMessageStore.stats`."""
-        return _wait(self._store.stats())
+        return self._wait(self._store.stats())
 
     def set_ttl(self, ttl: float | timedelta | None, *, refresh: TtlRefresh | None = None) -> bool:
         """See `ChatMessageStore.set_ttl`."""
-        return _wait(self._store.set_ttl(ttl, refresh=refresh))
+        return self._wait(self._store.set_ttl(ttl, refresh=refresh))
 
     def fork(self, new_thread_id: str | None = None, *, at: int | None = None) -> SyncChatMessageStore[M]:
         """See `ChatMessageStore.fork`."""
-        return SyncChatMessageStore(_wait(self._store.fork(new_thread_id, at=at)))
+        return SyncChatMessageStore(self._wait(self._store.fork(new_thread_id, at=at)))
 
     def list_threads(self, *, prefix: str = "", limit: int = 100, cursor: str | None = None) -> ThreadPage:
         """See `ChatMessageStore.list_threads`."""
-        return _wait(self._store.list_threads(prefix=prefix, limit=limit, cursor=cursor))
+        return self._wait(self._store.list_threads(prefix=prefix, limit=limit, cursor=cursor))
 
     def delete_thread(self, thread_id: str | None = None) -> bool:
         """See `ChatMessageStore.delete_thread`."""
-        return _wait(self._store.delete_thread(thread_id))
+        return self._wait(self._store.delete_thread(thread_id))
 
     def purge_expired(self, *, limit: int = 1000) -> int:
         """See `ChatMessageStore.purge_expired`."""
-        return _wait(self._store.purge_expired(limit=limit))
+        return self._wait(self._store.purge_expired(limit=limit))
 
     def serialize(self) -> dict[str, Any]:
         """See `ChatMessageStore.serialize`."""
-        return _wait(self._store.serialize())
+        return self._wait(self._store.serialize())
 
     def update_from_state(self, serialized_store_state: dict[str, Any]) -> None:
         """See `ChatMessageStore.update_from_state`."""
-        _wait(self._store.update_from_state(serialized_store_state))
+        self._wait(self._store.update_from_state(serialized_store_state))
 
     def close(self) -> None:
         """Close the store; see `ChatMessageStore.aclose`."""
-        _wait(self._store.aclose())
+        self._wait(self._store.aclose())
 
     def __enter__(self) -> Self:
         return self
@@ -152,15 +153,18 @@ class SyncChatMessageStore(Generic[M]):
     def __repr__(self) -> str:
         return f"SyncChatMessageStore({self._store!r})"
 
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if getattr(self._store.log, "runs_here", False):
+                return run_here(work)
+            return _loop_thread.submit(work).result()
+        work.close()
+        raise ArgumentError(
+            "a synchronous store would block the running event loop; use the store itself there"
+        )
+
 
 async def _next(messages: Any) -> Any:
     return await anext(messages, None)
-
-
-def _wait(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _loop_thread.submit(work).result()
-    work.close()
-    raise ArgumentError("a synchronous store would block the running event loop; use the store itself there")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
+import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,6 +52,35 @@ def test_every_operation(tmp_path: Path) -> None:
         assert "thread_id='t'" in repr(store)
     with pytest.raises(StoreClosedError):
         store.count()
+
+
+def test_a_file_is_used_on_the_callers_thread(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    with SyncChatMessageStore(DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")) as store:
+        store.add_messages([user("1")])
+        other = sqlite3.connect(tmp_path / "chat.db", isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        assert set(threading.enumerate()) <= before
+        release = threading.Timer(0.2, other.execute, ["COMMIT"])
+        release.start()
+        store.add_messages([user("2")])  # waits for the lock
+        release.join()
+        other.close()
+        assert [message.text for message in store.list_messages()] == ["1", "2"]
+
+
+def test_views_and_loops_share_a_file(tmp_path: Path) -> None:
+    store = DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")
+
+    async def add(n: int) -> None:
+        await asyncio.gather(*(store.add_messages([user(f"{n}.{k}")]) for k in range(10)))
+
+    with SyncChatMessageStore(store) as view, ThreadPoolExecutor(4) as pool:
+        loops = [pool.submit(asyncio.run, add(n)) for n in range(2)]
+        calls = [pool.submit(view.add_messages, [user(f"view.{n}")]) for n in range(20)]
+        for done in [*loops, *calls]:
+            done.result()
+        assert view.count() == len({message.text for message in view.list_messages()}) == 40
 
 
 def test_threads_share_it(tmp_path: Path) -> None:
