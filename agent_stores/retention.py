@@ -115,7 +115,7 @@ def message_links(message: ChatMessage) -> tuple[tuple[str, ...], tuple[str, ...
 
     An approval request and its response are tied likewise.
     """
-    if not any(type(part) in _LINKED for part in message.contents):
+    if _LINKED.isdisjoint(map(type, message.contents)):
         return (), ()
     calls: list[str] = []
     results: list[str] = []

@@ -200,7 +200,9 @@ def plan_append(
     for offset, record in enumerate(fresh):
         position = first_new + offset
         cuts.append(True)
-        start = follow_links(head.open_calls, position, record.calls, record.results)
+        start = None
+        if record.calls or record.results:
+            start = follow_links(head.open_calls, position, record.calls, record.results)
         if start is not None:
             kept = max(0, start + 1 - first_new)
             cuts[kept:] = [False] * (len(cuts) - kept)
