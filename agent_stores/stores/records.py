@@ -38,11 +38,12 @@ def make_records(
         replacing: give those ids to all messages, whatever their own.
     """
     now = datetime.now(timezone.utc)
+    now_us = to_microseconds(now)
     records = []
     for index, message in enumerate(messages):
         message_id = message.message_id
         if replacing or message_id is None:
-            message_id = ids[index] if ids else os.urandom(16).hex()
+            message_id = ids[index] if ids else _new_id(now)
         created_at = message.created_at or now
         if message.message_id is not message_id or message.created_at is not created_at:
             # The message was checked when it was made: this copies it without checking it again.
@@ -52,7 +53,7 @@ def make_records(
             Record(
                 message_id=message_id,
                 body=encode_message(message),
-                created_us=to_microseconds(created_at),
+                created_us=now_us if created_at is now else to_microseconds(created_at),
                 tokens=count_tokens(message),
                 pinned=message.pinned,
                 calls=calls,
@@ -60,6 +61,11 @@ def make_records(
             )
         )
     return records
+
+
+def _new_id(now: datetime) -> str:
+    """A random id. It begins with the time, so that databases put the ids of a turn next to each other."""
+    return f"{int(now.timestamp() * 1000):012x}{os.urandom(10).hex()}"
 
 
 def read_entries(
