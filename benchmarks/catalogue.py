@@ -69,6 +69,8 @@ SPECS: dict[str, list[Spec]] = {
         Spec("openai-sqlite", "openai-agents", "openai_agents", "OpenAI Agents SQLiteSession"),
         Spec("openai-alchemy-sqlite", "openai-agents", "openai_agents", "OpenAI Agents SQLAlchemySession"),
         Spec("llama-alchemy-sqlite", "llama-index", "llama_index", "LlamaIndex SQLAlchemyChatStore"),
+        _own("raw-sqlite-sync", "raw, synchronous", group="sync"),
+        _own("ours-sqlite-sync", "agent-stores, synchronous view", group="sync"),
     ],
     "postgresql": [
         _own("raw-postgresql", "raw: psycopg, asynchronous"),

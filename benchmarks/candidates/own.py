@@ -16,6 +16,7 @@ import redis
 import redis.asyncio as aioredis
 
 from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores._loops import run_here
 from agent_stores.message_format import encode_message
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.sync import SyncChatMessageStore
@@ -168,7 +169,7 @@ class RawSqlite(_Raw):
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
 
     def _connect(self) -> None:
-        path = sqlite_path(self.url, f"raw-{os.getpid()}")
+        path = sqlite_path(self.url, f"{type(self).__name__}-{os.getpid()}")
         self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         for pragma in PRAGMAS:
             self.connection.execute(pragma)
@@ -190,6 +191,21 @@ class RawSqlite(_Raw):
             "SELECT body FROM messages WHERE thread = ? ORDER BY id DESC LIMIT ?", (self.thread, limit)
         ).fetchall()
         return [json.loads(row[0]) for row in reversed(rows)]
+
+
+class RawSqliteSync(RawSqlite):
+    """The same without the worker thread."""
+
+    is_sync = True
+
+    def add(self, turn: Turn) -> None:  # type: ignore[override]
+        self._insert([json.dumps(message) for message in turn])
+
+    def read(self) -> Any:  # type: ignore[override]
+        return self._select(LAST)
+
+    def read_all(self) -> Any:  # type: ignore[override]
+        return self._select(-1)
 
 
 class RawPostgres(_Raw):
@@ -321,11 +337,14 @@ class OursSqlite(_Ours):
     """DatabaseChatMessageStore on a file."""
 
     def synchronous(self) -> str:
-        return "FULL"  # SQLite's default, which the store leaves alone
+        server: Any = self.store.log._server  # type: ignore[attr-defined]
+        mode = server.run(
+            lambda tx: tx.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0], write=True
+        )
+        return SYNCHRONOUS[run_here(mode)]  # SQLite's default, which the store leaves alone
 
     def _make(self, thread: str) -> ChatMessageStore:
-        name = "ours-limited" if self.limited else "ours"
-        path = sqlite_path(self.url, f"{name}-{os.getpid()}")
+        path = sqlite_path(self.url, f"{type(self).__name__}-{os.getpid()}")
         return DatabaseChatMessageStore(path, **self._options(thread))
 
 
@@ -333,6 +352,26 @@ class OursSqliteLimited(OursSqlite):
     """DatabaseChatMessageStore on a file, that trims, and lets threads expire."""
 
     limited = True
+
+
+class OursSqliteSync(OursSqlite):
+    """The synchronous view of DatabaseChatMessageStore on a file."""
+
+    is_sync = True
+    view: SyncChatMessageStore
+
+    async def open(self, thread: str) -> None:
+        await super().open(thread)
+        self.view = SyncChatMessageStore(self.store)
+
+    def add(self, turn: list[ChatMessage]) -> Any:
+        self.view.add_messages(turn)
+
+    def read(self) -> Any:
+        return self.view.list_messages(last=LAST)
+
+    def read_all(self) -> Any:
+        return self.view.list_messages()
 
 
 class OursPostgres(_Ours):
@@ -371,8 +410,10 @@ CANDIDATES = {
     "ours-redis-limited": OursRedisLimited,
     "ours-redis-sync": OursRedisSync,
     "raw-sqlite": RawSqlite,
+    "raw-sqlite-sync": RawSqliteSync,
     "ours-sqlite": OursSqlite,
     "ours-sqlite-limited": OursSqliteLimited,
+    "ours-sqlite-sync": OursSqliteSync,
     "raw-postgresql": RawPostgres,
     "ours-postgresql": OursPostgres,
     "ours-postgresql-limited": OursPostgresLimited,
