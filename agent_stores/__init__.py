@@ -57,6 +57,7 @@ from agent_stores.log import MessageLog, ThreadPage, ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol, Context, ContextProvider, MessageCodec
 from agent_stores.retention import Window
+from agent_stores.stores.azure_tables.store import AzureTableChatMessageStore
 from agent_stores.stores.base import ChatMessageStore, StoredMessage
 from agent_stores.stores.database.store import DatabaseChatMessageStore
 from agent_stores.stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
@@ -75,6 +76,7 @@ __all__ = [
     "ApprovalResponseContent",
     "ArgumentError",
     "ArgumentTypeError",
+    "AzureTableChatMessageStore",
     "ChatAgent",
     "ChatClient",
     "ChatMessage",

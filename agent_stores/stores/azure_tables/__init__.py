@@ -1,0 +1,1 @@
+"""The Azure Tables backend: Azure Table Storage, and Cosmos DB's API for Table."""

@@ -1,0 +1,382 @@
+"""Asking a table: time-outs, retries, and one client for each event loop that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from azure.data.tables.aio import TableClient
+
+from agent_stores.errors import StoreError, StoreUnavailableError
+from agent_stores.log import ThreadKey
+from agent_stores.stores.azure_tables.address import Address
+from agent_stores.stores.azure_tables.connection import Client
+from agent_stores.stores.azure_tables.failures import (
+    CLIENT_ERRORS,
+    LostError,
+    MissingError,
+    NoTableError,
+    is_transient,
+    may_be_done,
+    retry_after,
+    status_of,
+    store_error,
+    told,
+    unknown_error,
+)
+from agent_stores.stores.azure_tables.heads import HeadCache
+from agent_stores.stores.azure_tables.transactions import Operation
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout as time_limit
+else:
+    from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
+
+T = TypeVar("T")
+
+_FIRST_PAUSE = 0.02  # seconds before the second attempt, at most; doubles, with jitter
+_LONGEST_PAUSE = 2.0
+_FIRST_WAIT = 0.005  # seconds after a race was lost, at most
+_LONGEST_WAIT = 0.2
+_ATTEMPTS = 5  # of a request, when the time allows them
+_AT_ONCE = 16  # requests that one operation makes at once
+_NO_RETRY: Mapping[str, Any] = {"retry_total": 0}  # we do that, knowing what may be repeated
+
+
+class Page(NamedTuple):
+    """Rows that a query brought.
+
+    Attributes:
+        rows: in the order of their keys.
+        more: where to go on; None after the last page.
+    """
+
+    rows: list[Any]
+    more: Any
+
+
+class Call:
+    """One operation's requests: how much time it has, and what it does not know of what it wrote.
+
+    Attributes:
+        is_unknown: whether something may be stored of which it is not known.
+    """
+
+    def __init__(self, server: AzureTableServer, *, write: bool) -> None:
+        self.server = server
+        self.is_unknown = False
+        self._write = write
+        self._pauses = 0
+        self.progress()
+
+    def progress(self) -> None:
+        """A step is done: the next one has its own time."""
+        self._deadline = time.monotonic() + self.server.timeout
+
+    async def get(self, partition: str, row: str) -> Any | None:
+        """A row by its keys, or None."""
+        try:
+            return await self._ask(
+                lambda table: table.get_entity(partition, row, **_NO_RETRY)  # keys are quoted by the client
+            )
+        except (MissingError, NoTableError):
+            return None
+
+    async def query(
+        self,
+        partition: str,
+        first: str,
+        end: str,
+        *,
+        top: int | None = None,
+        select: Sequence[str] | None = None,
+        more: Any = None,
+    ) -> Page:
+        """A page of the rows of a partition whose keys are from `first` on and before `end`.
+
+        Args:
+            partition: the partition.
+            first: the first key.
+            end: what all keys come before.
+            top: how many rows at most; the service brings up to 1,000 at once.
+            select: the properties to bring; all by default.
+            more: where the page before ended.
+        """
+
+        async def ask(table: TableClient) -> Page:
+            pages = table.query_entities(
+                "PartitionKey eq @partition and RowKey ge @first and RowKey lt @end",
+                parameters={"partition": partition, "first": first, "end": end},
+                results_per_page=None if top is None else max(1, min(top, 1000)),
+                select=None if select is None else list(select),
+                **_NO_RETRY,
+            ).by_page(more)
+            async for page in pages:
+                rows = [row async for row in page]
+                return Page(rows, getattr(pages, "continuation_token", None) or None)
+            return Page([], None)
+
+        try:
+            return await self._ask(ask)
+        except (MissingError, NoTableError):
+            return Page([], None)
+
+    async def query_all(
+        self, partition: str, first: str, end: str, *, select: Sequence[str] | None = None
+    ) -> list[Any]:
+        """All rows of a partition between two keys, in as many requests as there are pages."""
+        page = await self.query(partition, first, end, select=select)
+        rows = page.rows
+        while page.more is not None:
+            self.progress()
+            page = await self.query(partition, first, end, select=select, more=page.more)
+            rows += page.rows
+        return rows
+
+    async def submit(self, operations: Sequence[Operation]) -> list[str]:
+        """Carry out the operations of one transaction, all or none; returns the rows' new versions.
+
+        Raises:
+            ChangedError, TakenError, MissingError: what stands against it; nothing was written.
+            LostError: it may or may not be stored.
+        """
+        request = [one.request() for one in operations]
+
+        async def ask(table: TableClient) -> list[str]:
+            done = await table.submit_transaction(request, **_NO_RETRY)
+            return [str(one.get("etag", "")) for one in done]
+
+        try:
+            return await self._ask(ask, write=True)
+        except NoTableError:
+            await self._create_table()
+            return await self._ask(ask, write=True)
+
+    async def upsert(self, entity: Mapping[str, Any]) -> None:
+        """Write a row, whatever is there."""
+        try:
+            await self.submit([Operation("upsert", entity)])
+        except LostError:  # the same once more does no harm
+            await self.pause()
+            await self.submit([Operation("upsert", entity)])
+
+    async def pause(self, error: BaseException | None = None) -> None:
+        """Wait before another attempt: growing, with jitter, and at least as long as the service asks.
+
+        Raises:
+            StoreUnavailableError: when there is no time left for it.
+        """
+        longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._pauses, 10))
+        self._pauses += 1
+        seconds = longest * random.uniform(0.3, 1.0)  # noqa: S311
+        asked = None if error is None else retry_after(error)
+        seconds = seconds if asked is None else asked + seconds
+        if time.monotonic() + seconds > self._deadline:
+            if error is not None:
+                raise self._error(error)
+            raise self.timed_out()
+        await asyncio.sleep(seconds)
+
+    async def give_way(self, tries: int) -> None:
+        """Wait a moment after somebody else was faster.
+
+        Args:
+            tries: how often that happened.
+
+        Raises:
+            StoreUnavailableError: when there is no time left.
+        """
+        if time.monotonic() > self._deadline:
+            raise self.timed_out()
+        longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(tries, 10))
+        await asyncio.sleep(longest * random.uniform(0.2, 1.0))  # noqa: S311
+
+    def timed_out(self) -> StoreError:
+        """The error for an operation whose time is over."""
+        if self.is_unknown:
+            return unknown_error(self.server.address.location)
+        text = f"{self.server.address.location} did not answer within {self.server.timeout:g} seconds"
+        return StoreUnavailableError(f"{text}; nothing was written" if self._write else text)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, key: ThreadKey) -> AsyncIterator[None]:
+        """One writer of a thread at a time on this event loop: they would only be in each other's way."""
+        lock = self.server.client().lock(key)
+        try:
+            async with time_limit(max(0.0, self._deadline - time.monotonic())):
+                await lock.acquire()
+        except asyncio.TimeoutError as error:
+            raise self.timed_out() from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def gather(self, calls: Iterable[Callable[[], Awaitable[T]]]) -> list[T]:
+        """Make several requests at once, some at a time."""
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(call: Callable[[], Awaitable[T]]) -> T:
+            async with free:
+                return await call()
+
+        tasks = [asyncio.ensure_future(one(call)) for call in calls]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _create_table(self) -> None:
+        async def ask(table: TableClient) -> None:
+            await table.create_table(**_NO_RETRY)
+
+        def is_there(error: BaseException) -> bool:
+            return status_of(error) == 409 and "BeingDeleted" not in str(error)
+
+        await self._ask(ask, fine=is_there)
+
+    async def _ask(
+        self,
+        ask: Callable[[TableClient], Awaitable[T]],
+        *,
+        write: bool = False,
+        fine: Callable[[BaseException], bool] | None = None,
+    ) -> T:
+        """Make a request, several times if need be and time allows."""
+        attempts = 0
+        while True:
+            table = self.server.client().table
+            left = self._deadline - time.monotonic()
+            try:
+                async with time_limit(max(0.0, left)):
+                    return await ask(table)
+            except asyncio.CancelledError:
+                self.is_unknown = self.is_unknown or write
+                raise
+            except CLIENT_ERRORS as error:
+                if isinstance(error, asyncio.TimeoutError) and time.monotonic() >= self._deadline:
+                    self.is_unknown = self.is_unknown or write
+                    raise self.timed_out() from error
+                if fine is not None and fine(error):
+                    return None  # type: ignore[return-value]
+                known = told(error)
+                if known is not None:
+                    raise known from error
+                if write and may_be_done(error):
+                    raise LostError from error
+                attempts += 1
+                if not is_transient(error) or attempts >= _ATTEMPTS:
+                    raise self._error(error) from error
+                await self.pause(error)
+
+    def _error(self, error: BaseException) -> StoreError:
+        address = self.server.address
+        if self.is_unknown:
+            return unknown_error(address.location)
+        return store_error(error, place=address.location, secrets=address.secrets, write=self._write)
+
+
+class AzureTableServer:
+    """A table and our connections to its service; shared by all the stores of a process that name it alike.
+
+    Args:
+        address: the table.
+        timeout: seconds that a step of an operation may take, attempts and pauses included.
+        client_options: further arguments of the service's client.
+
+    Attributes:
+        heads: heads of threads as they were read or written last.
+    """
+
+    def __init__(self, address: Address, *, timeout: float, client_options: Mapping[str, Any]) -> None:
+        self.address = address
+        self.users = 0
+        self.timeout = timeout
+        self.heads = HeadCache()
+        self._client_options = client_options
+        self._clients: dict[asyncio.AbstractEventLoop, Client] = {}
+        self._lock = threading.Lock()
+
+    async def run(self, operation: Callable[[Call], Awaitable[T]], *, write: bool = False) -> T:
+        """Run an operation.
+
+        Raises:
+            StoreUnavailableError, StoreRefusedError, MessageTooLargeError, StoreError: nothing was written.
+            OutcomeUnknownError: it may or may not be stored.
+        """
+        call = Call(self, write=write)
+        try:
+            return await operation(call)
+        except LostError as error:
+            raise unknown_error(self.address.location) from error.__cause__
+
+    def client(self) -> Client:
+        """The client of this event loop."""
+        loop = asyncio.get_running_loop()
+        return self._clients.get(loop) or self._new_client(loop)
+
+    async def aclose(self) -> None:
+        """Close the connections of all loops."""
+        here = asyncio.get_running_loop()
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for loop, client in clients.items():
+            if loop is here:
+                await client.aclose()
+            elif loop.is_running():
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(
+                        asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.aclose(), loop)),
+                        self.timeout,
+                    )
+            else:
+                client.abandon()
+
+    def close_at_exit(self) -> None:
+        """Close the connections at the end of the process."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.abandon()
+
+    def forget_in_child(self) -> None:
+        """After a fork: the connections, and the loop that they are on, belong to the parent."""
+        self._lock = threading.Lock()
+        _of_the_parent.append(self._clients)
+        self._clients = {}
+
+    def _new_client(self, loop: asyncio.AbstractEventLoop) -> Client:
+        with self._lock:
+            for other in [other for other in self._clients if other.is_closed()]:
+                self._clients.pop(other).abandon()
+            client = self._clients[loop] = Client(self.address, self._client_options)
+        if client.is_ours:
+            hook = self._close_with(loop, client)
+            client.hook = hook
+            with contextlib.suppress(StopIteration):
+                hook.asend(None).send(None)
+        return client
+
+    async def _close_with(
+        self, loop: asyncio.AbstractEventLoop, client: Client
+    ) -> AsyncGenerator[None, None]:
+        """Suspended while the loop runs: before a loop closes, it ends its asynchronous generators."""
+        try:
+            yield
+        finally:
+            client.hook = None
+            if self._clients.get(loop) is client:
+                del self._clients[loop]
+                with contextlib.suppress(Exception):
+                    await client.aclose()
+
+
+_of_the_parent: list[Any] = []
