@@ -29,16 +29,6 @@ def encode(value: Any) -> bytes:
         return json.dumps(plain, separators=(",", ":"), allow_nan=False).encode()
 
 
-def ascii(text: str) -> str:
-    """Any text, unpaired surrogates and control characters included, as JSON in ASCII."""
-    return json.dumps(text)
-
-
-def plain(document: str) -> str:
-    """The text that `ascii` made a document of."""
-    return str(json.loads(document))
-
-
 def decode(data: bytes | str, decoder: msgspec.json.Decoder[T], as_type: Any) -> T:
     """Decode a JSON document to the decoder's type.
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
+from agent_stores.stores.azure_tables.names import is_azure_url
 
 SCHEMES = (
     "sqlite:///file (or a file's name), postgresql://…, mariadb://…, redis://…, rediss://…, unix:///socket, "
-    "redis+sentinel://… or redis+cluster://…"
+    "redis+sentinel://…, redis+cluster://…, azure-tables://account/table or a connection string of an Azure "
+    "storage account"
 )
 _REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
 
@@ -20,8 +22,10 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
 
     Args:
         url: ``sqlite:///chat.db`` or a file's name, ``postgresql://user:password@host/database``,
-            ``mariadb://…``, ``redis://…`` and what else `RedisChatMessageStore` accepts, or ``memory:`` for
-            an empty one in this process.
+            ``mariadb://…``, ``redis://…`` and what else `RedisChatMessageStore` accepts, a connection string
+            of an Azure storage account, ``azure-tables://account/table`` with the login in the environment
+            (``AZURE_STORAGE_CONNECTION_STRING``, ``AZURE_STORAGE_KEY``, ``AZURE_STORAGE_SAS_TOKEN``, or what
+            azure-identity finds), or ``memory:`` for an empty one in this process.
         options: those of the backend's log.
 
     Raises:
@@ -32,6 +36,11 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         from agent_stores.stores.memory import InMemoryMessageLog
 
         return InMemoryMessageLog(**options)
+    if isinstance(url, str) and is_azure_url(url):
+        from agent_stores.stores.azure_tables.address import address_from_url
+        from agent_stores.stores.azure_tables.log import AzureTableMessageLog
+
+        return AzureTableMessageLog(**address_from_url(url, options.pop("table_name", None)), **options)
     scheme = url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "sqlite"
     if isinstance(url, str) and scheme in _REDIS:
         from agent_stores.stores.redis.log import RedisMessageLog

@@ -9,6 +9,7 @@ from pathlib import Path
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.messages import ChatMessage
+from agent_stores.stores.azure_tables.names import is_azure_url
 from agent_stores.stores.base import ChatMessageStore, StoredMessage
 from agent_stores.stores.options import OnCorrupt
 from agent_stores.urls import open_log
@@ -38,7 +39,7 @@ async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]
 
 
 def _require_file(url: str) -> None:
-    if url.rstrip("/") == "memory:" or ("://" in url and not url.startswith("sqlite")):
+    if url.rstrip("/") == "memory:" or is_azure_url(url) or ("://" in url and not url.startswith("sqlite")):
         return
     from agent_stores.stores.database.address import parse_address
 

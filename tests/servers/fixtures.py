@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from . import mariadb, postgres, redis
+    from . import azurite, mariadb, postgres, redis
 
 
 def _need(*modules: str) -> None:
@@ -87,3 +87,14 @@ def redis_sentinel() -> Iterator[redis.RedisSentinel]:
     _skip_if(redis.available("valkey9"))
     with redis.start_sentinel() as group:
         yield group
+
+
+@pytest.fixture(scope="session")
+def azurite_server() -> Iterator[azurite.AzuriteServer]:
+    """Azurite's table service, shared by the session."""
+    _need("azure.data.tables", "aiohttp")
+    from . import azurite
+
+    _skip_if(azurite.available())
+    with azurite.AzuriteServer() as server:
+        yield server

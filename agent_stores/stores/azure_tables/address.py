@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
+from agent_stores.stores.azure_tables.names import check_table_name, is_connection_string
 
 try:  # the first import of azure.data.tables on the way to the Azure Tables store
     import aiohttp  # noqa: F401 - what its asynchronous client sends with
@@ -34,7 +35,6 @@ ACCEPTED = (
     "SharedAccessSignature=…), or UseDevelopmentStorage=true for Azurite"
 )
 
-_TABLE = re.compile(r"[A-Za-z][A-Za-z0-9]{2,62}")
 _ACCOUNT = re.compile(r"[a-z0-9]{3,44}")  # up to 24 for Table Storage, up to 44 with dashes for Cosmos DB
 _SUFFIX = "core.windows.net"
 _DEVELOPMENT = {  # what Azurite is reached with, as its documentation says
@@ -42,11 +42,6 @@ _DEVELOPMENT = {  # what Azurite is reached with, as its documentation says
     "accountname": "devstoreaccount1",
     "accountkey": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
 }
-_FIELDS = (
-    "AccountKey|AccountName|BlobEndpoint|DefaultEndpointsProtocol|EndpointSuffix|FileEndpoint|QueueEndpoint|"
-    "SharedAccessSignature|TableEndpoint|TableSecondaryEndpoint|UseDevelopmentStorage"
-)
-_CONNECTION_STRING = re.compile(rf"\s*({_FIELDS})\s*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,11 +70,6 @@ class Address:
     def identity(self) -> object:
         """Equal for addresses whose connections may be shared."""
         return (self.endpoint, self.table.lower(), self.login)
-
-
-def is_connection_string(text: object) -> bool:
-    """Whether a text looks like a connection string of a storage account."""
-    return isinstance(text, str) and _CONNECTION_STRING.match(text) is not None
 
 
 def make_address(
@@ -183,30 +173,13 @@ def address_from_url(url: str, table_name: str | None = None) -> dict[str, Any]:
     return options
 
 
-def check_table_name(table_name: Any) -> str:
-    """A name by Azure's rules for tables.
-
-    Raises:
-        ArgumentError, ArgumentTypeError: when it is not.
-    """
-    if not isinstance(table_name, str):
-        raise ArgumentTypeError(f"table_name is of type {type(table_name).__name__}; accepted is str")
-    if not _TABLE.fullmatch(table_name) or table_name.lower() == "tables":
-        raise ArgumentError(
-            f"table_name is {table_name!r}; accepted are 3 to 63 letters and digits (A-Z, a-z, 0-9) that "
-            "begin with a letter, but not 'tables'"
-        )
-    return table_name
-
-
 def check_endpoint(endpoint: str) -> str:
     """An account's URL, without a slash at its end; a part that may be a secret is refused unseen."""
     try:
         parts = urlsplit(endpoint)
-        host = parts.hostname
-        _ = parts.port
+        host, _ = parts.hostname, parts.port
     except ValueError:
-        host = None
+        parts, host = urlsplit(""), None
     if not host or parts.scheme not in ("http", "https") or "@" in parts.netloc:
         raise ArgumentError(
             "endpoint is malformed; accepted is https://account.table.core.windows.net, or "

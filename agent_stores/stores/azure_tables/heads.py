@@ -18,7 +18,7 @@ from agent_stores import _json
 from agent_stores.errors import StoreError, UnsupportedVersionError
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
-from agent_stores.stores.azure_tables.text import join_text, split_text
+from agent_stores.stores.azure_tables.text import join_text, names, split_text
 from agent_stores.stores.planning import Head
 
 LAYOUT = 1
@@ -160,16 +160,13 @@ def new_token() -> str:
 
 def head_entity(key: ThreadKey, head: ThreadHead) -> dict[str, Any]:
     """The row of a head."""
-    entity: dict[str, Any] = {
+    return {
         "PartitionKey": keys.thread_partition(key),
         "RowKey": keys.HEAD,
         "version": LAYOUT,
-        "thread": _json.ascii(key.thread_id),
+        **names(key),
         **split_text("head", _json.encode(head).decode()),
     }
-    if key.tenant is not None:
-        entity["tenant"] = _json.ascii(key.tenant)
-    return entity
 
 
 def read_head(entity: Any) -> ThreadHead:

@@ -7,13 +7,13 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from agent_stores import _json
 from agent_stores.errors import ArgumentError, StoreError
-from agent_stores.log import ThreadKey, ThreadPage, ThreadStats
+from agent_stores.log import ThreadPage, ThreadStats
 from agent_stores.stores.azure_tables import keys
 from agent_stores.stores.azure_tables.commits import load
 from agent_stores.stores.azure_tables.failures import ChangedError, LostError, MissingError
 from agent_stores.stores.azure_tables.server import Call
+from agent_stores.stores.azure_tables.text import read_names
 from agent_stores.stores.azure_tables.transactions import Operation
 from agent_stores.stores.planning import head_stats
 
@@ -35,7 +35,7 @@ async def list_threads(
     while True:
         wanted = limit + 1 - len(found)
         page = await call.query(partition, first, keys.after_prefix(begin), top=wanted, more=more)
-        found += await _threads_of(call, tenant, page.rows, prefix, clock())
+        found += await _threads_of(call, page.rows, prefix, clock())
         if len(found) > limit:
             return ThreadPage([stats for _, stats in found[:limit]], f"after:{found[limit - 1][0]}")
         if page.more is None:
@@ -45,13 +45,13 @@ async def list_threads(
 
 
 async def _threads_of(
-    call: Call, tenant: str | None, rows: Sequence[Any], prefix: str, now: int
+    call: Call, rows: Sequence[Any], prefix: str, now: int
 ) -> list[tuple[str, ThreadStats]]:
     """The threads of rows, with their rows' keys; rows that name no thread for long are removed."""
 
     def reader(row: Any) -> Callable[[], Awaitable[tuple[str, ThreadStats] | None]]:
         async def read() -> tuple[str, ThreadStats] | None:
-            key = ThreadKey(tenant, _json.plain(row["thread"]))
+            key = read_names(row)
             if not key.thread_id.startswith(prefix):
                 return None
             stored = await load(call, key)

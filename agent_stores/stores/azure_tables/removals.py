@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agent_stores import _json
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
 from agent_stores.stores.azure_tables.cleaning import remove_marked, remove_thread, sweep
 from agent_stores.stores.azure_tables.commits import change, load
 from agent_stores.stores.azure_tables.failures import ChangedError, LostError, MissingError
 from agent_stores.stores.azure_tables.heads import Stored
-from agent_stores.stores.azure_tables.server import Call
+from agent_stores.stores.azure_tables.server import Call, Page
+from agent_stores.stores.azure_tables.text import read_names
 from agent_stores.stores.azure_tables.timers import note_remains
 from agent_stores.stores.azure_tables.transactions import MAX_OPERATIONS, Operation
 
@@ -39,22 +39,23 @@ async def purge_expired(call: Call, *, limit: int, clock: Callable[[], int]) -> 
     """See `MessageLog.purge_expired`."""
     now = clock()
     count = 0
-    for partition in keys.timer_partitions():
-        while count < limit:
-            page = await call.query(partition, "", keys.timer_time(now), top=max(1, min(_DUE, limit - count)))
+
+    def reader(partition: str) -> Callable[[], Awaitable[Page]]:
+        return lambda: call.query(partition, "", keys.timer_time(now), top=_DUE)
+
+    while True:
+        pages = await call.gather([reader(partition) for partition in keys.timer_partitions()])
+        for page in pages:
+            done = []
             for row in page.rows:
-                count += await _purge(call, thread_of(row), now)
+                if count >= limit:
+                    break
                 call.progress()
-            await _forget(call, partition, page.rows)
-            if page.more is None:
-                break
-    return count
-
-
-def thread_of(row: Any) -> ThreadKey:
-    """The thread that a row names."""
-    tenant = row.get("tenant")
-    return ThreadKey(None if tenant is None else _json.plain(tenant), _json.plain(row["thread"]))
+                count += await _purge(call, read_names(row), now)
+                done.append(row)
+            await _forget(call, done)
+        if count >= limit or all(page.more is None for page in pages):
+            return count
 
 
 async def _purge(call: Call, key: ThreadKey, now: int) -> bool:
@@ -72,9 +73,11 @@ async def _purge(call: Call, key: ThreadKey, now: int) -> bool:
     return False
 
 
-async def _forget(call: Call, partition: str, rows: list[Any]) -> None:
-    """Remove times that are over; others may do the same at the same time."""
-    operations = [Operation("delete", {"PartitionKey": partition, "RowKey": row["RowKey"]}) for row in rows]
+async def _forget(call: Call, rows: list[Any]) -> None:
+    """Remove times that are over, of one partition; others may do the same at the same time."""
+    operations = [
+        Operation("delete", {"PartitionKey": row["PartitionKey"], "RowKey": row["RowKey"]}) for row in rows
+    ]
     while operations:
         try:
             await call.submit(operations[:MAX_OPERATIONS])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from agent_stores.log import ThreadKey
 
 UNITS = 32 * 1024
 """The longest text of a property, in units of UTF-16, as the service counts: 64 KiB."""
@@ -55,3 +58,19 @@ def join_text(name: str, entity: Mapping[str, Any]) -> str:
     while (piece := entity.get(f"{name}{len(found)}")) is not None:
         found.append(piece)
     return "".join(found)
+
+
+def names(key: ThreadKey) -> dict[str, str]:
+    """A thread's names as properties: as JSON in ASCII, since they may hold any character."""
+    found = split_text("thread", json.dumps(key.thread_id))
+    if key.tenant is not None:
+        found.update(split_text("tenant", json.dumps(key.tenant)))
+    return found
+
+
+def read_names(entity: Mapping[str, Any]) -> ThreadKey:
+    """The thread that a row names."""
+    thread_id = str(json.loads(join_text("thread", entity)))
+    if entity.get("tenant") is None:
+        return ThreadKey(None, thread_id)
+    return ThreadKey(str(json.loads(join_text("tenant", entity))), thread_id)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from agent_stores import _json
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
 from agent_stores.stores.azure_tables.heads import ThreadHead
 from agent_stores.stores.azure_tables.server import Call
+from agent_stores.stores.azure_tables.text import names
 
 _MARGIN = 8  # the time noted is later than the thread's end by this part of its time-to-live
 
@@ -52,21 +52,18 @@ def index_entity(key: ThreadKey, now_us: int) -> dict[str, Any]:
     return {
         "PartitionKey": keys.index_partition(key.tenant),
         "RowKey": keys.index_row(key.thread_id),
-        "thread": _json.ascii(key.thread_id),
         "written": str(now_us),
+        **names(key),
     }
 
 
 def timer_entity(key: ThreadKey, at_us: int) -> dict[str, Any]:
     """The row that says that a thread ends."""
-    entity = {
+    return {
         "PartitionKey": keys.timer_partition(key),
         "RowKey": keys.timer_row(key, at_us),
-        "thread": _json.ascii(key.thread_id),
+        **names(key),
     }
-    if key.tenant is not None:
-        entity["tenant"] = _json.ascii(key.tenant)
-    return entity
 
 
 async def _write(call: Call, rows: list[dict[str, Any]]) -> None:
