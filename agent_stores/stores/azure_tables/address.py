@@ -15,17 +15,11 @@ from urllib.parse import unquote, urlsplit
 
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 from agent_stores.stores.azure_tables.names import check_table_name, is_connection_string
-
-try:  # the first import of azure.data.tables on the way to the Azure Tables store
-    import aiohttp  # noqa: F401 - what its asynchronous client sends with
-    from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
-    from azure.data.tables.aio import TableServiceClient
-except ImportError as error:
-    raise MissingDependencyError.of(
-        "aiohttp" if error.name == "aiohttp" else "azure-data-tables",
-        extra="azure",
-        purpose="the Azure Tables store",
-    ) from None
+from agent_stores.stores.azure_tables.sdk import (
+    AzureNamedKeyCredential,
+    AzureSasCredential,
+    TableServiceClient,
+)
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential

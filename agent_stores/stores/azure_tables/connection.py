@@ -8,10 +8,9 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
-from azure.data.tables.aio import TableClient, TableServiceClient
-
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables.address import Address
+from agent_stores.stores.azure_tables.sdk import TableClient, TableServiceClient
 
 
 class Client:

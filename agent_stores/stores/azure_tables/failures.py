@@ -10,19 +10,18 @@ from collections.abc import Sequence
 from http.client import HTTPException
 from typing import Any
 
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
-    ServiceRequestTimeoutError,
-)
-
 from agent_stores.errors import (
     MessageTooLargeError,
     OutcomeUnknownError,
     StoreError,
     StoreRefusedError,
     StoreUnavailableError,
+)
+from agent_stores.stores.azure_tables.sdk import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ServiceRequestTimeoutError,
 )
 
 CLIENT_ERRORS: tuple[type[BaseException], ...] = (AzureError, OSError, HTTPException, asyncio.TimeoutError)

@@ -11,8 +11,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from azure.data.tables.aio import TableClient
-
 from agent_stores.errors import StoreError, StoreUnavailableError
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables.address import Address
@@ -31,6 +29,7 @@ from agent_stores.stores.azure_tables.failures import (
     unknown_error,
 )
 from agent_stores.stores.azure_tables.heads import HeadCache
+from agent_stores.stores.azure_tables.sdk import TableClient
 from agent_stores.stores.azure_tables.transactions import Operation
 
 if sys.version_info >= (3, 11):

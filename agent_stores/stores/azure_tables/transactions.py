@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from azure.core import MatchConditions
-from azure.data.tables import UpdateMode
+from agent_stores.stores.azure_tables.sdk import MatchConditions, UpdateMode
 
 MAX_OPERATIONS = 100
 MAX_BYTES = 4 * 1024 * 1024
