@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BACKENDS = ("redis", "sqlite", "postgresql")
+BACKENDS = ("redis", "sqlite", "postgresql", "azure")
+
+LONGEST = {"azure": 10_000}
+"""The longest threads that a backend is measured with: Azurite looks through all rows for each query."""
 
 
 @dataclass(frozen=True)
@@ -89,5 +92,12 @@ SPECS: dict[str, list[Spec]] = {
             "llama_index",
             "LlamaIndex SQLAlchemyChatStore, asyncpg",
         ),
+    ],
+    "azure": [
+        Spec("raw-azure", "own", "azure_tables", "raw: one transaction of the same rows, one query"),
+        Spec("raw-azure-without-ids", "own", "azure_tables", "raw without rows for ids"),
+        Spec("ours-azure", "own", "azure_tables", "agent-stores"),
+        Spec("ours-azure-limited", "own", "azure_tables", "agent-stores: max_messages, ttl"),
+        Spec("llama-azure", "llama-index-azure", "llama_index_azure", "LlamaIndex AzureChatStore"),
     ],
 }

@@ -277,6 +277,51 @@ def count_postgresql(specs: Sequence[Spec], url: str) -> dict[str, dict[str, Any
     return found
 
 
+def count_azure(specs: Sequence[Spec], url: str) -> dict[str, dict[str, Any]]:
+    """Requests of each operation, rows that they write, and bytes a message, as the service charges them."""
+    from tests.servers.http_proxy import HttpProxy
+
+    found: dict[str, dict[str, Any]] = {}
+    port = int(url.partition("127.0.0.1:")[2].partition("/")[0])
+    for spec in specs:
+        with contextlib.ExitStack() as stack:
+            proxy = stack.enter_context(HttpProxy(port))
+            workers = Workers(stack, counting=True)
+            through = url.replace(f":{port}/", f":{proxy.port}/")
+            before = _azure_bytes(url)
+            with contextlib.suppress(WorkerError):
+                workers.ask(spec, "fill", url=through, length=WHOLE)
+                stored = _azure_bytes(url) - before
+                workers.ask(spec, "turns", appends=2, reads=2)
+                operations = {}
+                for what in ("append", "read", "read_all"):
+                    proxy.requests.clear()
+                    answer = workers.ask(spec, "once", what=what)
+                    rows = sum(
+                        max(one.rows, one.method in ("POST", "PUT", "PATCH") and one.kind != "new table")
+                        for one in proxy.requests
+                    )
+                    operations[what] = {"trips": len(proxy.requests), "rows": rows}
+                found[spec.key] = {**operations, "bytes": stored / WHOLE, "json": answer["json"]}
+    return found
+
+
+def _azure_bytes(url: str) -> int:
+    """What all rows of an account take: 4 bytes, the keys, and 8 with the name and value of each property."""
+    from azure.data.tables import TableServiceClient
+
+    total = 0
+    with TableServiceClient.from_connection_string(url) as service:
+        for table in service.list_tables():
+            for row in service.get_table_client(table.name).list_entities():
+                total += 4 + 2 * (len(row["PartitionKey"]) + len(row["RowKey"]))
+                for name, value in row.items():
+                    if name not in ("PartitionKey", "RowKey"):
+                        size = 2 * len(value) + 4 if isinstance(value, str) else 8
+                        total += 8 + 2 * len(name) + size
+    return total
+
+
 def _counting(specs: Sequence[Spec], url: str) -> Iterator[tuple[Spec, Workers, Relay]]:
     """Each candidate in turn, in a process and behind a relay of its own."""
     for spec in specs:

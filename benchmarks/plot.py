@@ -15,7 +15,12 @@ import matplotlib as mpl
 mpl.use("svg")
 import matplotlib.pyplot as plt
 
-_TITLES = {"redis": "Redis (Valkey 9)", "sqlite": "SQLite (WAL)", "postgresql": "PostgreSQL"}
+_TITLES = {
+    "redis": "Redis (Valkey 9)",
+    "sqlite": "SQLite (WAL)",
+    "postgresql": "PostgreSQL",
+    "azure": "Azure Tables (Azurite)",
+}
 _OURS = "#d6336c"
 _OTHERS = ["#1971c2", "#2f9e44", "#e8590c", "#7048e8", "#0c8599", "#846358", "#c2a000"]
 

@@ -95,8 +95,10 @@ def _bound(specs: Sequence[Spec], spec: Spec) -> Spec:
 
 
 def _count_table(specs: Sequence[Spec], counts: Counts) -> tuple[str, list[str], list[list[str]]]:
-    keys = [key for key in ("trips", "commands", "executed", "statements", "commits") if _has(counts, key)]
-    names = {"trips": "round trips", "executed": "executed by the server"}
+    keys = [
+        key for key in ("trips", "commands", "executed", "statements", "commits", "rows") if _has(counts, key)
+    ]
+    names = {"trips": "round trips", "executed": "executed by the server", "rows": "rows written"}
     headings = [
         "append / read / read all",
         *(names.get(key, key) for key in keys),

@@ -19,9 +19,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import redis  # noqa: E402
-from catalogue import BACKENDS, SPECS, Spec  # noqa: E402
+from catalogue import BACKENDS, LONGEST, SPECS, Spec  # noqa: E402
 from environments import make_environment, versions  # noqa: E402
-from measure import Options, count_postgresql, count_redis, count_sqlite, measure  # noqa: E402
+from measure import Options, count_azure, count_postgresql, count_redis, count_sqlite, measure  # noqa: E402
 from report import markdown, plain, tables, times  # noqa: E402
 
 _NAMED = [
@@ -36,6 +36,9 @@ _NAMED = [
     "agent-framework-redis",
     "llama-index-core",
     "llama-index-storage-chat-store-redis",
+    "llama-index-storage-chat-store-azure",
+    "azure-data-tables",
+    "aiohttp",
     "langchain-community",
     "openai-agents",
 ]
@@ -87,7 +90,12 @@ def _run(backend: str, specs: Sequence[Spec], url: str, options: argparse.Namesp
     counts: dict[str, dict[str, Any]] = {}
     if not options.no_counts:
         print("  counting commands and bytes", flush=True)
-        count = {"redis": count_redis, "sqlite": count_sqlite, "postgresql": count_postgresql}[backend]
+        count = {
+            "redis": count_redis,
+            "sqlite": count_sqlite,
+            "postgresql": count_postgresql,
+            "azure": count_azure,
+        }[backend]
         counts = count(specs, url)
 
     def forget() -> None:
@@ -96,7 +104,8 @@ def _run(backend: str, specs: Sequence[Spec], url: str, options: argparse.Namesp
                 client.flushall()
 
     limits = Options(options.rounds, options.burst, options.longest)
-    cells, failed = measure(specs, url, options.lengths, limits, forget=forget)
+    lengths = [length for length in options.lengths if length <= LONGEST.get(backend, length)]
+    cells, failed = measure(specs, url, lengths, limits, forget=forget)
     return {
         "candidates": [
             {
@@ -151,6 +160,11 @@ def _server(backend: str, folder: Path | None) -> Iterator[tuple[str, str]]:
             info = redis_server.info("server")
             name = f"Valkey {info['valkey_version']}" if "valkey_version" in info else "Redis"
             yield redis_server.url, f"{name} on loopback"
+    elif backend == "azure":
+        from tests.servers.azurite import PACKAGE, AzuriteServer
+
+        with AzuriteServer().start() as azurite:
+            yield azurite.connection_string, f"{PACKAGE.replace('@', ' ')} on loopback, in memory"
     else:
         import psycopg
 
@@ -172,7 +186,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--burst", type=int, default=4, help="turns that it then makes")
     parser.add_argument("--longest", type=float, help="seconds that a cell may take")
     parser.add_argument(
-        "--backends", type=_backends, default=list(BACKENDS), help="as redis,sqlite,postgresql"
+        "--backends", type=_backends, default=list(BACKENDS), help="as redis,sqlite,postgresql,azure"
     )
     parser.add_argument(
         "--only", type=lambda given: given.split(","), help="candidates with this in their names"
