@@ -123,8 +123,8 @@ class ThreadPage(msgspec.Struct, frozen=True):
     """A page of a tenant's threads.
 
     Attributes:
-        threads: in the order of their ids, by code point; a backend may order ids whose first 128 characters
-            are the same in another way.
+        threads: in the order of their ids, by code point; a backend may order ids that begin with the same
+            characters in another way: 68 of them, or 128 where they are letters and digits.
         cursor: what to ask for the next page with; None after the last one.
     """
 

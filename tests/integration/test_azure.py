@@ -19,6 +19,7 @@ from agent_stores import AzureTableChatMessageStore, ChatMessage
 from agent_stores.azure import AzureTableMessageLog
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.errors import (
+    ConflictError,
     MessageTooLargeError,
     OutcomeUnknownError,
     StoreError,
@@ -497,6 +498,38 @@ async def test_refusals(make_store: MakeStore, proxy: HttpProxy, azurite_server:
         await wrong.add_messages([user("x")])
     assert "cGxhbnRlZC13cm9uZw" not in str(caught.value)
     await wrong.aclose()
+
+
+async def test_a_retry_is_no_conflict_however_late(make_log: Any) -> None:
+    log, key = make_log(), ThreadKey(None, "t")
+    first = [record("a"), record("b")]
+    await log.append(key, first, batch_id="first", expected_position=0)
+    for n in range(20):  # more than the batches that a thread remembers
+        await log.append(key, [record(str(n))], batch_id=str(n))
+    for one in (log, make_log()):
+        assert await one.append(key, first, batch_id="first", expected_position=0) == 22
+        with pytest.raises(ConflictError) as caught:
+            await one.append(key, [*first, record("c")], batch_id="other", expected_position=0)
+        assert (caught.value.expected, caught.value.actual) == (0, 22)
+
+
+async def test_ranges_behind_gaps(make_log: Any, proxy: HttpProxy) -> None:
+    log, key = make_log(), ThreadKey(None, "t")
+    for n in range(5):
+        await log.append(key, [record(f"{n}.{m}") for m in range(100)], batch_id=str(n))
+    await log.delete(key, [f"{n}.{m}" for n in (1, 2) for m in range(100)])
+    await log.append(key, [record("last")], batch_id="last", max_messages=250)
+    proxy.counts()
+    entries = (await log.read(key, after=10, first=60)).entries
+    assert [entry.position for entry in entries] == [*range(52, 101), *range(301, 312)]
+    entries = (await log.read(key, before=305, last=20)).entries
+    assert [entry.position for entry in entries] == [*range(85, 101), *range(301, 305)]
+    part = await log.read(key, before=150, last=5)
+    assert [entry.position for entry in part.entries] == [96, 97, 98, 99, 100]
+    assert part.has_older
+    assert part.ends_at_cut
+    assert (await log.read(key, before=3, last=5)).entries == []
+    assert proxy.counts()["query"] <= 20
 
 
 async def test_two_make_the_table_at_once(make_store: MakeStore) -> None:

@@ -17,11 +17,11 @@ from agent_stores import ChatAgent, ChatMessageStoreProtocol, OpenAIChatClient, 
 
 
 def create_store() -> {store}:
-    return {store}({arguments})
+    return {make}({arguments})
 
 
 factory: Callable[[], ChatMessageStoreProtocol] = create_store
-inline: Callable[[], ChatMessageStoreProtocol] = lambda: {store}({arguments})
+inline: Callable[[], ChatMessageStoreProtocol] = lambda: {make}({arguments})
 agent = ChatAgent(chat_client=OpenAIChatClient(), chat_message_store_factory=create_store)
 """
 
@@ -35,6 +35,11 @@ InMemoryChatMessageStore(max_message=3)
 STORES = {
     "RedisChatMessageStore": 'redis_url="redis://localhost:6379", thread_id="t", max_messages=100',
     "InMemoryChatMessageStore": 'thread_id="t", max_messages=100',
+    "AzureTableChatMessageStore": '"UseDevelopmentStorage=true", thread_id="t", tenant="acme", ttl=60',
+    "AzureTableChatMessageStore.from_connection_string": (
+        '"UseDevelopmentStorage=true", table_name="chats", max_messages=100'
+    ),
+    "AzureTableChatMessageStore.from_account_and_id": '"account", thread_id="t", timeout=5',
     "DatabaseChatMessageStore": '"chat.db", thread_id="t", tenant="acme", max_messages=100, ttl=60',
 }
 
@@ -59,7 +64,9 @@ TOOLS = [
 @pytest.mark.parametrize("tool", TOOLS, ids=["mypy", "pyright"])
 @pytest.mark.parametrize("store", STORES)
 def test_a_factory_of_each_store(tool: list[str], store: str, tmp_path: Path) -> None:
-    result = check(tool, tmp_path, SCRIPT.format(store=store, arguments=STORES[store]))
+    result = check(
+        tool, tmp_path, SCRIPT.format(store=store.partition(".")[0], make=store, arguments=STORES[store])
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 

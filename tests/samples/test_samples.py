@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import agent_stores
+from tests.servers import azurite
+from tests.servers.azurite import AzuriteServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -24,6 +26,12 @@ EXPECTED = {
         "agent: Your name is Alice.",
         "4 messages",
     ],
+    "azure_store.py": [
+        "Nice to meet you, Alice!",
+        '"agent_stores.azure_tables"',
+        "agent: Your name is Alice.",
+        "4 messages",
+    ],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
 
@@ -32,7 +40,8 @@ def run(sample: str, folder: Path, **variables: str) -> str:
     clean = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("OPENAI_") and name not in ("DATABASE_URL", "REDIS_URL")
+        if not name.startswith("OPENAI_")
+        and name not in ("DATABASE_URL", "REDIS_URL", "AZURE_STORAGE_CONNECTION_STRING")
     }
     result = subprocess.run(
         [sys.executable, "-W", "error", str(SAMPLES / sample)],
@@ -55,7 +64,12 @@ def test_every_sample_is_tested() -> None:
 
 @pytest.mark.parametrize("sample", sorted(EXPECTED))
 def test_sample(sample: str, tmp_path: Path) -> None:
-    output = run(sample, tmp_path)
+    variables = {}
+    if sample == "azure_store.py":  # Azurite is fetched once for all tests
+        if (reason := azurite.available()) is not None:
+            pytest.skip(reason)
+        variables["AZURITE_MAIN"] = str(azurite.main_script())
+    output = run(sample, tmp_path, **variables)
     for part in EXPECTED[sample]:
         assert part in output
     assert list(tmp_path.iterdir()) == []
@@ -71,6 +85,13 @@ def test_the_redis_sample_on_a_server(redis62_server: RedisServer, tmp_path: Pat
     output = run("redis_store.py", tmp_path, REDIS_URL=redis62_server.url)
     assert f"in redis://127.0.0.1:{redis62_server.port}/0#agent" in output
     assert "planted-" not in output
+
+
+def test_the_azure_sample_on_a_server(azurite_server: AzuriteServer, tmp_path: Path) -> None:
+    text = azurite_server.connection_string
+    output = run("azure_store.py", tmp_path, AZURE_STORAGE_CONNECTION_STRING=text)
+    assert f"bytes in {azurite_server.endpoint}/samples" in output
+    assert azurite_server.key not in output
 
 
 def test_the_redis_sample_without_a_server(tmp_path: Path) -> None:

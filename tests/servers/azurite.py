@@ -35,6 +35,11 @@ def available() -> str | None:
     return _install()
 
 
+def main_script() -> Path:
+    """The program of the table service, once it is installed."""
+    return _FOLDER / _MAIN
+
+
 class AzuriteServer(ServerProcess):
     """Azurite's table service, with one account, whose key is planted; it forgets all when it ends."""
 
@@ -76,7 +81,7 @@ class AzuriteServer(ServerProcess):
     def _command(self) -> list[str]:
         return [
             *(_node() or []),
-            str(_FOLDER / _MAIN),
+            str(main_script()),
             *("--tableHost", LOOPBACK, "--tablePort", str(self.port)),
             *("--silent", "--disableTelemetry", "--inMemoryPersistence", "--disableProductStyleUrl"),
         ]

@@ -45,6 +45,9 @@ def by_key(endpoint: str = "") -> str:
 class Token:
     """A token credential as azure.identity.aio has them."""
 
+    async def __aenter__(self) -> Token:
+        return self
+
     async def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
         return AccessToken("planted-s3cret-token", 2**40)
 

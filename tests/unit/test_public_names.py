@@ -23,6 +23,7 @@ DESIGNED = {
     "InMemoryChatMessageStore",
     "DatabaseChatMessageStore",
     "RedisChatMessageStore",
+    "AzureTableChatMessageStore",
     "MessageLog",
 }
 

@@ -109,9 +109,10 @@ class _Append:
                 expected_position=self.expected_position,
             )
         except ConflictError:
-            if stored is not None and not stored.is_fresh:
-                raise ChangedError from None  # look again before saying so
-            raise
+            if stored is None or (stored.is_fresh and self.must_look):
+                raise
+            self.must_look = self.must_look or stored.is_fresh
+            raise ChangedError from None  # look at the head, and whether all is there, before saying so
         if not plan.rows:
             if stored is not None and not stored.is_fresh:
                 raise ChangedError

@@ -213,12 +213,14 @@ async def _read_range(
     wanted = None if first is None and last is None else (first if last is None else last + 1)
     entities: list[Any] = []
     part = Part(head, pins)
+    least = 1
     low, high = begin, end  # what is still to be read: the positions between the two
     while high - low > 1 and not _is_enough(part, first=first, last=last):
         span = high - low - 1
         if wanted is not None:
             missing = wanted - len(loose(part.rows))
-            span = min(span, max(missing, _SPAN if entities else 1))
+            span = min(span, max(missing, least))
+            least = min(max(4 * least, _SPAN), _PAGE)
         at = (low, low + span + 1) if first is not None else (high - span - 1, high)
         entities += await _read_between(call, key, head, *at)
         low, high = (at[1] - 1, high) if first is not None else (low, at[0] + 1)
@@ -262,7 +264,7 @@ async def _read_between(call: Call, key: ThreadKey, head: ThreadHead, low: int, 
 
 async def _edge(call: Call, key: ThreadKey, head: ThreadHead, end: int, pins: list[Any]) -> bool:
     """Whether a cut may fall before the first message from a position on."""
-    low, span = end - 1, 1
+    low, span = max(end - 1, head.base), 1
     rows = [row for row in message_rows(head, pins) if row.position >= end]
     while low < head.last_position:
         high = min(low + span, head.last_position) + 1

@@ -158,12 +158,16 @@ class Call:
             return await self._ask(ask, write=True)
 
     async def upsert(self, entity: Mapping[str, Any]) -> None:
-        """Write a row, whatever is there."""
-        try:
-            await self.submit([Operation("upsert", entity)])
-        except LostError:  # the same once more does no harm
-            await self.pause()
-            await self.submit([Operation("upsert", entity)])
+        """Write a row, whatever is there; once more where the answer is lost, which does no harm."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self.submit([Operation("upsert", entity)])
+                return
+            except LostError as error:
+                cause = error.__cause__ or error
+                if attempt == _ATTEMPTS:
+                    raise self._error(cause) from cause
+                await self.pause(cause)
 
     async def pause(self, error: BaseException | None = None) -> None:
         """Wait before another attempt: growing, with jitter, and at least as long as the service asks.
