@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -851,6 +855,45 @@ async def test_stores_share_a_client(azurite_server: AzuriteServer, table: str) 
     await stores[0].add_messages([user("1")])
     for store in stores:
         await store.aclose()
+
+
+async def test_the_command_line(azurite_server: AzuriteServer, tmp_path: Path) -> None:
+    text = azurite_server.connection_string
+
+    async def run(*arguments: str, store: str = text, **variables: str) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "agent_stores.cli", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "AGENT_STORES_URL": store, "COLUMNS": "200", **variables},
+        )
+        output, _ = await process.communicate()
+        assert azurite_server.key not in output.decode()
+        return process.returncode or 0, output.decode()
+
+    async with AzureTableChatMessageStore(text, thread_id=f"cli-{uuid.uuid4().hex}") as store:
+        await store.add_messages([user("hello there")])
+        thread_id = store.thread_id
+    status, output = await run("threads", "--prefix", thread_id)
+    assert (status, thread_id in output) == (0, True)
+    status, output = await run(
+        "show", thread_id, store="azure-tables:///agentstores", AZURE_STORAGE_CONNECTION_STRING=text
+    )
+    assert (status, "hello there" in output) == (0, True)
+    assert await run("purge", "--json") == (0, '{"threads": 0}\n')
+    status, output = await run("export", thread_id)
+    (tmp_path / "export.jsonl").write_text(output)
+    assert (await run("import", str(tmp_path / "export.jsonl"), "--tenant", "acme"))[0] == 0
+    assert "hello there" in (await run("show", thread_id, "--tenant", "acme"))[1]
+    for tenant in ((), ("--tenant", "acme")):
+        assert (await run("delete", thread_id, "--yes", *tenant))[0] == 0
+    wrong = text.replace(azurite_server.key, "cGxhbnRlZA==")
+    status, output = await run("threads", store=wrong)
+    assert status == 1
+    assert "does not permit" in output
+    assert "cGxhbnRlZA" not in output
+    status, output = await run("threads", store=f"{text}AccountKey=!{azurite_server.key}")
+    assert status == 2
 
 
 def _append(connection_string: str, table: str, number: int) -> None:
