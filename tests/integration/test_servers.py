@@ -23,8 +23,9 @@ from redis.exceptions import MovedError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from tests.servers import mariadb, postgres, process
+from tests.servers import azurite, mariadb, postgres, process
 from tests.servers import redis as redis_servers
+from tests.servers.http_proxy import HttpProxy
 from tests.servers.ports import LOOPBACK, PortLease
 from tests.servers.process import ServerError, ServerProcess, wait_for
 from tests.servers.proxy import FaultProxy
@@ -250,6 +251,33 @@ def test_shared_mariadb(mariadb_server: mariadb.MariaDBServer) -> None:
     for user in ("root", ""):
         with pytest.raises(pymysql.OperationalError):
             pymysql.connect(host=LOOPBACK, port=mariadb_server.port, user=user)
+
+
+def test_azurite() -> None:
+    if (reason := azurite.available()) is not None:
+        pytest.skip(reason)
+    from azure.core.exceptions import HttpResponseError
+    from azure.data.tables import TableServiceClient
+
+    with azurite.AzuriteServer() as server, HttpProxy(server.port) as proxy:
+        for text in (server.connection_string, server.connection_string_at(proxy.port)):
+            with TableServiceClient.from_connection_string(text) as client:
+                client.create_table_if_not_exists("kept").upsert_entity({"PartitionKey": "a", "RowKey": "b"})
+                assert [table.name for table in client.list_tables()] == ["kept"]
+        assert proxy.counts() == {"new table": 1, "row": 1, "query": 1}
+        wrong = server.connection_string.replace(server.key, "bm90aGluZw==")
+        with (
+            TableServiceClient.from_connection_string(wrong, retry_total=0) as client,
+            pytest.raises(HttpResponseError, match=r"403|Authorization"),
+        ):
+            list(client.list_tables())
+        server.kill()
+        assert server.processes() == []
+        server.restart()
+        with TableServiceClient.from_connection_string(server.connection_string) as client:
+            assert list(client.list_tables()) == []  # it forgets all
+        folder = server.folder
+    assert not folder.exists()
 
 
 def test_cluster(redis_cluster: redis_servers.RedisCluster) -> None:
