@@ -11,7 +11,7 @@ import pytest
 from agent_stores.azure import AzureTableMessageLog
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
-from agent_stores.stores.azure_tables.server import Call
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.testing.conformance import *  # noqa: F403
 from agent_stores.testing.conformance import Backend
 from tests.servers.azurite import AzuriteServer

@@ -6,6 +6,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import time
@@ -32,11 +33,13 @@ from agent_stores.errors import (
     UnsupportedVersionError,
 )
 from agent_stores.log import Record, ThreadKey, TimeToLive
-from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables import calls, keys
 from agent_stores.stores.azure_tables.heads import LAYOUT
 from agent_stores.stores.azure_tables.rows import MAX_MESSAGE_BYTES
 from agent_stores.stores.azure_tables.text import PROPERTIES, UNITS
 from agent_stores.stores.azure_tables.transactions import MAX_BYTES
+from agent_stores.stores.base import ChatMessageStore
+from agent_stores.stores.memory import InMemoryMessageLog
 from tests.servers.azurite import AzuriteServer
 from tests.servers.http_proxy import HttpProxy
 
@@ -419,6 +422,48 @@ async def test_a_lost_answer_is_made_out(make_store: MakeStore, proxy: HttpProxy
     assert await store.delete_thread()
     assert await texts(store) == []
     await branch.aclose()
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_random_story_on_a_bad_connection(
+    make_store: MakeStore, proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever fails on the way, each operation does once what it does in memory."""
+    monkeypatch.setattr(calls, "_FIRST_PAUSE", 0.002)
+    story = random.Random(seed)
+    limit = story.choice([None, 3, 8])
+    stores = [make_store(thread_id="t", max_messages=limit, timeout=30) for _ in range(2)]
+    expected = ChatMessageStore(InMemoryMessageLog(), thread_id="t", max_messages=limit)
+    ids: list[str] = []
+    for step in range(30):
+        for _ in range(story.randint(0, 2)):
+            match = story.choice([b"$batch", b"$batch", b"GET"])
+            if story.random() < 0.6:
+                proxy.lose_answer(match)
+            else:
+                proxy.answer(story.choice([503, 500, 429]), match)
+        store = story.choice(stores)
+        chance = story.random()
+        if chance < 0.6 or not ids:
+            names = [f"{step}.{n}" for n in range(story.randint(1, 4))]
+            names += story.sample(ids, min(len(ids), story.randint(0, 1)))
+            ids += names
+            action = "add_messages"
+            arguments: Any = [user(name, message_id=name) for name in names]
+        elif chance < 0.75:
+            action, arguments = "delete", story.sample(ids, min(len(ids), 3))
+        elif chance < 0.8:
+            action, arguments = "clear", None
+        else:
+            action, arguments = "pop_last", None
+        given = () if arguments is None else (arguments,)
+        outcomes = [await getattr(one, action)(*given) for one in (store, expected)]
+        if action == "pop_last":
+            outcomes = [outcome and outcome.message_id for outcome in outcomes]
+        assert outcomes[0] == outcomes[1], (step, action)
+        proxy.heal()
+        held = [(item.position, item.message.text) async for item in store.iterate()]
+        assert held == [(item.position, item.message.text) async for item in expected.iterate()], step
 
 
 async def test_an_answer_that_stays_lost(make_store: MakeStore, proxy: HttpProxy) -> None:

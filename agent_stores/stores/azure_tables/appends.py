@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from agent_stores.errors import ConflictError
 from agent_stores.log import Record, ThreadKey, TimeToLive
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.cleaning import sweep
 from agent_stores.stores.azure_tables.commits import change, write, write_parts
 from agent_stores.stores.azure_tables.failures import ChangedError, MissingError, TakenError
@@ -20,7 +21,6 @@ from agent_stores.stores.azure_tables.rows import (
     unique_entity,
     with_short_links,
 )
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.azure_tables.timers import announce, note_remains
 from agent_stores.stores.azure_tables.transactions import Operation, delete, pack
 from agent_stores.stores.azure_tables.trimming import Trim, trim

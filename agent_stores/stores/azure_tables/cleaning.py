@@ -13,11 +13,11 @@ from typing import Any
 from agent_stores.errors import StoreError
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.commits import load, write
 from agent_stores.stores.azure_tables.failures import ChangedError, LostError, MissingError, TakenError
 from agent_stores.stores.azure_tables.heads import Stored, ThreadHead
 from agent_stores.stores.azure_tables.rows import META, read_row
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.azure_tables.transactions import MAX_OPERATIONS, Operation, delete
 
 _FEW = 20  # messages whose ids are looked at one by one

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.failures import (
     ChangedError,
     LostError,
@@ -22,7 +23,6 @@ from agent_stores.stores.azure_tables.heads import (
     new_token,
     read_head,
 )
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.azure_tables.transactions import Operation, pack
 
 T = TypeVar("T")

@@ -7,6 +7,7 @@ from typing import Any
 
 from agent_stores.log import Entry, Record, ThreadKey, TimeToLive
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.cleaning import sweep
 from agent_stores.stores.azure_tables.commits import change, write, write_parts
 from agent_stores.stores.azure_tables.failures import ChangedError
@@ -23,7 +24,6 @@ from agent_stores.stores.azure_tables.rows import (
     with_cut,
     with_short_links,
 )
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.azure_tables.timers import announce
 from agent_stores.stores.azure_tables.transactions import Operation, delete, pack
 from agent_stores.stores.planning import recut

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from agent_stores.errors import NotFoundError, ThreadExistsError
 from agent_stores.log import Record, ThreadKey
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.cleaning import sweep
 from agent_stores.stores.azure_tables.commits import change, write_parts
 from agent_stores.stores.azure_tables.heads import Stored, ThreadHead, new_token
 from agent_stores.stores.azure_tables.reads import Part, read_all
 from agent_stores.stores.azure_tables.rows import body_of, message_entities, unique_entity
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.azure_tables.timers import announce, note_remains
 from agent_stores.stores.azure_tables.transactions import Operation
 from agent_stores.stores.planning import fork_head, recut

@@ -10,9 +10,9 @@ from typing import Any
 from agent_stores.errors import ArgumentError, StoreError
 from agent_stores.log import ThreadPage, ThreadStats
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.commits import load
 from agent_stores.stores.azure_tables.failures import ChangedError, LostError, MissingError
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.azure_tables.text import read_names
 from agent_stores.stores.azure_tables.transactions import Operation
 from agent_stores.stores.planning import head_stats

@@ -9,6 +9,7 @@ from agent_stores.errors import StoreUnavailableError
 from agent_stores.log import Entry, Slice, ThreadKey, ThreadStats
 from agent_stores.retention import cut_at
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.commits import live, load, take
 from agent_stores.stores.azure_tables.heads import Stored, ThreadHead
 from agent_stores.stores.azure_tables.rows import (
@@ -19,7 +20,6 @@ from agent_stores.stores.azure_tables.rows import (
     read_row,
     to_entry,
 )
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.planning import head_stats
 
 _PAGE = 1000  # rows in an answer at most

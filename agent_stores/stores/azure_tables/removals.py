@@ -7,11 +7,11 @@ from typing import Any
 
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call, Page
 from agent_stores.stores.azure_tables.cleaning import remove_marked, remove_thread, sweep
 from agent_stores.stores.azure_tables.commits import change, load
 from agent_stores.stores.azure_tables.failures import ChangedError, LostError, MissingError
 from agent_stores.stores.azure_tables.heads import Stored
-from agent_stores.stores.azure_tables.server import Call, Page
 from agent_stores.stores.azure_tables.text import read_names
 from agent_stores.stores.azure_tables.timers import note_remains
 from agent_stores.stores.azure_tables.transactions import MAX_OPERATIONS, Operation

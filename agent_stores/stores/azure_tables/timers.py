@@ -11,8 +11,8 @@ from typing import Any
 
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.heads import ThreadHead
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.azure_tables.text import names
 
 _MARGIN = 8  # the time noted is later than the thread's end by this part of its time-to-live

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from agent_stores.log import ThreadKey
 from agent_stores.retention import cut_at
 from agent_stores.stores.azure_tables import keys
+from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.heads import Brief, ThreadHead
 from agent_stores.stores.azure_tables.rows import META, fits_one_row, message_rows
-from agent_stores.stores.azure_tables.server import Call
 from agent_stores.stores.planning import Row
 
 FRONT = 16
