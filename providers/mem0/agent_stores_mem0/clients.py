@@ -162,6 +162,7 @@ class Connection:
         host: the platform's address; mem0's own by default.
 
     Raises:
+        ArgumentError: when the host is not an address, or holds a password.
         ArgumentTypeError: when the client is not one.
         MissingDependencyError: when there is none, and mem0 is not installed.
     """
@@ -172,7 +173,7 @@ class Connection:
         if client is None and importlib.util.find_spec("mem0") is None:
             raise MissingDependencyError.of("mem0ai", extra="mem0", purpose="Mem0Provider")
         self._api_key = api_key
-        self._host = None if host is None else host.rstrip("/")
+        self._host = _address(host)
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[Any]] = WeakKeyDictionary()
 
     @property
@@ -220,16 +221,24 @@ class Connection:
 
     def redact(self, text: str) -> str:
         """A text without our secrets."""
-        for secret in {self._api_key, os.environ.get("MEM0_API_KEY"), *_userinfo(self._host)}:
+        for secret in {self._api_key, os.environ.get("MEM0_API_KEY")}:
             if secret:
                 text = text.replace(secret, "***")
         return text
 
 
-def _userinfo(host: str | None) -> list[str]:
-    """What a URL holds beside the address, such as a password."""
-    authority = (host or "").rpartition("://")[2].partition("/")[0]
-    return [part for part in authority.rpartition("@")[0].split(":") if part]
+def _address(host: str | None) -> str | None:
+    """The platform's address; the credentials go in a header, and errors and logs show addresses."""
+    if host is None:
+        return None
+    scheme, found, rest = host.partition("://")
+    authority = rest.partition("/")[0]
+    if scheme not in ("http", "https") or not found or not authority or "@" in authority or "?" in host:
+        raise ArgumentError(
+            "host is not accepted; accepted is an address such as 'https://mem0.example.com', without a "
+            "password or a query"
+        )
+    return host.rstrip("/")
 
 
 def _make_client(api_key: str | None, host: str | None) -> Any:

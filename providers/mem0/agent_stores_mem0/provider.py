@@ -23,7 +23,7 @@ from agent_stores import (
 from agent_stores.context import data_message, within_tokens
 from agent_stores_mem0.clients import Connection, Memory
 from agent_stores_mem0.scopes import Entities, Scope, check_id
-from agent_stores_mem0.writing import BackgroundWriter, UnwrittenTurn, Write, within
+from agent_stores_mem0.writing import BackgroundWriter, UnwrittenTurn, Write, at_the_loops_end, within
 
 logger = logging.getLogger("agent_stores.mem0")
 
@@ -255,10 +255,11 @@ class Mem0Provider(ContextProvider):
             ContextProviderError: with ``on_error="raise"``, when turns that were accepted could not be
                 stored; `unwritten` has them.
         """
-        try:
-            await self._writer.flush(seconds=self._close_timeout)
-        finally:
-            await self._connection.aclose()
+        with at_the_loops_end():
+            try:
+                await self._writer.flush(seconds=self._close_timeout)
+            finally:
+                await self._connection.aclose()
         lost, self._lost_since_close = self._lost_since_close, 0
         if lost and self._on_error == "raise":
             raise ContextProviderError(

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import random
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from agent_stores_mem0.scopes import Entities
@@ -76,6 +78,21 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
         raise asyncio.TimeoutError
     return task.result()
+
+
+@contextmanager
+def at_the_loops_end() -> Iterator[None]:
+    """Lets HTTP clients work while an event loop shuts down, as providers that nobody closed do then.
+
+    They use asynchronous generators, and the loop warns of each that begins so late. No other task runs by
+    then whose warnings this could hide.
+    """
+    if not getattr(asyncio.get_running_loop(), "_asyncgens_shutdown_called", False):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*was scheduled after loop.shutdown_asyncgens", ResourceWarning)
+        yield
 
 
 class BackgroundWriter:
