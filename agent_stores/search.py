@@ -23,10 +23,15 @@ _WORDS = re.compile(r"[^\W_]+")
 
 # Words so frequent that finding them says nothing; left in a query that has no others.
 _FREQUENT = frozenset(
-    "a about am an and any are as at be been but by can could did do does for from had has have he her him his "
-    "how i if in into is it its let me my no not of on or our please she should so some tell than that the "
-    "their them then there these they this those to us was we were what when where which who why will with "
-    "would you your".split()
+    re.findall(
+        r"\w+",
+        """
+        a about am an and any are as at be been but by can could did do does for from had has have he her
+        him his how i if in into is it its let me my no not of on or our please she should so some tell
+        than that the their them then there these they this those to us was we were what when where which
+        who why will with would you your
+        """,
+    )
 )
 
 

@@ -138,7 +138,9 @@ async def test_several_build_at_once_while_others_write_and_delete(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_search, "BATCH", 3)
-    logs = [DatabaseMessageLog(address, timeout=30, engine_options={"logging_name": f"c{n}"}) for n in range(4)]
+    logs = [
+        DatabaseMessageLog(address, timeout=30, engine_options={"logging_name": f"c{n}"}) for n in range(4)
+    ]
     old = store(logs[0], "old")
     await old.add_messages([ChatMessage("user", f"tea {n}", message_id=f"m{n}") for n in range(40)])
 

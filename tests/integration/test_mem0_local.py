@@ -36,9 +36,7 @@ def port(url: str) -> int:
 
 
 def step(task: dict[str, Any], **environment: str) -> dict[str, Any]:
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MEM0_", "OPENAI_"))
-    }
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MEM0_", "OPENAI_"))}
     result = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", str(STEP)],
         input=json.dumps(task),
@@ -117,10 +115,11 @@ def test_what_async_memory_cannot_scope_is_refused_at_once(tmp_path: Path) -> No
         async def search(self, query: str, **options: Any) -> None: ...
 
     client = LikeAsyncMemory()
-    for options in (
+    refused: list[dict[str, Any]] = [
         {"application_id": "app"},
         {"user_id": "u", "search_application_id": "app"},
-    ):
+    ]
+    for options in refused:
         with pytest.raises(ArgumentError, match="by the application only"):
             Mem0Provider(mem0_client=client, **options)
     with pytest.raises(ArgumentError, match="no white space"):

@@ -54,7 +54,7 @@ def test_it_works_where_nothing_else_is_installed(wheel: Path, tmp_path: Path) -
     code = (
         "from agent_stores.mem0 import Mem0Provider as one\n"
         "from agent_stores_mem0 import Mem0Provider as other\n"
-        "from agent_stores import MissingDependencyError\n"
+        "from agent_stores import MissingDependencyError, RecallProvider, SummaryProvider\n"
         "import agent_stores, sys\n"
         "assert one is other and 'mem0' not in sys.modules\n"
         "try:\n"

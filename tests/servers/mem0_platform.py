@@ -84,7 +84,12 @@ class Mem0Platform:
             self.pause(self.ping_delay)
             if self.ping_status != 200:
                 return self.ping_status, {"detail": "no"}
-            return 200, {"status": "ok", "org_id": "org", "project_id": "project", "user_email": "a@b.example"}
+            return 200, {
+                "status": "ok",
+                "org_id": "org",
+                "project_id": "project",
+                "user_email": "a@b.example",
+            }
         self.pause(self.delay)
         if self.slow_entity is not None and self.slow_entity in body.get("filters", {}):
             self.pause(30)

@@ -11,6 +11,7 @@ messages only; what it finds is checked against the thread's row in any case.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, text
@@ -46,6 +47,7 @@ class SearchIndex:
         }
         self._dialect = dialect
         self._is_built = False
+        self._place = (0, 0)  # thread and position up to which this process has filled it
 
     async def build(self, server: DatabaseServer) -> int:
         """Make the index complete; returns how many messages this call looked at. Costs nothing once it is.
@@ -61,14 +63,13 @@ class SearchIndex:
             )
         if not await server.run(self._is_complete):
             await server.run(self._install, write=True, repeatable=True)
-            seen = 0
-            place: tuple[int, int] | None = (0, 0)
-            while place is not None:
-                after = place
-                place, count = await server.run(
-                    lambda conn: self._fill(conn, after), write=True, repeatable=True
-                )
+            seen, is_full = 0, False
+            while not is_full:
+                fill = partial(self._fill, after=self._place)
+                last, count = await server.run(fill, write=True, repeatable=True)
+                self._place = max(self._place, last)
                 seen += count
+                is_full = count < BATCH
             await server.run(self._finish, write=True, repeatable=True)
             self._is_built = True
             return seen
@@ -113,9 +114,9 @@ class SearchIndex:
         statement = self._sql(template.replace("{conditions}", " ".join(conditions)))
         return [
             Found(
-                from_text(row[0]),
-                Entry(row[1], row[2].encode(), row[3] == 1, row[4] == 1),
-                float(row[5]),
+                from_text(row.thread_id),
+                Entry(row.position, row.body.encode(), row.pinned == 1, row.cut == 1),
+                float(row.score),
             )
             for row in conn.execute(statement, values)
         ]
@@ -136,13 +137,13 @@ class SearchIndex:
         for statement in _TABLES_SQLITE if self._dialect == "sqlite" else _TABLES_POSTGRES:
             conn.execute(self._sql(statement))
 
-    def _fill(self, conn: Connection, after: tuple[int, int]) -> tuple[tuple[int, int] | None, int]:
-        """Index the next messages; returns where the next batch begins, and how many these were."""
+    def _fill(self, conn: Connection, after: tuple[int, int]) -> tuple[tuple[int, int], int]:
+        """Index the next messages; returns the place of the last of them, and how many they were."""
         values = {"thread": after[0], "position": after[1], "batch": BATCH}
         rows = conn.execute(self._sql(_BATCH), values).all()
         if not rows:
-            return None, 0
-        last = (int(rows[-1][0]), int(rows[-1][1]))
+            return after, 0
+        last = (int(rows[-1].thread), int(rows[-1].position))
         values = {
             "thread": after[0],
             "position": after[1],
@@ -151,7 +152,7 @@ class SearchIndex:
         }
         for statement in _FILL_SQLITE if self._dialect == "sqlite" else _FILL_POSTGRES:
             conn.execute(self._sql(statement), values)
-        return (last if len(rows) == BATCH else None), len(rows)
+        return last, len(rows)
 
     def _finish(self, conn: Connection) -> None:
         query = "INSERT INTO {versions} (name, version) VALUES (:name, :version) ON CONFLICT DO NOTHING"
@@ -211,7 +212,8 @@ position BIGINT NOT NULL, UNIQUE (thread, position))""",
     """CREATE VIRTUAL TABLE IF NOT EXISTS {words} USING fts5(body, owner,
 tokenize = 'unicode61 remove_diacritics 2')""",
     f"CREATE TRIGGER IF NOT EXISTS {{search}}_added AFTER INSERT ON {{messages}} BEGIN {_ADD_SQLITE} END",
-    f"CREATE TRIGGER IF NOT EXISTS {{search}}_removed AFTER DELETE ON {{messages}} BEGIN {_REMOVE_SQLITE} END",
+    "CREATE TRIGGER IF NOT EXISTS {search}_removed AFTER DELETE ON {messages} "
+    f"BEGIN {_REMOVE_SQLITE} END",
     "CREATE TRIGGER IF NOT EXISTS {search}_replaced AFTER UPDATE OF body ON {messages} "
     f"BEGIN {_REMOVE_SQLITE} {_ADD_SQLITE} END",
 )

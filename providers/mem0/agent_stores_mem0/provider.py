@@ -54,10 +54,11 @@ class Mem0Provider(ContextProvider):
     **Storing.** What is said is stored under all of `user_id`, `agent_id`, `application_id` and `thread_id`
     that are given.
 
-    **Retrieving.** Without a ``search_`` argument: what is stored under `user_id`, `thread_id` or both, within
-    `application_id` where one is given. `agent_id` takes no part in it, and alone it retrieves nothing; nor
-    does `application_id` alone: what other users told the same agent or application is not read back. With
-    any ``search_`` argument, exactly what these name is retrieved, and nothing of the scope for storing:
+    **Retrieving.** Without a ``search_`` argument: what is stored under `user_id`, `thread_id` or both,
+    within `application_id` where one is given. `agent_id` takes no part in it, and alone it retrieves
+    nothing; nor does `application_id` alone: what other users told the same agent or application is not read
+    back. With any ``search_`` argument, exactly what these name is retrieved, and nothing of the scope for
+    storing:
     `search_user_id` and `search_agent_id` are two partitions, searched at once, and `search_application_id`
     narrows them, or is the only one.
 
@@ -263,8 +264,8 @@ class Mem0Provider(ContextProvider):
         lost, self._lost_since_close = self._lost_since_close, 0
         if lost and self._on_error == "raise":
             raise ContextProviderError(
-                f"mem0 did not take {lost} of the turns that were to be stored in the background; `unwritten` "
-                "of the provider has them"
+                f"mem0 did not take {lost} of the turns that were to be stored in the background; "
+                "`unwritten` of the provider has them"
             )
 
     async def __aenter__(self) -> Self:
@@ -334,12 +335,14 @@ class Mem0Provider(ContextProvider):
                 if api is not None:
                     api.check({"run_id": thread_id}, "storing")
             except ArgumentError as error:
-                raise ContextProviderError(f"Mem0Provider cannot scope memories to the thread: {error}") from None
+                raise ContextProviderError(
+                    f"Mem0Provider cannot scope memories to the thread: {error}"
+                ) from None
             self._bound = thread_id
         elif thread_id != self._bound:
             raise ContextProviderError(
-                f"this Mem0Provider is scoped to the thread {self._bound!r} and was used on {thread_id!r}; make "
-                "a provider for each thread, as AgentThread(context_provider=...) takes one"
+                f"this Mem0Provider is scoped to the thread {self._bound!r} and was used on {thread_id!r}; "
+                "make a provider for each thread, as AgentThread(context_provider=...) takes one"
             )
         return self._bound
 
@@ -349,9 +352,11 @@ class Mem0Provider(ContextProvider):
             return (self._asked or self._storing.own()).partitions()
         if run_id is None:
             return []  # a thread without an id has begun just now: there is nothing to remember
-        return (self._asked or self._storing)._replace(
-            thread_id=run_id, **({} if self._asked else {"agent_id": None})
-        ).partitions()
+        return (
+            (self._asked or self._storing)
+            ._replace(thread_id=run_id, **({} if self._asked else {"agent_id": None}))
+            .partitions()
+        )
 
     # -- mem0 -----------------------------------------------------------------------------------------
 

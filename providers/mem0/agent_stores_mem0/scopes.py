@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent_stores import ArgumentError, ArgumentTypeError
 
 Entities = dict[str, str]
-"""Ids by mem0's names: ``user_id``, ``agent_id``, ``app_id``, ``run_id``; the same for storing and searching."""
+"""Ids by mem0's names, the same for storing and searching: user_id, agent_id, app_id and run_id."""
 
 
 class Scope(NamedTuple):
@@ -40,13 +40,10 @@ class Scope(NamedTuple):
         of their own.
         """
         narrow = Scope(application_id=self.application_id, thread_id=self.thread_id).entities()
-        owners = [{"user_id": self.user_id}, {"agent_id": self.agent_id}]
-        found = [{**owner, **narrow} for owner in owners if None not in owner.values()]
-        return [
-            {name: value for name, value in partition.items() if value is not None}
-            for partition in found or [narrow]
-            if partition
-        ]
+        user = Scope(user_id=self.user_id).entities()
+        agent = Scope(agent_id=self.agent_id).entities()
+        owners = [owner for owner in (user, agent) if owner] or [{}]
+        return [partition for owner in owners if (partition := {**owner, **narrow})]
 
     def own(self) -> Scope:
         """What may be read back without asking: never what others stored under the same agent."""

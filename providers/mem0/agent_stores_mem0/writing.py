@@ -207,6 +207,4 @@ def _pause(error: Exception, attempt: int) -> float:
     asked = (getattr(error, "debug_info", None) or {}).get("retry_after")
     if isinstance(asked, (int, float)) and asked > 0:
         return min(float(asked), _LONGEST_PAUSE)
-    return _FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5)  # noqa: S311
-
-
+    return float(_FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311
