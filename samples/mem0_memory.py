@@ -43,10 +43,7 @@ async def in_this_process() -> AsyncIterator[ProviderOf]:
         config: dict[str, Any] = {
             "llm": {"provider": "openai", "config": {"model": os.environ.get("OPENAI_MODEL", "gpt-5-mini")}},
             "embedder": {"provider": "openai", "config": {"model": "text-embedding-3-small"}},
-            "vector_store": {
-                "provider": "qdrant",
-                "config": {"path": str(folder / "vectors"), "on_disk": True},
-            },
+            "vector_store": {"provider": "qdrant", "config": vectors},
             "history_db_path": str(folder / "history.db"),
         }
         memory = AsyncMemory.from_config(config)
