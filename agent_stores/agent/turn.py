@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,6 +21,7 @@ from agent_stores.errors import (
     AgentRunError,
     ArgumentError,
     ArgumentTypeError,
+    ContextProviderError,
     MissingDependencyError,
     OutcomeUnknownError,
 )
@@ -109,7 +110,8 @@ class Turn:
                     turn._prepare(context, history)
                     yield turn
                 except Exception as error:
-                    await providers.invoked(turn.inputs, None, error, thread_id=thread.thread_id, **about)
+                    with suppress(ContextProviderError):  # what went wrong first is what is raised
+                        await providers.invoked(turn.inputs, None, error, thread_id=thread.thread_id, **about)
                     raise
                 await providers.invoked(
                     turn.inputs, turn._generated, None, thread_id=thread.thread_id, **about

@@ -10,8 +10,10 @@ from agent_stores.agent.chat_client import ChatClient
 from agent_stores.context.blocks import data_message, one_line, text_tokens
 from agent_stores.context.threads import place_of_oldest, stored_thread
 from agent_stores.errors import ArgumentError, ArgumentTypeError, ContextProviderError, NotFoundError
+from agent_stores.log import ThreadKey
+from agent_stores.message_format import decode_message
 from agent_stores.messages import ChatMessage
-from agent_stores.notes import SUMMARY, is_note, make_note, note_data, note_id
+from agent_stores.notes import SUMMARY, make_note, note_data, note_id
 from agent_stores.protocols import Context, ContextProvider
 from agent_stores.retention import check_limit, check_seconds
 from agent_stores.stores.base import ChatMessageStore, StoredMessage
@@ -185,21 +187,10 @@ class SummaryProvider(ContextProvider):
         self, store: ChatMessageStore, start: int, most: int
     ) -> tuple[Summary, list[StoredMessage[ChatMessage]]]:
         """The summary, and the oldest messages after it that left the window, which begins at `start`."""
-        note = await store.get(note_id(SUMMARY))
-        data = None if note is None else note_data(note, SUMMARY)
-        covers = 0 if data is None else int(data.get("covers", 0))
-        summary = Summary() if note is None or not covers else Summary(note.text, covers)
+        summary = await _load(store)
         left: list[StoredMessage[ChatMessage]] = []
-        if covers + 1 < start:
-            # From the last message that is covered on: in a branch, another one may stand in its place.
-            async for item in store.iterate(after=max(covers - 1, 0), before=start, page_size=most + 1):
-                if data is not None and item.position == covers:
-                    if item.message.message_id != data.get("covers_id"):
-                        return Summary(), await _first(store, start, most)
-                elif not item.message.pinned and not is_note(item.message):
-                    left.append(item)
-                if len(left) == most:
-                    break
+        if summary.covers + 1 < start:
+            left = await _some(store, most, after=summary.covers, before=start)
         return summary, left
 
     async def _summarise(self, client: ChatClient, before: str, lines: Sequence[str]) -> str:
@@ -229,19 +220,65 @@ async def _window_start(store: ChatMessageStore, shown: Sequence[ChatMessage]) -
     return (await store.stats()).last_position + 1 if start is None else start
 
 
-async def _first(store: ChatMessageStore, start: int, most: int) -> list[StoredMessage[ChatMessage]]:
-    left: list[StoredMessage[ChatMessage]] = []
-    async for item in store.iterate(before=start, page_size=most):
+async def _load(store: ChatMessageStore) -> Summary:
+    """The summary that is kept in the thread, and the position that it covers there.
+
+    The note names the last message that it covers: positions change when a conversation is exported, or
+    restored to another store. Where that message is gone, its time says what the summary covers.
+    """
+    note = await store.get(note_id(SUMMARY))
+    data = None if note is None else note_data(note, SUMMARY)
+    if note is None or data is None:
+        return Summary()
+    last = await store.log.get(ThreadKey(store.tenant, store.thread_id), str(data.get("covers_id")))
+    if last is not None:
+        return Summary(note.text, last.position)
+    covers, at = int(data.get("covers", 0)), str(data.get("covers_at", ""))
+    oldest = await _some(store, 1)
+    if not oldest or _time(oldest[0]) > at:
+        return Summary(note.text, 0)  # all that it covers was trimmed
+    if covers > (await store.stats()).last_position:
+        return Summary()  # a branch from before that message: it is made anew, of what is here
+    before = await store.log.read(
+        ThreadKey(store.tenant, store.thread_id), before=covers + 1, last=1
+    )  # not shown: only where it stands in time
+    inside = [decode_message(entry.body) for entry in before.entries if not entry.pinned]
+    after = await _some(store, 1, after=covers)
+    if all(_stamp(message) <= at for message in inside) and all(_time(item) >= at for item in after):
+        return Summary(note.text, covers)  # only that message was deleted
+    return Summary()  # such a branch, grown since
+
+
+async def _some(
+    store: ChatMessageStore, most: int, *, after: int = 0, before: int | None = None
+) -> list[StoredMessage[ChatMessage]]:
+    """The oldest messages of a range, pinned ones aside."""
+    found: list[StoredMessage[ChatMessage]] = []
+    async for item in store.iterate(after=after, before=before, page_size=most + 1):
         if not item.message.pinned:
-            left.append(item)
-        if len(left) == most:
+            found.append(item)
+        if len(found) == most:
             break
-    return left
+    return found
+
+
+def _time(item: StoredMessage[ChatMessage]) -> str:
+    return _stamp(item.message)
+
+
+def _stamp(message: ChatMessage) -> str:
+    """When a message was made, as text that sorts; in UTC, as all messages are."""
+    return "" if message.created_at is None else f"{message.created_at:%Y-%m-%dT%H:%M:%S.%f}"
 
 
 async def _save(store: ChatMessageStore, text: str, last: StoredMessage[ChatMessage]) -> None:
     """Keep a summary with what it covers; the one before goes in the same step."""
-    note = make_note(SUMMARY, text, {"covers": last.position, "covers_id": last.message.message_id})
+    covered = {
+        "covers": last.position,
+        "covers_id": last.message.message_id,
+        "covers_at": _time(last),
+    }
+    note = make_note(SUMMARY, text, covered)
     try:
         await store.replace(note_id(SUMMARY), note)
     except NotFoundError:

@@ -19,8 +19,6 @@ from agent_stores.mem0 import Mem0Provider
 from agent_stores.testing.model_server import ModelServer
 from tests.servers.mem0_platform import Mem0Platform
 
-pytest.importorskip("mem0")
-
 STEP = Path(__file__).parents[1] / "servers" / "mem0_step.py"
 PATHS = [str(Path(package.__file__ or "").parents[1]) for package in (agent_stores, agent_stores_mem0)]
 

@@ -25,7 +25,6 @@ from agent_stores import (
 from agent_stores.mem0 import DEFAULT_CONTEXT_PROMPT, Mem0Provider
 from tests.servers.mem0_platform import Mem0Platform
 
-pytest.importorskip("mem0")
 pytestmark = pytest.mark.anyio
 
 ADD, SEARCH = "/v3/memories/add/", "/v3/memories/search/"

@@ -32,6 +32,7 @@ from agent_stores import (
     Window,
 )
 from agent_stores.database import DatabaseMessageLog
+from agent_stores.log import ThreadKey
 from agent_stores.notes import SUMMARY, note_id
 from agent_stores.redis import RedisMessageLog
 from agent_stores.testing.model_server import ModelServer
@@ -199,19 +200,43 @@ async def test_a_branch_knows_nothing_of_what_came_after_it(log: Any) -> None:
     await whole.aclose()
 
 
-async def test_a_copy_that_kept_a_summary_of_other_messages_begins_anew() -> None:
+async def test_a_copy_with_a_summary_of_what_came_after_begins_anew(log: Any) -> None:
     """As a log's own `fork` leaves it, which does not know of notes."""
-    log, model = InMemoryMessageLog(), Model()
-    chat = store(log)
-    await talk(chat, model, *(f"fact{number}" for number in range(6)))
+    chat, model = store(log), Model()
+    await talk(chat, model, *(f"fact{number}" for number in range(16)))
+    branch = store(log, "branch")
+    await log.fork(ThreadKey(None, "t"), ThreadKey(None, "branch"), at=16)
+    assert await branch.get(note_id(SUMMARY)) is not None
+    for number in range(12):
+        await talk(branch, model, f"factB{number}")
+        facts = model.facts()
+        assert "factB0" in facts
+        assert "fact0" in facts
+        assert "fact12" not in facts
+
+
+async def test_a_conversation_that_moves_takes_its_summary_along() -> None:
+    """Positions are others there: they are counted anew."""
+    model = Model()
+    chat = InMemoryChatMessageStore(thread_id="t", window=Window(last=4), max_messages=12)
+    await talk(chat, model, *(f"fact{number}" for number in range(20)))
+    moved = await InMemoryChatMessageStore.deserialize(await chat.serialize(), window=Window(last=4))
+    await talk(moved, model, *(f"fact{number}" for number in range(20, 30)))
+    assert model.facts() == [f"fact{n}" for n in range(30)]
+
+
+@pytest.mark.parametrize("gone", ["the last one covered", "all that are covered"])
+async def test_covered_messages_that_are_gone_change_nothing(log: Any, gone: str) -> None:
+    chat, model = store(log), Model()
+    await talk(chat, model, *(f"fact{number}" for number in range(12)))
     note = await chat.get(note_id(SUMMARY))
     assert note is not None
-    other = store(log, "other")
-    await other.add_messages([ChatMessage("user", f"factX{n}") for n in range(12)])
-    await other.add_messages([note])
-    await talk(other, model, "factY", "factZ")
-    assert [fact for fact in model.facts() if fact.startswith("fact0")] == []
-    assert "factX0" in model.facts()
+    covers = note.additional_properties["agent_stores"]["covers"]
+    covered = [item.message async for item in chat.iterate(before=covers + 1) if not item.message.pinned]
+    ids = [message.message_id for message in covered if message.message_id]
+    await chat.delete(ids if gone.startswith("all") else ids[-1])
+    await talk(chat, model, *(f"fact{number}" for number in range(12, 20)))
+    assert model.facts() == [f"fact{n}" for n in range(20)]
 
 
 async def test_runs_at_once_lose_nothing(log: Any) -> None:
