@@ -203,6 +203,32 @@ async def test_an_unreadable_body_breaks_neither_writes_nor_searches(address: st
     await log.aclose()
 
 
+async def test_a_writer_without_rights_on_the_index_still_writes(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    address = url(request, "postgresql", tmp_path)
+    log = DatabaseMessageLog(address)
+    await store(log).add_messages([user("tea 1")])
+    await log.build_search_index()
+    role = f"writer_{uuid.uuid4().hex[:8]}"
+
+    def allow(conn: Any) -> None:
+        conn.execute(text(f"CREATE ROLE {role}"))
+        conn.execute(text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON agent_threads, agent_messages TO {role}"))
+        conn.execute(text(f"GRANT SELECT ON agent_schema TO {role}"))
+
+    def write(conn: Any) -> None:
+        conn.execute(text(f"SET LOCAL ROLE {role}"))
+        conn.execute(text("SET LOCAL search_path TO pg_catalog"))
+        conn.execute(text("DELETE FROM public.agent_messages WHERE position = 1"))
+
+    await log._server.run(allow, write=True)
+    await log._server.run(write, write=True)
+    assert await log.search("acme", "tea") == []
+    assert await rows(log, "agent_search") == 0
+    await log.aclose()
+
+
 async def test_mariadb_says_that_it_offers_none(request: pytest.FixtureRequest) -> None:
     log = DatabaseMessageLog(request.getfixturevalue("mariadb_server").url)
     with pytest.raises(StoreRefusedError, match="no full-text search here; SQLite and PostgreSQL do"):

@@ -261,7 +261,9 @@ BEGIN
 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
   RETURN NULL;
 END $$""",  # noqa: S608
-    """CREATE OR REPLACE FUNCTION {search}_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+    # With its owner's rights and search path: whoever may write messages need know nothing of the index.
+    """CREATE OR REPLACE FUNCTION {search}_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
   IF TG_OP <> 'INSERT' THEN
     DELETE FROM {search} WHERE thread = old.thread AND position = old.position;
