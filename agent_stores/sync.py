@@ -117,7 +117,7 @@ class SyncChatMessageStore(Generic[M]):
 
     def search(self, query: str, *, limit: int = 10, all_threads: bool = False) -> list[FoundMessage[M]]:
         """See `ChatMessageStore.search`."""
-        return _wait(self._store.search(query, limit=limit, all_threads=all_threads))
+        return self._wait(self._store.search(query, limit=limit, all_threads=all_threads))
 
     def list_threads(self, *, prefix: str = "", limit: int = 100, cursor: str | None = None) -> ThreadPage:
         """See `ChatMessageStore.list_threads`."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agent_stores import ChatMessage, ChatMessageStore, StoreRefusedError
 from agent_stores.database import DatabaseMessageLog
@@ -79,13 +80,13 @@ async def tables(log: DatabaseMessageLog) -> set[str]:
         "sqlite": "SELECT name FROM sqlite_master",
         "postgresql": "SELECT relname FROM pg_class UNION SELECT tgname FROM pg_trigger",
     }[log._server.address.dialect]
-    names = await log._server.run(lambda conn: conn.execute(text(catalogue)).scalars().all())
+    names = await log._server.run(lambda tx: tx.conn.execute(text(catalogue)).scalars().all())
     return {name for name in names if "search" in name}
 
 
 async def rows(log: DatabaseMessageLog, table: str) -> int:
     query = text(f"SELECT count(*) FROM {table}")
-    return await log._server.run(lambda conn: int(conn.execute(query).scalar_one()))
+    return await log._server.run(lambda tx: int(tx.conn.execute(query).scalar_one()))
 
 
 async def test_a_database_that_nobody_searches_has_no_index(address: str) -> None:
@@ -119,12 +120,12 @@ async def test_a_build_that_was_broken_off_is_finished(address: str, monkeypatch
     await store(log).add_messages([user(f"tea {n}") for n in range(12)])
     fill, calls = database_search.SearchIndex._fill, 0
 
-    def fails(self: Any, conn: Any, after: Any) -> Any:
+    def fails(self: Any, tx: Any, after: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise RuntimeError("broken off")
-        return fill(self, conn, after)
+        return fill(self, tx, after)
 
     monkeypatch.setattr(database_search.SearchIndex, "_fill", fails)
     with pytest.raises(RuntimeError):
@@ -161,24 +162,37 @@ async def test_several_build_at_once_while_others_write_and_delete(
 
 
 async def test_the_index_costs_a_write_no_statement_and_a_search_is_one(address: str) -> None:
-    log = DatabaseMessageLog(address)
+    engine: Engine | AsyncEngine
+    if "asyncpg" in address:
+        engine = create_async_engine(address)
+        inner = engine.sync_engine
+    else:
+        engine = inner = create_engine(
+            address.replace("postgresql:", "postgresql+psycopg:")
+            if "://" in address
+            else f"sqlite:///{address}"
+        )
+    log = DatabaseMessageLog(engine=engine)
     chat = store(log, max_messages=3)
-    await chat.add_messages([user("tea")])
-    engine = log._server._engine or (log._server._async_engine and log._server._async_engine.sync_engine)
     seen: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *given: seen.append(given[2]))
+    event.listen(inner, "before_cursor_execute", lambda *given: seen.append(given[2]))
 
     async def statements(work: Any) -> int:
         seen.clear()
         await work
         return len(seen)
 
-    for _ in range(3):
+    for _ in range(5):
         before = await statements(chat.add_messages([user("tea")]))
+    assert before > 2
     await log.build_search_index()
     assert await statements(chat.add_messages([user("tea")])) == before
     assert await statements(log.search("acme", "tea")) == 1
     await log.aclose()
+    if isinstance(engine, AsyncEngine):
+        await engine.dispose()
+    else:
+        engine.dispose()
 
 
 async def test_expired_threads_leave_nothing_in_the_index(address: str) -> None:
@@ -198,7 +212,7 @@ async def test_an_unreadable_body_breaks_neither_writes_nor_searches(address: st
     await store(log).add_messages([user("tea 1"), user("tea 2")])
     await log.build_search_index()
     spoil = text("UPDATE agent_messages SET body = '{\"role\": ' WHERE position = 1")
-    await log._server.run(lambda conn: conn.execute(spoil).rowcount, write=True)
+    await log._server.run(lambda tx: tx.conn.execute(spoil).rowcount, write=True)
     assert [hit.entry.position for hit in await log.search("acme", "tea")] == [2]
     await log.aclose()
 
@@ -212,15 +226,17 @@ async def test_a_writer_without_rights_on_the_index_still_writes(
     await log.build_search_index()
     role = f"writer_{uuid.uuid4().hex[:8]}"
 
-    def allow(conn: Any) -> None:
-        conn.execute(text(f"CREATE ROLE {role}"))
-        conn.execute(text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON agent_threads, agent_messages TO {role}"))
-        conn.execute(text(f"GRANT SELECT ON agent_schema TO {role}"))
+    def allow(tx: Any) -> None:
+        tx.conn.execute(text(f"CREATE ROLE {role}"))
+        tx.conn.execute(
+            text(f"GRANT SELECT, INSERT, UPDATE, DELETE ON agent_threads, agent_messages TO {role}")
+        )
+        tx.conn.execute(text(f"GRANT SELECT ON agent_schema TO {role}"))
 
-    def write(conn: Any) -> None:
-        conn.execute(text(f"SET LOCAL ROLE {role}"))
-        conn.execute(text("SET LOCAL search_path TO pg_catalog"))
-        conn.execute(text("DELETE FROM public.agent_messages WHERE position = 1"))
+    def write(tx: Any) -> None:
+        tx.conn.execute(text(f"SET LOCAL ROLE {role}"))
+        tx.conn.execute(text("SET LOCAL search_path TO pg_catalog"))
+        tx.conn.execute(text("DELETE FROM public.agent_messages WHERE position = 1"))
 
     await log._server.run(allow, write=True)
     await log._server.run(write, write=True)

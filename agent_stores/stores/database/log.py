@@ -226,8 +226,8 @@ class DatabaseMessageLog:
         server, now = self._use()
         await server.search.build(server)
         return await server.run(
-            lambda conn: server.search.find(
-                conn, tenant, query, limit=limit, thread_id=thread_id, before=before, now=now
+            lambda tx: server.search.find(
+                tx, tenant, query, limit=limit, thread_id=thread_id, before=before, now=now
             )
         )
 

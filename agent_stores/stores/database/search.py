@@ -14,12 +14,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from agent_stores.errors import StoreRefusedError
 from agent_stores.log import Entry, ThreadKey
 from agent_stores.search import SEARCHED_ROLES, Found, search_terms
 from agent_stores.stores.database.schema import Schema, from_text, tenant_digest, thread_digest
+from agent_stores.stores.database.statements import Transaction
 
 if TYPE_CHECKING:
     from agent_stores.stores.database.server import DatabaseServer
@@ -78,7 +79,7 @@ class SearchIndex:
 
     def find(
         self,
-        conn: Connection,
+        tx: Transaction,
         tenant: str | None,
         query: str,
         *,
@@ -118,29 +119,29 @@ class SearchIndex:
                 Entry(row.position, row.body.encode(), row.pinned == 1, row.cut == 1),
                 float(row.score),
             )
-            for row in conn.execute(statement, values)
+            for row in tx.conn.execute(statement, values)
         ]
 
     # -- building -------------------------------------------------------------------------------------
 
-    def _is_complete(self, conn: Connection) -> bool:
+    def _is_complete(self, tx: Transaction) -> bool:
         query = self._sql("SELECT version FROM {versions} WHERE name = :name")
-        return conn.execute(query, {"name": _NAME}).scalar() is not None
+        return tx.conn.execute(query, {"name": _NAME}).scalar() is not None
 
-    def _install(self, conn: Connection) -> None:
+    def _install(self, tx: Transaction) -> None:
         """Make the tables and triggers, unless they are there."""
         if self._dialect == "postgresql":
             lock = {"name": f"agent_stores:{self._names['search']}"}
-            conn.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), lock)
-            if conn.execute(text("SELECT to_regclass(:name)"), {"name": self._names["search"]}).scalar():
+            tx.conn.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), lock)
+            if tx.conn.execute(text("SELECT to_regclass(:name)"), {"name": self._names["search"]}).scalar():
                 return
         for statement in _TABLES_SQLITE if self._dialect == "sqlite" else _TABLES_POSTGRES:
-            conn.execute(self._sql(statement))
+            tx.conn.execute(self._sql(statement))
 
-    def _fill(self, conn: Connection, after: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    def _fill(self, tx: Transaction, after: tuple[int, int]) -> tuple[tuple[int, int], int]:
         """Index the next messages; returns the place of the last of them, and how many they were."""
         values = {"thread": after[0], "position": after[1], "batch": BATCH}
-        rows = conn.execute(self._sql(_BATCH), values).all()
+        rows = tx.conn.execute(self._sql(_BATCH), values).all()
         if not rows:
             return after, 0
         last = (int(rows[-1].thread), int(rows[-1].position))
@@ -151,12 +152,12 @@ class SearchIndex:
             "last_position": last[1],
         }
         for statement in _FILL_SQLITE if self._dialect == "sqlite" else _FILL_POSTGRES:
-            conn.execute(self._sql(statement), values)
+            tx.conn.execute(self._sql(statement), values)
         return last, len(rows)
 
-    def _finish(self, conn: Connection) -> None:
+    def _finish(self, tx: Transaction) -> None:
         query = "INSERT INTO {versions} (name, version) VALUES (:name, :version) ON CONFLICT DO NOTHING"
-        conn.execute(self._sql(query), {"name": _NAME, "version": _VERSION})
+        tx.conn.execute(self._sql(query), {"name": _NAME, "version": _VERSION})
 
     def _sql(self, template: str) -> Any:
         return text(self._named(template))
