@@ -31,12 +31,14 @@ from agent_stores.contents import (
     UriContent,
     UsageContent,
 )
+from agent_stores.context import RecallProvider, SummaryProvider
 from agent_stores.errors import (
     AgentRunError,
     AgentStoresError,
     ArgumentError,
     ArgumentTypeError,
     ConflictError,
+    ContextProviderError,
     CorruptMessageError,
     MessageFormatError,
     MessageTooLargeError,
@@ -57,8 +59,9 @@ from agent_stores.log import MessageLog, ThreadPage, ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol, Context, ContextProvider, MessageCodec
 from agent_stores.retention import Window
+from agent_stores.search import Found, SearchableLog
 from agent_stores.stores.azure_tables.store import AzureTableChatMessageStore
-from agent_stores.stores.base import ChatMessageStore, StoredMessage
+from agent_stores.stores.base import ChatMessageStore, FoundMessage, StoredMessage
 from agent_stores.stores.database.store import DatabaseChatMessageStore
 from agent_stores.stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
 from agent_stores.stores.redis.store import RedisChatMessageStore
@@ -88,10 +91,13 @@ __all__ = [
     "Content",
     "Context",
     "ContextProvider",
+    "ContextProviderError",
     "CorruptMessageError",
     "DataContent",
     "DatabaseChatMessageStore",
     "ErrorContent",
+    "Found",
+    "FoundMessage",
     "InMemoryChatMessageStore",
     "InMemoryMessageLog",
     "MessageCodec",
@@ -104,7 +110,9 @@ __all__ = [
     "OpenAIChatClient",
     "OutcomeUnknownError",
     "ReasoningContent",
+    "RecallProvider",
     "RedisChatMessageStore",
+    "SearchableLog",
     "StateError",
     "StateSignatureError",
     "StoreClosedError",
@@ -112,6 +120,7 @@ __all__ = [
     "StoreRefusedError",
     "StoreUnavailableError",
     "StoredMessage",
+    "SummaryProvider",
     "TextContent",
     "ThreadExistsError",
     "ThreadPage",

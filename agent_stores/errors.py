@@ -136,3 +136,10 @@ class MessageTooLargeError(StoreError, ValueError):
 
 class AgentRunError(AgentStoresError):
     """An agent's run failed; nothing of the turn was added to the thread."""
+
+
+class ContextProviderError(AgentStoresError):
+    """A context provider that is not to be left out failed; the message says what became of the turn.
+
+    A provider raises it to fail the run. Any other error of a provider is logged, and the run goes on.
+    """

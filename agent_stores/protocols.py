@@ -91,6 +91,15 @@ class ContextProvider(Protocol):
 
     All methods are called by the agent. A class that derives from this protocol inherits methods that do
     nothing, and may define only those that it needs.
+
+    `invoking` and `invoked` are given, of these keywords, those that they take:
+
+    - ``thread_id``: the conversation's id, or None while it has none;
+    - ``thread``: the `AgentThread`, whose store a provider may read;
+    - ``history``: with `invoking`, the messages of the conversation that the model is shown;
+    - ``chat_client``: the agent's model, as a `ChatClient`.
+
+    What a method raises is logged and the run goes on without it, unless it is a `ContextProviderError`.
     """
 
     async def thread_created(self, thread_id: str | None) -> None:

@@ -14,7 +14,7 @@ from agent_stores._loops import LoopThread, run_here
 from agent_stores.errors import ArgumentError
 from agent_stores.log import ThreadPage, ThreadStats, TtlRefresh
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore, StoredMessage
+from agent_stores.stores.base import ChatMessageStore, FoundMessage, StoredMessage
 
 M = TypeVar("M", default=ChatMessage)
 T = TypeVar("T")
@@ -114,6 +114,10 @@ class SyncChatMessageStore(Generic[M]):
     def fork(self, new_thread_id: str | None = None, *, at: int | None = None) -> SyncChatMessageStore[M]:
         """See `ChatMessageStore.fork`."""
         return SyncChatMessageStore(self._wait(self._store.fork(new_thread_id, at=at)))
+
+    def search(self, query: str, *, limit: int = 10, all_threads: bool = False) -> list[FoundMessage[M]]:
+        """See `ChatMessageStore.search`."""
+        return self._wait(self._store.search(query, limit=limit, all_threads=all_threads))
 
     def list_threads(self, *, prefix: str = "", limit: int = 100, cursor: str | None = None) -> ThreadPage:
         """See `ChatMessageStore.list_threads`."""

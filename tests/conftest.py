@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from tests.servers import ports
+
+# mem0 makes a folder for its settings when it is imported, in the user's home unless it is told otherwise.
+_mem0 = tempfile.TemporaryDirectory(prefix="agent-stores-mem0-")
+atexit.register(_mem0.cleanup)
+os.environ["MEM0_DIR"] = _mem0.name
 
 pytest_plugins = ["tests.servers.fixtures"]
 

@@ -111,6 +111,7 @@ class ChatAgent:
         Raises:
             AgentRunError: when the model cannot be called, or breaks off.
             StoreError: when the history cannot be read or the turn not be stored.
+            ContextProviderError: when a context provider fails the run, as one may that was told to.
             ArgumentError, ArgumentTypeError: for values that are not accepted, and settings that are missing.
         """
         async with self._begin(messages, thread, tools, options) as turn:
@@ -222,6 +223,7 @@ class ChatAgent:
             name=self.name,
             instructions=self.instructions,
             tools=tuple(toolbox([*self._tools.values(), *toolbox(tools).values()]).values()),
+            chat_client=self.chat_client,
             providers=self._providers,
             max_tool_rounds=self._max_tool_rounds,
             options={**self._options, **options},

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from typing_extensions import Self
 
 from agent_stores.agent._together import run_together
-from agent_stores.errors import ArgumentTypeError
+from agent_stores.errors import ArgumentTypeError, ContextProviderError
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import Context, ContextProvider
 
@@ -25,7 +25,8 @@ class AggregateContextProvider(ContextProvider):
     """Runs several context providers at once, and merges what they add in their order.
 
     A provider that raises adds nothing: the log says which one (without the error's text, which may repeat
-    the conversation), and the others' context is kept. Only entering one raises what it raises.
+    the conversation), and the others' context is kept. Only entering one raises what it raises, and a
+    `ContextProviderError` is raised once all of them have been asked: with it, a provider fails the run.
 
     Args:
         providers: one, or several in the order in which their context is put together.
@@ -105,10 +106,14 @@ class AggregateContextProvider(ContextProvider):
 
     async def _all(self, step: str, call: Callable[[ContextProvider], Awaitable[T]]) -> list[T | None]:
         """What each of them returns, or None for one that raised."""
+        refusals: list[ContextProviderError] = []
 
         async def attempt(provider: ContextProvider) -> T | None:
             try:
                 return await call(provider)
+            except ContextProviderError as error:
+                refusals.append(error)
+                return None
             except Exception as error:
                 logger.warning(
                     "the context provider %s failed in %s with %s; the run goes on without it",
@@ -118,7 +123,10 @@ class AggregateContextProvider(ContextProvider):
                 )
                 return None
 
-        return await run_together(attempt(provider) for provider in self.providers)
+        results = await run_together(attempt(provider) for provider in self.providers)
+        if refusals:
+            raise refusals[0]
+        return results
 
 
 async def _context(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 from agent_stores.agent._together import run_together
-from agent_stores.agent.chat_client import ChatResponse, add_usage
+from agent_stores.agent.chat_client import ChatClient, ChatResponse, add_usage
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.responses import AgentResponse
 from agent_stores.agent.tools import Tool, ToolInput, toolbox
@@ -21,6 +21,7 @@ from agent_stores.errors import (
     AgentRunError,
     ArgumentError,
     ArgumentTypeError,
+    ContextProviderError,
     MissingDependencyError,
     OutcomeUnknownError,
 )
@@ -45,6 +46,7 @@ class TurnSettings:
         name: the agent's name.
         instructions: its instructions.
         tools: its tools, and those of this run.
+        chat_client: its model.
         providers: its context providers.
         max_tool_rounds: how often tools are called; None for as often as the model wants.
         options: the settings of the model's calls.
@@ -53,6 +55,7 @@ class TurnSettings:
     name: str | None
     instructions: str | None
     tools: Sequence[ToolInput]
+    chat_client: ChatClient
     providers: AggregateContextProvider
     max_tool_rounds: int | None
     options: Mapping[str, Any]
@@ -87,6 +90,7 @@ class Turn:
             ArgumentError: when this is called by a tool of a run on the same thread, which it would wait for;
                 when two tools have the same name; when there is nothing to send.
             StoreError: when the history cannot be read.
+            ContextProviderError: when a context provider fails the run.
         """
         turn = cls(thread, inputs, settings)
         turn._refuse_own_thread()
@@ -98,15 +102,20 @@ class Turn:
             try:
                 await _introduce(thread, providers.providers)
                 history = await turn._history()
-                about = {"thread_id": thread.thread_id}
-                context = await providers.invoking(turn.inputs, **about)
+                about = {"thread": thread, "chat_client": settings.chat_client}
+                context = await providers.invoking(
+                    turn.inputs, thread_id=thread.thread_id, history=tuple(history), **about
+                )
                 try:
                     turn._prepare(context, history)
                     yield turn
                 except Exception as error:
-                    await providers.invoked(turn.inputs, None, error, **about)
+                    with suppress(ContextProviderError):  # what went wrong first is what is raised
+                        await providers.invoked(turn.inputs, None, error, thread_id=thread.thread_id, **about)
                     raise
-                await providers.invoked(turn.inputs, turn._generated, None, thread_id=thread.thread_id)
+                await providers.invoked(
+                    turn.inputs, turn._generated, None, thread_id=thread.thread_id, **about
+                )
             finally:
                 turn._is_active = False
 
@@ -246,8 +255,8 @@ async def _introduce(thread: AgentThread, providers: Sequence[ContextProvider]) 
     """Tell providers of a thread that they have not met yet."""
     known = thread._introduced
     new = [provider for provider in providers if not any(provider is other for other in known)]
-    known += new
     await AggregateContextProvider(new).thread_created(thread.thread_id)
+    known += new
 
 
 def _stamped(message: ChatMessage, author: str | None = None, *, new_id: bool = False) -> ChatMessage:

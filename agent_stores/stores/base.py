@@ -20,6 +20,7 @@ from agent_stores.errors import (
     NotFoundError,
     StateError,
     StoreClosedError,
+    StoreRefusedError,
 )
 from agent_stores.log import (
     Entry,
@@ -32,6 +33,7 @@ from agent_stores.log import (
     TtlRefresh,
 )
 from agent_stores.messages import ChatMessage
+from agent_stores.notes import NOTE_IDS
 from agent_stores.protocols import MessageCodec
 from agent_stores.retention import (
     DanglingCalls,
@@ -40,6 +42,7 @@ from agent_stores.retention import (
     check_seconds,
     repair,
 )
+from agent_stores.search import SearchableLog
 from agent_stores.states import check_state_header
 from agent_stores.stores.options import OnCorrupt, choice, identifier, sequence
 from agent_stores.stores.planning import check_sizes
@@ -63,6 +66,23 @@ class StoredMessage(Generic[M]):
 
     position: int
     message: M
+
+
+@dataclass(frozen=True)
+class FoundMessage(Generic[M]):
+    """A message that a search found.
+
+    Attributes:
+        thread_id: the thread that it is in.
+        position: its place there.
+        message: the message.
+        score: how well it fits, compared with others of the same search; higher is better.
+    """
+
+    thread_id: str
+    position: int
+    message: M
+    score: float
 
 
 class ChatMessageStore(Generic[M]):
@@ -424,9 +444,40 @@ class ChatMessageStore(Generic[M]):
         )
         await self._seed(log)
         await log.fork(self._key, branch._key, at=at)
+        if at is not None:  # what was noted may be about messages that the copy does not have
+            await log.delete(branch._key, NOTE_IDS)
         branch._failed, branch._initial, branch._state_extra = [], [], {}
         branch._resource.retain()
         return branch
+
+    async def search(
+        self, query: str, *, limit: int = 10, all_threads: bool = False
+    ) -> list[FoundMessage[M]]:
+        """Find messages by their words, best first: those of users and assistants that have any of them.
+
+        Args:
+            query: any text.
+            limit: how many at most.
+            all_threads: look in all threads of this store's tenant; in this one only by default.
+
+        Raises:
+            StoreRefusedError: when the server offers no search; see `agent_stores.search.SearchableLog`.
+        """
+        check_limit("limit", limit)
+        if not isinstance(query, str):
+            raise ArgumentTypeError(f"query is of type {type(query).__name__}; accepted is str")
+        log = self._use()
+        await self._seed(log)
+        if not isinstance(log, SearchableLog):
+            raise StoreRefusedError(f"{self.location} offers no search")
+        hits = await log.search(
+            self.tenant, query, limit=limit, thread_id=None if all_threads else self.thread_id
+        )
+        return [
+            FoundMessage(hit.thread_id, hit.entry.position, self._to_caller(message), hit.score)
+            for hit in hits
+            for _, message in self._decode([hit.entry])
+        ]
 
     async def list_threads(
         self, *, prefix: str = "", limit: int = 100, cursor: str | None = None

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from typing_extensions import TypeVar, Unpack
 
-from agent_stores.errors import ArgumentError, NotFoundError, StateError, StoreClosedError, ThreadExistsError
+from agent_stores.contents import TextContent
+from agent_stores.errors import (
+    ArgumentError,
+    MessageFormatError,
+    NotFoundError,
+    StateError,
+    StoreClosedError,
+    ThreadExistsError,
+    UnsupportedVersionError,
+)
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.message_format import decode_message, message_from_dict, message_to_dict
 from agent_stores.messages import ChatMessage
-from agent_stores.retention import cut_at
+from agent_stores.retention import check_limit, cut_at
+from agent_stores.search import SEARCHED_ROLES, Found, all_words, search_terms
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.stores.options import StoreOptions
 from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_append, recut
@@ -246,6 +257,37 @@ class InMemoryMessageLog:
             del self._threads[key]
         return len(gone)
 
+    async def search(
+        self,
+        tenant: str | None,
+        query: str,
+        *,
+        limit: int = 10,
+        thread_id: str | None = None,
+        before: tuple[str, int] | None = None,
+    ) -> list[Found]:
+        """See `SearchableLog.search`; looks at every message of the tenant."""
+        check_limit("limit", limit)
+        self._now()
+        rows = [
+            (key, row, words)
+            for key in list(self._threads)
+            if key.tenant == tenant and thread_id in (None, key.thread_id)
+            if (thread := self._find(key)) is not None
+            for row in thread.rows
+            if before is None or key.thread_id != before[0] or row.position < before[1]
+            if (words := _words(row.record.body))
+        ]
+        terms = search_terms(query)
+        holders = {term: sum(term in words for _, _, words in rows) for term in terms}
+        found = []
+        for key, row, words in rows:
+            score = sum(math.log1p(len(rows) / holders[term]) for term in terms if term in words)
+            if score:
+                place = (score / math.log(math.e + len(words)), row.record.created_us, row.position)
+                found.append((place, Found(key.thread_id, _entry(row), place[0])))
+        return [hit for _, hit in sorted(found, key=lambda item: item[0], reverse=True)[:limit]]
+
     async def aclose(self) -> None:
         """Forget everything."""
         self._closed = True
@@ -287,6 +329,19 @@ class InMemoryMessageLog:
 def _entry(row: Row) -> Entry:
     record = row.record
     return Entry(row.position, record.body, record.pinned, row.cut)
+
+
+def _words(body: bytes) -> frozenset[str]:
+    """The words by which a message can be found."""
+    try:
+        message = decode_message(body)
+    except (MessageFormatError, UnsupportedVersionError):
+        return frozenset()
+    if message.role not in SEARCHED_ROLES:
+        return frozenset()
+    return frozenset(
+        word for part in message.contents if isinstance(part, TextContent) for word in all_words(part.text)
+    )
 
 
 class InMemoryChatMessageStore(ChatMessageStore[M]):

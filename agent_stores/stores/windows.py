@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 from agent_stores.log import Entry, MessageLog, Slice, ThreadKey
 from agent_stores.messages import ChatMessage
+from agent_stores.notes import is_note
 from agent_stores.retention import Window, check_seconds, window_start
 from agent_stores.tokens import TokenCounter
 
@@ -77,9 +78,12 @@ async def _read_to_cut(
 
 
 def _split(part: Slice, decode: Decode) -> tuple[list[ChatMessage], list[Entry], list[ChatMessage]]:
-    """The pinned messages, and the others with their entries, without a group that the range cuts."""
+    """The pinned messages, and the others with their entries, without a group that the range cuts.
+
+    Notes, which are pinned, are in no window.
+    """
     decoded = decode(part.entries)
-    pinned = [message for entry, message in decoded if entry.pinned]
+    pinned = [message for entry, message in decoded if entry.pinned and not is_note(message)]
     others = [(entry, message) for entry, message in decoded if not entry.pinned]
     if not part.ends_at_cut:  # a result came between two reads
         while others and not others.pop()[0].cut:

@@ -2,8 +2,8 @@
 
 Nothing is remembered between requests, so an answer that uses an earlier turn proves that the turn was in the
 request. Each rule takes a `Prompt` and returns a `Reply`, or `None` to leave the prompt to the next rule;
-`RULES` lists them, first match wins. To teach the model something else (say, to extract facts for a memory
-service), write a rule and put it in front: `ModelServer(rules=[my_rule, *RULES])`.
+`RULES` lists them, first match wins. To teach the model something else, write a rule and put it in front:
+`ModelServer(rules=[my_rule, *RULES])`. `service_rules` has those for programs that use a model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, cast
 
-__all__ = ["RULES", "Prompt", "Reply", "Rule", "ToolCall", "answer", "embed", "text_of"]
+__all__ = ["RULES", "Prompt", "Reply", "Rule", "ToolCall", "answer", "embed", "names_stated", "text_of"]
 
 
 @dataclass(frozen=True)
@@ -219,9 +219,14 @@ def recall_name(prompt: Prompt) -> Reply | None:
     return Reply("I don't know your name yet.")
 
 
+def names_stated(text: str) -> list[str]:
+    """The names that a speaker gives as their own, in order."""
+    return list(_names(_STATES_NAME, text))
+
+
 def greet(prompt: Prompt) -> Reply | None:
     """Told the user's name, greet the user by it."""
-    names = list(_names(_STATES_NAME, prompt.question))
+    names = names_stated(prompt.question)
     return Reply(f"Nice to meet you, {names[-1]}!") if names else None
 
 

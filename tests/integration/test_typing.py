@@ -25,11 +25,52 @@ inline: Callable[[], ChatMessageStoreProtocol] = lambda: {make}({arguments})
 agent = ChatAgent(chat_client=OpenAIChatClient(), chat_message_store_factory=create_store)
 """
 
+PROVIDERS = """
+import asyncio
+
+from typing_extensions import assert_type
+
+from agent_stores import (
+    AgentResponse,
+    ChatAgent,
+    ContextProvider,
+    OpenAIChatClient,
+    RecallProvider,
+    SearchableLog,
+    SummaryProvider,
+)
+from agent_stores.database import DatabaseMessageLog
+from agent_stores.mem0 import Mem0Provider
+from agent_stores_mem0 import Mem0Provider as TheSame
+
+memory = Mem0Provider(api_key="...", user_id="user_123", application_id="my_app", on_error="raise")
+providers: list[ContextProvider] = [memory, TheSame(user_id="u"), SummaryProvider(), RecallProvider()]
+agent = ChatAgent(chat_client=OpenAIChatClient(), context_providers=memory)
+agent = ChatAgent(chat_client=OpenAIChatClient(), context_providers=[memory, SummaryProvider()])
+log: SearchableLog = DatabaseMessageLog("chat.db")
+
+
+async def main() -> None:
+    assert_type(await agent.run("Hello"), AgentResponse)
+    async with memory as entered:
+        assert_type(entered, Mem0Provider)
+
+
+asyncio.run(main())
+"""
+
 WRONG = """
 from agent_stores import ChatMessage, InMemoryChatMessageStore
 
 ChatMessage("robot", "x")
 InMemoryChatMessageStore(max_message=3)
+"""
+
+WRONG_PROVIDER = """
+from agent_stores.mem0 import Mem0Provider
+
+Mem0Provider(user="u")
+Mem0Provider(user_id="u", on_error="ignore")
 """
 
 STORES = {
@@ -48,9 +89,10 @@ def check(tool: list[str], folder: Path, script: str) -> subprocess.CompletedPro
     path = folder / "user_script.py"
     path.write_text(script)
     root = Path(__file__).parents[2]
+    paths = [str(root), str(root / "providers" / "mem0")]
     # Where the package is not installed but on the path, as in a check-out, pyright has to be told.
-    (folder / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(root)]}))
-    environment = {**os.environ, "MYPYPATH": str(root), "MYPY_CACHE_DIR": str(folder / "cache")}
+    (folder / "pyrightconfig.json").write_text(json.dumps({"extraPaths": paths}))
+    environment = {**os.environ, "MYPYPATH": os.pathsep.join(paths), "MYPY_CACHE_DIR": str(folder / "cache")}
     command = [*tool, path.name] if "mypy" in tool else tool
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
@@ -76,3 +118,17 @@ def test_mistakes_are_found(tool: list[str], tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "robot" in result.stdout
     assert "max_message" in result.stdout
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=["mypy", "pyright"])
+def test_context_providers(tool: list[str], tmp_path: Path) -> None:
+    result = check(tool, tmp_path, PROVIDERS)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=["mypy", "pyright"])
+def test_mistakes_with_providers_are_found(tool: list[str], tmp_path: Path) -> None:
+    result = check(tool, tmp_path, WRONG_PROVIDER)
+    assert result.returncode == 1
+    assert '"user"' in result.stdout
+    assert "ignore" in result.stdout

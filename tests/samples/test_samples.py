@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 import agent_stores
+import agent_stores_mem0
 from tests.servers import azurite
 from tests.servers.azurite import AzuriteServer
+from tests.servers.mem0_platform import Mem0Platform
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-PACKAGE = str(Path(agent_stores.__file__).parents[1])
+PACKAGE = os.pathsep.join(
+    str(Path(package.__file__ or "").parents[1]) for package in (agent_stores, agent_stores_mem0)
+)
 EXPECTED = {
     "serialize_thread.py": ["Nice to meet you, Alice!", '"store":', "agent: Your name is Alice."],
     "custom_store.py": ["is a store: True", "agent: Your name is Alice."],
@@ -32,6 +36,11 @@ EXPECTED = {
         "agent: Your name is Alice.",
         "4 messages",
     ],
+    "mem0_memory.py": [
+        "alice is told: Nice to meet you, Alice!",
+        "alice is told: Your name is Alice.",
+        "bob is told: I don't know your name yet.",
+    ],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
 
@@ -40,7 +49,7 @@ def run(sample: str, folder: Path, **variables: str) -> str:
     clean = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("OPENAI_")
+        if not name.startswith(("OPENAI_", "MEM0_"))
         and name not in ("DATABASE_URL", "REDIS_URL", "AZURE_STORAGE_CONNECTION_STRING")
     }
     result = subprocess.run(
@@ -92,6 +101,15 @@ def test_the_azure_sample_on_a_server(azurite_server: AzuriteServer, tmp_path: P
     output = run("azure_store.py", tmp_path, AZURE_STORAGE_CONNECTION_STRING=text)
     assert f"bytes in {azurite_server.endpoint}/samples" in output
     assert azurite_server.key not in output
+
+
+def test_the_mem0_sample_on_the_platform(tmp_path: Path) -> None:
+    with Mem0Platform() as platform:
+        output = run("mem0_memory.py", tmp_path, MEM0_API_KEY=platform.api_key, MEM0_HOST=platform.host)
+    for part in EXPECTED["mem0_memory.py"]:
+        assert part in output
+    assert platform.refused == []
+    assert {body["filters"]["app_id"] for _, _, body in platform.requests if body} == {"sample"}
 
 
 def test_the_redis_sample_without_a_server(tmp_path: Path) -> None:

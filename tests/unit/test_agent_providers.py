@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_stores.agent import AggregateContextProvider, ChatAgent, ChatResponse, ChatUpdate
-from agent_stores.errors import AgentRunError, ArgumentError, ArgumentTypeError
+from agent_stores.errors import AgentRunError, ArgumentError, ArgumentTypeError, ContextProviderError
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import Context, ContextProvider
 from agent_stores.stores.memory import InMemoryChatMessageStore
@@ -54,6 +54,7 @@ class Recorder(ContextProvider):
         self.name = name
         self.fails = fails
         self.told: list[tuple[Any, ...]] = []
+        self.kwargs: dict[str, Any] = {}
 
     def tell(self, step: str, *what: Any) -> None:
         self.told.append((step, *what))
@@ -64,7 +65,8 @@ class Recorder(ContextProvider):
         self.tell("thread_created", thread_id)
 
     async def invoking(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Context:
-        self.tell("invoking", [message.text for message in messages], kwargs)
+        self.kwargs = kwargs
+        self.tell("invoking", [message.text for message in messages], {"thread_id": kwargs.get("thread_id")})
         return self.context
 
     async def invoked(
@@ -75,7 +77,8 @@ class Recorder(ContextProvider):
         **kwargs: Any,
     ) -> None:
         answers = None if response_messages is None else [message.text for message in response_messages]
-        self.tell("invoked", [m.text for m in request_messages], answers, invoke_exception, kwargs)
+        about = {"thread_id": kwargs.get("thread_id")}
+        self.tell("invoked", [m.text for m in request_messages], answers, invoke_exception, about)
 
     async def __aenter__(self) -> Recorder:
         self.tell("enter")
@@ -330,3 +333,49 @@ async def test_several_providers_as_one() -> None:
 def test_what_is_no_provider(wrong: Any) -> None:
     with pytest.raises(ArgumentTypeError, match="context_providers"):
         ChatAgent(Echo(), context_providers=wrong)
+
+
+async def test_providers_are_given_the_thread_the_history_and_the_model() -> None:
+    provider, client = Recorder(), Echo()
+    thread = memory()
+    async with ChatAgent(client, context_providers=provider) as agent:
+        await agent.run("a", thread=thread)
+        assert provider.kwargs["history"] == ()
+        await agent.run("b", thread=thread)
+    assert [message.text for message in provider.kwargs["history"]] == ["a", "You said: a"]
+    assert provider.kwargs["thread"] is thread
+    assert provider.kwargs["chat_client"] is client
+
+
+class Strict(Recorder):
+    """Fails the run at a step."""
+
+    def tell(self, step: str, *what: Any) -> None:
+        self.told.append((step, *what))
+        if step in self.fails:
+            raise ContextProviderError(f"no {step} without a memory")
+
+
+@pytest.mark.parametrize("step", ["thread_created", "invoking", "invoked"])
+async def test_a_provider_can_fail_the_run_once_all_were_asked(step: str) -> None:
+    strict, after = Strict(fails=[step]), Recorder()
+    thread = memory()
+    async with ChatAgent(Echo(), context_providers=[strict, after]) as agent:
+        with pytest.raises(ContextProviderError, match=f"no {step} without"):
+            await agent.run("a", thread=thread)
+    assert step in [told[0] for told in after.told]
+    store = thread.message_store
+    assert store is not None
+    assert len(await store.list_messages()) == (2 if step == "invoked" else 0)
+
+
+async def test_a_thread_that_was_refused_is_announced_again() -> None:
+    strict = Strict(fails=["thread_created"])
+    thread = memory()
+    async with ChatAgent(Echo(), context_providers=strict) as agent:
+        for _ in range(2):
+            with pytest.raises(ContextProviderError):
+                await agent.run("a", thread=thread)
+        strict.fails = []
+        await agent.run("a", thread=thread)
+    assert [told[0] for told in strict.told].count("thread_created") == 3

@@ -25,6 +25,9 @@ DESIGNED = {
     "RedisChatMessageStore",
     "AzureTableChatMessageStore",
     "MessageLog",
+    "RecallProvider",
+    "SearchableLog",
+    "SummaryProvider",
 }
 
 
@@ -36,7 +39,7 @@ def test_the_designed_names_are_there() -> None:
 
 
 def test_importing_brings_no_optional_package() -> None:
-    optional = ("sqlalchemy", "openai", "redis", "typer", "rich", "tiktoken", "azure")
+    optional = ("sqlalchemy", "openai", "redis", "typer", "rich", "tiktoken", "azure", "mem0")
     code = f"import sys, agent_stores; print([n for n in {optional!r} if n in sys.modules])"
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr

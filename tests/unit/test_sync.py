@@ -129,3 +129,9 @@ def test_it_has_all_of_a_stores_operations() -> None:
             assert [p for p in inspect.signature(mine).parameters if p != "kwargs"] == [
                 p for p in inspect.signature(theirs).parameters if p != "kwargs"
             ]
+
+
+def test_it_searches(tmp_path: Path) -> None:
+    with SyncChatMessageStore(DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")) as store:
+        store.add_messages([ChatMessage("user", "my boat"), ChatMessage("user", "my car")])
+        assert [(hit.position, hit.message.text) for hit in store.search("boat")] == [(1, "my boat")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent_stores.errors import ArgumentError, StoreClosedError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.retention import check_limit, check_seconds
+from agent_stores.search import Found
 from agent_stores.stores.database.address import parse_address
 from agent_stores.stores.database.server import DatabaseServer
 from agent_stores.stores.planning import check_sizes
@@ -210,6 +211,36 @@ class DatabaseMessageLog:
         return await server.run(
             lambda tx: server.writes.purge_expired(tx, limit=limit, now=now), write=True, repeatable=True
         )
+
+    async def search(
+        self,
+        tenant: str | None,
+        query: str,
+        *,
+        limit: int = 10,
+        thread_id: str | None = None,
+        before: tuple[str, int] | None = None,
+    ) -> list[Found]:
+        """See `SearchableLog.search`; the first one builds the index, if `build_search_index` did not."""
+        check_limit("limit", limit)
+        server, now = self._use()
+        await server.search.build(server)
+        return await server.run(
+            lambda tx: server.search.find(
+                tx, tenant, query, limit=limit, thread_id=thread_id, before=before, now=now
+            )
+        )
+
+    async def build_search_index(self) -> int:
+        """Index all messages for `search`, in batches; returns how many were looked at, 0 where it is done.
+
+        The index is kept from then on: each message that is written costs its words.
+
+        Raises:
+            StoreRefusedError: on MariaDB, which is not searched; when the user may not create tables.
+        """
+        server, _ = self._use()
+        return await server.search.build(server)
 
     async def aclose(self) -> None:
         """Close the connections, if no other log of this process uses them."""

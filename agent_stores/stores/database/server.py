@@ -27,6 +27,7 @@ from agent_stores.stores.database.failures import Failure, classify, store_error
 from agent_stores.stores.database.files import FileConnections
 from agent_stores.stores.database.reads import Reads
 from agent_stores.stores.database.schema import make_schema
+from agent_stores.stores.database.search import SearchIndex
 from agent_stores.stores.database.setup import prepare
 from agent_stores.stores.database.statements import Transaction
 from agent_stores.stores.database.workers import Workers
@@ -67,6 +68,7 @@ class DatabaseServer:
         self.schema = make_schema(table_prefix)
         self.reads = Reads(self.schema)
         self.writes = Writes(self.schema)
+        self.search = SearchIndex(self.schema, address.dialect)
         self._timeout = timeout
         self._settings = Settings(address, timeout, max_connections, engine_options)
         self._borrowed = engine
