@@ -31,8 +31,12 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentError, ArgumentTypeError, UnansweredToolCallError
 from agent_stores.messages import ChatMessage
 
-DanglingCalls = Literal["synthesize", "drop", "raise"]
-"""What a view does with tool calls without a result: give them an error result, leave them out, or raise."""
+DanglingCalls = Literal["synthesize", "drop", "raise", "keep"]
+"""What a view does with tool calls without a result: give them an error result, leave them out, or raise.
+
+``"keep"`` shows all messages as they are stored, in their order, for a reader that pairs calls and results
+itself.
+"""
 
 NO_RESULT = "No result was recorded for this tool call: the run ended before the tool returned."
 """The text of a synthesized result."""
@@ -249,6 +253,8 @@ def repair(messages: Sequence[ChatMessage], dangling_calls: DanglingCalls) -> li
     Raises:
         UnansweredToolCallError: under ``"raise"``, for calls without results and results without calls.
     """
+    if dangling_calls == "keep":
+        return list(messages)
     for message in messages:
         for part in message.contents:
             if type(part) in _PAIRED:

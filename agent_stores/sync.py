@@ -14,9 +14,12 @@ from agent_stores._loops import LoopThread
 from agent_stores.errors import ArgumentError
 from agent_stores.log import ThreadPage, ThreadStats, TtlRefresh
 from agent_stores.messages import ChatMessage
+from agent_stores.protocols import MessageCodec
+from agent_stores.retention import DanglingCalls
 from agent_stores.stores.base import ChatMessageStore, StoredMessage
 
 M = TypeVar("M", default=ChatMessage)
+N = TypeVar("N", default=ChatMessage)
 T = TypeVar("T")
 
 _loop_thread = LoopThread("agent-stores-sync")
@@ -78,6 +81,10 @@ class SyncChatMessageStore(Generic[M]):
                 return
             yield message
 
+    def newest(self, count: int) -> list[StoredMessage[M]]:
+        """See `ChatMessageStore.newest`."""
+        return _wait(self._store.newest(count))
+
     def get(self, message_id: str) -> M | None:
         """See `ChatMessageStore.get`."""
         return _wait(self._store.get(message_id))
@@ -113,6 +120,12 @@ class SyncChatMessageStore(Generic[M]):
     def fork(self, new_thread_id: str | None = None, *, at: int | None = None) -> SyncChatMessageStore[M]:
         """See `ChatMessageStore.fork`."""
         return SyncChatMessageStore(_wait(self._store.fork(new_thread_id, at=at)))
+
+    def with_codec(
+        self, codec: MessageCodec[N] | None, *, dangling_calls: DanglingCalls | None = None
+    ) -> SyncChatMessageStore[N]:
+        """See `ChatMessageStore.with_codec`."""
+        return SyncChatMessageStore(self._store.with_codec(codec, dangling_calls=dangling_calls))
 
     def list_threads(self, *, prefix: str = "", limit: int = 100, cursor: str | None = None) -> ThreadPage:
         """See `ChatMessageStore.list_threads`."""
@@ -157,10 +170,19 @@ async def _next(messages: Any) -> Any:
     return await anext(messages, None)
 
 
+def block_on(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop of the synchronous views, and wait for it.
+
+    Called on a running event loop, this blocks that loop until the work is done; it is for interfaces that
+    say of themselves that they block.
+    """
+    return _loop_thread.submit(work).result()
+
+
 def _wait(work: Coroutine[Any, Any, T]) -> T:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _loop_thread.submit(work).result()
+        return block_on(work)
     work.close()
     raise ArgumentError("a synchronous store would block the running event loop; use the store itself there")

@@ -24,6 +24,11 @@ EXPECTED = {
         "agent: Your name is Alice.",
         "4 messages",
     ],
+    "openai_agents_session.py": [
+        "agent: The tool says: rain in Oslo; rain in Bergen",
+        "agent: Your name is Alice.",
+        "10 items in sqlite:///chat.db",
+    ],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
 

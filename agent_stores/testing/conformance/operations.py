@@ -19,7 +19,26 @@ from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol
 from agent_stores.stores.base import ChatMessageStore
-from agent_stores.testing.conformance.backend import Backend, MakeStore, call, labels, result, stored, user
+from agent_stores.testing.conformance.backend import (
+    Backend,
+    MakeStore,
+    call,
+    label,
+    labels,
+    result,
+    stored,
+    user,
+)
+
+
+class _Words:
+    """A framework whose messages are words."""
+
+    def to_chat_message(self, message: str) -> ChatMessage:
+        return user(message)
+
+    def from_chat_message(self, message: ChatMessage) -> str:
+        return label(message)
 
 
 @pytest.mark.anyio
@@ -39,6 +58,35 @@ class TestOperations:
         assert (found.text, found.message_id) == ("1", "a")
         assert await store.get("b") is None
         assert (await store.list_messages())[1].message_id
+
+    async def test_the_newest(self, make_store: MakeStore) -> None:
+        store = make_store()
+        assert await store.newest(3) == []
+        messages = [user("1"), call("a", "b"), result("a"), result("b"), user("2")]
+        await store.add_messages([ChatMessage("system", "rules", pinned=True), *messages])
+
+        async def newest(count: int) -> list[str]:
+            return [label(item.message) for item in await store.newest(count)]
+
+        every = ["rules", "1", "call a call b", "result a", "result b", "2"]
+        for count in range(8):
+            assert await newest(count) == every[max(0, len(every) - count) :]
+        assert [item.position for item in await store.newest(2)] == [5, 6]
+        with pytest.raises(ArgumentError, match="count is -1"):
+            await store.newest(-1)
+
+    async def test_another_codec_on_the_same_thread(self, make_store: MakeStore) -> None:
+        store = make_store(max_messages=3)
+        other: ChatMessageStore[str] = store.with_codec(_Words(), dangling_calls="keep")
+        await other.add_messages(["one", "two"])
+        await store.add_messages([user("three"), call("a")])
+        assert await other.list_messages() == ["two", "three", "call a"]
+        assert await labels(store) == ["two", "three", "call a", "no result a"]
+        assert [item.message for item in await other.newest(2)] == ["three", "call a"]
+        await other.aclose()
+        assert await store.count() == 3
+        with pytest.raises(ArgumentTypeError, match="codec is of type int"):
+            store.with_codec(3)  # type: ignore[arg-type]
 
     async def test_replace_keeps_the_place(self, make_store: MakeStore) -> None:
         store = make_store(max_messages=10)
