@@ -14,10 +14,10 @@ come does not hold back a cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from agent_stores.contents import (
     AnyContent,
@@ -45,6 +45,9 @@ LARGEST = 2**53 - 1
 """The largest limit or position: the integers that every backend counts exactly."""
 
 _MARK = "agent_stores"
+SYNTHESIZED: Mapping[str, Any] = {_MARK: {"synthesized": True}}
+"""The additional properties of a synthesized result; a real one that comes later goes before it."""
+
 _PAIRED = frozenset({ToolCallContent, ToolResultContent})
 _LINKED = _PAIRED | {ApprovalRequestContent, ApprovalResponseContent}
 _APPROVAL = "approval:"
@@ -372,7 +375,5 @@ def _says_something(parts: Sequence[AnyContent]) -> bool:
 
 
 def _no_result(message: ChatMessage, call_id: str) -> ChatMessage:
-    part = ToolResultContent(
-        call_id, NO_RESULT, is_error=True, additional_properties={_MARK: {"synthesized": True}}
-    )
+    part = ToolResultContent(call_id, NO_RESULT, is_error=True, additional_properties=SYNTHESIZED)
     return ChatMessage("tool", contents=[part], created_at=message.created_at)

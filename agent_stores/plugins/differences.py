@@ -37,7 +37,7 @@ def keep_difference(
     """
     found = difference(base, wanted)
     if found:
-        more.update(difference=found, of=_digest(base))
+        more.update(difference=found, of=digest(base))
     if not more:
         return message
     properties = with_leftovers(message.additional_properties, framework, more)
@@ -50,12 +50,13 @@ def apply_difference(message: ChatMessage, framework: str, base: Mapping[str, An
     A message whose neutral form was changed since is read plainly: the difference is one to another message.
     """
     kept = leftovers(message, framework)
-    if "difference" not in kept or kept.get("of") != _digest(base):
+    if "difference" not in kept or kept.get("of") != digest(base):
         return dict(base)
     return changed(base, kept["difference"])
 
 
-def _digest(value: Mapping[str, Any]) -> str:
+def digest(value: Mapping[str, Any]) -> str:
+    """A short name for a JSON object, the same for the same content."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 

@@ -24,6 +24,7 @@ EXPECTED = {
         "agent: Your name is Alice.",
         "4 messages",
     ],
+    "langchain_history.py": ["bob: I don't know your name yet.", "alice: Your name is Alice."],
     "openai_agents_session.py": [
         "agent: The tool says: rain in Oslo; rain in Bergen",
         "agent: Your name is Alice.",

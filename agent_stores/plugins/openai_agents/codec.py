@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +17,7 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ROLES, ChatMessage, Role
-from agent_stores.plugins.differences import apply_difference, keep_difference, same
+from agent_stores.plugins.differences import apply_difference, digest, keep_difference, same
 from agent_stores.plugins.left_out import LeftOut
 from agent_stores.plugins.leftovers import leftovers
 from agent_stores.plugins.openai_agents.reading import (
@@ -192,5 +190,4 @@ def _message_id(item: Item) -> str | None:
     name = item.get("id")
     if not isinstance(name, str) or not name or name == _NO_ID:
         return None
-    text = json.dumps(item, sort_keys=True, separators=(",", ":"))
-    return f"{name}:{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"
+    return f"{name}:{digest(item)}"
