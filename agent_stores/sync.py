@@ -105,6 +105,10 @@ class SyncChatMessageStore(Generic[M]):
         """See `ChatMessageStore.clear`."""
         return _wait(self._store.clear())
 
+    def rewrite(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
+        """See `ChatMessageStore.rewrite`."""
+        _wait(self._store.rewrite(messages, expected_position=expected_position))
+
     def count(self) -> int:
         """See `ChatMessageStore.count`."""
         return _wait(self._store.count())

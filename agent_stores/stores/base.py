@@ -38,6 +38,8 @@ from agent_stores.retention import (
     Window,
     check_limit,
     check_seconds,
+    cut_at,
+    group_cuts,
     repair,
 )
 from agent_stores.states import check_state_header
@@ -407,6 +409,36 @@ class ChatMessageStore(Generic[M]):
         self._initial = []
         return await log.clear(self._key)
 
+    async def rewrite(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
+        """Put messages in the place of all that the thread holds, in one step.
+
+        No reader sees the thread empty in between, or with both. Messages keep their ids, and get new
+        positions. `max_messages` holds here, too.
+
+        Args:
+            messages: what the thread is to hold; none empties it.
+            expected_position: the `last_position` of `stats` that the thread must still have.
+
+        Raises:
+            ConflictError: when somebody else wrote to the thread since `expected_position`.
+            MessageTooLargeError, StoreUnavailableError, StoreRefusedError: when nothing was changed.
+            OutcomeUnknownError: when it may or may not be done; calling again is safe.
+        """
+        log = self._use()
+        check_limit("expected_position", expected_position)
+        records = self._records(self._convert(sequence("messages", messages)))
+        if self._max_messages is not None:
+            records = _newest_records(records, self._max_messages)
+        check_sizes(records, log.max_message_bytes)
+        self._initial = []
+        await log.rewrite(
+            self._key,
+            records,
+            batch_id=uuid.uuid4().hex[:18],
+            expected_position=expected_position,
+            ttl=self._ttl,
+        )
+
     async def count(self) -> int:
         """How many messages the thread holds."""
         return (await self.stats()).messages
@@ -608,6 +640,14 @@ class ChatMessageStore(Generic[M]):
             if len(given) == len(messages) and all(a is b for a, b in zip(given, messages, strict=True)):
                 return ids
         return None
+
+
+def _newest_records(records: list[Record], limit: int) -> list[Record]:
+    """The records that a thread with a limit keeps of these."""
+    loose = [record for record in records if not record.pinned]
+    cuts, _ = group_cuts((record.calls, record.results) for record in loose)
+    gone = {id(record) for record in loose[: cut_at(cuts, len(loose) - limit)]}
+    return [record for record in records if id(record) not in gone]
 
 
 class _Shared:

@@ -15,7 +15,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.retention import cut_at
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.stores.options import StoreOptions
-from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_append, recut
+from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_append, plan_rewrite, recut
 from agent_stores.stores.records import batch_id
 
 M = TypeVar("M", default=ChatMessage)
@@ -175,6 +175,30 @@ class InMemoryMessageLog:
         if thread and gone:
             self._take_out(thread, gone, now)
         return len(gone)
+
+    async def rewrite(
+        self,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> int:
+        """See `MessageLog.rewrite`."""
+        now = self._now()
+        thread = self._find(key) or _Thread()
+        head = thread.head
+        plan = plan_rewrite(head, records, batch_id=batch_id, expected_position=expected_position)
+        if plan is None or not (records or thread.rows):
+            return head.last_position
+        thread.rows = plan.rows
+        thread.ids = {row.record.message_id for row in plan.rows}
+        if ttl is not None:
+            head.set_ttl(ttl, now, by_hand=False)
+        head.written(now)
+        self._threads[key] = thread
+        return head.last_position
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """See `MessageLog.stats`."""

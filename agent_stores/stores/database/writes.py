@@ -44,7 +44,8 @@ from agent_stores.stores.database.schema import (
     to_message_id,
     to_text,
 )
-from agent_stores.stores.planning import Head, fork_head, plan_append, recut
+from agent_stores.stores.planning import Head, fork_head, plan_append, plan_rewrite, recut
+from agent_stores.stores.planning import Row as PlannedRow
 
 
 class Writes:
@@ -104,19 +105,7 @@ class Writes:
         )
         if not plan.rows:
             return head.last_position
-        conn.execute(
-            self._insert,
-            [
-                {
-                    "thread": row_id,
-                    "position": row.position,
-                    "message_id": columns[row.record.message_id],
-                    "cut": int(row.cut),
-                    **record_columns(row.record),
-                }
-                for row in plan.rows
-            ],
-        )
+        self._insert_rows(conn, row_id, plan.rows)
         for lo, hi in plan.closed:
             conn.execute(self._close_cuts, {"thread_": row_id, "lo": lo, "hi": hi})
         excess = head.excess(max_messages)
@@ -195,6 +184,32 @@ class Writes:
         head.written(now)
         self._save_head(conn, row_id, head)
         return count
+
+    def rewrite(
+        self,
+        conn: Connection,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None,
+        ttl: TimeToLive | None,
+        now: int,
+    ) -> int:
+        """See `MessageLog.rewrite`."""
+        found = self._open(conn, key, now) if records else self._locked(conn, key, now)
+        row_id, head = found or (0, Head())
+        plan = plan_rewrite(head, records, batch_id=batch_id, expected_position=expected_position)
+        if plan is None or found is None:
+            return head.last_position
+        conn.execute(delete(self.messages).where(self.messages.c.thread == row_id))
+        if plan.rows:
+            self._insert_rows(conn, row_id, plan.rows)
+        if ttl is not None:
+            head.set_ttl(ttl, now, by_hand=False)
+        head.written(now)
+        self._save_head(conn, row_id, head)
+        return head.last_position
 
     def set_ttl(self, conn: Connection, key: ThreadKey, ttl: TimeToLive, *, now: int) -> bool:
         """See `MessageLog.set_ttl`."""
@@ -314,6 +329,21 @@ class Writes:
 
     def _save_head(self, conn: Connection, row_id: int, head: Head) -> None:
         conn.execute(self._save, {"row_id": row_id, **head_columns(head)})
+
+    def _insert_rows(self, conn: Connection, row_id: int, rows: Sequence[PlannedRow]) -> None:
+        conn.execute(
+            self._insert,
+            [
+                {
+                    "thread": row_id,
+                    "position": row.position,
+                    "message_id": to_message_id(row.record.message_id),
+                    "cut": int(row.cut),
+                    **record_columns(row.record),
+                }
+                for row in rows
+            ],
+        )
 
     def _rows(self, conn: Connection, row_id: int, message_ids: Sequence[str]) -> list[Row[Any]]:
         m = self.messages
