@@ -86,6 +86,9 @@ class Opened(Generic[M]):
         self._owned: MessageLog | None = None
         self._closed = False
         self._stores: OrderedDict[str, ChatMessageStore[M]] = OrderedDict()
+        self._neutral: OrderedDict[str, tuple[ChatMessageStore[M], ChatMessageStore[ChatMessage]]] = (
+            OrderedDict()
+        )
         self._made: list[ChatMessageStore[Any]] = []
         self._make: Callable[[str], ChatMessageStore[M]]
         if isinstance(source, (str, os.PathLike)):
@@ -113,6 +116,11 @@ class Opened(Generic[M]):
         """What converts the framework's messages."""
         return self._codec
 
+    @property
+    def location(self) -> str:
+        """Where the conversations are, without secrets."""
+        return self.store(next(reversed(self._stores), "threads")).location
+
     def store(self, thread_id: str) -> ChatMessageStore[M]:
         """The store of a thread; the same one as before, if it was asked for lately.
 
@@ -132,6 +140,17 @@ class Opened(Generic[M]):
         self._stores.move_to_end(thread_id)
         return found
 
+    def neutral(self, thread_id: str) -> ChatMessageStore[ChatMessage]:
+        """The store of our own messages on a thread, on the same connection as the framework's."""
+        store = self.store(thread_id)
+        found = self._neutral.get(thread_id)
+        if found is None or found[0] is not store:
+            # It has no resources of its own to close, other than the thread's, which it shares.
+            found = self._neutral[thread_id] = (store, store.with_codec(None, dangling_calls="keep"))
+            if not self._made and len(self._neutral) > _REMEMBERED:
+                self._neutral.popitem(last=False)
+        return found[1]
+
     async def thread_ids(self) -> list[str]:
         """The ids of all threads of the tenant."""
         store = self.store(next(reversed(self._stores), "threads"))
@@ -147,9 +166,12 @@ class Opened(Generic[M]):
     async def aclose(self) -> None:
         """Close what was opened here; afterwards every operation raises `StoreClosedError`."""
         self._closed = True
-        for store in [*self._stores.values(), *self._made]:
+        stores: list[ChatMessageStore[Any]] = [*self._stores.values(), *self._made]
+        stores += [neutral for _, neutral in self._neutral.values()]
+        for store in stores:
             await store.aclose()
         self._stores.clear()
+        self._neutral.clear()
         self._made.clear()
         if self._owned is not None:
             await self._owned.aclose()

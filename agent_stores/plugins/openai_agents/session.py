@@ -57,7 +57,6 @@ class StoreSession:
         self._opened: Opened[Any] = Opened(
             store, codec=self._codec, options=options, defaults={"on_corrupt": "skip"}, dangling_calls="keep"
         )
-        self._neutral: ChatMessageStore[ChatMessage] | None = None
 
     @property
     def store(self) -> ChatMessageStore[Any]:
@@ -105,7 +104,7 @@ class StoreSession:
         Of a message that is shown as several items the last one is taken. An item that several callers pop
         at once goes to one of them.
         """
-        neutral = self._as_stored()
+        neutral = self._opened.neutral(self.session_id)
         while True:
             newest = await self._newest(1)
             if not newest:
@@ -126,8 +125,6 @@ class StoreSession:
 
     async def aclose(self) -> None:
         """Close what the session opened; what it was given stays open."""
-        if self._neutral is not None:
-            await self._neutral.aclose()
         await self._opened.aclose()
 
     async def __aenter__(self) -> Self:
@@ -144,15 +141,9 @@ class StoreSession:
     def __repr__(self) -> str:
         return f"StoreSession({self.session_id!r})"
 
-    def _as_stored(self) -> ChatMessageStore[ChatMessage]:
-        """The store of neutral messages on the same thread."""
-        if self._neutral is None:
-            self._neutral = self.store.with_codec(None)
-        return self._neutral
-
     async def _newest(self, count: int) -> list[tuple[ChatMessage, ItemOf]]:
         """The newest so many items, each with its message; a message may be shown as several, or as none."""
-        neutral = self._as_stored()
+        neutral = self._opened.neutral(self.session_id)
         wanted = count
         while wanted > 0:
             stored = await neutral.newest(wanted)
