@@ -25,6 +25,7 @@ EXPECTED = {
         "4 messages",
     ],
     "langchain_history.py": ["bob: I don't know your name yet.", "alice: Your name is Alice."],
+    "llama_index_memory.py": ["alice: 4 messages, the first 'Hello'", "bob: 2 messages"],
     "openai_agents_session.py": [
         "agent: The tool says: rain in Oslo; rain in Bergen",
         "agent: Your name is Alice.",

@@ -52,7 +52,7 @@ _EVERY: dict[str, ChatMessage | None] = {
     "image path": message(types.ImageBlock(path=HERE)),
     "odd image": message(types.ImageBlock(image=b"not an image")),
     "empty image": message(types.ImageBlock()),
-    "audio": message(types.AudioBlock(audio=b"RIFF....WAVE", format="wav")),
+    "audio": message(types.AudioBlock(audio=b"RIFF....WAV", format="wav")),
     "audio url": message(types.AudioBlock(url="https://example.com/a.mp3")),
     "document": message(types.DocumentBlock(data=b"%PDF-1.7", title="a.pdf")),
     "document path": message(types.DocumentBlock(path=HERE)),

@@ -120,7 +120,7 @@ def test_what_is_neutral() -> None:
     assert parts("image url") == (UriContent("https://example.com/a.png", media_type="image/png"),)
     assert parts("image without type")[0].kind == "image"
     assert parts("image path")[0].uri.startswith("file:///")
-    assert parts("audio") == (DataContent(b"RIFF....WAVE", media_type="audio/wav"),)
+    assert parts("audio") == (DataContent(b"RIFF....WAV", media_type="audio/wav"),)
     assert parts("document") == (DataContent(b"%PDF-1.7", media_type="application/pdf", filename="a.pdf"),)
     assert parts("openai calls") == (
         TextContent("Let me look."),
@@ -162,7 +162,10 @@ def test_what_another_framework_wrote(caplog: pytest.LogCaptureFixture) -> None:
     )
     assert (shown.role, shown.content) == ("assistant", "Let me look.")
     if NEW:
-        assert [getattr(block, "tool_kwargs", None) for block in shown.blocks[1:]] == [{"city": "Oslo"}, "{oops"]
+        assert [getattr(block, "tool_kwargs", None) for block in shown.blocks[1:]] == [
+            {"city": "Oslo"},
+            "{oops",
+        ]
     else:
         assert shown.additional_kwargs["tool_calls"] == [
             {"id": "a", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}},
