@@ -53,6 +53,11 @@ class SyncChatMessageStore(Generic[M]):
         """Whose conversation it is."""
         return self._store.tenant
 
+    @property
+    def dangling_calls(self) -> DanglingCalls:
+        """What `list_messages` does with tool calls that have no result."""
+        return self._store.dangling_calls
+
     def add_messages(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
         """See `ChatMessageStore.add_messages`."""
         _wait(self._store.add_messages(messages, expected_position=expected_position))

@@ -14,8 +14,9 @@ from typing_extensions import Self, TypedDict, TypeVar
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.log import MessageLog, TtlRefresh
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.turns import joined
 from agent_stores.protocols import MessageCodec
-from agent_stores.retention import DanglingCalls, Window
+from agent_stores.retention import DanglingCalls, Window, repair
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.stores.options import OnCorrupt, identifier
 from agent_stores.tokens import TokenCounter
@@ -150,6 +151,18 @@ class Opened(Generic[M]):
             if not self._made and len(self._neutral) > _REMEMBERED:
                 self._neutral.popitem(last=False)
         return found[1]
+
+    async def view(self, thread_id: str, *, max_tokens: int | None = None) -> list[ChatMessage]:
+        """A conversation as a model is to be shown it, in our own messages: the store's window, repaired.
+
+        An answer that another framework keeps in several messages is one message.
+
+        Args:
+            thread_id: the conversation.
+            max_tokens: in place of the window's, if given.
+        """
+        shown = await self.neutral(thread_id).list_messages(max_tokens=max_tokens)
+        return repair(joined(shown), self.store(thread_id).dangling_calls)
 
     async def thread_ids(self) -> list[str]:
         """The ids of all threads of the tenant."""

@@ -305,6 +305,11 @@ class ChatMessageStore(Generic[M]):
         return self._resource.log.location
 
     @property
+    def dangling_calls(self) -> DanglingCalls:
+        """What `list_messages` does with tool calls that have no result."""
+        return self._dangling_calls
+
+    @property
     def log(self) -> MessageLog:
         """The log below, which other stores may share."""
         return self._resource.log

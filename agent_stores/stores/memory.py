@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 import time
-from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, MutableMapping, Sequence
+from typing import Any, Concatenate
 
-from typing_extensions import TypeVar, Unpack
+from typing_extensions import ParamSpec, TypeVar, Unpack
 
 from agent_stores.errors import ArgumentError, NotFoundError, StateError, StoreClosedError, ThreadExistsError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
@@ -19,6 +21,8 @@ from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_
 from agent_stores.stores.records import batch_id
 
 M = TypeVar("M", default=ChatMessage)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CURSOR = "after:"
 
@@ -32,11 +36,23 @@ class _Thread:
         self.ids: set[str] = set()
 
 
+def _whole(
+    operation: Callable[Concatenate[InMemoryMessageLog, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[InMemoryMessageLog, P], Coroutine[Any, Any, T]]:
+    """An operation that other threads see all of or nothing; it never waits for anything itself."""
+
+    @functools.wraps(operation)
+    async def run(log: InMemoryMessageLog, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with log._lock:
+            return await operation(log, *args, **kwargs)
+
+    return run
+
+
 class InMemoryMessageLog:
     """Threads that live as long as this object; for tests, samples and conversations that may be lost.
 
-    Each operation runs between two awaits, so that tasks of one event loop never see half of it. It is not
-    made for use from several operating-system threads at once.
+    Operations are whole for tasks of one event loop, and for those of several loops, on threads of their own.
 
     Args:
         clock: seconds since 1970, for tests of expiry.
@@ -47,9 +63,11 @@ class InMemoryMessageLog:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._threads: dict[ThreadKey, _Thread] = {}
         self._closed = False
 
+    @_whole
     async def append(
         self,
         key: ThreadKey,
@@ -95,6 +113,7 @@ class InMemoryMessageLog:
         self._threads[key] = thread
         return head.last_position
 
+    @_whole
     async def read(
         self,
         key: ThreadKey,
@@ -125,6 +144,7 @@ class InMemoryMessageLog:
             has_older = start > 0
         return Slice([_entry(row) for row in rows], has_older, not beyond or beyond[0].cut)
 
+    @_whole
     async def get(self, key: ThreadKey, message_id: str) -> Entry | None:
         """See `MessageLog.get`."""
         self._now()
@@ -133,6 +153,7 @@ class InMemoryMessageLog:
             return None
         return next(_entry(row) for row in thread.rows if row.record.message_id == message_id)
 
+    @_whole
     async def replace(self, key: ThreadKey, record: Record) -> bool:
         """See `MessageLog.replace`."""
         now = self._now()
@@ -148,6 +169,7 @@ class InMemoryMessageLog:
         thread.head.written(now)
         return True
 
+    @_whole
     async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
         """See `MessageLog.delete`."""
         now = self._now()
@@ -157,6 +179,7 @@ class InMemoryMessageLog:
             self._take_out(thread, gone, now)
         return len(gone)
 
+    @_whole
     async def pop_last(self, key: ThreadKey) -> Entry | None:
         """See `MessageLog.pop_last`."""
         now = self._now()
@@ -167,6 +190,7 @@ class InMemoryMessageLog:
         self._take_out(thread, newest, now)
         return _entry(newest[0])
 
+    @_whole
     async def clear(self, key: ThreadKey) -> int:
         """See `MessageLog.clear`."""
         now = self._now()
@@ -176,6 +200,7 @@ class InMemoryMessageLog:
             self._take_out(thread, gone, now)
         return len(gone)
 
+    @_whole
     async def rewrite(
         self,
         key: ThreadKey,
@@ -200,12 +225,14 @@ class InMemoryMessageLog:
         self._threads[key] = thread
         return head.last_position
 
+    @_whole
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """See `MessageLog.stats`."""
         self._now()
         thread = self._find(key)
         return None if thread is None else head_stats(key, thread.head)
 
+    @_whole
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
         """See `MessageLog.set_ttl`."""
         now = self._now()
@@ -215,6 +242,7 @@ class InMemoryMessageLog:
         thread.head.set_ttl(ttl, now, by_hand=True)
         return True
 
+    @_whole
     async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
         """See `MessageLog.fork`."""
         self._now()
@@ -234,6 +262,7 @@ class InMemoryMessageLog:
         self._threads[new_key] = copy
         return len(copy.rows)
 
+    @_whole
     async def delete_thread(self, key: ThreadKey) -> bool:
         """See `MessageLog.delete_thread`."""
         self._now()
@@ -241,6 +270,7 @@ class InMemoryMessageLog:
         self._threads.pop(key, None)
         return existed
 
+    @_whole
     async def list_threads(
         self, tenant: str | None, *, prefix: str = "", limit: int = 100, cursor: str | None = None
     ) -> ThreadPage:
@@ -262,6 +292,7 @@ class InMemoryMessageLog:
             _CURSOR + page[-1].thread_id if page and len(keys) > limit else None,
         )
 
+    @_whole
     async def purge_expired(self, *, limit: int = 1000) -> int:
         """See `MessageLog.purge_expired`."""
         now = self._now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore, InMemoryChatMessageStore
 from agent_stores.errors import ArgumentError, NotFoundError, StoreClosedError
+from agent_stores.stores.memory import InMemoryMessageLog
 from agent_stores.sync import SyncChatMessageStore
 
 
@@ -64,6 +66,7 @@ def test_after_a_fork(tmp_path: Path) -> None:
     code = f"""
 import os
 from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores.stores.memory import InMemoryMessageLog
 from agent_stores.sync import SyncChatMessageStore
 store = SyncChatMessageStore(DatabaseChatMessageStore({str(tmp_path / "chat.db")!r}, thread_id="t"))
 store.add_messages([ChatMessage("user", "parent")])
@@ -97,3 +100,22 @@ def test_it_has_all_of_a_stores_operations() -> None:
             assert [p for p in inspect.signature(mine).parameters if p != "kwargs"] == [
                 p for p in inspect.signature(theirs).parameters if p != "kwargs"
             ]
+
+
+def test_a_store_in_memory_from_several_threads() -> None:
+    log = InMemoryMessageLog()
+
+    def write(name: int) -> None:
+        async def add() -> None:
+            store = ChatMessageStore(log, thread_id="t", max_messages=50)
+            for n in range(100):
+                await store.add_messages([user(f"{name}.{n}")])
+                assert len(await store.list_messages(last=5)) <= 5
+
+        asyncio.run(add())
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    with SyncChatMessageStore(ChatMessageStore(log, thread_id="t")) as store:
+        assert store.count() == 50
+        assert store.stats().last_position == 600

@@ -43,7 +43,8 @@ class StoreChatMessageHistory(BaseChatMessageHistory):
 
     def __init__(self, session_id: str, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
         self.session_id = identifier("session_id", session_id)
-        self._opened: Opened[Any] = Opened(store, codec=LangChainCodec(), options=options)
+        self._codec = LangChainCodec()
+        self._opened: Opened[Any] = Opened(store, codec=self._codec, options=options)
 
     @property
     def store(self) -> ChatMessageStore[Any]:
@@ -63,7 +64,8 @@ class StoreChatMessageHistory(BaseChatMessageHistory):
             CorruptMessageError: when a message cannot be read, unless they are skipped.
             UnansweredToolCallError: when `dangling_calls` is ``"raise"``.
         """
-        return [message for shown in await self.store.list_messages() for message in shown]
+        shown = await self._opened.view(self.session_id)
+        return [message for ours in shown for message in self._codec.from_chat_message(ours)]
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages at the end; blocks. See `aadd_messages`."""

@@ -128,8 +128,8 @@ class StoreMemory(BaseMemory):
                     f"initial_token_count is {initial_token_count}; accepted is up to the limit, {limit}"
                 )
             limit = max(1, limit - initial_token_count) if limit else 0
-        shown = await self._threads.store(self.chat_store_key).list_messages(max_tokens=limit)
-        return [message for messages in shown for message in messages]
+        shown = await self._threads.opened.view(self.chat_store_key, max_tokens=limit)
+        return [message for ours in shown for message in self._threads.codec.from_chat_message(ours)]
 
     async def aget_all(self) -> list[LlamaMessage]:
         """All messages as they are stored, oldest first."""
