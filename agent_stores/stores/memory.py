@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Coroutine, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Concatenate
 
 from typing_extensions import ParamSpec, TypeVar, Unpack
@@ -21,8 +21,7 @@ from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_
 from agent_stores.stores.records import batch_id
 
 M = TypeVar("M", default=ChatMessage)
-P = ParamSpec("P")
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CURSOR = "after:"
 
@@ -36,17 +35,15 @@ class _Thread:
         self.ids: set[str] = set()
 
 
-def _whole(
-    operation: Callable[Concatenate[InMemoryMessageLog, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[InMemoryMessageLog, P], Coroutine[Any, Any, T]]:
+def _whole(operation: F) -> F:
     """An operation that other threads see all of or nothing; it never waits for anything itself."""
 
     @functools.wraps(operation)
-    async def run(log: InMemoryMessageLog, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(log: InMemoryMessageLog, *args: Any, **options: Any) -> Any:
         with log._lock:
-            return await operation(log, *args, **kwargs)
+            return await operation(log, *args, **options)
 
-    return run
+    return cast("F", run)
 
 
 class InMemoryMessageLog:
