@@ -6,9 +6,9 @@ import functools
 import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any, Concatenate
+from typing import Any, cast
 
-from typing_extensions import ParamSpec, TypeVar, Unpack
+from typing_extensions import TypeVar, Unpack
 
 from agent_stores.errors import ArgumentError, NotFoundError, StateError, StoreClosedError, ThreadExistsError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
