@@ -226,6 +226,35 @@ class MessageLog(Protocol):
         """Delete all records but keep the thread, its settings and its last position; returns how many."""
         ...
 
+    async def rewrite(
+        self,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> int:
+        """Put records in the place of all that a thread holds, in one step: no reader sees it empty or both.
+
+        The records get new positions, behind the last one; their ids may be those of records that go.
+
+        Args:
+            key: the thread; it comes into being with its first record.
+            records: in order; none empties the thread.
+            batch_id: names this call alone; the retry of a call that was stored changes nothing.
+            expected_position: as for `append`.
+            ttl: as for `append`.
+
+        Returns:
+            The position of the thread's last message.
+
+        Raises:
+            ConflictError: when `expected_position` does not hold; nothing is written.
+            OutcomeUnknownError: when the connection was lost while the write was confirmed.
+        """
+        ...
+
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """What is known of a thread, or None when there is no such thread."""
         ...

@@ -14,10 +14,10 @@ come does not hold back a cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from agent_stores.contents import (
     AnyContent,
@@ -31,8 +31,12 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentError, ArgumentTypeError, UnansweredToolCallError
 from agent_stores.messages import ChatMessage
 
-DanglingCalls = Literal["synthesize", "drop", "raise"]
-"""What a view does with tool calls without a result: give them an error result, leave them out, or raise."""
+DanglingCalls = Literal["synthesize", "drop", "raise", "keep"]
+"""What a view does with tool calls without a result: give them an error result, leave them out, or raise.
+
+``"keep"`` shows all messages as they are stored, in their order, for a reader that pairs calls and results
+itself.
+"""
 
 NO_RESULT = "No result was recorded for this tool call: the run ended before the tool returned."
 """The text of a synthesized result."""
@@ -41,6 +45,9 @@ LARGEST = 2**53 - 1
 """The largest limit or position: the integers that every backend counts exactly."""
 
 _MARK = "agent_stores"
+SYNTHESIZED: Mapping[str, Any] = {_MARK: {"synthesized": True}}
+"""The additional properties of a synthesized result; a real one that comes later goes before it."""
+
 _PAIRED = frozenset({ToolCallContent, ToolResultContent})
 _LINKED = _PAIRED | {ApprovalRequestContent, ApprovalResponseContent}
 _APPROVAL = "approval:"
@@ -249,6 +256,8 @@ def repair(messages: Sequence[ChatMessage], dangling_calls: DanglingCalls) -> li
     Raises:
         UnansweredToolCallError: under ``"raise"``, for calls without results and results without calls.
     """
+    if dangling_calls == "keep":
+        return list(messages)
     for message in messages:
         for part in message.contents:
             if type(part) in _PAIRED:
@@ -366,7 +375,5 @@ def _says_something(parts: Sequence[AnyContent]) -> bool:
 
 
 def _no_result(message: ChatMessage, call_id: str) -> ChatMessage:
-    part = ToolResultContent(
-        call_id, NO_RESULT, is_error=True, additional_properties={_MARK: {"synthesized": True}}
-    )
+    part = ToolResultContent(call_id, NO_RESULT, is_error=True, additional_properties=SYNTHESIZED)
     return ChatMessage("tool", contents=[part], created_at=message.created_at)

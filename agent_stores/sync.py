@@ -14,9 +14,12 @@ from agent_stores._loops import LoopThread, run_here
 from agent_stores.errors import ArgumentError
 from agent_stores.log import ThreadPage, ThreadStats, TtlRefresh
 from agent_stores.messages import ChatMessage
+from agent_stores.protocols import MessageCodec
+from agent_stores.retention import DanglingCalls
 from agent_stores.stores.base import ChatMessageStore, FoundMessage, StoredMessage
 
 M = TypeVar("M", default=ChatMessage)
+N = TypeVar("N", default=ChatMessage)
 T = TypeVar("T")
 
 _loop_thread = LoopThread("agent-stores-sync")
@@ -51,6 +54,11 @@ class SyncChatMessageStore(Generic[M]):
         """Whose conversation it is."""
         return self._store.tenant
 
+    @property
+    def dangling_calls(self) -> DanglingCalls:
+        """What `list_messages` does with tool calls that have no result."""
+        return self._store.dangling_calls
+
     def add_messages(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
         """See `ChatMessageStore.add_messages`."""
         self._wait(self._store.add_messages(messages, expected_position=expected_position))
@@ -79,6 +87,10 @@ class SyncChatMessageStore(Generic[M]):
                 return
             yield message
 
+    def newest(self, count: int) -> list[StoredMessage[M]]:
+        """See `ChatMessageStore.newest`."""
+        return self._wait(self._store.newest(count))
+
     def get(self, message_id: str) -> M | None:
         """See `ChatMessageStore.get`."""
         return self._wait(self._store.get(message_id))
@@ -99,6 +111,10 @@ class SyncChatMessageStore(Generic[M]):
         """See `ChatMessageStore.clear`."""
         return self._wait(self._store.clear())
 
+    def rewrite(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
+        """See `ChatMessageStore.rewrite`."""
+        self._wait(self._store.rewrite(messages, expected_position=expected_position))
+
     def count(self) -> int:
         """See `ChatMessageStore.count`."""
         return self._wait(self._store.count())
@@ -118,6 +134,12 @@ class SyncChatMessageStore(Generic[M]):
     def search(self, query: str, *, limit: int = 10, all_threads: bool = False) -> list[FoundMessage[M]]:
         """See `ChatMessageStore.search`."""
         return self._wait(self._store.search(query, limit=limit, all_threads=all_threads))
+
+    def with_codec(
+        self, codec: MessageCodec[N] | None, *, dangling_calls: DanglingCalls | None = None
+    ) -> SyncChatMessageStore[N]:
+        """See `ChatMessageStore.with_codec`."""
+        return SyncChatMessageStore(self._store.with_codec(codec, dangling_calls=dangling_calls))
 
     def list_threads(self, *, prefix: str = "", limit: int = 100, cursor: str | None = None) -> ThreadPage:
         """See `ChatMessageStore.list_threads`."""
@@ -163,7 +185,7 @@ class SyncChatMessageStore(Generic[M]):
         except RuntimeError:
             if getattr(self._store.log, "runs_here", False):
                 return run_here(work)
-            return _loop_thread.submit(work).result()
+            return block_on(work)
         work.close()
         raise ArgumentError(
             "a synchronous store would block the running event loop; use the store itself there"
@@ -172,3 +194,12 @@ class SyncChatMessageStore(Generic[M]):
 
 async def _next(messages: Any) -> Any:
     return await anext(messages, None)
+
+
+def block_on(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on the loop of the synchronous views, and wait for it.
+
+    Called on a running event loop, this blocks that loop until the work is done; it is for interfaces that
+    say of themselves that they block.
+    """
+    return _loop_thread.submit(work).result()

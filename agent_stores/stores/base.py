@@ -40,6 +40,8 @@ from agent_stores.retention import (
     Window,
     check_limit,
     check_seconds,
+    cut_at,
+    group_cuts,
     repair,
 )
 from agent_stores.search import SearchableLog
@@ -51,6 +53,7 @@ from agent_stores.stores.windows import read_window
 from agent_stores.tokens import TokenCounter, estimate_tokens
 
 M = TypeVar("M", default=ChatMessage)
+N = TypeVar("N", default=ChatMessage)
 
 _FAILED_CALLS = 16  # failed calls whose message ids are remembered for a retry
 
@@ -100,7 +103,8 @@ class ChatMessageStore(Generic[M]):
         codec: converts a framework's messages; our own `ChatMessage` without one.
         window: what `list_messages` returns when it is called without limits; everything by default.
         dangling_calls: what `list_messages` does with tool calls that have no result: ``"synthesize"`` an
-            error result, ``"drop"`` the call, or ``"raise"``. The stored messages are not changed.
+            error result, ``"drop"`` the call, or ``"raise"``. The stored messages are not changed. With
+            ``"keep"`` all messages are shown as they are stored.
         on_corrupt: what to do with a stored message that cannot be read: ``"raise"`` an error that names it,
             or ``"skip"`` it with a warning in the log.
         count_tokens: counts the tokens of a message; an offline estimate by default.
@@ -321,6 +325,11 @@ class ChatMessageStore(Generic[M]):
         return self._resource.log.location
 
     @property
+    def dangling_calls(self) -> DanglingCalls:
+        """What `list_messages` does with tool calls that have no result."""
+        return self._dangling_calls
+
+    @property
     def log(self) -> MessageLog:
         """The log below, which other stores may share."""
         return self._resource.log
@@ -350,6 +359,34 @@ class ChatMessageStore(Generic[M]):
             if len(page.entries) < page_size:
                 return
             after = page.entries[-1].position
+
+    async def newest(self, count: int) -> list[StoredMessage[M]]:
+        """Exactly the newest so many messages as they are stored, or all where there are fewer, oldest first.
+
+        Nothing is windowed, moved or repaired, and a tool call may be parted from its results.
+
+        Raises:
+            ArgumentError: when `count` is negative.
+            CorruptMessageError: when a message cannot be read, unless they are skipped, and not counted.
+        """
+        if check_limit("count", count) is None:
+            raise ArgumentTypeError("count is None; accepted is a number of messages")
+        log = self._use()
+        await self._seed(log)
+        found: list[tuple[Entry, ChatMessage]] = []
+        wanted = count
+        while wanted:
+            # A log moves the cut off a tool group, so that fewer may come than are wanted; pinned ones come
+            # in any case.
+            part = await self._use().read(self._key, last=wanted)
+            found = sorted(self._decode(part.entries), key=lambda item: item[0].position)
+            if not part.has_older or sum(not entry.pinned for entry, _ in found) >= count:
+                break
+            wanted = 2 * wanted + 8
+        return [
+            StoredMessage(entry.position, self._to_caller(message))
+            for entry, message in found[max(0, len(found) - count) :]
+        ]
 
     async def get(self, message_id: str) -> M | None:
         """The message with that id as it is stored, or None."""
@@ -396,6 +433,36 @@ class ChatMessageStore(Generic[M]):
         log = self._use()
         self._initial = []
         return await log.clear(self._key)
+
+    async def rewrite(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
+        """Put messages in the place of all that the thread holds, in one step.
+
+        No reader sees the thread empty in between, or with both. Messages keep their ids, and get new
+        positions. `max_messages` holds here, too.
+
+        Args:
+            messages: what the thread is to hold; none empties it.
+            expected_position: the `last_position` of `stats` that the thread must still have.
+
+        Raises:
+            ConflictError: when somebody else wrote to the thread since `expected_position`.
+            MessageTooLargeError, StoreUnavailableError, StoreRefusedError: when nothing was changed.
+            OutcomeUnknownError: when it may or may not be done; calling again is safe.
+        """
+        log = self._use()
+        check_limit("expected_position", expected_position)
+        records = self._records(self._convert(sequence("messages", messages)))
+        if self._max_messages is not None:
+            records = _newest_records(records, self._max_messages)
+        check_sizes(records, log.max_message_bytes)
+        self._initial = []
+        await log.rewrite(
+            self._key,
+            records,
+            batch_id=uuid.uuid4().hex[:18],
+            expected_position=expected_position,
+            ttl=self._ttl,
+        )
 
     async def count(self) -> int:
         """How many messages the thread holds."""
@@ -478,6 +545,28 @@ class ChatMessageStore(Generic[M]):
             for hit in hits
             for _, message in self._decode([hit.entry])
         ]
+
+    def with_codec(
+        self, codec: MessageCodec[N] | None, *, dangling_calls: DanglingCalls | None = None
+    ) -> ChatMessageStore[N]:
+        """A store on the same thread that takes and gives the messages of another framework.
+
+        It has this one's other settings and shares its connection; each is closed on its own.
+
+        Args:
+            codec: converts the framework's messages; None for our own `ChatMessage`.
+            dangling_calls: in place of this store's, if given.
+        """
+        self._use()
+        if codec is not None and not isinstance(codec, MessageCodec):
+            raise ArgumentTypeError(f"codec is of type {type(codec).__name__}; accepted is a MessageCodec")
+        other = cast("ChatMessageStore[N]", copy.copy(self))
+        other._codec = codec
+        other._failed = []
+        if dangling_calls is not None:
+            other._dangling_calls = choice("dangling_calls", dangling_calls, DanglingCalls)
+        other._resource.retain()
+        return other
 
     async def list_threads(
         self, *, prefix: str = "", limit: int = 100, cursor: str | None = None
@@ -607,6 +696,14 @@ class ChatMessageStore(Generic[M]):
             if len(given) == len(messages) and all(a is b for a, b in zip(given, messages, strict=True)):
                 return ids
         return None
+
+
+def _newest_records(records: list[Record], limit: int) -> list[Record]:
+    """The records that a thread with a limit keeps of these."""
+    loose = [record for record in records if not record.pinned]
+    cuts, _ = group_cuts((record.calls, record.results) for record in loose)
+    gone = {id(record) for record in loose[: cut_at(cuts, len(loose) - limit)]}
+    return [record for record in records if id(record) not in gone]
 
 
 class _Shared:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import TypeVar, Unpack
 
@@ -26,10 +28,11 @@ from agent_stores.retention import check_limit, cut_at
 from agent_stores.search import SEARCHED_ROLES, Found, all_words, search_terms
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.stores.options import StoreOptions
-from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_append, recut
+from agent_stores.stores.planning import Head, Row, fork_head, head_stats, plan_append, plan_rewrite, recut
 from agent_stores.stores.records import batch_id
 
 M = TypeVar("M", default=ChatMessage)
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CURSOR = "after:"
 
@@ -43,11 +46,21 @@ class _Thread:
         self.ids: set[str] = set()
 
 
+def _whole(operation: F) -> F:
+    """An operation that other threads see all of or nothing; it never waits for anything itself."""
+
+    @functools.wraps(operation)
+    async def run(log: InMemoryMessageLog, *args: Any, **options: Any) -> Any:
+        with log._lock:
+            return await operation(log, *args, **options)
+
+    return cast("F", run)
+
+
 class InMemoryMessageLog:
     """Threads that live as long as this object; for tests, samples and conversations that may be lost.
 
-    Each operation runs between two awaits, so that tasks of one event loop never see half of it. It is not
-    made for use from several operating-system threads at once.
+    Operations are whole for tasks of one event loop, and for those of several loops, on threads of their own.
 
     Args:
         clock: seconds since 1970, for tests of expiry.
@@ -58,9 +71,11 @@ class InMemoryMessageLog:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._threads: dict[ThreadKey, _Thread] = {}
         self._closed = False
 
+    @_whole
     async def append(
         self,
         key: ThreadKey,
@@ -106,6 +121,7 @@ class InMemoryMessageLog:
         self._threads[key] = thread
         return head.last_position
 
+    @_whole
     async def read(
         self,
         key: ThreadKey,
@@ -136,6 +152,7 @@ class InMemoryMessageLog:
             has_older = start > 0
         return Slice([_entry(row) for row in rows], has_older, not beyond or beyond[0].cut)
 
+    @_whole
     async def get(self, key: ThreadKey, message_id: str) -> Entry | None:
         """See `MessageLog.get`."""
         self._now()
@@ -144,6 +161,7 @@ class InMemoryMessageLog:
             return None
         return next(_entry(row) for row in thread.rows if row.record.message_id == message_id)
 
+    @_whole
     async def replace(self, key: ThreadKey, record: Record) -> bool:
         """See `MessageLog.replace`."""
         now = self._now()
@@ -159,6 +177,7 @@ class InMemoryMessageLog:
         thread.head.written(now)
         return True
 
+    @_whole
     async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
         """See `MessageLog.delete`."""
         now = self._now()
@@ -168,6 +187,7 @@ class InMemoryMessageLog:
             self._take_out(thread, gone, now)
         return len(gone)
 
+    @_whole
     async def pop_last(self, key: ThreadKey) -> Entry | None:
         """See `MessageLog.pop_last`."""
         now = self._now()
@@ -178,6 +198,7 @@ class InMemoryMessageLog:
         self._take_out(thread, newest, now)
         return _entry(newest[0])
 
+    @_whole
     async def clear(self, key: ThreadKey) -> int:
         """See `MessageLog.clear`."""
         now = self._now()
@@ -187,12 +208,39 @@ class InMemoryMessageLog:
             self._take_out(thread, gone, now)
         return len(gone)
 
+    @_whole
+    async def rewrite(
+        self,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> int:
+        """See `MessageLog.rewrite`."""
+        now = self._now()
+        thread = self._find(key) or _Thread()
+        head = thread.head
+        plan = plan_rewrite(head, records, batch_id=batch_id, expected_position=expected_position)
+        if plan is None or not (records or thread.rows):
+            return head.last_position
+        thread.rows = plan.rows
+        thread.ids = {row.record.message_id for row in plan.rows}
+        if ttl is not None:
+            head.set_ttl(ttl, now, by_hand=False)
+        head.written(now)
+        self._threads[key] = thread
+        return head.last_position
+
+    @_whole
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """See `MessageLog.stats`."""
         self._now()
         thread = self._find(key)
         return None if thread is None else head_stats(key, thread.head)
 
+    @_whole
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
         """See `MessageLog.set_ttl`."""
         now = self._now()
@@ -202,6 +250,7 @@ class InMemoryMessageLog:
         thread.head.set_ttl(ttl, now, by_hand=True)
         return True
 
+    @_whole
     async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
         """See `MessageLog.fork`."""
         self._now()
@@ -221,6 +270,7 @@ class InMemoryMessageLog:
         self._threads[new_key] = copy
         return len(copy.rows)
 
+    @_whole
     async def delete_thread(self, key: ThreadKey) -> bool:
         """See `MessageLog.delete_thread`."""
         self._now()
@@ -228,6 +278,7 @@ class InMemoryMessageLog:
         self._threads.pop(key, None)
         return existed
 
+    @_whole
     async def list_threads(
         self, tenant: str | None, *, prefix: str = "", limit: int = 100, cursor: str | None = None
     ) -> ThreadPage:
@@ -249,6 +300,7 @@ class InMemoryMessageLog:
             _CURSOR + page[-1].thread_id if page and len(keys) > limit else None,
         )
 
+    @_whole
     async def purge_expired(self, *, limit: int = 1000) -> int:
         """See `MessageLog.purge_expired`."""
         now = self._now()

@@ -187,13 +187,7 @@ def plan_append(
             fresh.append(record)
     if not fresh:
         return Plan([], [])
-    if expected_position is not None and expected_position != head.last_position:
-        raise ConflictError(
-            f"expected_position is {expected_position}, but the thread's last position is "
-            f"{head.last_position}: somebody else wrote to it; nothing was added",
-            expected=expected_position,
-            actual=head.last_position,
-        )
+    check_position(head, expected_position)
     first_new = head.last_position + 1
     cuts: list[bool] = []
     closed: list[tuple[int, int]] = []
@@ -221,6 +215,41 @@ def plan_append(
     head.recent = [*head.recent[1 - RECENT_BATCHES :], batch_id]
     rows = [Row(first_new + n, cuts[n], record) for n, record in enumerate(fresh)]
     return Plan(rows, closed)
+
+
+def plan_rewrite(
+    head: Head, records: Sequence[Record], *, batch_id: str, expected_position: int | None
+) -> Plan | None:
+    """Work out the replacement of all of a thread's records, and bring the head up to date.
+
+    Returns:
+        Its rows are to take the place of all that the thread holds; None when there is nothing to do.
+
+    Raises:
+        ConflictError: when the position does not hold.
+    """
+    if batch_id in head.recent:
+        return None
+    check_position(head, expected_position)
+    head.messages = head.pinned = head.bytes = head.tokens = 0
+    head.open_calls = {}
+    head.recent = [] if records else [batch_id]
+    return plan_append(head, records, batch_id=batch_id, present=(), expected_position=None)
+
+
+def check_position(head: Head, expected_position: int | None) -> None:
+    """Check that nobody wrote to a thread since a position.
+
+    Raises:
+        ConflictError: when somebody did.
+    """
+    if expected_position is not None and expected_position != head.last_position:
+        raise ConflictError(
+            f"expected_position is {expected_position}, but the thread's last position is "
+            f"{head.last_position}: somebody else wrote to it; nothing was added",
+            expected=expected_position,
+            actual=head.last_position,
+        )
 
 
 def recut(

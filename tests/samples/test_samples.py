@@ -41,6 +41,13 @@ EXPECTED = {
         "alice is told: Your name is Alice.",
         "bob is told: I don't know your name yet.",
     ],
+    "langchain_history.py": ["bob: I don't know your name yet.", "alice: Your name is Alice."],
+    "llama_index_memory.py": ["alice: 4 messages, the first 'Hello'", "bob: 2 messages"],
+    "openai_agents_session.py": [
+        "agent: The tool says: rain in Oslo; rain in Bergen",
+        "agent: Your name is Alice.",
+        "10 items in sqlite:///chat.db",
+    ],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
 

@@ -16,6 +16,7 @@ import pytest
 
 from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore, InMemoryChatMessageStore
 from agent_stores.errors import ArgumentError, NotFoundError, StoreClosedError
+from agent_stores.stores.memory import InMemoryMessageLog
 from agent_stores.sync import SyncChatMessageStore
 
 
@@ -96,6 +97,7 @@ def test_after_a_fork(tmp_path: Path) -> None:
     code = f"""
 import os
 from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores.stores.memory import InMemoryMessageLog
 from agent_stores.sync import SyncChatMessageStore
 store = SyncChatMessageStore(DatabaseChatMessageStore({str(tmp_path / "chat.db")!r}, thread_id="t"))
 store.add_messages([ChatMessage("user", "parent")])
@@ -135,3 +137,22 @@ def test_it_searches(tmp_path: Path) -> None:
     with SyncChatMessageStore(DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")) as store:
         store.add_messages([ChatMessage("user", "my boat"), ChatMessage("user", "my car")])
         assert [(hit.position, hit.message.text) for hit in store.search("boat")] == [(1, "my boat")]
+
+
+def test_a_store_in_memory_from_several_threads() -> None:
+    log = InMemoryMessageLog()
+
+    def write(name: int) -> None:
+        async def add() -> None:
+            store = ChatMessageStore(log, thread_id="t", max_messages=50)
+            for n in range(100):
+                await store.add_messages([user(f"{name}.{n}")])
+                assert len(await store.list_messages(last=5)) <= 5
+
+        asyncio.run(add())
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    with SyncChatMessageStore(ChatMessageStore(log, thread_id="t")) as store:
+        assert store.count() == 50
+        assert store.stats().last_position == 600

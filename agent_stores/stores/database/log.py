@@ -172,6 +172,33 @@ class DatabaseMessageLog:
         server, now = self._use()
         return await server.run(lambda tx: server.writes.clear(tx, key, now=now), write=True)
 
+    async def rewrite(
+        self,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> int:
+        """See `MessageLog.rewrite`."""
+        server, now = self._use()
+        await server.prepare()
+        check_sizes(records, server.max_message_bytes)
+        return await server.run(
+            lambda conn: server.writes.rewrite(
+                conn,
+                key,
+                records,
+                batch_id=batch_id,
+                expected_position=expected_position,
+                ttl=ttl,
+                now=now,
+            ),
+            write=True,
+            repeatable=True,
+        )
+
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """See `MessageLog.stats`."""
         server, now = self._use()

@@ -6,7 +6,7 @@ takes does not depend on the length of the thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -48,7 +48,8 @@ from agent_stores.stores.database.schema import (
     to_text,
 )
 from agent_stores.stores.database.statements import ONE, ZERO, Statement, Transaction
-from agent_stores.stores.planning import Head, fork_head, plan_append, recut
+from agent_stores.stores.planning import Head, fork_head, plan_append, plan_rewrite, recut
+from agent_stores.stores.planning import Row as PlannedRow
 
 
 class Writes:
@@ -135,19 +136,7 @@ class Writes:
         )
         if not plan.rows:
             return head.last_position
-        tx.run_many(
-            self._insert,
-            [
-                {
-                    "thread": row_id,
-                    "position": row.position,
-                    "message_id": columns[row.record.message_id],
-                    "cut": int(row.cut),
-                    **record_columns(row.record),
-                }
-                for row in plan.rows
-            ],
-        )
+        self._insert_rows(tx, row_id, plan.rows, columns)
         for lo, hi in plan.closed:
             tx.run(self._close_cuts, {"thread_": row_id, "lo": lo, "hi": hi})
         excess = head.excess(max_messages)
@@ -247,6 +236,33 @@ class Writes:
         head.written(now)
         self._save_head(tx, row_id, head)
         return count
+
+    def rewrite(
+        self,
+        tx: Transaction,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None,
+        ttl: TimeToLive | None,
+        now: int,
+    ) -> int:
+        """See `MessageLog.rewrite`."""
+        found = self._open(tx, key, now) if records else self._locked(tx, key, now)
+        row_id, head = found or (0, Head())
+        plan = plan_rewrite(head, records, batch_id=batch_id, expected_position=expected_position)
+        if plan is None or found is None:
+            return head.last_position
+        tx.conn.execute(delete(self.messages).where(self.messages.c.thread == row_id))
+        if plan.rows:
+            columns = {record.message_id: to_message_id(record.message_id) for record in records}
+            self._insert_rows(tx, row_id, plan.rows, columns)
+        if ttl is not None:
+            head.set_ttl(ttl, now, by_hand=False)
+        head.written(now)
+        self._save_head(tx, row_id, head)
+        return head.last_position
 
     def set_ttl(self, tx: Transaction, key: ThreadKey, ttl: TimeToLive, *, now: int) -> bool:
         """See `MessageLog.set_ttl`."""
@@ -367,6 +383,24 @@ class Writes:
 
     def _save_head(self, tx: Transaction, row_id: int, head: Head) -> None:
         tx.run(self._save, {"row_id": row_id, **head_columns(head)})
+
+    def _insert_rows(
+        self, tx: Transaction, row_id: int, rows: Sequence[PlannedRow], columns: Mapping[str, str]
+    ) -> None:
+        """Insert messages; `columns` has their ids as their column holds them."""
+        tx.run_many(
+            self._insert,
+            [
+                {
+                    "thread": row_id,
+                    "position": row.position,
+                    "message_id": columns[row.record.message_id],
+                    "cut": int(row.cut),
+                    **record_columns(row.record),
+                }
+                for row in rows
+            ],
+        )
 
     def _rows(self, tx: Transaction, row_id: int, message_ids: Sequence[str]) -> list[Row[Any]]:
         m = self.messages

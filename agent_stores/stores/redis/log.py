@@ -148,27 +148,14 @@ class RedisMessageLog:
         ttl: TimeToLive | None = None,
     ) -> int:
         """See `MessageLog.append`."""
-        server, keys = self._use(key)
-        check_sizes(records, _LARGEST)
-        reply = await server.run(
+        return await self._append(
             scripts.APPEND,
-            keys[:4],
-            [
-                batch_name(batch_id),
-                "" if expected_position is None else expected_position,
-                "" if max_messages is None else max_messages,
-                *encode_ttl(ttl),
-                keys.member,
-                *map(encode_record, records),
-            ],
-        )
-        if isinstance(reply, int):
-            return reply
-        raise ConflictError(
-            f"expected_position is {expected_position}, but the thread's last position is {reply[0]}: "
-            "somebody else wrote to it; nothing was added",
-            expected=expected_position,
-            actual=int(reply[0]),
+            key,
+            records,
+            batch_id=batch_id,
+            expected_position=expected_position,
+            max_messages=max_messages,
+            ttl=ttl,
         )
 
     async def read(
@@ -225,6 +212,20 @@ class RedisMessageLog:
         """See `MessageLog.clear`."""
         server, keys = self._use(key)
         return int(await server.run(scripts.CLEAR, keys[:4], [keys.member], again=False))
+
+    async def rewrite(
+        self,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> int:
+        """See `MessageLog.rewrite`."""
+        return await self._append(
+            scripts.REWRITE, key, records, batch_id=batch_id, expected_position=expected_position, ttl=ttl
+        )
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """See `MessageLog.stats`."""
@@ -311,6 +312,40 @@ class RedisMessageLog:
 
     def _use(self, key: ThreadKey) -> tuple[RedisServer, Keys]:
         return self._open(), thread_keys(self._prefix, key)
+
+    async def _append(
+        self,
+        script: scripts.Script,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None,
+    ) -> int:
+        server, keys = self._use(key)
+        check_sizes(records, _LARGEST)
+        reply = await server.run(
+            script,
+            keys[:4],
+            [
+                batch_name(batch_id),
+                "" if expected_position is None else expected_position,
+                "" if max_messages is None else max_messages,
+                *encode_ttl(ttl),
+                keys.member,
+                *map(encode_record, records),
+            ],
+        )
+        if isinstance(reply, int):
+            return reply
+        raise ConflictError(
+            f"expected_position is {expected_position}, but the thread's last position is {reply[0]}: "
+            "somebody else wrote to it; nothing was added",
+            expected=expected_position,
+            actual=int(reply[0]),
+        )
 
     async def _stats_of(self, server: RedisServer, keys: Sequence[ThreadKey]) -> list[ThreadStats]:
         """The statistics of those threads that are there; the others are taken out of the index."""

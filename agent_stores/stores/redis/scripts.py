@@ -41,6 +41,7 @@ class Script:
 _CHANGES = ("head", "time", "entries", "links", "places")
 
 APPEND = Script("append", *_CHANGES, common="append_plain")
+REWRITE = Script("append", *_CHANGES, "rewrite")
 READ = Script("read", "head", "time", writes=False)
 GET = Script("get", "head", "places", writes=False)
 REPLACE = Script("replace", *_CHANGES, "recut")

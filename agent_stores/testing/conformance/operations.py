@@ -11,15 +11,36 @@ import pytest
 from agent_stores.errors import (
     ArgumentError,
     ArgumentTypeError,
+    ConflictError,
     NotFoundError,
     StoreClosedError,
     ThreadExistsError,
 )
-from agent_stores.log import MessageLog
+from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol
 from agent_stores.stores.base import ChatMessageStore
-from agent_stores.testing.conformance.backend import Backend, MakeStore, call, labels, result, stored, user
+from agent_stores.stores.records import make_records
+from agent_stores.testing.conformance.backend import (
+    Backend,
+    MakeStore,
+    call,
+    label,
+    labels,
+    result,
+    stored,
+    user,
+)
+
+
+class _Words:
+    """A framework whose messages are words."""
+
+    def to_chat_message(self, message: str) -> ChatMessage:
+        return user(message)
+
+    def from_chat_message(self, message: ChatMessage) -> str:
+        return label(message)
 
 
 @pytest.mark.anyio
@@ -40,6 +61,35 @@ class TestOperations:
         assert await store.get("b") is None
         assert (await store.list_messages())[1].message_id
 
+    async def test_the_newest(self, make_store: MakeStore) -> None:
+        store = make_store()
+        assert await store.newest(3) == []
+        messages = [user("1"), call("a", "b"), result("a"), result("b"), user("2")]
+        await store.add_messages([ChatMessage("system", "rules", pinned=True), *messages])
+
+        async def newest(count: int) -> list[str]:
+            return [label(item.message) for item in await store.newest(count)]
+
+        every = ["rules", "1", "call a call b", "result a", "result b", "2"]
+        for count in range(8):
+            assert await newest(count) == every[max(0, len(every) - count) :]
+        assert [item.position for item in await store.newest(2)] == [5, 6]
+        with pytest.raises(ArgumentError, match="count is -1"):
+            await store.newest(-1)
+
+    async def test_another_codec_on_the_same_thread(self, make_store: MakeStore) -> None:
+        store = make_store(max_messages=3)
+        other: ChatMessageStore[str] = store.with_codec(_Words(), dangling_calls="keep")
+        await other.add_messages(["one", "two"])
+        await store.add_messages([user("three"), call("a")])
+        assert await other.list_messages() == ["two", "three", "call a"]
+        assert await labels(store) == ["two", "three", "call a", "no result a"]
+        assert [item.message for item in await other.newest(2)] == ["three", "call a"]
+        await other.aclose()
+        assert await store.count() == 3
+        with pytest.raises(ArgumentTypeError, match="codec is of type int"):
+            store.with_codec(3)  # type: ignore[arg-type]
+
     async def test_replace_keeps_the_place(self, make_store: MakeStore) -> None:
         store = make_store(max_messages=10)
         await store.add_messages([user("1", message_id="a"), user("2")])
@@ -55,6 +105,84 @@ class TestOperations:
         assert after.last_position == before.last_position
         with pytest.raises(NotFoundError, match="'nobody'"):
             await store.replace("nobody", user("x"))
+
+    async def test_rewrite(self, make_store: MakeStore) -> None:
+        store = make_store()
+        await store.rewrite([])
+        assert await store.count() == 0
+        await store.rewrite([user("1", message_id="a"), call("x")])
+        assert await stored(store) == ["1", "call x"]
+        rules = ChatMessage("system", "rules", pinned=True)
+        await store.add_messages([rules, user("2", message_id="b")])
+        first_at = (await store.stats()).first_at
+        await store.rewrite([user("one", message_id="a"), result("x"), user("2", message_id="b")])
+        assert [(item.position, label(item.message)) async for item in store.iterate()] == [
+            (5, "one"),
+            (6, "result x"),
+            (7, "2"),
+        ]
+        stats = await store.stats()
+        assert (stats.messages, stats.last_position, stats.first_at) == (3, 7, first_at)
+        found = await store.get("a")
+        assert found is not None
+        assert found.text == "one"
+        await store.add_messages([user("again", message_id="a"), call("y"), result("y"), user("3")])
+        assert await labels(store, last=2) == ["3"]
+        await store.rewrite([])
+        assert await stored(store) == []
+        await store.add_messages([user("4")])
+        assert (await store.stats()).last_position == 11
+
+    async def test_rewrite_keeps_what_the_limit_keeps(self, make_store: MakeStore) -> None:
+        store = make_store(max_messages=2)
+        await store.rewrite(
+            [ChatMessage("system", "rules", pinned=True), user("1"), call("x"), result("x"), user("2")]
+        )
+        assert await stored(store) == ["rules", "2"]
+        await store.add_messages([user("3"), user("4")])
+        assert await stored(store) == ["rules", "3", "4"]
+
+    async def test_rewrite_where_nobody_wrote_since(self, make_store: MakeStore) -> None:
+        store = make_store()
+        await store.rewrite([user("1")], expected_position=0)
+        await store.add_messages([user("2")])
+        for messages in ([], [user("3")]):
+            with pytest.raises(ConflictError) as caught:
+                await store.rewrite(messages, expected_position=1)
+            assert caught.value.actual == 2
+        assert await stored(store) == ["1", "2"]
+        await store.rewrite([user("3")], expected_position=2)
+        assert await stored(store) == ["3"]
+
+    async def test_the_retry_of_a_rewrite_changes_nothing(self, make_store: MakeStore) -> None:
+        store = make_store()
+        key = ThreadKey(store.tenant, store.thread_id)
+        for batch, texts in (("a" * 18, ["1", "2"]), ("b" * 18, [])):
+            records = make_records([user(text, message_id=text) for text in texts], lambda _: 1)
+            await store.add_messages([user("before")])
+            last = await store.log.rewrite(key, records, batch_id=batch)
+            await store.add_messages([user("after")])
+            assert await store.log.rewrite(key, records, batch_id=batch) == last + 1
+            assert await stored(store) == [*texts, "after"]
+
+    async def test_readers_see_one_rewrite_or_another(self, make_store: MakeStore) -> None:
+        store = make_store()
+        stories = [[user(f"{name}{n}") for n in range(20)] for name in "ab"]
+        await store.rewrite(stories[0])
+        seen = []
+
+        async def read() -> None:
+            for _ in range(30):
+                seen.append(await labels(store))
+                await asyncio.sleep(0)
+
+        async def write() -> None:
+            for n in range(10):
+                await store.rewrite(stories[n % 2])
+
+        await asyncio.gather(read(), read(), write())
+        whole = [[message.text for message in story] for story in stories]
+        assert all(view in whole for view in seen)
 
     async def test_delete(self, make_store: MakeStore) -> None:
         store = make_store()

@@ -44,6 +44,9 @@ def _choose(story: random.Random, step: int, ids: list[str]) -> tuple[str, tuple
         return "delete", (story.sample(ids, min(len(ids), story.randint(1, 3))),)
     if chance < 0.92:
         return "clear", ()
+    if chance < 0.95:
+        messages = [_message(story, f"{step}.{n}", ids) for n in range(story.choice([0, 1, 4, 9]))]
+        return "rewrite", (messages,)
     return "count", ()
 
 

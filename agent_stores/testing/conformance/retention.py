@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from agent_stores.errors import ArgumentError, ArgumentTypeError, UnansweredToolCallError
+from agent_stores.log import ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.retention import Window
 from agent_stores.testing.conformance.backend import (
@@ -254,8 +255,22 @@ class TestTimeToLive:
         await backend.advance(2)
         await store.add_messages([user("2")])
         await store.replace((await store.list_messages())[0].message_id or "", user("one"))
+        await store.rewrite([user("3")])
+        await backend.advance(0.5)
+        assert await stored(store) == ["3"]
+        await backend.advance(1)
+        assert await stored(store) == []
+
+    async def test_a_rewritten_thread_expires(self, make_store: MakeStore, backend: Backend) -> None:
+        store = make_store(ttl=3)
+        await store.rewrite([user("1")])
+        await backend.advance(2)
+        await store.rewrite([user("2")])
+        await backend.advance(2)
+        assert await stored(store) == ["2"]
         await backend.advance(1.5)
         assert await stored(store) == []
+        assert await store.stats() == ThreadStats(tenant=None, thread_id=store.thread_id)
 
     async def test_it_is_changed_by_hand(self, make_store: MakeStore, backend: Backend) -> None:
         store = make_store(ttl=2)

@@ -1,0 +1,1 @@
+"""The plug-in for LangChain; import it from `agent_stores.langchain`."""

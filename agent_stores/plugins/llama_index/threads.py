@@ -1,0 +1,184 @@
+"""What the chat stores and the memory have in common: operations on threads of LlamaIndex's messages.
+
+LlamaIndex's messages have no ids. What comes back unchanged is known by its content and order, and keeps its
+stored record, and so what other frameworks left with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from typing import Any, NamedTuple
+
+from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
+
+from agent_stores.errors import ConflictError
+from agent_stores.messages import ChatMessage
+from agent_stores.plugins.differences import digest
+from agent_stores.plugins.llama_index.codec import LlamaIndexCodec, MessageOf
+from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.stores.base import ChatMessageStore, StoredMessage
+
+_PAGE = 1000
+_ATTEMPTS = 32
+
+
+class Stored(NamedTuple):
+    """A stored message, and what LlamaIndex is shown of it."""
+
+    stored: StoredMessage[ChatMessage]
+    shown: list[MessageOf]
+
+    @property
+    def message(self) -> ChatMessage:
+        """Our message."""
+        return self.stored.message
+
+
+class Threads:
+    """Conversations by key, each a thread of the store.
+
+    Args:
+        source: as `Opened` takes it.
+        options: what the caller gave.
+    """
+
+    def __init__(self, source: StoreSource, options: PluginOptions) -> None:
+        self.codec = LlamaIndexCodec()
+        self.opened: Opened[Any] = Opened(source, codec=self.codec, options=options)
+
+    def store(self, key: str) -> ChatMessageStore[Any]:
+        """The store of a key; it takes LlamaIndex's messages, and gives lists of them."""
+        return self.opened.store(key)
+
+    def neutral(self, key: str) -> ChatMessageStore[ChatMessage]:
+        """The store of our own messages on the same thread."""
+        return self.opened.neutral(key)
+
+    async def all(self, key: str) -> list[Stored]:
+        """All messages as they are stored, oldest first."""
+        return [
+            Stored(stored, self.codec.messages_of(stored.message))
+            async for stored in self.neutral(key).iterate(page_size=_PAGE)
+        ]
+
+    async def newest(self, key: str) -> Stored | None:
+        """The newest message of which LlamaIndex is shown something."""
+        wanted = 1
+        while True:
+            found = await self.neutral(key).newest(wanted)
+            for stored in reversed(found):
+                shown = self.codec.messages_of(stored.message)
+                if shown:
+                    return Stored(stored, shown)
+            if len(found) < wanted:
+                return None
+            wanted *= 8
+
+    async def set(self, key: str, messages: Sequence[LlamaMessage]) -> None:
+        """Let a thread hold these messages and no others, in one step."""
+        for attempt in range(_ATTEMPTS):
+            stats = await self.neutral(key).stats()
+            before = await self.all(key)
+            wanted = self.aligned(before, messages)
+            last = None if attempt == _ATTEMPTS - 1 else stats.last_position
+            try:
+                if [item.message for item in before] != wanted:
+                    await self.neutral(key).rewrite(wanted, expected_position=last)
+                return
+            except ConflictError:  # somebody added a message since: it is to go, too
+                continue
+
+    async def insert(self, key: str, index: int, message: LlamaMessage) -> None:
+        """Put a message before the one at an index, in one step."""
+        for attempt in range(_ATTEMPTS):
+            stats = await self.neutral(key).stats()
+            before = await self.all(key)
+            shown = list(_flat(before))
+            at = max(0, len(shown) + index) if index < 0 else index  # as a list takes it
+            messages = [found.message for _, found in shown]
+            wanted = self.aligned(before, [*messages[:at], message, *messages[at:]])
+            last = None if attempt == _ATTEMPTS - 1 else stats.last_position
+            try:
+                await self.neutral(key).rewrite(wanted, expected_position=last)
+                return
+            except ConflictError:
+                continue
+
+    async def delete_at(self, key: str, index: int) -> LlamaMessage | None:
+        """Delete the message at an index, as of a list; None where there is none."""
+        shown = list(_flat(await self.all(key)))
+        if not -len(shown) <= index < len(shown):
+            return None
+        stored, found = shown[index]
+        return found.message if await self.delete(key, stored.message, found) else None
+
+    async def delete_last(self, key: str) -> LlamaMessage | None:
+        """Delete the newest message; None where there is none."""
+        while True:
+            newest = await self.newest(key)
+            if newest is None:
+                return None
+            if await self.delete(key, newest.message, newest.shown[-1]):
+                return newest.shown[-1].message
+
+    async def delete(self, key: str, message: ChatMessage, found: MessageOf) -> bool:
+        """Delete what LlamaIndex is shown as one message; False when somebody else did."""
+        store, name = self.neutral(key), message.message_id or ""
+        rest = [part for index, part in enumerate(message.contents) if index not in found.parts]
+        shorter = message.replace(contents=rest)
+        if len(found.parts) < len(message.contents) and self.codec.messages_of(shorter):
+            await store.replace(name, shorter)
+            return True
+        return await store.delete(name) > 0
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        await self.opened.aclose()
+
+    def aligned(self, before: Sequence[Stored], messages: Sequence[LlamaMessage]) -> list[ChatMessage]:
+        """Our messages for a new content of a thread: stored ones where they come back unchanged."""
+        shown = [(index, found) for index, item in enumerate(before) for found in item.shown]
+        old = [_name(self.codec, found.message) for _, found in shown]
+        new = [_name(self.codec, message) for message in messages]
+        start = 0
+        while start < min(len(old), len(new)) and old[start] == new[start]:
+            start += 1
+        pairs = dict(zip(range(start), range(start), strict=True))
+        matcher = SequenceMatcher(None, old[start:], new[start:], autojunk=False)
+        for block in matcher.get_matching_blocks():
+            for step in range(block.size):
+                pairs[start + block.a + step] = start + block.b + step
+        result: list[ChatMessage | None] = [self.codec.to_chat_message(message) for message in messages]
+        behind: dict[int, list[ChatMessage]] = {}
+        at = 0
+        place: int | None = -1
+        for item in before:
+            where = [pairs.get(at + step) for step in range(len(item.shown))]
+            at += len(item.shown)
+            if not where:  # not shown to LlamaIndex: it stays behind what it stands behind
+                if place is not None:
+                    behind.setdefault(place, []).append(item.message)
+                continue
+            first = where[0]
+            if first is None or where != list(range(first, first + len(where))):
+                place = None
+                continue
+            place = first + len(where) - 1
+            result[first : place + 1] = [item.message, *([None] * (len(where) - 1))]
+        kept = list(behind.get(-1, ()))
+        for index, message in enumerate(result):
+            if message is not None:
+                kept.append(message)
+            kept += behind.get(index, ())
+        return kept
+
+
+def _flat(items: Sequence[Stored]) -> Iterator[tuple[Stored, MessageOf]]:
+    for item in items:
+        for found in item.shown:
+            yield item, found
+
+
+def _name(codec: LlamaIndexCodec, message: LlamaMessage) -> str:
+    return digest(codec.to_chat_message(message).to_dict())

@@ -1,0 +1,53 @@
+"""Images, recordings and files, between the URLs of frameworks and our parts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import mimetypes
+from urllib.parse import urlsplit
+
+from agent_stores.contents import DataContent, UriContent
+
+
+def data_url(part: DataContent) -> str:
+    """The part as a ``data:`` URL."""
+    return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
+
+
+def media_url(part: DataContent | UriContent) -> str:
+    """The part's address, or its bytes as one."""
+    return part.uri if isinstance(part, UriContent) else data_url(part)
+
+
+def part_of_url(
+    url: str, *, kind: str, media_type: str | None = None, filename: str | None = None
+) -> DataContent | UriContent:
+    """The part of a URL: its bytes where it is a ``data:`` URL in Base64.
+
+    Args:
+        url: where it is, or what it is.
+        kind: what it is, where nothing says its type: ``image``, ``audio``, ``video`` or ``file``.
+        media_type: its type, where the framework says it.
+        filename: its name.
+    """
+    head, comma, body = url.partition(",")
+    if comma and head.startswith("data:") and head.endswith(";base64"):
+        data = decode_base64(body)
+        named = head[len("data:") : -len(";base64")]
+        if data is not None and named:
+            return DataContent(data, media_type=named, filename=filename)
+    if media_type is None:
+        media_type = mimetypes.guess_type(urlsplit(url).path)[0] if comma == "" or ":" in head else None
+    if media_type is None and kind != "file":
+        media_type = f"{kind}/*"
+    return UriContent(url, media_type=media_type, filename=filename)
+
+
+def decode_base64(text: str) -> bytes | None:
+    """The bytes of canonical Base64 text; None for any other text, which would not come back as it was."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return data if base64.b64encode(data).decode() == text else None

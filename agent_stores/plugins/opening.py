@@ -1,0 +1,232 @@
+"""How every plug-in gets at its stores: from a URL, a log, or a function that makes them."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, TypeAlias
+
+from typing_extensions import Self, TypedDict, TypeVar
+
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
+from agent_stores.log import MessageLog, TtlRefresh
+from agent_stores.messages import ChatMessage
+from agent_stores.plugins.turns import joined
+from agent_stores.protocols import MessageCodec
+from agent_stores.retention import DanglingCalls, Window, repair
+from agent_stores.stores.base import ChatMessageStore
+from agent_stores.stores.options import OnCorrupt, identifier
+from agent_stores.tokens import TokenCounter
+from agent_stores.urls import open_log
+
+M = TypeVar("M", default=ChatMessage)
+
+StoreSource: TypeAlias = "str | os.PathLike[str] | MessageLog | Callable[[str], ChatMessageStore[Any]]"
+"""Where conversations are kept: a URL as `open_log` takes it, a log, or a function that makes the store of a
+thread id."""
+
+
+class PluginOptions(TypedDict, total=False):
+    """The options of stores that plug-ins take; see `ChatMessageStore`."""
+
+    tenant: str | None
+    max_messages: int | None
+    ttl: float | timedelta | None
+    ttl_refresh: TtlRefresh
+    window: Window | None
+    dangling_calls: DanglingCalls
+    on_corrupt: OnCorrupt
+    count_tokens: TokenCounter | None
+
+
+_REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call is known as one
+
+
+class Opened(Generic[M]):
+    """The stores of a plug-in, by thread id.
+
+    Args:
+        source: a URL, a log, or a function that makes the store of a thread id. A log is borrowed; what a URL
+            opens and a function makes is closed by `aclose`, and a function is asked once for a thread id.
+        codec: converts the framework's messages.
+        options: for a URL or a log, what the caller gave; the stores that a function makes have their own.
+        defaults: for a URL or a log, the options that the caller did not give.
+        dangling_calls: what reading does with tool calls that have no result, where the plug-in decides it.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
+            operation.
+        MissingDependencyError: when the URL's backend is not installed; names the extra.
+    """
+
+    def __init__(
+        self,
+        source: StoreSource,
+        *,
+        codec: MessageCodec[M],
+        options: PluginOptions,
+        defaults: PluginOptions | None = None,
+        dangling_calls: DanglingCalls | None = None,
+    ) -> None:
+        self._codec = codec
+        self._options: PluginOptions = {**(defaults or {}), **options}
+        if dangling_calls is not None:
+            if "dangling_calls" in options:
+                raise ArgumentError(
+                    f"dangling_calls is {options['dangling_calls']!r}; here it is always {dangling_calls!r}"
+                )
+            self._options["dangling_calls"] = dangling_calls
+        unknown = sorted(set(options) - set(PluginOptions.__annotations__))
+        if unknown:
+            raise ArgumentTypeError(
+                f"{unknown[0]} is not an option; accepted are {', '.join(PluginOptions.__annotations__)}"
+            )
+        self._owned: MessageLog | None = None
+        self._closed = False
+        self._stores: OrderedDict[str, ChatMessageStore[M]] = OrderedDict()
+        self._neutral: OrderedDict[str, tuple[ChatMessageStore[M], ChatMessageStore[ChatMessage]]] = (
+            OrderedDict()
+        )
+        self._made: list[ChatMessageStore[Any]] = []
+        self._make: Callable[[str], ChatMessageStore[M]]
+        if isinstance(source, (str, os.PathLike)):
+            self._options_are_accepted()
+            self._owned = open_log(source)
+            self._make = self._on_log(self._owned)
+        elif isinstance(source, MessageLog):
+            self._options_are_accepted()
+            self._make = self._on_log(source)
+        elif callable(source):
+            if options:
+                raise ArgumentError(
+                    f"{', '.join(sorted(options))}: given beside a function that makes stores; "
+                    "accepted is to give it to the stores in that function"
+                )
+            self._make = self._by_function(source, dangling_calls)
+        else:
+            raise ArgumentTypeError(
+                f"the store's source is of type {type(source).__name__}; accepted are a URL, a MessageLog, "
+                "and a function that makes the store of a thread id"
+            )
+
+    @property
+    def codec(self) -> MessageCodec[M]:
+        """What converts the framework's messages."""
+        return self._codec
+
+    @property
+    def location(self) -> str:
+        """Where the conversations are, without secrets."""
+        return self.store(next(reversed(self._stores), "threads")).location
+
+    def store(self, thread_id: str) -> ChatMessageStore[M]:
+        """The store of a thread; the same one as before, if it was asked for lately.
+
+        Raises:
+            StoreClosedError: after `aclose`.
+            ArgumentError, ArgumentTypeError: for an id that is not accepted, or when the function made the
+                store of another thread.
+        """
+        if self._closed:
+            raise StoreClosedError("this plug-in's stores are closed")
+        identifier("thread_id", thread_id)
+        found = self._stores.get(thread_id)
+        if found is None:
+            found = self._stores[thread_id] = self._make(thread_id)
+            if not self._made and len(self._stores) > _REMEMBERED:
+                self._stores.popitem(last=False)  # it borrows its log, so there is nothing to close
+        self._stores.move_to_end(thread_id)
+        return found
+
+    def neutral(self, thread_id: str) -> ChatMessageStore[ChatMessage]:
+        """The store of our own messages on a thread, on the same connection as the framework's."""
+        store = self.store(thread_id)
+        found = self._neutral.get(thread_id)
+        if found is None or found[0] is not store:
+            # It has no resources of its own to close, other than the thread's, which it shares.
+            found = self._neutral[thread_id] = (store, store.with_codec(None, dangling_calls="keep"))
+            if not self._made and len(self._neutral) > _REMEMBERED:
+                self._neutral.popitem(last=False)
+        return found[1]
+
+    async def view(self, thread_id: str, *, max_tokens: int | None = None) -> list[ChatMessage]:
+        """A conversation as a model is to be shown it, in our own messages: the store's window, repaired.
+
+        An answer that another framework keeps in several messages is one message.
+
+        Args:
+            thread_id: the conversation.
+            max_tokens: in place of the window's, if given.
+        """
+        shown = await self.neutral(thread_id).list_messages(max_tokens=max_tokens)
+        return repair(joined(shown), self.store(thread_id).dangling_calls)
+
+    async def thread_ids(self) -> list[str]:
+        """The ids of all threads of the tenant."""
+        store = self.store(next(reversed(self._stores), "threads"))
+        found: list[str] = []
+        cursor: str | None = None
+        while True:
+            page = await store.list_threads(limit=500, cursor=cursor)
+            found += [thread.thread_id for thread in page.threads]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+
+    async def aclose(self) -> None:
+        """Close what was opened here; afterwards every operation raises `StoreClosedError`."""
+        self._closed = True
+        stores: list[ChatMessageStore[Any]] = [*self._stores.values(), *self._made]
+        stores += [neutral for _, neutral in self._neutral.values()]
+        for store in stores:
+            await store.aclose()
+        self._stores.clear()
+        self._neutral.clear()
+        self._made.clear()
+        if self._owned is not None:
+            await self._owned.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _on_log(self, log: MessageLog) -> Callable[[str], ChatMessageStore[M]]:
+        return lambda thread_id: ChatMessageStore(
+            log, thread_id=thread_id, codec=self._codec, **self._options
+        )
+
+    def _options_are_accepted(self) -> None:
+        """Check the options now, rather than when the first store is made."""
+        from agent_stores.stores.memory import InMemoryMessageLog
+
+        self._on_log(InMemoryMessageLog())("x")
+
+    def _by_function(
+        self, function: Callable[[str], ChatMessageStore[Any]], dangling_calls: DanglingCalls | None
+    ) -> Callable[[str], ChatMessageStore[M]]:
+        def make(thread_id: str) -> ChatMessageStore[M]:
+            store = function(thread_id)
+            if not isinstance(store, ChatMessageStore):
+                raise ArgumentTypeError(
+                    f"the function that makes stores gave a {type(store).__name__}; accepted is a "
+                    "ChatMessageStore"
+                )
+            if store.thread_id != thread_id:
+                raise ArgumentError(
+                    f"the function that makes stores gave one of the thread {store.thread_id!r} for "
+                    f"the thread {thread_id!r}; accepted is a store of the thread that was asked for"
+                )
+            self._made.append(store)
+            return store.with_codec(self._codec, dangling_calls=dangling_calls)
+
+        return make

@@ -1,0 +1,390 @@
+"""`StoreChatMessageHistory` against LangChain."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from langchain_core.chat_history import BaseChatMessageHistory
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.history import RunnableWithMessageHistory
+from langchain_openai import ChatOpenAI
+
+from agent_stores import ChatMessage, ChatMessageStore, InMemoryChatMessageStore
+from agent_stores.contents import ToolCallContent, ToolResultContent
+from agent_stores.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CorruptMessageError,
+    OutcomeUnknownError,
+    StoreClosedError,
+    UnansweredToolCallError,
+)
+from agent_stores.langchain import StoreChatMessageHistory
+from agent_stores.log import MessageLog, Record, ThreadKey
+from agent_stores.retention import Window
+from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.testing.model_server import ModelServer
+from tests.plugins.langchain.messages import MESSAGES, call
+
+
+def texts(messages: list[BaseMessage]) -> list[Any]:
+    return [message.content for message in messages]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/chat.db"
+
+
+def open_model(server: ModelServer) -> ChatOpenAI:
+    options: dict[str, Any] = {"base_url": server.base_url, "api_key": "k", "max_retries": 0}
+    return ChatOpenAI(model="test-model", **options)
+
+
+@pytest.fixture
+def sync_model(model_server: ModelServer) -> Iterator[ChatOpenAI]:
+    model = open_model(model_server)
+    yield model
+    model.root_client.close()
+
+
+@pytest.fixture
+async def model(model_server: ModelServer) -> AsyncIterator[ChatOpenAI]:
+    model = open_model(model_server)
+    yield model
+    await model.root_async_client.close()
+
+
+def test_synchronously(url: str) -> None:
+    with StoreChatMessageHistory("s", url) as history:
+        assert isinstance(history, BaseChatMessageHistory)
+        assert bool(history)
+        assert history.messages == []
+        history.add_user_message("Hello")
+        history.add_ai_message("Hi!")
+        history.add_message(SystemMessage("Be brief."))
+        history.add_messages([HumanMessage("And"), HumanMessage("then")])
+        assert texts(history.messages) == ["Hello", "Hi!", "Be brief.", "And", "then"]
+        assert str(history).startswith("Human: Hello\nAI: Hi!")
+        assert repr(history) == "StoreChatMessageHistory('s')"
+    with StoreChatMessageHistory("s", url) as again:
+        assert len(again.messages) == 5
+        again.clear()
+        assert again.messages == []
+    with pytest.raises(StoreClosedError):
+        _ = again.messages
+
+
+@pytest.mark.anyio
+async def test_asynchronously(log: MessageLog) -> None:
+    async with StoreChatMessageHistory("s", log) as history:
+        await history.aadd_messages([HumanMessage("Hello"), AIMessage("Hi!")])
+        assert texts(await history.aget_messages()) == ["Hello", "Hi!"]
+        await history.aclear()
+        assert await history.aget_messages() == []
+        await history.aadd_messages([])
+
+
+@pytest.mark.anyio
+async def test_no_thread_pool_and_no_loop_of_its_own(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the asynchronous methods are to stay on the caller's loop")
+
+    monkeypatch.setattr("agent_stores.plugins.langchain.history.block_on", refuse)
+    monkeypatch.setattr("langchain_core.chat_history.run_in_executor", refuse, raising=False)
+    history = StoreChatMessageHistory("s", log)
+    await history.aadd_messages([HumanMessage("Hello")])
+    assert len(await history.aget_messages()) == 1
+    await history.aclear()
+
+
+@pytest.mark.anyio
+async def test_the_synchronous_methods_work_on_a_running_loop(url: str) -> None:
+    history = StoreChatMessageHistory("s", url)
+    await history.aadd_messages([HumanMessage("1")])
+    history.add_user_message("2")
+    assert texts(history.messages) == ["1", "2"]
+    await history.aclose()
+
+
+@pytest.mark.anyio
+async def test_every_message_comes_back(log: MessageLog) -> None:
+    given = list(MESSAGES.values())
+    history = StoreChatMessageHistory("s", log, dangling_calls="keep")
+    await history.aadd_messages(given[:3])
+    await history.aadd_messages(given[3:])
+    assert await StoreChatMessageHistory("s", log).store.count() == len(given)
+    found = await StoreChatMessageHistory("s", log, dangling_calls="keep").aget_messages()
+    assert found == given
+    assert [message.model_dump() for message in found] == [message.model_dump() for message in given]
+
+
+@pytest.mark.anyio
+async def test_messages_are_given_ids(log: MessageLog) -> None:
+    history = StoreChatMessageHistory("s", log)
+    first, second = HumanMessage("yes"), HumanMessage("yes")
+    await history.aadd_messages([first, second, first])
+    found = await history.aget_messages()
+    assert texts(found) == ["yes", "yes", "yes"]
+    assert [found[0].id, found[1].id] == [first.id, second.id]
+    await StoreChatMessageHistory("s", log).aadd_messages([first, AIMessage("Really?")])
+    assert texts(await history.aget_messages()) == ["yes", "yes", "yes", "Really?"]
+    await history.aadd_messages(found)
+    assert await history.store.count() == 4
+
+
+@pytest.mark.anyio
+async def test_a_retry_adds_nothing_twice() -> None:
+    class Unlucky(InMemoryMessageLog):
+        failures = 2
+
+        async def append(self, *args: Any, **options: Any) -> int:
+            position = await super().append(*args, **options)
+            self.failures -= 1
+            if self.failures >= 0:
+                raise OutcomeUnknownError("the connection was lost")
+            return position
+
+    log = Unlucky()
+    turn = [HumanMessage("pay"), AIMessage("paid")]
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknownError):
+            await StoreChatMessageHistory("s", log).aadd_messages(turn)
+    await StoreChatMessageHistory("s", log).aadd_messages(turn)
+    assert texts(await StoreChatMessageHistory("s", log).aget_messages()) == ["pay", "paid"]
+
+
+@pytest.mark.anyio
+async def test_a_call_without_a_result(log: MessageLog) -> None:
+    history = StoreChatMessageHistory("s", log)
+    await history.aadd_messages([HumanMessage("q"), AIMessage("", tool_calls=[call("f", {}, "a")])])
+    shown = await history.aget_messages()
+    assert [message.type for message in shown] == ["human", "ai", "tool"]
+    made_up = cast("ToolMessage", shown[-1])
+    assert (made_up.tool_call_id, made_up.status) == ("a", "error")
+    # Somebody may store the view. The real result goes before the made-up one all the same.
+    await history.aadd_messages(shown)
+    await history.aadd_messages([ToolMessage("42", tool_call_id="a")])
+    assert texts(await history.aget_messages()) == ["q", "", "42"]
+    strict = StoreChatMessageHistory("t", log, dangling_calls="raise")
+    await strict.aadd_messages([AIMessage("", tool_calls=[call("f", {}, "a")])])
+    with pytest.raises(UnansweredToolCallError):
+        await strict.aget_messages()
+
+
+@pytest.mark.anyio
+async def test_options(log: MessageLog) -> None:
+    history = StoreChatMessageHistory("s", log, tenant="acme", max_messages=3, ttl=60, window=Window(last=2))
+    await history.aadd_messages([HumanMessage(str(n)) for n in range(5)])
+    assert texts(await history.aget_messages()) == ["3", "4"]
+    stats = await history.store.stats()
+    assert (stats.messages, stats.tenant) == (3, "acme")
+    assert stats.expires_at is not None
+    assert await StoreChatMessageHistory("s", log).aget_messages() == []
+    with pytest.raises(ArgumentError, match="ttl is -1"):
+        StoreChatMessageHistory("s", log, ttl=-1)
+    with pytest.raises(ArgumentTypeError, match="thread_id is not an option"):
+        StoreChatMessageHistory("s", log, thread_id="x")  # type: ignore[call-arg]
+    with pytest.raises(ArgumentError, match="session_id is empty"):
+        StoreChatMessageHistory("", log)
+    with pytest.raises(ArgumentTypeError, match=r"messages\[1\] is of type str"):
+        await history.aadd_messages([HumanMessage("a"), "b"])  # type: ignore[list-item]
+    with pytest.raises(ArgumentTypeError, match="artifact"):
+        await history.aadd_messages([HumanMessage("a"), ToolMessage("", tool_call_id="a", artifact={1})])
+    assert await history.store.count() == 3
+
+
+@pytest.mark.anyio
+async def test_a_function_that_makes_stores() -> None:
+    history = StoreChatMessageHistory(
+        "s", lambda thread_id: InMemoryChatMessageStore(thread_id=thread_id, dangling_calls="drop")
+    )
+    await history.aadd_messages([HumanMessage("q"), AIMessage("Hm.", tool_calls=[call("f", {}, "a")])])
+    assert [message.type for message in await history.aget_messages()] == ["human", "ai"]
+    with pytest.raises(ArgumentError, match="ttl: given beside a function"):
+        StoreChatMessageHistory("s", lambda _: InMemoryChatMessageStore(), ttl=1)
+
+
+@pytest.mark.anyio
+async def test_unreadable_messages(log: MessageLog) -> None:
+    history = StoreChatMessageHistory("s", log)
+    await history.aadd_messages([HumanMessage("1")])
+    record = Record(message_id="bad", body=b"{", created_us=0)
+    await log.append(ThreadKey(None, "s"), [record], batch_id="bad")
+    with pytest.raises(CorruptMessageError, match="position 2"):
+        await history.aget_messages()
+    assert texts(await StoreChatMessageHistory("s", log, on_corrupt="skip").aget_messages()) == ["1"]
+
+
+@pytest.mark.anyio
+async def test_what_another_framework_wrote_is_not_added_again(log: MessageLog) -> None:
+    store = ChatMessageStore(log, thread_id="s")
+    await store.add_messages(
+        [
+            ChatMessage("user", "q"),
+            ChatMessage(
+                "assistant", contents=[ToolCallContent("a", "f", "{}"), ToolCallContent("b", "f", "{}")]
+            ),
+            ChatMessage("tool", contents=[ToolResultContent("a", "x"), ToolResultContent("b", "y")]),
+        ]
+    )
+    history = StoreChatMessageHistory("s", log)
+    shown = await history.aget_messages()
+    assert texts(shown) == ["q", "", "x", "y"]
+    await history.aadd_messages([*shown, AIMessage("x and y")])
+    assert await store.count() == 4
+    copied = StoreChatMessageHistory("copy", log)
+    await copied.aadd_messages(shown)
+    assert texts(await copied.aget_messages()) == ["q", "", "x", "y"]
+
+
+# -- RunnableWithMessageHistory -----------------------------------------------------------------------
+
+
+def with_history(runnable: Any, source: Any, **keys: Any) -> RunnableWithMessageHistory:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return RunnableWithMessageHistory(
+            runnable, lambda session_id: StoreChatMessageHistory(session_id, source), **keys
+        )
+
+
+def session(name: str) -> Any:
+    return {"configurable": {"session_id": name}}
+
+
+def test_a_chain_with_history(sync_model: ChatOpenAI, url: str) -> None:
+    prompt = ChatPromptTemplate.from_messages(
+        [("system", "Be brief."), MessagesPlaceholder("history"), ("human", "{question}")]
+    )
+    chain = with_history(
+        prompt | sync_model, url, input_messages_key="question", history_messages_key="history"
+    )
+    answer = chain.invoke({"question": "Hello, my name is Alice"}, session("s"))
+    assert answer.content == "Nice to meet you, Alice!"
+    again = with_history(
+        prompt | sync_model, url, input_messages_key="question", history_messages_key="history"
+    )
+    assert again.invoke({"question": "What's my name?"}, session("s")).content == "Your name is Alice."
+    assert "Alice" not in again.invoke({"question": "What's my name?"}, session("t")).content
+    with StoreChatMessageHistory("s", url) as history:
+        found = history.messages
+        assert [message.type for message in found] == ["human", "ai", "human", "ai"]
+        assert cast("AIMessage", found[1]).usage_metadata
+
+
+@pytest.mark.anyio
+async def test_a_chain_with_history_asynchronously(model: ChatOpenAI, log: MessageLog) -> None:
+    chain = with_history(model, log)
+    for question in ("My name is Bob", "Tell me more", "What's my name?"):
+        answer = await chain.ainvoke([HumanMessage(question)], session("s"))
+    assert answer.content == "Your name is Bob."
+    async for chunk in chain.astream("What did I say first?", session("s")):
+        assert chunk is not None
+    found = await StoreChatMessageHistory("s", log).aget_messages()
+    # What was streamed is stored as LangChain put it together.
+    assert [message.type for message in found] == ["human", "ai"] * 3 + ["human", "AIMessageChunk"]
+    await StoreChatMessageHistory("s", log).aadd_messages(found)
+    assert len(await StoreChatMessageHistory("s", log).aget_messages()) == 8
+    assert found[-1].content == 'You first said: "My name is Bob"'
+
+
+@pytest.mark.anyio
+async def test_sessions_at_once(model: ChatOpenAI, log: MessageLog) -> None:
+    chain = with_history(model, log)
+    names = ["Ada", "Bea", "Cleo", "Dora"]
+    await asyncio.gather(
+        *(chain.ainvoke([HumanMessage(f"My name is {name}")], session(name)) for name in names)
+    )
+    answers = await asyncio.gather(
+        *(chain.ainvoke([HumanMessage("What's my name?")], session(name)) for name in names)
+    )
+    assert [answer.content for answer in answers] == [f"Your name is {name}." for name in names]
+
+
+@pytest.mark.anyio
+async def test_a_chain_that_calls_tools(
+    model: ChatOpenAI, log: MessageLog, model_server: ModelServer
+) -> None:
+    schema = {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
+        },
+    }
+    bound = model.bind(tools=[schema])
+
+    async def act(messages: list[BaseMessage]) -> list[BaseMessage]:
+        new: list[BaseMessage] = [await bound.ainvoke(messages)]
+        for made in cast("AIMessage", new[0]).tool_calls:
+            new.append(ToolMessage(f"rain in {made['args']['city']}", tool_call_id=made["id"] or ""))
+        if len(new) > 1:
+            new.append(await bound.ainvoke([*messages, *new]))
+        return new
+
+    chain = with_history(RunnableLambda(act), log)
+    await chain.ainvoke([HumanMessage("What is the weather in Oslo and Bergen?")], session("s"))
+    await chain.ainvoke([HumanMessage("Thanks")], session("s"))
+    found = await StoreChatMessageHistory("s", log).aget_messages()
+    assert [message.type for message in found] == ["human", "ai", "tool", "tool", "ai", "human", "ai"]
+    assert found[4].content == "The tool says: rain in Oslo; rain in Bergen"
+    sent = model_server.requests[-1]["messages"]
+    assert [message["role"] for message in sent] == ["user", "assistant", "tool", "tool", "assistant", "user"]
+
+
+@pytest.mark.anyio
+async def test_a_model_on_what_another_framework_wrote(model: ChatOpenAI, log: MessageLog) -> None:
+    await ChatMessageStore(log, thread_id="s").add_messages(
+        [
+            ChatMessage("user", "My name is Carol"),
+            ChatMessage(
+                "assistant",
+                contents=[
+                    "One moment.",
+                    ToolCallContent("a", "f", "{}"),
+                    ToolCallContent("b", "f", {"x": 1}),
+                ],
+            ),
+            ChatMessage("tool", contents=[ToolResultContent("b", "y"), ToolResultContent("a", {"z": 1})]),
+            ChatMessage("assistant", "Done."),
+        ]
+    )
+    answer = await with_history(model, log).ainvoke([HumanMessage("What's my name?")], session("s"))
+    assert answer.content == "Your name is Carol."
+
+
+@pytest.mark.anyio
+async def test_on_to_langgraph(model: ChatOpenAI, log: MessageLog) -> None:
+    """What the documentation says of going on there: the stored messages begin the thread."""
+    graphs = pytest.importorskip("langgraph.graph")
+    checkpoints = pytest.importorskip("langgraph.checkpoint.memory")
+    history = StoreChatMessageHistory("s", log)
+    await history.aadd_messages([HumanMessage("My name is Dan"), AIMessage("Hello Dan")])
+
+    async def reply(state: Any) -> Any:
+        return {"messages": [await model.ainvoke(state["messages"])]}
+
+    builder = graphs.StateGraph(graphs.MessagesState)
+    builder.add_node("model", reply)
+    builder.add_edge(graphs.START, "model")
+    graph = builder.compile(checkpointer=checkpoints.InMemorySaver())
+    config = {"configurable": {"thread_id": "s"}}
+    await graph.aupdate_state(config, {"messages": await history.aget_messages()})
+    result = await graph.ainvoke({"messages": [HumanMessage("What's my name?")]}, config)
+    assert result["messages"][-1].content == "Your name is Dan."
+    await history.aadd_messages(result["messages"])
+    assert [m.content for m in await history.aget_messages()][2:] == ["What's my name?", "Your name is Dan."]
