@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,12 +13,11 @@ from agent_stores.plugins.agent_framework.dump import dump_content, dump_message
 from agent_stores.plugins.agent_framework.installed import installed
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK, from_part, to_part
 from agent_stores.plugins.differences import changed, difference
+from agent_stores.plugins.left_out import LeftOut
 from agent_stores.plugins.leftovers import leftovers, with_leftovers, without_leftovers
 
 if TYPE_CHECKING:
     from agent_framework import Message
-
-logger = logging.getLogger("agent_stores")
 
 _NESTED = ("items", "inputs", "outputs", "output", "function_call", "screenshot")
 
@@ -37,6 +35,7 @@ class AgentFrameworkCodec:
 
     def __init__(self) -> None:
         self._names = installed()
+        self._left_out = LeftOut(f"the installed agent_framework, {self._names.version},")
 
     def to_chat_message(self, message: Message) -> ChatMessage:
         """Our message for the framework's.
@@ -82,10 +81,12 @@ class AgentFrameworkCodec:
             fields = changed(fields, leftovers(message, FRAMEWORK))
         unknown = fields.keys() - self._names.message_fields
         for name in unknown:
-            self._left_out(message, f"the field {name!r}")
+            self._left_out(f"message.{name}", "it has no such field", message_id=message.message_id)
             del fields[name]
         try:
-            contents = [c for c in (self._content(part, message) for part in message.contents) if c is not None]
+            contents = [
+                c for c in (self._content(part, message) for part in message.contents) if c is not None
+            ]
             return cast(
                 "Message", self._names.message(**fields, contents=contents, message_id=message.message_id)
             )
@@ -98,7 +99,7 @@ class AgentFrameworkCodec:
         data = from_part(part, self._names.content_fields)
         known = self._names.content_types
         if data is None or (known and data["type"] not in known):
-            self._left_out(message, f"a part of type {part.type!r}")
+            self._left_out(part.type, "it has no such content", message_id=message.message_id)
             return None
         return self._names.content.from_dict(self._accepted(data, message))
 
@@ -107,7 +108,9 @@ class AgentFrameworkCodec:
         accepted = {}
         for name, value in data.items():
             if name not in self._names.content_fields:
-                self._left_out(message, f"the field {name!r} of a {data['type']}")
+                self._left_out(
+                    f"{data['type']}.{name}", "it has no such field", message_id=message.message_id
+                )
             elif name in _NESTED and self._is_content(value):
                 accepted[name] = self._accepted(value, message)
             elif name in _NESTED and isinstance(value, list):
@@ -120,15 +123,6 @@ class AgentFrameworkCodec:
 
     def _is_content(self, value: Any) -> bool:
         return isinstance(value, dict) and value.get("type") in self._names.content_types
-
-    @staticmethod
-    def _left_out(message: ChatMessage, what: str) -> None:
-        logger.warning(
-            "%s of the message %r is not known to the installed agent_framework: left out of the view, and "
-            "kept in the store",
-            what,
-            message.message_id,
-        )
 
 
 def _plain(message: ChatMessage) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import message_ids, stored
 from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework.view import model_view
-from agent_stores.plugins.opening import Opened, StoreSource
+from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.retention import DanglingCalls
 from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.options import StoreOptions, choice, identifier, sequence
+from agent_stores.stores.options import choice, identifier, sequence
 
 if TYPE_CHECKING:
     from agent_framework import AgentSession, SessionContext, SupportsAgentRun
@@ -62,11 +62,9 @@ class StoreHistoryProvider(HistoryProvider):
         store_outputs: whether its response is stored.
         store_context_messages: whether messages that other providers add are stored.
         store_context_from: only those of the providers with these source ids.
-        dangling_calls: what a run is given for tool calls that have no result, and that its input does not
-            answer either: ``"synthesize"`` an error result, ``"drop"`` the call, ``"raise"``, or ``"keep"``
-            the history as it is.
-        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``; not
-            with a function, whose stores have their own.
+        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``; with a
+            function, whose stores have their own, only ``dangling_calls``: what a run is given for tool calls
+            that have no result, and that its input does not answer either.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
@@ -86,8 +84,7 @@ class StoreHistoryProvider(HistoryProvider):
         store_outputs: bool = True,
         store_context_messages: bool = False,
         store_context_from: Collection[str] | None = None,
-        dangling_calls: DanglingCalls = "synthesize",
-        **options: Unpack[StoreOptions[ChatMessage]],
+        **options: Unpack[PluginOptions],
     ) -> None:
         if isinstance(store_context_from, str):
             raise ArgumentTypeError("store_context_from is text; accepted is a set of source ids")
@@ -99,9 +96,11 @@ class StoreHistoryProvider(HistoryProvider):
             store_context_from=None if store_context_from is None else set(store_context_from),
             store_outputs=store_outputs,
         )
-        self._dangling_calls: DanglingCalls = choice("dangling_calls", dangling_calls, DanglingCalls)
+        self._dangling_calls: DanglingCalls = choice(
+            "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
+        )
         self._codec = AgentFrameworkCodec()
-        self._opened = Opened(source, codec=NeutralCodec(), dangling_calls="keep", **options)
+        self._opened = Opened(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
 
     def store(self, session_id: str | None) -> ChatMessageStore[ChatMessage]:
         """The store of a session: for counting, clearing, branching and all that a history provider has not.

@@ -6,6 +6,7 @@ import inspect
 import sys
 from functools import cached_property, lru_cache
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, get_args
 
 from agent_stores.errors import MissingDependencyError
@@ -31,6 +32,11 @@ class Installed:
             raise MissingDependencyError.of(
                 "agent-framework-core", extra="agent-framework", purpose="the plug-in for Agent Framework"
             ) from None
+
+    @cached_property
+    def version(self) -> str:
+        """The version's number."""
+        return version("agent-framework-core")
 
     @cached_property
     def message_fields(self) -> frozenset[str]:

@@ -7,10 +7,6 @@ another framework reads as plainly as this one can say it.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import logging
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -35,8 +31,7 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.plugins.differences import changed, difference
 from agent_stores.plugins.leftovers import leftovers, with_leftovers, without_leftovers
-
-logger = logging.getLogger("agent_stores")
+from agent_stores.plugins.media import data_url, decode_base64
 
 FRAMEWORK = "agent_framework"
 """The name under which messages keep what is this framework's own, in all of its versions."""
@@ -72,7 +67,9 @@ def to_part(data: Mapping[str, Any], fields: Fields) -> AnyContent:
     properties = data.get("additional_properties")
     part = structs_replace(
         part,
-        additional_properties=without_leftovers(properties, FRAMEWORK) if isinstance(properties, dict) else {},
+        additional_properties=without_leftovers(properties, FRAMEWORK)
+        if isinstance(properties, dict)
+        else {},
     )
     rest = difference(_plain(part, fields) or {}, data)
     return structs_replace(
@@ -107,11 +104,10 @@ def _media(data: Mapping[str, Any], _: Fields) -> AnyContent | None:
     uri = data.get("uri")
     if not isinstance(uri, str):
         return None
-    if found := _DATA_URI.fullmatch(uri):
-        try:
-            return DataContent(base64.b64decode(found[2], validate=True), found[1], data.get("name"))
-        except binascii.Error:
-            pass
+    found = _DATA_URI.fullmatch(uri)
+    binary = decode_base64(found[2]) if found else None
+    if found and binary is not None:
+        return DataContent(binary, found[1], data.get("name"))
     return UriContent(uri, data.get("media_type"), data.get("name"))
 
 
@@ -206,7 +202,7 @@ def _fields_of(part: Content, fields: Fields) -> Data | None:
     if isinstance(part, ReasoningContent):
         return {"type": "text_reasoning", "text": part.text, "protected_data": part.protected_data}
     if isinstance(part, DataContent):
-        uri = f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
+        uri = data_url(part)
         return {"type": "data", "uri": uri, "media_type": part.media_type, "name": part.filename}
     if isinstance(part, UriContent):
         return {"type": "uri", "uri": part.uri, "media_type": part.media_type, "name": part.filename}

@@ -7,13 +7,12 @@ from types import TracebackType
 
 from typing_extensions import Self, Unpack
 
-from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdapter
-from agent_stores.plugins.opening import Opened, StoreSource
+from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
-from agent_stores.stores.options import StoreOptions
+from agent_stores.stores.options import choice
 
 
 class ChatMessageStoreFactory:
@@ -25,9 +24,8 @@ class ChatMessageStoreFactory:
     Args:
         source: a URL as `open_log` takes it, a `MessageLog`, or a function that makes the store of a thread id.
         key: signs the states of threads and verifies them; see `ChatMessageStoreAdapter`.
-        dangling_calls: see `ChatMessageStoreAdapter`.
-        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``; not
-            with a function, whose stores have their own.
+        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``; with a
+            function, whose stores have their own, only ``dangling_calls`` as `ChatMessageStoreAdapter` takes it.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
@@ -40,12 +38,13 @@ class ChatMessageStoreFactory:
         source: StoreSource,
         *,
         key: StateKey | None = None,
-        dangling_calls: DanglingCalls = "synthesize",
-        **options: Unpack[StoreOptions[ChatMessage]],
+        **options: Unpack[PluginOptions],
     ) -> None:
         self._key = key
-        self._dangling_calls: DanglingCalls = dangling_calls
-        self._opened = Opened(source, codec=NeutralCodec(), dangling_calls="keep", **options)
+        self._dangling_calls: DanglingCalls = choice(
+            "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
+        )
+        self._opened = Opened(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
 
     def __call__(self) -> ChatMessageStoreAdapter:
         """The store of a new thread.

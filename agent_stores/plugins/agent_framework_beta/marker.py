@@ -36,7 +36,9 @@ def unpack(state: Any, key: StateKey | None) -> dict[str, Any]:
         found = marked(messages[0])
         if found is not None:
             return verify_state(found, key)
-    raise StateError("the state is not one of an agent-stores store; accepted is what its serialize() returned")
+    raise StateError(
+        "the state is not one of an agent-stores store; accepted is what its serialize() returned"
+    )
 
 
 def marked(message: Any) -> Mapping[str, Any] | None:

@@ -129,7 +129,9 @@ class ChatMessageStoreAdapter:
             StateError, StateSignatureError: for a state that is not valid here.
         """
         if store is None:
-            raise ArgumentError("store is not given; accepted is the store to use: a state makes no connection")
+            raise ArgumentError(
+                "store is not given; accepted is the store to use: a state makes no connection"
+            )
         adapter = cls(store, **kwargs)
         await adapter.update_from_state(serialized_store_state)
         return adapter

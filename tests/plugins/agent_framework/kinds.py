@@ -40,7 +40,9 @@ def contents() -> Iterator[tuple[str, Any]]:
         "text annotated",
         Content.from_text(
             "cited",
-            annotations=[{"type": "citation", "title": "A", "url": "https://example.org", "tool_name": "search"}],
+            annotations=[
+                {"type": "citation", "title": "A", "url": "https://example.org", "tool_name": "search"}
+            ],
             additional_properties={"n": 1, "f": 1.0, "deep": {"a": [None, True, {"b": "c"}]}, "big": 2**70},
         ),
     )
@@ -56,8 +58,14 @@ def contents() -> Iterator[tuple[str, Any]]:
     yield "uri without type", Content("uri", uri="https://example.org/a")
     yield "error", Content.from_error(message="no", error_code="500", error_details="later")
     yield "error empty", Content.from_error()
-    yield "usage", Content.from_usage({"input_token_count": 3, "output_token_count": 4, "total_token_count": 7})
-    yield "usage with more", Content.from_usage({"input_token_count": 3, "openai.cached": 2, "total_token_count": -1})
+    yield (
+        "usage",
+        Content.from_usage({"input_token_count": 3, "output_token_count": 4, "total_token_count": 7}),
+    )
+    yield (
+        "usage with more",
+        Content.from_usage({"input_token_count": 3, "openai.cached": 2, "total_token_count": -1}),
+    )
     yield "call", call()
     yield "call with object", Content.from_function_call("c", "n", arguments={"a": [1, {"b": None}]})
     yield "call without arguments", Content.from_function_call("c", "n")
@@ -67,7 +75,10 @@ def contents() -> Iterator[tuple[str, Any]]:
     yield "result", Content.from_function_result("call_1", result="11 degrees")
     yield "result of data", Content.from_function_result("call_1", result={"t": 11, "list": [1, 2.5, None]})
     yield "result None", Content.from_function_result("call_1", result=None)
-    yield "result failed", Content.from_function_result("call_1", result="Error: x", exception="ValueError: x")
+    yield (
+        "result failed",
+        Content.from_function_result("call_1", result="Error: x", exception="ValueError: x"),
+    )
     yield "result plain", Content("function_result", call_id="call_1", result={"t": 11})
     yield (
         "approval request",
@@ -78,7 +89,8 @@ def contents() -> Iterator[tuple[str, Any]]:
     yield (
         "approval of a server's tool",
         Content.from_function_approval_request(
-            id="r2", function_call=Content.from_mcp_server_tool_call("m", "tool", server_name="s", arguments="{}")
+            id="r2",
+            function_call=Content.from_mcp_server_tool_call("m", "tool", server_name="s", arguments="{}"),
         ),
     )
     yield "hosted file", Content.from_hosted_file("file_1")
@@ -96,17 +108,25 @@ def contents() -> Iterator[tuple[str, Any]]:
     yield "image call", Content.from_image_generation_tool_call(image_id="i")
     yield (
         "image result",
-        Content.from_image_generation_tool_result(image_id="i", outputs=[Content.from_data(PIXEL, "image/png")]),
+        Content.from_image_generation_tool_result(
+            image_id="i", outputs=[Content.from_data(PIXEL, "image/png")]
+        ),
     )
     yield (
         "server's call",
         Content.from_mcp_server_tool_call("c", "tool", server_name="s", arguments={"a": 1}),
     )
     yield "server's result", Content.from_mcp_server_tool_result("c", output=[{"type": "text", "text": "x"}])
-    yield "server's result of any data", Content.from_mcp_server_tool_result("c", output=[{"type": "y", "z": 1}])
+    yield (
+        "server's result of any data",
+        Content.from_mcp_server_tool_result("c", output=[{"type": "y", "z": 1}]),
+    )
     if is_beta:
         return
-    yield "data with a name", Content("data", uri="data:image/png;base64,YWJj", media_type="image/png", name="a.png")
+    yield (
+        "data with a name",
+        Content("data", uri="data:image/png;base64,YWJj", media_type="image/png", name="a.png"),
+    )
     yield (
         "result with an image",
         Content.from_function_result("call_1", result=[text("here"), Content.from_data(PIXEL, "image/png")]),
@@ -156,7 +176,9 @@ def messages() -> list[Any]:
     made = [
         message("system", [text("Be brief.")]),
         message("user", [text("a"), text("b")], author_name="Ann", message_id="own-1"),
-        message("assistant", [], additional_properties={"a": {"b": [1, None]}, "_attribution": {"source_id": "x"}}),
+        message(
+            "assistant", [], additional_properties={"a": {"b": [1, None]}, "_attribution": {"source_id": "x"}}
+        ),
         message("developer", [text("x")], author_name=""),
         message("critic", [text("a role of its own")]),
     ]
