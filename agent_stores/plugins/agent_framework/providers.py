@@ -77,9 +77,13 @@ class Providers:
 
 
 def framework_tools(tools: Sequence[Callable[..., Any]]) -> list[Any]:
-    """Tools as the framework takes them: functions as they are, a `Tool` with its name and description."""
-    make = installed().module.tool
-    return [
-        make(tool.function, name=tool.name, description=tool.description) if isinstance(tool, Tool) else tool
-        for tool in tools
-    ]
+    """Tools as the framework takes them; its own stay as they are."""
+    module = installed().module
+
+    def convert(given: Callable[..., Any]) -> Any:
+        if isinstance(given, Tool):
+            return module.tool(given.function, name=given.name, description=given.description)
+        # One of the betas does not take functions in all places.
+        return given if isinstance(given, module.FunctionTool) else module.tool(given)
+
+    return [convert(given) for given in tools]
