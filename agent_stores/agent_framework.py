@@ -1,6 +1,6 @@
-"""Home of the plug-in for Microsoft Agent Framework 1.x: docs/plugins/agent-framework.md.
+"""Home of the plug-in for Microsoft Agent Framework 1.x: docs/plugins-agent-framework.md.
 
-Needs ``agent-stores[agent-framework]``; the betas have a home of their own, `agent_stores.agent_framework_beta`.
+Needs ``agent-stores[agent-framework]``. The betas have `agent_stores.agent_framework_beta`.
 """
 
 from agent_stores.errors import MissingDependencyError

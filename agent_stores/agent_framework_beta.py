@@ -1,6 +1,7 @@
 """Home of the plug-in for Microsoft Agent Framework's betas that have message stores.
 
-Needs ``agent-stores[agent-framework-beta]``: 1.0.0b260128 to 1.0.0b260210; docs/plugins/agent-framework-beta.md.
+Needs ``agent-stores[agent-framework-beta]``: 1.0.0b260123 to 1.0.0b260210; see
+docs/plugins-agent-framework-beta.md.
 """
 
 from agent_stores.errors import MissingDependencyError
@@ -10,7 +11,7 @@ try:
     from agent_framework import Content as _Content  # noqa: F401 - looked for only
 except ImportError:
     raise MissingDependencyError.of(
-        "agent-framework-core>=1.0.0b260128,<=1.0.0b260210",
+        "agent-framework-core>=1.0.0b260123,<=1.0.0b260210",
         extra="agent-framework-beta",
         purpose="agent_stores.agent_framework_beta",
     ) from None

@@ -76,7 +76,7 @@ class AgentFrameworkCodec:
         Raises:
             MessageFormatError: when the framework refuses what was kept of its message.
         """
-        fields = _plain(message)
+        fields = {**_plain(message), "message_id": message.message_id}
         with contextlib.suppress(LookupError, TypeError, ValueError):  # it fits a changed message no more
             fields = changed(fields, leftovers(message, FRAMEWORK))
         unknown = fields.keys() - self._names.message_fields
@@ -87,9 +87,7 @@ class AgentFrameworkCodec:
             contents = [
                 c for c in (self._content(part, message) for part in message.contents) if c is not None
             ]
-            return cast(
-                "Message", self._names.message(**fields, contents=contents, message_id=message.message_id)
-            )
+            return cast("Message", self._names.message(**fields, contents=contents))
         except (TypeError, ValueError) as error:
             raise MessageFormatError(
                 f"the message {message.message_id!r} is not one of agent_framework's: {error}"
@@ -105,7 +103,7 @@ class AgentFrameworkCodec:
 
     def _accepted(self, data: Mapping[str, Any], message: ChatMessage) -> dict[str, Any]:
         """A content's form without the fields that this version does not have."""
-        accepted = {}
+        accepted: dict[str, Any] = {}
         for name, value in data.items():
             if name not in self._names.content_fields:
                 self._left_out(
@@ -114,9 +112,10 @@ class AgentFrameworkCodec:
             elif name in _NESTED and self._is_content(value):
                 accepted[name] = self._accepted(value, message)
             elif name in _NESTED and isinstance(value, list):
-                accepted[name] = [
+                items: list[Any] = [
                     self._accepted(item, message) if self._is_content(item) else item for item in value
                 ]
+                accepted[name] = items
             else:
                 accepted[name] = value
         return accepted

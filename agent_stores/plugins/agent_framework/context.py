@@ -25,8 +25,8 @@ class ContextProviderAdapter(FrameworkContextProvider):
     before the run's own, and are not stored unless a history provider is told to. The framework tells its
     providers of runs that succeed only.
 
-    Providers are entered by ``async with`` on this object, or else by the first run in an event loop, and left
-    at the end of the one or the other.
+    Providers are entered by ``async with`` on this object, or else by the first run in an event loop, and
+    left at the end of the one or the other.
 
     Args:
         providers: one, or several in the order in which their context is put together.

@@ -1,4 +1,4 @@
-"""A framework's message as JSON-ready data: what its own serialization says, or an error that names the field.
+"""A framework's message as JSON-ready data: what its own serialization says, or a clear error.
 
 The framework's own leaves out silently what it cannot serialize. Raw representations of a provider are not
 kept, nor does the framework keep them, and 1.x has the text of a tool's exception replaced by a constant.

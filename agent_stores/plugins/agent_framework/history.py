@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,10 +12,9 @@ from agent_framework import HistoryProvider, Message
 from typing_extensions import Self, Unpack
 
 from agent_stores.errors import ArgumentTypeError
-from agent_stores.message_format import encode_message
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.ids import message_ids, stored
+from agent_stores.plugins.agent_framework.ids import replayed_ids, stored, with_ids
 from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
@@ -49,22 +47,24 @@ _run: ContextVar[_Run | None] = ContextVar("agent_stores_run", default=None)
 class StoreHistoryProvider(HistoryProvider):
     """A `HistoryProvider` over a store: the session's id is the thread's id.
 
-    Saving costs what the new messages cost, and reads nothing that is stored. A message with a `message_id` is
-    stored once in its thread; one without gets an id, which is set on it, so that the same object is stored
-    once, too, however late a turn is tried again. Messages with the same words are different messages, and
-    so is the same object in two runs.
+    Saving costs what the new messages cost, and reads nothing that is stored. A message with a `message_id`
+    is stored once in its thread (an answer with the id of another one says something else, and is another).
+    One without gets an id, which is set on it, so that the same object is stored once, too, however late a
+    turn is tried again. Messages with the same words are different messages, and so is the same object in
+    two runs.
 
     Args:
-        source: a URL as `open_log` takes it, a `MessageLog`, or a function that makes the store of a session id.
+        source: a URL as `open_log` takes it, a `MessageLog` (which stays open), or a function that makes the
+            store of a session id.
         source_id: names this provider among those of its agent.
         load_messages: whether a run is given the history.
         store_inputs: whether a run's input is stored.
         store_outputs: whether its response is stored.
         store_context_messages: whether messages that other providers add are stored.
         store_context_from: only those of the providers with these source ids.
-        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``; with a
-            function, whose stores have their own, only ``dangling_calls``: what a run is given for tool calls
-            that have no result, and that its input does not answer either.
+        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``;
+            with a function, whose stores have their own, only ``dangling_calls``: what a run is given for
+            tool calls that have no result, and that its input does not answer either.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
@@ -157,20 +157,10 @@ class StoreHistoryProvider(HistoryProvider):
             return
         neutral = [self._codec.to_chat_message(message) for message in given]
         run = _run.get()
-        replayed = {} if run is None else run.replayed
-        new = [message for message in given if message.message_id or id(message) not in replayed]
-        ids = iter(message_ids(new, None if run is None else run.context))
-        counts: dict[str, int] = {}
-        named = [
-            plain.replace(
-                message_id=_replayed_id(plain, replayed[id(message)], counts)
-                if id(message) in replayed and not message.message_id
-                else next(ids)
-            )
-            for message, plain in zip(given, neutral, strict=True)
-        ]
-        await store.add_messages(named)
-        stored(new)
+        if run is not None and run.replayed:
+            neutral = replayed_ids(neutral, [run.replayed.get(id(message)) for message in given])
+        await store.add_messages(with_ids(given, neutral, None if run is None else run.context))
+        stored(given)
 
     async def before_run(
         self,
@@ -233,13 +223,3 @@ class StoreHistoryProvider(HistoryProvider):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _replayed_id(message: ChatMessage, source: str, counts: dict[str, int]) -> str:
-    """An id for a message that another history provider loads, without one, in every run again.
-
-    It is known by its content, and by how many such there are before it.
-    """
-    digest = hashlib.blake2b(encode_message(message), digest_size=16, key=source.encode()[:64]).hexdigest()
-    counts[digest] = counts.get(digest, 0) + 1
-    return f"{digest}#{counts[digest]}"

@@ -19,14 +19,13 @@ class Installed:
     contents were added with nearly every version.
 
     Raises:
-        MissingDependencyError: when there is none, or one before 1.0.0b260128.
+        MissingDependencyError: when there is none, or one before 1.0.0b260123.
     """
 
     def __init__(self) -> None:
         try:
             self.module = import_module("agent_framework")
-            names = vars(self.module)
-            self.message: Any = names.get("ChatMessage") or self.module.Message
+            self.message: Any = getattr(self.module, "ChatMessage", None) or self.module.Message
             self.content: Any = self.module.Content
         except (ImportError, AttributeError):
             raise MissingDependencyError.of(

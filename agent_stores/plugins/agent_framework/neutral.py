@@ -6,7 +6,7 @@ from agent_stores.messages import ChatMessage
 
 
 class NeutralCodec:
-    """Gives messages as it gets them: the plug-in converts them itself, after it has paired calls and results."""
+    """Gives messages as it gets them: the plug-in converts them itself, once calls and results are paired."""
 
     def to_chat_message(self, message: ChatMessage) -> ChatMessage:
         """The message itself."""

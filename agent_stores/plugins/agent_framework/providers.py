@@ -79,11 +79,13 @@ class Providers:
 def framework_tools(tools: Sequence[Callable[..., Any]]) -> list[Any]:
     """Tools as the framework takes them; its own stay as they are."""
     module = installed().module
+    is_old = not hasattr(module, "tool")
+    make, own = (module.ai_function, module.AIFunction) if is_old else (module.tool, module.FunctionTool)
 
     def convert(given: Callable[..., Any]) -> Any:
         if isinstance(given, Tool):
-            return module.tool(given.function, name=given.name, description=given.description)
+            return make(given.function, name=given.name, description=given.description)
         # One of the betas does not take functions in all places.
-        return given if isinstance(given, module.FunctionTool) else module.tool(given)
+        return given if isinstance(given, own) else make(given)
 
     return [convert(given) for given in tools]

@@ -18,8 +18,8 @@ _framework: Any = installed().module
 class ContextProviderAdapter(_framework.ContextProvider):  # type: ignore[misc]
     """Context providers of ours as one of the framework's, for ``ChatAgent(context_provider=...)``.
 
-    Each run asks them all at once; one that fails adds nothing, and the log says which. The framework tells its
-    providers of threads that a service keeps only, and of runs that succeed only.
+    Each run asks them all at once; one that fails adds nothing, and the log says which. The framework tells
+    its providers of threads that a service keeps only, and of runs that succeed only.
 
     Providers are entered by ``async with`` on this object or the agent, or else by the first run in an event
     loop, and left at the end of the one or the other.

@@ -16,16 +16,18 @@ from agent_stores.stores.options import choice
 
 
 class ChatMessageStoreFactory:
-    """Makes the store of a new thread: ``ChatAgent(..., chat_message_store_factory=ChatMessageStoreFactory(url))``.
+    """Makes the store of a new thread, as ``ChatAgent(chat_message_store_factory=...)`` takes it.
 
-    Each call makes a store on a thread of its own, with a random id; a state that the agent restores turns it to
-    the thread of the state. All of them share one connection.
+    Each call makes a store on a thread of its own, with a random id; a state that the agent restores turns it
+    to the thread of the state. All of them share one connection.
 
     Args:
-        source: a URL as `open_log` takes it, a `MessageLog`, or a function that makes the store of a thread id.
+        source: a URL as `open_log` takes it, a `MessageLog` (which stays open), or a function that makes the
+            store of a thread id.
         key: signs the states of threads and verifies them; see `ChatMessageStoreAdapter`.
-        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``; with a
-            function, whose stores have their own, only ``dangling_calls`` as `ChatMessageStoreAdapter` takes it.
+        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``;
+            with a function, whose stores have their own, only ``dangling_calls``, as
+            `ChatMessageStoreAdapter` takes it.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first

@@ -36,18 +36,16 @@ def unpack(state: Any, key: StateKey | None) -> dict[str, Any]:
         found = marked(messages[0])
         if found is not None:
             return verify_state(found, key)
-    raise StateError(
-        "the state is not one of an agent-stores store; accepted is what its serialize() returned"
-    )
+    raise StateError("the state is not that of one of our stores; accepted is what its serialize() returned")
 
 
 def marked(message: Any) -> Mapping[str, Any] | None:
     """The state that a message holds, or None: the message is then one of the conversation."""
-    get = message.get if isinstance(message, Mapping) else lambda name: getattr(message, name, None)
-    properties = get("additional_properties")
+    fields: Mapping[str, Any] = message if isinstance(message, Mapping) else getattr(message, "__dict__", {})
+    properties = fields.get("additional_properties")
     if not isinstance(properties, Mapping) or _STATE not in properties:
         return None
     found = properties[_STATE]
-    if not isinstance(found, Mapping) or get("contents"):
+    if not isinstance(found, Mapping) or fields.get("contents"):
         raise StateError(f"a message has the additional property {_STATE!r}, and is not the state of a store")
     return found

@@ -11,7 +11,7 @@ from typing_extensions import Self
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.ids import message_ids, stored
+from agent_stores.plugins.agent_framework.ids import stored, with_ids
 from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.agent_framework_beta.marker import marked, pack, unpack
 from agent_stores.retention import DanglingCalls
@@ -23,17 +23,17 @@ from agent_stores.stores.options import choice, sequence
 class ChatMessageStoreAdapter:
     """A store of ours as the beta's `ChatMessageStoreProtocol`: it holds the beta's own messages.
 
-    A message with a `message_id` is stored once in its thread. One without gets an id, which is set on it: one
-    message object is one message, however often it is added, and messages with the same words are different
-    ones.
+    A message with a `message_id` is stored once in its thread (an answer with the id of another one says
+    something else, and is another). One without gets an id, which is set on it: one message object is one
+    message, however often it is added, and messages with the same words are different ones.
 
     Args:
         store: the store, of our own messages; `aclose` closes it.
         key: signs the states and verifies them; of several keys the first signs. Without a key, a state that
             was changed may name another thread of the same server and tenant, but nothing else.
-        dangling_calls: what `list_messages` does with tool calls that have no result: ``"synthesize"`` an error
-            result, ``"drop"`` the call, ``"raise"``, or ``"keep"`` them. The calls of the last message are
-            left alone: their results may come with the next run.
+        dangling_calls: what `list_messages` does with tool calls that have no result: ``"synthesize"`` an
+            error result, ``"drop"`` the call, ``"raise"``, or ``"keep"`` them. The calls of the last message
+            are left alone: their results may come with the next run.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted.
@@ -100,14 +100,11 @@ class ChatMessageStoreAdapter:
         if not given:
             return
         neutral = [self._codec.to_chat_message(message) for message in given]
-        ids = message_ids(given)
-        await self._store.add_messages(
-            [plain.replace(message_id=one) for plain, one in zip(neutral, ids, strict=True)]
-        )
+        await self._store.add_messages(with_ids(given, neutral))
         stored(given)
 
     async def serialize(self, **kwargs: Any) -> dict[str, Any]:
-        """The store's state, as the framework's threads carry it: without secrets, signed where a key is given.
+        """The store's state, as the framework's threads carry it: without secrets, signed with the key.
 
         It names the conversation, and holds its messages for an in-memory store only.
         """
@@ -130,7 +127,7 @@ class ChatMessageStoreAdapter:
         """
         if store is None:
             raise ArgumentError(
-                "store is not given; accepted is the store to use: a state makes no connection"
+                "store is not given; accepted is the store to use, as a state makes no connection"
             )
         adapter = cls(store, **kwargs)
         await adapter.update_from_state(serialized_store_state)

@@ -1,4 +1,4 @@
-"""Messages of every kind that the installed Agent Framework knows, and what its own serialization says of them."""
+"""Messages of every kind that the installed Agent Framework knows."""
 
 from __future__ import annotations
 

@@ -97,7 +97,9 @@ async def test_instructions_and_tools(model: Any, model_server: ModelServer) -> 
         async def invoking(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Context:
             return Context(instructions="Call me Bob.", tools=[measure, tell_time])
 
-    agent = Agent(client=model, instructions="Be brief.", context_providers=[ContextProviderAdapter(Equipped())])
+    agent = Agent(
+        client=model, instructions="Be brief.", context_providers=[ContextProviderAdapter(Equipped())]
+    )
     answer = await agent.run("What is the weather in Oslo?", session=agent.create_session())
     assert "Oslo: 11 degrees" in answer.text
     request = model_server.requests[0]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-import agent_framework as framework
-from agent_framework.openai import OpenAIChatClient
+framework: Any = import_module("agent_framework")  # what is type-checked is another version
+OpenAIChatClient: Any = import_module("agent_framework.openai").OpenAIChatClient
 
-framework: Any = framework  # type: ignore[no-redef] # what is type-checked is another version
+function_tool: Any = getattr(framework, "tool", None) or framework.ai_function
+"""Makes a tool of a function."""
 
 
 def agent_of(openai: Any, **options: Any) -> Any:
     """An agent whose model is behind a client of the openai package."""
-    client: Any = OpenAIChatClient
-    model = client(model_id="test-model", async_client=openai)
+    model = OpenAIChatClient(model_id="test-model", async_client=openai)
     if hasattr(framework, "ChatAgent"):
         return framework.ChatAgent(chat_client=model, **options)
     return framework.Agent(client=model, **options)

@@ -34,7 +34,7 @@ from agent_stores.errors import (
 from agent_stores.log import Record, ThreadKey
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.agent_framework.kinds import dump, messages
-from tests.plugins.agent_framework_beta.agents import agent_of, framework, message
+from tests.plugins.agent_framework_beta.agents import agent_of, framework, function_tool, message
 
 pytestmark = pytest.mark.anyio
 
@@ -157,7 +157,9 @@ async def test_a_state_does_not_lead_elsewhere(url: str, tmp_path: Path, openai:
 
     await refused(agent(key=KEY), changed(signed, thread_id="theirs"), StateSignatureError, "does not match")
     await refused(agent(), changed(plain, thread_id=""), StateError, "thread_id is missing")
-    await refused(agent(), changed(plain, type="agent_stores.redis"), StateError, "of type 'agent_stores.redis'")
+    await refused(
+        agent(), changed(plain, type="agent_stores.redis"), StateError, "of type 'agent_stores.redis'"
+    )
     used = agent().get_new_thread()
     await used.on_new_messages(message("user", "hi"))
     with pytest.raises(StateError, match="in use"):
@@ -190,9 +192,10 @@ async def test_a_state_without_a_store(openai: AsyncOpenAI) -> None:
     assert texts(await other.list_messages()) == ["hi"]
     with pytest.raises(ArgumentError, match="store is not given"):
         await ChatMessageStoreAdapter.deserialize(state)
-    for wrong in ({}, {"messages": []}, {"messages": [{"role": "user"}]}, None):
-        with pytest.raises(StateError, match="not one of an agent-stores store"):
-            await other.update_from_state(wrong)  # type: ignore[arg-type]
+    wrongs: list[Any] = [{}, {"messages": []}, {"messages": [{"role": "user"}]}, None]
+    for wrong in wrongs:
+        with pytest.raises(StateError, match="not that of one of our stores"):
+            await other.update_from_state(wrong)
 
 
 async def test_every_kind_of_message(url: str) -> None:
@@ -254,7 +257,7 @@ async def test_a_run_that_failed_to_store(openai: AsyncOpenAI) -> None:
 
 
 async def test_tools(url: str, openai: AsyncOpenAI) -> None:
-    @framework.tool  # type: ignore[untyped-decorator,unused-ignore]
+    @function_tool  # type: ignore[untyped-decorator,unused-ignore]
     def weather(city: str) -> str:
         """The weather of a city."""
         return f"{city}: 11 degrees"
@@ -292,7 +295,7 @@ async def test_arguments(tmp_path: Path) -> None:
     with pytest.raises(ArgumentTypeError, match="store is of type str"):
         ChatMessageStoreAdapter("memory:")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="dangling_calls is 'x'"):
-        ChatMessageStoreFactory("memory:", dangling_calls="x")  # type: ignore[typeddict-item]
+        ChatMessageStoreFactory("memory:", dangling_calls="x")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="max_messages is -1"):
         ChatMessageStoreFactory("memory:", max_messages=-1)
     with pytest.raises(ArgumentTypeError, match="a message is of type str"):
