@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def this() -> Path:
     return Path(sys.executable)
 
 
-PAIRS = {
+PAIRS: dict[str, tuple[Callable[[], Path], Callable[[], Path]]] = {
     "to the oldest 1.x": (this, oldest),
     "to the newest beta": (this, partial(beta, "newest")),
     "from the newest beta": (partial(beta, "newest"), this),
