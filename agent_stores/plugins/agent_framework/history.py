@@ -14,7 +14,7 @@ from typing_extensions import Self, Unpack
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.ids import replayed_ids, stored, with_ids
+from agent_stores.plugins.agent_framework.ids import loaded, replayed_ids, stored, with_ids
 from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
@@ -132,7 +132,9 @@ class StoreHistoryProvider(HistoryProvider):
         run = _run.get()
         if run is not None:
             history = model_view(history, self._dangling_calls, run.answered)
-        return [self._codec.from_chat_message(message) for message in history]
+        found = [self._codec.from_chat_message(message) for message in history]
+        loaded(found, history)
+        return found
 
     async def save_messages(
         self,

@@ -47,6 +47,7 @@ class _Given:
 
 
 _given: WeakKeyDictionary[Any, _Given] = WeakKeyDictionary()
+_loaded: WeakKeyDictionary[Any, tuple[str | None, str]] = WeakKeyDictionary()
 _again: WeakKeyDictionary[Any, list[tuple[Any, str]]] = WeakKeyDictionary()
 
 
@@ -63,6 +64,10 @@ def with_ids(
     named: list[ChatMessage] = []
     counts: dict[int, int] = {}
     for message, plain in zip(messages, neutral, strict=True):
+        shown, message_id = _loaded.get(message, (None, ""))
+        if message_id and shown == message.message_id:
+            named.append(_stored_as(plain, message_id))
+            continue
         is_own = bool(plain.message_id) and (
             message not in _given or _given[message].message_id != plain.message_id
         )
@@ -74,6 +79,13 @@ def with_ids(
         # An object that stands in one call twice is two messages, unless it says by an id that it is one.
         named.append(plain.replace(message_id=message_id if count == 1 else f"{message_id}#{count}"))
     return named
+
+
+def loaded(messages: Sequence[Any], neutral: Sequence[ChatMessage]) -> None:
+    """Note under which ids messages are stored: saving them once more, as they are, adds nothing."""
+    for message, plain in zip(messages, neutral, strict=True):
+        if plain.message_id:
+            _loaded[message] = (message.message_id, plain.message_id)
 
 
 def stored(messages: Sequence[Any]) -> None:
@@ -113,12 +125,17 @@ def _digest(message: ChatMessage, size: int, *also: str) -> str:
 def _with_own_id(plain: ChatMessage) -> ChatMessage:
     if plain.role not in _ANSWERS or _OURS.fullmatch(plain.message_id or ""):
         return plain
+    return _stored_as(plain, f"{plain.message_id}~{_digest(plain, 8)}")
+
+
+def _stored_as(plain: ChatMessage, message_id: str) -> ChatMessage:
+    """A message under another id than its own, with which it is shown."""
+    if message_id == plain.message_id:
+        return plain
     rest = dict(leftovers(plain, FRAMEWORK))
     rest["set"] = {**rest.get("set", {}), "message_id": plain.message_id}
-    return plain.replace(
-        message_id=f"{plain.message_id}~{_digest(plain, 8)}",
-        additional_properties=with_leftovers(plain.additional_properties, FRAMEWORK, rest),
-    )
+    properties = with_leftovers(plain.additional_properties, FRAMEWORK, rest)
+    return plain.replace(message_id=message_id, additional_properties=properties)
 
 
 def _id_given(message: Any, run: object | None) -> str:

@@ -11,7 +11,7 @@ from typing_extensions import Self
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.ids import stored, with_ids
+from agent_stores.plugins.agent_framework.ids import loaded, stored, with_ids
 from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.agent_framework_beta.marker import marked, pack, unpack
 from agent_stores.retention import DanglingCalls
@@ -77,7 +77,9 @@ class ChatMessageStoreAdapter:
         """
         self._is_new = False
         view = model_view(await self._store.list_messages(), self._dangling_calls)
-        return [self._codec.from_chat_message(message) for message in view]
+        found = [self._codec.from_chat_message(message) for message in view]
+        loaded(found, view)
+        return found
 
     async def add_messages(self, messages: Sequence[Any]) -> None:
         """Add messages at the end of the thread, in order, all or none.

@@ -210,6 +210,22 @@ async def test_ids_that_messages_have(url: str) -> None:
         assert len(await history.get_messages(session_id)) == 4
 
 
+async def test_a_transcript_saved_again(url: str) -> None:
+    async with StoreHistoryProvider(url) as history:
+        session_id = new_id()
+        await history.store(session_id).add_messages(
+            [ChatMessage("user", "hi"), ChatMessage("assistant", "hello", message_id="of another framework")]
+        )
+        for _ in range(3):
+            found = await history.get_messages(session_id)
+            await history.save_messages(session_id, [*found, user("more")])
+        assert texts(await history.get_messages(session_id)) == [
+            "user: hi",
+            "assistant: hello",
+            *["user: more"] * 3,
+        ]
+
+
 async def test_a_service_that_gives_an_id_twice(url: str) -> None:
     """Ollama draws a number below 999."""
     async with StoreHistoryProvider(url) as history:
@@ -228,6 +244,9 @@ async def test_a_service_that_gives_an_id_twice(url: str) -> None:
         assert [dump(m) for m in found] == [dump(m) for turn in turns for m in turn]
         await history.save_messages(session_id, found)
         assert await history.store(session_id).count() == 4
+        copy = new_id()
+        await history.save_messages(copy, found)
+        assert [dump(m) for m in await history.get_messages(copy)] == [dump(m) for m in found]
 
 
 async def test_one_object_in_several_runs(url: str, model: Any) -> None:
