@@ -7,7 +7,13 @@ import sys
 
 import pytest
 
-HOMES = {"openai_agents": "agents", "langchain": "langchain_core", "llama_index": "llama_index"}
+HOMES = {
+    "openai_agents": "agents",
+    "langchain": "langchain_core",
+    "llama_index": "llama_index",
+    "agent_framework": "agent_framework",
+    "agent_framework_beta": "agent_framework",
+}
 
 
 @pytest.mark.parametrize("home", HOMES)

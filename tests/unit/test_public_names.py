@@ -53,7 +53,10 @@ def test_everything_public_has_a_docstring(name: str) -> None:
 
 
 def test_every_module_can_be_imported_by_itself() -> None:
-    skipped = {"agent_stores.cli.__main__"}  # runs the command line
+    skipped = {
+        "agent_stores.cli.__main__",  # runs the command line
+        "agent_stores.agent_framework_beta",  # for a version beside which 1.x cannot be installed
+    }
     for module in pkgutil.walk_packages(agent_stores.__path__, "agent_stores."):
         if module.name not in skipped:
             importlib.import_module(module.name)

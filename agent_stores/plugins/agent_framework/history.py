@@ -1,0 +1,227 @@
+"""`StoreHistoryProvider`: Agent Framework 1.x keeps its conversations in any of our stores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from agent_framework import HistoryProvider, Message
+from typing_extensions import Self, Unpack
+
+from agent_stores.errors import ArgumentTypeError
+from agent_stores.messages import ChatMessage
+from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
+from agent_stores.plugins.agent_framework.ids import loaded, replayed_ids, stored, with_ids
+from agent_stores.plugins.agent_framework.neutral import NeutralCodec
+from agent_stores.plugins.agent_framework.view import model_view
+from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.retention import DanglingCalls
+from agent_stores.stores.base import ChatMessageStore
+from agent_stores.stores.options import choice, identifier, sequence
+
+if TYPE_CHECKING:
+    from agent_framework import AgentSession, SessionContext, SupportsAgentRun
+
+
+@dataclass(eq=False)
+class _Run:
+    """The part of a run that is in progress: `before_run` or `after_run`.
+
+    Attributes:
+        context: the framework's own object for the run.
+        answered: the ids of the calls that the run's messages answer.
+        replayed: the messages that another history provider loaded, and its id, by the identity of each.
+    """
+
+    context: SessionContext
+    answered: Collection[str] = ()
+    replayed: dict[int, str] = field(default_factory=dict)
+
+
+_run: ContextVar[_Run | None] = ContextVar("agent_stores_run", default=None)
+
+
+class StoreHistoryProvider(HistoryProvider):
+    """A `HistoryProvider` over a store: the session's id is the thread's id.
+
+    Saving costs what the new messages cost, and reads nothing that is stored. A message with a `message_id`
+    is stored once in its thread (an answer with the id of another one says something else, and is another).
+    One without gets an id, which is set on it, so that the same object is stored once, too, however late a
+    turn is tried again. Messages with the same words are different messages, and so is the same object in
+    two runs.
+
+    Args:
+        source: a URL as `open_log` takes it, a `MessageLog` (which stays open), or a function that makes the
+            store of a session id.
+        source_id: names this provider among those of its agent.
+        load_messages: whether a run is given the history.
+        store_inputs: whether a run's input is stored.
+        store_outputs: whether its response is stored.
+        store_context_messages: whether messages that other providers add are stored.
+        store_context_from: only those of the providers with these source ids.
+        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``;
+            with a function, whose stores have their own, only ``dangling_calls``: what a run is given for
+            tool calls that have no result, and that its input does not answer either.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
+            operation.
+        MissingDependencyError: when the URL's backend is not installed; names the extra.
+    """
+
+    DEFAULT_SOURCE_ID = "agent_stores"
+
+    def __init__(
+        self,
+        source: StoreSource,
+        *,
+        source_id: str = DEFAULT_SOURCE_ID,
+        load_messages: bool = True,
+        store_inputs: bool = True,
+        store_outputs: bool = True,
+        store_context_messages: bool = False,
+        store_context_from: Collection[str] | None = None,
+        **options: Unpack[PluginOptions],
+    ) -> None:
+        if isinstance(store_context_from, str):
+            raise ArgumentTypeError("store_context_from is text; accepted is a set of source ids")
+        super().__init__(
+            identifier("source_id", source_id),
+            load_messages=load_messages,
+            store_inputs=store_inputs,
+            store_context_messages=store_context_messages,
+            store_context_from=None if store_context_from is None else set(store_context_from),
+            store_outputs=store_outputs,
+        )
+        self._dangling_calls: DanglingCalls = choice(
+            "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
+        )
+        self._codec = AgentFrameworkCodec()
+        self._opened = Opened(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
+
+    def store(self, session_id: str | None) -> ChatMessageStore[ChatMessage]:
+        """The store of a session: for counting, clearing, branching and all that a history provider has not.
+
+        It shows all messages as they are stored. It is closed with this provider.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: for an id that is empty or None: all sessions without one would
+                share a history.
+            StoreClosedError: after `aclose`.
+        """
+        return self._opened.store(identifier("session_id", session_id))
+
+    async def get_messages(
+        self, session_id: str | None, *, state: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[Message]:
+        """The messages of a session, oldest first, within the store's window.
+
+        Called by itself, this gives them as they are stored. In a run, the calls and results among them are
+        paired as `dangling_calls` says.
+
+        Raises:
+            CorruptMessageError: when one cannot be read, unless they are skipped.
+            UnansweredToolCallError: in a run, when `dangling_calls` is ``"raise"``.
+            StoreUnavailableError: when the server cannot be reached.
+            ArgumentError, ArgumentTypeError: for an id that is not accepted.
+        """
+        history = await self.store(session_id).list_messages()
+        run = _run.get()
+        if run is not None:
+            history = model_view(history, self._dangling_calls, run.answered)
+        found = [self._codec.from_chat_message(message) for message in history]
+        loaded(found, history)
+        return found
+
+    async def save_messages(
+        self,
+        session_id: str | None,
+        messages: Sequence[Message],
+        *,
+        state: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add messages to a session, in order, all or none.
+
+        Raises:
+            MessageTooLargeError: when one is larger than the store can hold.
+            StoreUnavailableError, StoreRefusedError: when nothing was written.
+            OutcomeUnknownError: when they may or may not be stored; saving the same messages again is safe.
+            ArgumentError, ArgumentTypeError: for an id that is not accepted, or a message that holds what
+                JSON cannot.
+        """
+        store = self.store(session_id)
+        given = sequence("messages", messages)
+        if not given:
+            return
+        neutral = [self._codec.to_chat_message(message) for message in given]
+        run = _run.get()
+        if run is not None and run.replayed:
+            neutral = replayed_ids(neutral, [run.replayed.get(id(message)) for message in given])
+        await store.add_messages(with_ids(given, neutral, None if run is None else run.context))
+        stored(given)
+
+    async def before_run(
+        self,
+        *,
+        agent: SupportsAgentRun,
+        session: AgentSession,
+        context: SessionContext,
+        state: dict[str, Any],
+    ) -> None:
+        """Give a run the history; called by the agent."""
+        answered = [
+            content.call_id
+            for message in context.input_messages
+            for content in message.contents
+            if content.type == "function_result" and content.call_id
+        ]
+        token = _run.set(_Run(context, answered))
+        try:
+            await super().before_run(agent=agent, session=session, context=context, state=state)
+        finally:
+            _run.reset(token)
+
+    async def after_run(
+        self,
+        *,
+        agent: SupportsAgentRun,
+        session: AgentSession,
+        context: SessionContext,
+        state: dict[str, Any],
+    ) -> None:
+        """Store what a run added; called by the agent."""
+        others = {
+            provider.source_id
+            for provider in getattr(agent, "context_providers", None) or ()
+            if isinstance(provider, HistoryProvider)
+        }
+        replayed = {
+            id(message): source
+            for source, messages in context.context_messages.items()
+            if source in others
+            for message in messages
+        }
+        token = _run.set(_Run(context, replayed=replayed))
+        try:
+            await super().after_run(agent=agent, session=session, context=context, state=state)
+        finally:
+            _run.reset(token)
+
+    async def aclose(self) -> None:
+        """Close what was opened here; afterwards every operation raises `StoreClosedError`."""
+        await self._opened.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()

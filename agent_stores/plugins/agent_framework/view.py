@@ -1,0 +1,52 @@
+"""What a model is shown of a stored history, when a run is about to add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from agent_stores.contents import ToolCallContent, ToolResultContent
+from agent_stores.messages import ChatMessage
+from agent_stores.retention import DanglingCalls, repair
+
+_RESULT = "\0result"  # no store holds a message of this id
+
+
+def model_view(
+    history: Sequence[ChatMessage], dangling_calls: DanglingCalls, answered: Collection[str] | None = None
+) -> list[ChatMessage]:
+    """A history as providers accept it, before the run's own messages.
+
+    A call that the run's messages answer is not one without a result.
+
+    Args:
+        history: as it is stored.
+        dangling_calls: what to do with calls that have no result.
+        answered: the ids of the calls that the run's messages answer; where they are not known, the last
+            message's calls are taken to be answered.
+    """
+    calls = [index for index, message in enumerate(history) if message.tool_calls]
+    if not calls:
+        return list(history)  # there is nothing to pair, nor anything that could be missing
+    if answered is None:
+        last = history[calls[-1]]
+        is_open = all(message.tool_results for message in history[calls[-1] + 1 :])
+        answered = {call.call_id for call in last.tool_calls} if is_open else ()
+    known = {part.call_id for message in history for part in message.tool_results}
+    coming = [
+        ChatMessage("tool", contents=[ToolResultContent(call_id)], message_id=_RESULT)
+        for call_id in dict.fromkeys(answered)
+        if call_id not in known or _waits_again(history, call_id)
+    ]
+    view = repair([*history, *coming], dangling_calls)
+    return [message for message in view if message.message_id != _RESULT]
+
+
+def _waits_again(history: Sequence[ChatMessage], call_id: str) -> bool:
+    """Whether the newest call of an id has no result: some models use an id again."""
+    for message in reversed(history):
+        for part in reversed(message.contents):
+            if isinstance(part, ToolResultContent) and part.call_id == call_id:
+                return False
+            if isinstance(part, ToolCallContent) and part.call_id == call_id:
+                return True
+    return False

@@ -1,0 +1,73 @@
+"""`ChatMessageStoreFactory`: what the beta's agents take to make the store of each thread."""
+
+from __future__ import annotations
+
+import uuid
+from types import TracebackType
+
+from typing_extensions import Self, Unpack
+
+from agent_stores.plugins.agent_framework.neutral import NeutralCodec
+from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdapter
+from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.retention import DanglingCalls
+from agent_stores.states import StateKey
+from agent_stores.stores.options import choice
+
+
+class ChatMessageStoreFactory:
+    """Makes the store of a new thread, as ``ChatAgent(chat_message_store_factory=...)`` takes it.
+
+    Each call makes a store on a thread of its own, with a random id; a state that the agent restores turns it
+    to the thread of the state. All of them share one connection.
+
+    Args:
+        source: a URL as `open_log` takes it, a `MessageLog` (which stays open), or a function that makes the
+            store of a thread id.
+        key: signs the states of threads and verifies them; see `ChatMessageStoreAdapter`.
+        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``;
+            with a function, whose stores have their own, only ``dangling_calls``, as
+            `ChatMessageStoreAdapter` takes it.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
+            operation.
+        MissingDependencyError: when the URL's backend is not installed; names the extra.
+    """
+
+    def __init__(
+        self,
+        source: StoreSource,
+        *,
+        key: StateKey | None = None,
+        **options: Unpack[PluginOptions],
+    ) -> None:
+        self._key = key
+        self._dangling_calls: DanglingCalls = choice(
+            "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
+        )
+        self._opened = Opened(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
+
+    def __call__(self) -> ChatMessageStoreAdapter:
+        """The store of a new thread.
+
+        Raises:
+            StoreClosedError: after `aclose`.
+        """
+        store = self._opened.store(f"thread_{uuid.uuid4().hex}")
+        return ChatMessageStoreAdapter(store, key=self._key, dangling_calls=self._dangling_calls)
+
+    async def aclose(self) -> None:
+        """Close the connection, and the stores that were made; they raise `StoreClosedError` afterwards."""
+        await self._opened.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()

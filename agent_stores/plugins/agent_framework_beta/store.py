@@ -1,0 +1,179 @@
+"""`ChatMessageStoreAdapter`: any of our stores in a thread of Agent Framework's betas."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
+from agent_stores.messages import ChatMessage
+from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
+from agent_stores.plugins.agent_framework.ids import loaded, stored, with_ids
+from agent_stores.plugins.agent_framework.view import model_view
+from agent_stores.plugins.agent_framework_beta.marker import marked, pack, unpack
+from agent_stores.retention import DanglingCalls
+from agent_stores.states import StateKey
+from agent_stores.stores.base import ChatMessageStore
+from agent_stores.stores.options import choice, sequence
+
+
+class ChatMessageStoreAdapter:
+    """A store of ours as the beta's `ChatMessageStoreProtocol`: it holds the beta's own messages.
+
+    A message with a `message_id` is stored once in its thread (an answer with the id of another one says
+    something else, and is another). One without gets an id, which is set on it: one message object is one
+    message, however often it is added, and messages with the same words are different ones.
+
+    Args:
+        store: the store, of our own messages; `aclose` closes it.
+        key: signs the states and verifies them; of several keys the first signs. Without a key, a state that
+            was changed may name another thread of the same server and tenant, but nothing else.
+        dangling_calls: what `list_messages` does with tool calls that have no result: ``"synthesize"`` an
+            error result, ``"drop"`` the call, ``"raise"``, or ``"keep"`` them. The calls of the last message
+            are left alone: their results may come with the next run.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted.
+    """
+
+    def __init__(
+        self,
+        store: ChatMessageStore[Any],
+        *,
+        key: StateKey | None = None,
+        dangling_calls: DanglingCalls = "synthesize",
+    ) -> None:
+        if not isinstance(store, ChatMessageStore):
+            raise ArgumentTypeError(
+                f"store is of type {type(store).__name__}; accepted is one of agent_stores' stores"
+            )
+        self._given = store
+        self._store: ChatMessageStore[ChatMessage] = store.with_codec(None, dangling_calls="keep")
+        self._key = key
+        self._dangling_calls: DanglingCalls = choice("dangling_calls", dangling_calls, DanglingCalls)
+        self._codec = AgentFrameworkCodec()
+        self._is_new = True
+
+    @property
+    def store(self) -> ChatMessageStore[ChatMessage]:
+        """The store below, which shows all messages as they are stored."""
+        return self._store
+
+    @property
+    def thread_id(self) -> str:
+        """The conversation's id."""
+        return self._store.thread_id
+
+    async def list_messages(self) -> list[Any]:
+        """The conversation as a model is to be shown it, oldest message first.
+
+        Raises:
+            CorruptMessageError: when a message cannot be read, unless they are skipped.
+            UnansweredToolCallError: when `dangling_calls` is ``"raise"``.
+            StoreUnavailableError: when the server cannot be reached.
+        """
+        self._is_new = False
+        view = model_view(await self._store.list_messages(), self._dangling_calls)
+        found = [self._codec.from_chat_message(message) for message in view]
+        loaded(found, view)
+        return found
+
+    async def add_messages(self, messages: Sequence[Any]) -> None:
+        """Add messages at the end of the thread, in order, all or none.
+
+        The framework restores a thread by adding what `serialize` returned to a new store: that turns this
+        store to the state's conversation, and adds nothing.
+
+        Raises:
+            MessageTooLargeError: when one is larger than the store can hold.
+            StoreUnavailableError, StoreRefusedError: when nothing was written.
+            OutcomeUnknownError: when they may or may not be stored; adding the same messages again is safe.
+            ArgumentError, ArgumentTypeError: for a message that holds what JSON cannot.
+            StateError: for a state that is not valid here.
+        """
+        given = sequence("messages", messages)
+        if any(marked(message) is not None for message in given):
+            await self._restore(given)
+            return
+        self._is_new = False
+        if not given:
+            return
+        neutral = [self._codec.to_chat_message(message) for message in given]
+        await self._store.add_messages(with_ids(given, neutral))
+        stored(given)
+
+    async def serialize(self, **kwargs: Any) -> dict[str, Any]:
+        """The store's state, as the framework's threads carry it: without secrets, signed with the key.
+
+        It names the conversation, and holds its messages for an in-memory store only.
+        """
+        return pack(await self._store.serialize(), self._key)
+
+    @classmethod
+    async def deserialize(
+        cls, serialized_store_state: MutableMapping[str, Any], *, store: Any = None, **kwargs: Any
+    ) -> Self:
+        """A store on the conversation of a state.
+
+        Args:
+            serialized_store_state: what `serialize` returned.
+            store: the store to use; a state makes no connection.
+            kwargs: further arguments of the constructor.
+
+        Raises:
+            ArgumentError: when no store is given.
+            StateError, StateSignatureError: for a state that is not valid here.
+        """
+        if store is None:
+            raise ArgumentError(
+                "store is not given; accepted is the store to use, as a state makes no connection"
+            )
+        adapter = cls(store, **kwargs)
+        await adapter.update_from_state(serialized_store_state)
+        return adapter
+
+    async def update_from_state(
+        self, serialized_store_state: MutableMapping[str, Any], **kwargs: Any
+    ) -> None:
+        """Turn this store to the conversation of a state; adds nothing to it.
+
+        Raises:
+            StateError: when the state is malformed, or of another store, server or tenant.
+            StateSignatureError: when its signature is missing, wrong, or cannot be verified without a key.
+            UnsupportedVersionError: when a newer version wrote it.
+        """
+        await self._store.update_from_state(unpack(serialized_store_state, self._key))
+        self._is_new = False
+
+    async def _restore(self, messages: Sequence[Any]) -> None:
+        """Take a state that came among the messages: on a new store, or once more on the same thread."""
+        state = {"messages": messages}
+        if not self._is_new and unpack(state, self._key).get("thread_id") != self.thread_id:
+            raise StateError("a state of another thread is added to a store in use; accepted is a new store")
+        await self.update_from_state(state)
+
+    async def aclose(self) -> None:
+        """Close the store; afterwards every operation raises `StoreClosedError`."""
+        await self._store.aclose()
+        await self._given.aclose()
+
+    def __bool__(self) -> bool:
+        """True: the framework asks a thread so whether it has a store."""
+        return True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._store!r})"

@@ -1,0 +1,318 @@
+"""Our stores in the threads of Agent Framework's betas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+from agent_stores import (
+    ChatMessage,
+    ChatMessageStore,
+    DatabaseChatMessageStore,
+    InMemoryChatMessageStore,
+    InMemoryMessageLog,
+    open_log,
+)
+from agent_stores.agent_framework_beta import ChatMessageStoreAdapter, ChatMessageStoreFactory
+from agent_stores.contents import ToolCallContent, ToolResultContent
+from agent_stores.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    OutcomeUnknownError,
+    StateError,
+    StateSignatureError,
+    StoreClosedError,
+)
+from agent_stores.log import Record, ThreadKey
+from agent_stores.testing.model_server import ModelServer
+from tests.plugins.agent_framework.kinds import dump, messages
+from tests.plugins.agent_framework_beta.agents import agent_of, framework, function_tool, message
+
+pytestmark = pytest.mark.anyio
+
+KEY = "a secret for states"
+
+
+@pytest.fixture
+async def openai(model_server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(api_key="k", base_url=model_server.base_url) as client:
+        yield client
+
+
+def texts(found: Sequence[Any]) -> list[str]:
+    return [one.text for one in found]
+
+
+async def test_a_conversation(url: str, openai: AsyncOpenAI) -> None:
+    async with ChatMessageStoreFactory(url, max_messages=100) as factory:
+        agent = agent_of(openai, chat_message_store_factory=factory)
+        thread, other = agent.get_new_thread(), agent.get_new_thread()
+        await agent.run("Hello, my name is Alice", thread=thread)
+        assert (await agent.run("What's my name?", thread=thread)).text == "Your name is Alice."
+        assert (await agent.run("What's my name?", thread=other)).text == "I don't know your name yet."
+        assert isinstance(thread.message_store, ChatMessageStoreAdapter)
+        assert bool(thread.message_store) is True
+        assert await thread.message_store.store.count() == 4
+        assert texts(await thread.message_store.list_messages())[0] == "Hello, my name is Alice"
+
+
+NEXT_PROCESS = """
+import asyncio, json, sys
+from openai import AsyncOpenAI
+from agent_stores.agent_framework_beta import ChatMessageStoreFactory
+from tests.plugins.agent_framework_beta.agents import agent_of
+
+async def main():
+    url, base_url, state, key = sys.argv[1:]
+    async with AsyncOpenAI(api_key="k", base_url=base_url) as openai:
+        async with ChatMessageStoreFactory(url, key=key or None) as factory:
+            agent = agent_of(openai, chat_message_store_factory=factory)
+            thread = await agent.deserialize_thread(json.loads(state))
+            print(await thread.message_store.store.count())
+            print((await agent.run("What's my name?", thread=thread)).text)
+            print(await thread.message_store.store.count())
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+async def test_a_thread_goes_on_in_another_process(
+    url: str, key: str | None, openai: AsyncOpenAI, model_server: ModelServer
+) -> None:
+    async with ChatMessageStoreFactory(url, key=key) as factory:
+        agent = agent_of(openai, chat_message_store_factory=factory)
+        thread = agent.get_new_thread()
+        await agent.run("My name is Alice", thread=thread)
+        state = json.dumps(await thread.serialize())
+    assert thread.message_store.thread_id in state
+    assert "Alice" not in state  # neither messages
+    assert "planted" not in state  # nor the server's password
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", NEXT_PROCESS, url, model_server.base_url, state, key or ""],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split("\n")[:3] == ["2", "Your name is Alice.", "4"], done.stderr
+
+
+async def test_restoring_adds_nothing(url: str, openai: AsyncOpenAI) -> None:
+    async with ChatMessageStoreFactory(url) as factory:
+        agent = agent_of(openai, chat_message_store_factory=factory)
+        thread = agent.get_new_thread()
+        await agent.run("My name is Alice", thread=thread)
+        state = json.loads(json.dumps(await thread.serialize()))
+        restored = await agent.deserialize_thread(state)
+        again = await agent.deserialize_thread(json.loads(json.dumps(await restored.serialize())))
+        await again.update_from_thread_state(state)
+        alone = await framework.AgentThread.deserialize(state, message_store=factory())
+        for one in (restored, again, alone):
+            assert one.message_store.thread_id == thread.message_store.thread_id
+            assert texts(await one.message_store.list_messages()) == [
+                "My name is Alice",
+                "Nice to meet you, Alice!",
+            ]
+        assert await restored.serialize() == state
+
+
+async def test_a_state_does_not_lead_elsewhere(url: str, tmp_path: Path, openai: AsyncOpenAI) -> None:
+    log, elsewhere = open_log(url), open_log(tmp_path / "other.db")
+
+    def agent(source: Any = log, **options: Any) -> Any:
+        factory = ChatMessageStoreFactory(source, **options)
+        return agent_of(openai, chat_message_store_factory=factory)
+
+    async def state_of(one: Any) -> Any:
+        thread = one.get_new_thread()
+        await one.run("repeat: hi", thread=thread)
+        return json.loads(json.dumps(await thread.serialize()))
+
+    async def refused(one: Any, state: Any, kind: type[Exception], match: str) -> None:
+        with pytest.raises(kind, match=match):
+            await one.deserialize_thread(state)
+
+    plain, signed = await state_of(agent()), await state_of(agent(key=KEY))
+    await refused(agent(elsewhere), plain, StateError, "location")
+    await refused(agent(tenant="b"), plain, StateError, "tenant")
+    await refused(agent(key=KEY), plain, StateSignatureError, "not signed")
+    await refused(agent(key="another"), signed, StateSignatureError, "does not match")
+    await refused(agent(), signed, StateSignatureError, "is signed")
+    await agent(key=["new", KEY]).deserialize_thread(signed)
+
+    def changed(state: Any, **fields: Any) -> Any:
+        copy = json.loads(json.dumps(state))
+        (marker,) = copy["chat_message_store_state"]["messages"]
+        marker["additional_properties"]["agent_stores_state"].update(fields)
+        return copy
+
+    await refused(agent(key=KEY), changed(signed, thread_id="theirs"), StateSignatureError, "does not match")
+    await refused(agent(), changed(plain, thread_id=""), StateError, "thread_id is missing")
+    await refused(
+        agent(), changed(plain, type="agent_stores.redis"), StateError, "of type 'agent_stores.redis'"
+    )
+    used = agent().get_new_thread()
+    await used.on_new_messages(message("user", "hi"))
+    with pytest.raises(StateError, match="in use"):
+        await used.update_from_thread_state(plain)
+    await log.aclose()
+    await elsewhere.aclose()
+
+
+async def test_in_memory(openai: AsyncOpenAI) -> None:
+    def make() -> ChatMessageStoreAdapter:
+        return ChatMessageStoreAdapter(InMemoryChatMessageStore(), key=KEY)
+
+    agent = agent_of(openai, chat_message_store_factory=make)
+    thread = agent.get_new_thread()
+    await agent.run("My name is Alice", thread=thread)
+    state = json.loads(json.dumps(await thread.serialize()))
+    restored = await agent.deserialize_thread(state)
+    assert (await agent.run("What's my name?", thread=restored)).text == "Your name is Alice."
+    assert await restored.message_store.store.count() == 4
+    assert await thread.message_store.store.count() == 2
+
+
+async def test_a_state_without_a_store(openai: AsyncOpenAI) -> None:
+    """The protocol's own methods, which the framework's threads do not call."""
+    log = InMemoryMessageLog()
+    one = ChatMessageStoreAdapter(ChatMessageStore(log), key=KEY)
+    await one.add_messages([message("user", "hi")])
+    state = json.loads(json.dumps(await one.serialize()))
+    other = await ChatMessageStoreAdapter.deserialize(state, store=ChatMessageStore(log), key=KEY)
+    assert texts(await other.list_messages()) == ["hi"]
+    with pytest.raises(ArgumentError, match="store is not given"):
+        await ChatMessageStoreAdapter.deserialize(state)
+    wrongs: list[Any] = [{}, {"messages": []}, {"messages": [{"role": "user"}]}, None]
+    for wrong in wrongs:
+        with pytest.raises(StateError, match="not that of one of our stores"):
+            await other.update_from_state(wrong)
+
+
+async def test_every_kind_of_message(url: str) -> None:
+    given = messages()
+    async with ChatMessageStoreFactory(url, dangling_calls="keep") as factory:
+        store = factory()
+        await store.add_messages(given)
+        state = await store.serialize()
+    async with ChatMessageStoreFactory(url, dangling_calls="keep") as factory:
+        store = factory()
+        await store.update_from_state(state)
+        read = await store.list_messages()
+    # The ids that the messages had not were given to them when they were added.
+    assert [dump(one) for one in read] == [dump(one) for one in given]
+
+
+async def test_each_kind_alone() -> None:
+    for given in messages():
+        store = ChatMessageStoreAdapter(InMemoryChatMessageStore())
+        await store.add_messages([given])
+        assert [dump(one) for one in await store.list_messages()] == [dump(given)]
+
+
+async def test_equal_words_and_retries(url: str, openai: AsyncOpenAI) -> None:
+    async with ChatMessageStoreFactory(url) as factory:
+        agent = agent_of(openai, chat_message_store_factory=factory)
+        thread = agent.get_new_thread()
+        for _ in range(5):
+            await agent.run("ok", thread=thread)
+        assert await thread.message_store.store.count() == 10
+        store = factory()
+        first = [message("user", "ok"), message("assistant", "fine")]
+        second = [message("user", "ok"), message("assistant", "fine")]
+        for turn in (first, first, second, first, second):
+            await store.add_messages(turn)
+        assert [one.message_id for one in await store.list_messages()] == [
+            one.message_id for one in (*first, *second)
+        ]
+
+
+async def test_a_run_that_failed_to_store(openai: AsyncOpenAI) -> None:
+    class Flaky(InMemoryMessageLog):
+        fail = True
+
+        async def append(self, key: ThreadKey, records: Sequence[Record], **options: Any) -> int:
+            position = await super().append(key, records, **options)
+            if self.fail:
+                self.fail = False
+                raise OutcomeUnknownError("the connection was lost")
+            return position
+
+    agent = agent_of(openai, chat_message_store_factory=ChatMessageStoreFactory(Flaky()))
+    thread = agent.get_new_thread()
+    given = message("user", "repeat: hi")
+    with pytest.raises(OutcomeUnknownError):
+        await agent.run(given, thread=thread)
+    await agent.run(given, thread=thread)
+    assert texts(await thread.message_store.list_messages()) == ["repeat: hi", "hi"]
+
+
+async def test_tools(url: str, openai: AsyncOpenAI) -> None:
+    @function_tool  # type: ignore[untyped-decorator,unused-ignore]
+    def weather(city: str) -> str:
+        """The weather of a city."""
+        return f"{city}: 11 degrees"
+
+    async with ChatMessageStoreFactory(url, max_messages=6) as factory:
+        agent = agent_of(openai, chat_message_store_factory=factory, tools=[weather])
+        thread = agent.get_new_thread()
+        for _ in range(3):
+            answer = await agent.run("What is the weather in Oslo and Rome?", thread=thread)
+            assert "Oslo: 11 degrees; Rome: 11 degrees" in answer.text
+        found = [item.message async for item in thread.message_store.store.iterate()]
+        assert len(found) <= 6
+        assert [one.role for one in found if one.role != "tool"][-3:] == ["user", "assistant", "assistant"]
+        assert {call.name for one in found for call in one.tool_calls} == {"weather"}
+
+
+async def test_calls_without_results() -> None:
+    async def shown(*more: ChatMessage, **options: Any) -> list[list[str]]:
+        store = ChatMessageStore(InMemoryMessageLog())
+        calls = ChatMessage("assistant", contents=[ToolCallContent("a", "n"), ToolCallContent("b", "n")])
+        await store.add_messages([ChatMessage("user", "hi"), calls, *more])
+        found = await ChatMessageStoreAdapter(store, **options).list_messages()
+        return [[f"{c.type} {c.call_id or ''}".strip() for c in one.contents] for one in found]
+
+    calls, a, b = ["function_call a", "function_call b"], ["function_result a"], ["function_result b"]
+    result = ChatMessage("tool", contents=[ToolResultContent("a", "1")])
+    # The results of the last calls may come with the next run.
+    assert await shown() == [["text"], calls]
+    assert await shown(result) == [["text"], calls, a]
+    assert await shown(result, ChatMessage("user", "so?")) == [["text"], calls, a, b, ["text"]]
+    assert await shown(ChatMessage("user", "so?"), dangling_calls="drop") == [["text"], ["text"]]
+
+
+async def test_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentTypeError, match="store is of type str"):
+        ChatMessageStoreAdapter("memory:")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="dangling_calls is 'x'"):
+        ChatMessageStoreFactory("memory:", dangling_calls="x")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="max_messages is -1"):
+        ChatMessageStoreFactory("memory:", max_messages=-1)
+    with pytest.raises(ArgumentTypeError, match="a message is of type str"):
+        await ChatMessageStoreFactory("memory:")().add_messages(["x"])
+    made: list[str] = []
+
+    def make(thread_id: str) -> DatabaseChatMessageStore[Any]:
+        made.append(thread_id)
+        return DatabaseChatMessageStore(tmp_path / "chat.db", thread_id=thread_id)
+
+    async with ChatMessageStoreFactory(make) as factory:
+        store = factory()
+        assert made == [store.thread_id]
+        await store.add_messages([])
+        await store.add_messages([message("user", "hi")])
+        await store.aclose()
+        with pytest.raises(StoreClosedError):
+            await store.list_messages()
+    with pytest.raises(StoreClosedError):
+        factory()
