@@ -299,16 +299,16 @@ async def test_partitions_are_searched_at_once_and_a_slow_one_does_not_drop_the_
     options: dict[str, Any] = {"search_user_id": "u", "search_agent_id": "a", "on_error": "log"}
     async with on(platform, **options) as provider:
         await shown(provider, "mine")
-        platform.delay = 0.5
+        platform.delay = 1.5
         started = time.monotonic()
         await shown(provider, "mine")
-        assert time.monotonic() - started < 0.9
+        assert time.monotonic() - started < 2.9
     platform.delay = 0
     platform.slow_entity = "agent_id"
-    async with on(platform, timeout=0.5, **options) as provider:
+    async with on(platform, timeout=3, **options) as provider:
         started = time.monotonic()
         assert "- mine" in await shown(provider, "mine")
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 15
     assert "mem0 could not be searched: TimeoutError" in caplog.text
 
 
@@ -352,7 +352,7 @@ async def test_a_slow_platform_does_not_hold_up_a_run(platform: Mem0Platform) ->
         platform.ping_delay = 30  # in mem0's constructor, which blocks
         started = time.monotonic()
         await agent.run("a")
-        assert time.monotonic() - started < 1.2
+        assert time.monotonic() - started < 10
     assert [turn.error for turn in provider.unwritten] == ["TimeoutError"]
     with pytest.raises(ContextProviderError, match=r"no answer within 0\.3 seconds"):
         await on(platform, user_id="u", timeout=0.3).invoking(user("a"))
@@ -417,11 +417,11 @@ async def test_the_key_of_the_environment(platform: Mem0Platform, monkeypatch: p
 async def test_background_writes_are_flushed_on_close(platform: Mem0Platform) -> None:
     async with on(platform, user_id="u", background_writes=True) as provider:
         await shown(provider, "warm up")
-        platform.delay = 0.1
+        platform.delay = 0.4
         started = time.monotonic()
         for number in range(5):
             await tell(provider, f"fact {number}")
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 1
     assert [body["messages"][0]["content"] for body in platform.bodies(ADD)] == [
         f"fact {number}" for number in range(5)
     ]
@@ -457,7 +457,7 @@ async def test_closing_takes_no_longer_than_allowed(platform: Mem0Platform) -> N
     provider = on(
         platform, user_id="u", background_writes=True, close_timeout=0.4, max_pending_writes=2, timeout=0.2
     )
-    await shown(provider, "warm up")
+    await provider._connection.get()
     platform.delay = 30
     await tell(provider, "one")
     await tell(provider, "two")
@@ -466,7 +466,7 @@ async def test_closing_takes_no_longer_than_allowed(platform: Mem0Platform) -> N
     started = time.monotonic()
     with pytest.raises(ContextProviderError, match="did not take 2 of the turns"):
         await provider.aclose()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert sorted(turn.messages[0]["content"] for turn in provider.unwritten) == ["one", "three", "two"]
 
 
