@@ -6,12 +6,16 @@ import base64
 from typing import Any
 
 import pytest
+from agent_framework import Agent, Content, Message
+from agent_framework.openai import OpenAIChatCompletionClient
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from llama_index.core.base.llms import types as llama
 from llama_index.core.llms import ChatMessage as LlamaMessage
+from openai import AsyncOpenAI
 
 from agent_stores import ChatMessage, ChatMessageStore
+from agent_stores.agent_framework import StoreHistoryProvider
 from agent_stores.contents import (
     DataContent,
     ReasoningContent,
@@ -108,6 +112,34 @@ async def write_llama_index(log: MessageLog) -> None:
     )
 
 
+async def write_agent_framework(log: MessageLog) -> None:
+    await StoreHistoryProvider(log).save_messages(
+        "s",
+        [
+            Message(
+                "user",
+                [
+                    "Compare these.",
+                    Content.from_data(PNG, "image/png"),
+                    Content.from_uri(LINK, media_type="image/png"),
+                ],
+            ),
+            Message(
+                "assistant",
+                [
+                    Content.from_text_reasoning(text="Hm."),
+                    Content.from_function_call("a", "look", arguments={"at": 1}),
+                    Content.from_function_call("b", "look", arguments='{"at": 2}'),
+                ],
+                message_id="chatcmpl-1",
+            ),
+            Message("tool", [Content.from_function_result("a", result="red")]),
+            Message("tool", [Content.from_function_result("b", result="blue")]),
+            Message("assistant", ["Red and blue."], message_id="chatcmpl-1"),
+        ],
+    )
+
+
 async def write_neutral(log: MessageLog) -> None:
     await ChatMessageStore(log, thread_id="s").add_messages(
         [
@@ -137,6 +169,7 @@ WRITERS = {
     "openai_agents": write_openai_agents,
     "langchain": write_langchain,
     "llama_index": write_llama_index,
+    "agent_framework": write_agent_framework,
     "neutral": write_neutral,
 }
 
@@ -253,3 +286,38 @@ async def test_through_llama_index(writer: str, log: MessageLog) -> None:
         ("b", "blue"),
     ]
     assert (answer.role.value, answer.content) == ("assistant", "Red and blue.")
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+async def test_through_agent_framework(writer: str, log: MessageLog, model_server: ModelServer) -> None:
+    await WRITERS[writer](log)
+    history = StoreHistoryProvider(log)
+    found = [content for message in await history.get_messages("s") for content in message.contents]
+    assert [content.type for content in found] == [
+        "text",
+        "data",
+        "uri",
+        "text_reasoning",
+        "function_call",
+        "function_call",
+        "function_result",
+        "function_result",
+        "text",
+    ]
+    text, image, link, reasoning, first, second, red, blue, answer = found
+    assert (text.text, reasoning.text, answer.text) == ("Compare these.", "Hm.", "Red and blue.")
+    assert (image.uri, link.uri) == (f"data:image/png;base64,{IMAGE}", LINK)
+    assert [(call.call_id, call.name, call.parse_arguments()) for call in (first, second)] == [
+        ("a", "look", {"at": 1}),
+        ("b", "look", {"at": 2}),
+    ]
+    assert [(result.call_id, result.result) for result in (red, blue)] == [("a", "red"), ("b", "blue")]
+    before = await history.store("s").count()
+    await history.save_messages("s", await history.get_messages("s"))
+    assert await history.store("s").count() == before
+    async with AsyncOpenAI(api_key="k", base_url=model_server.base_url, max_retries=0) as openai:
+        client = OpenAIChatCompletionClient(model="test-model", async_client=openai)
+        agent = Agent(client=client, context_providers=[history])
+        session = agent.create_session(session_id="s")
+        assert (await agent.run("repeat: ok", session=session)).text == "ok"
+    assert await history.store("s").count() == before + 2

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.turns import joined
 from agent_stores.retention import DanglingCalls, repair
 
 _RESULT = "\0result"  # no store holds a message of this id
@@ -16,7 +17,8 @@ def model_view(
 ) -> list[ChatMessage]:
     """A history as providers accept it, before the run's own messages.
 
-    A call that the run's messages answer is not one without a result.
+    An answer that another framework keeps in several messages is one message, and a call that the run's
+    messages answer is not one without a result.
 
     Args:
         history: as it is stored.
@@ -24,6 +26,9 @@ def model_view(
         answered: the ids of the calls that the run's messages answer; where they are not known, the last
             message's calls are taken to be answered.
     """
+    if dangling_calls == "keep":
+        return list(history)
+    history = joined(history)
     calls = [index for index, message in enumerate(history) if message.tool_calls]
     if not calls:
         return list(history)  # there is nothing to pair, nor anything that could be missing
