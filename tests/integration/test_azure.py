@@ -33,7 +33,7 @@ from agent_stores.errors import (
     UnsupportedVersionError,
 )
 from agent_stores.log import Record, ThreadKey, TimeToLive
-from agent_stores.stores.azure_tables import calls, keys
+from agent_stores.stores.azure_tables import appends, calls, edits, keys, rewrites
 from agent_stores.stores.azure_tables.heads import LAYOUT
 from agent_stores.stores.azure_tables.rows import MAX_MESSAGE_BYTES
 from agent_stores.stores.azure_tables.text import PROPERTIES, UNITS
@@ -454,6 +454,9 @@ async def test_a_random_story_on_a_bad_connection(
             action, arguments = "delete", story.sample(ids, min(len(ids), 3))
         elif chance < 0.8:
             action, arguments = "clear", None
+        elif chance < 0.88:
+            action = "rewrite"
+            arguments = [user(name, message_id=name) for name in dict.fromkeys([*ids[-3:], f"{step}.r"])]
         else:
             action, arguments = "pop_last", None
         given = () if arguments is None else (arguments,)
@@ -821,6 +824,69 @@ async def test_a_group_across_very_many_messages(make_log: Any) -> None:
     entries = (await make_log().read(key)).entries
     assert all(entry.cut for entry in entries)
     assert len(entries) == 203
+
+
+# Rewriting
+
+
+async def test_what_rewriting_costs(make_log: Any, proxy: HttpProxy, rows: Any) -> None:
+    log, key = make_log(), ThreadKey(None, "t")
+    await log.append(key, [record(str(n)) for n in range(20)], batch_id="b")
+    proxy.counts()
+    assert await log.rewrite(key, [record("5"), record("summary")], batch_id="r") == 22
+    counts = proxy.counts()
+    assert counts["transaction"] == 2  # the step itself, and the removal of the old rows
+    assert counts["row"] + counts["query"] <= 12
+    kinds = [row["RowKey"][0] for row in await rows(keys.thread_partition(key))]
+    assert sorted(kinds) == ["h", "m", "m", "u", "u"]
+    assert (await log.get(key, "5")).position == 21
+    assert await log.get(key, "6") is None
+
+
+@pytest.mark.parametrize("is_cleaned", [True, False])
+async def test_rewriting_a_long_thread_with_the_same_ids(
+    make_log: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, is_cleaned: bool
+) -> None:
+    """Also where the process ends before the rows of the ids name the new messages."""
+    log, other, key = make_log(), make_log(), ThreadKey(None, "t")
+    old = [record(f"{n}", pinned=n == 3) for n in range(150)]
+    await log.append(key, old, batch_id="b")
+    seen: set[tuple[int, int]] = set()
+
+    async def watch() -> None:
+        while True:
+            entries = (await other.read(key)).entries
+            seen.add((len(entries), entries[0].position))
+
+    async def nothing(*arguments: Any) -> None:
+        """As a process that ends."""
+
+    watching = asyncio.ensure_future(watch())
+    if not is_cleaned:
+        monkeypatch.setattr(rewrites, "sweep", nothing)
+        monkeypatch.setattr(appends, "sweep", nothing)
+        monkeypatch.setattr(edits, "sweep", nothing)
+    new = [record(f"{n}", pinned=n == 3) for n in range(130)] + [record(f"new {n}") for n in range(30)]
+    assert await log.rewrite(key, new, batch_id="r") == 310
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert seen <= {(150, 1), (160, 151)}
+    log = make_log()
+    assert await log.append(key, [record("7"), record("new 3"), record("140")], batch_id="c") == 311
+    assert [entry.position for entry in (await log.read(key)).entries] == list(range(151, 312))
+    assert (await log.get(key, "7")).position == 158
+    assert (await log.get(key, "140")).position == 311
+    assert await log.get(key, "141") is None
+    assert await log.delete(key, ["7", "8", "9", "10", "11", "149"]) == 5
+    assert await log.delete(key, ["12"]) == 1
+    assert await log.replace(key, record("13"))
+    assert await log.append(key, [record("7"), record("13")], batch_id="d") == 312
+    monkeypatch.undo()
+    await make_log().append(key, [record("end")], batch_id="e")
+    kinds = [row["RowKey"][0] for row in await rows(keys.thread_partition(key))]
+    assert (kinds.count("m") + kinds.count("k"), kinds.count("u")) == (157, 157)
+    for message in ("7", "14", "3", "new 29", "140"):
+        assert await log.get(key, message)
 
 
 # Versions

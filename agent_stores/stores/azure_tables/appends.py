@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 from agent_stores.errors import ConflictError
 from agent_stores.log import Record, ThreadKey, TimeToLive
@@ -14,9 +13,9 @@ from agent_stores.stores.azure_tables.cleaning import sweep
 from agent_stores.stores.azure_tables.commits import change, write, write_parts
 from agent_stores.stores.azure_tables.failures import ChangedError, MissingError, TakenError
 from agent_stores.stores.azure_tables.heads import Brief, Stored, ThreadHead, head_entity, new_token
+from agent_stores.stores.azure_tables.ids import Seen, look
 from agent_stores.stores.azure_tables.rows import (
     message_entities,
-    read_row,
     row_keys,
     unique_entity,
     with_short_links,
@@ -26,21 +25,8 @@ from agent_stores.stores.azure_tables.transactions import Operation, delete, pac
 from agent_stores.stores.azure_tables.trimming import Trim, trim
 from agent_stores.stores.planning import Row, plan_append
 
-_STAGED_FOR_US = 3600 * 1_000_000  # what is left of a new thread's writer that died is removed then
-
-
-class Seen(NamedTuple):
-    """What is known of a message id.
-
-    Attributes:
-        is_held: whether the thread holds a message with it.
-        is_noted: whether there is a row for it.
-        rows: rows of a message that had it and is held no more.
-    """
-
-    is_held: bool
-    is_noted: bool
-    rows: Sequence[str] = ()
+STAGED_FOR_US = 3600 * 1_000_000
+"""When what is left of a new thread, whose writer died, is removed."""
 
 
 async def append(
@@ -98,8 +84,10 @@ class _Append:
         """
         now = clock()
         is_new = stored is None or not stored.head.is_live(now)
-        head = _begin(stored, is_new=is_new)
-        seen = await self._look(head) if self.must_look and stored is not None else {}
+        head = begin(stored, is_new=is_new)
+        seen = {}
+        if self.must_look and stored is not None:
+            seen = await look(self.call, self.key, head, self.digests)
         try:
             plan = plan_append(
                 head,
@@ -117,7 +105,7 @@ class _Append:
             if stored is not None and not stored.is_fresh:
                 raise ChangedError
             return head.last_position, False
-        _mark_cuts(head, plan.rows, plan.closed)
+        mark_cuts(head, plan.rows, plan.closed)
         head.top = max(head.top, head.offset + head.last_position)
         trimmed = await trim(self.call, self.key, head, plan.rows, self.max_messages)
         if stored is not None and not self.must_look and self._is_in_doubt(plan.rows, trimmed):
@@ -149,9 +137,9 @@ class _Append:
             if len(pack([*added, *gone], first)) == 1:
                 await write(self.call, self.key, stored, head, [*added, *gone])
                 return
-            staged = _staged(stored, head, is_new=is_new)
+            staged = staged_head(stored, head, is_new=is_new)
             if is_new:
-                await note_remains(self.call, self.key, now + _STAGED_FOR_US)
+                await note_remains(self.call, self.key, now + STAGED_FOR_US)
             await write_parts(self.call, self.key, stored, head, added, staged=staged)
         except TakenError:
             self.must_look = True
@@ -203,38 +191,15 @@ class _Append:
             ],
         )
 
-    async def _look(self, head: ThreadHead) -> dict[str, Seen]:
-        """What there is under the ids of the call."""
 
-        def looker(message_id: str) -> Callable[[], Awaitable[tuple[str, Seen]]]:
-            async def look() -> tuple[str, Seen]:
-                return message_id, await self._look_at(head, self.digests[message_id])
-
-            return look
-
-        return dict(await self.call.gather([looker(message_id) for message_id in self.digests]))
-
-    async def _look_at(self, head: ThreadHead, id_digest: str) -> Seen:
-        noted = await self.call.get(self.partition, keys.unique_row(id_digest))
-        if noted is None:
-            return Seen(is_held=False, is_noted=False)
-        entity: Any = await self.call.get(self.partition, noted["row"])
-        row = None if entity is None else read_row(head, entity)
-        if row is None or row.id_digest != id_digest:
-            return Seen(is_held=False, is_noted=True)  # left over, and its row is another's now
-        if head.holds(row.position, pinned=row.pinned):
-            return Seen(is_held=True, is_noted=True)
-        was_held = row.position <= head.last_position
-        return Seen(is_held=False, is_noted=True, rows=row.row_keys if was_held else ())
-
-
-def _begin(stored: Stored | None, *, is_new: bool) -> ThreadHead:
+def begin(stored: Stored | None, *, is_new: bool) -> ThreadHead:
+    """The head to change: a new one where there is no thread."""
     if stored is None:
         return ThreadHead()
     return stored.head.restarted() if is_new else stored.head.copy()
 
 
-def _staged(stored: Stored | None, head: ThreadHead, *, is_new: bool) -> ThreadHead:
+def staged_head(stored: Stored | None, head: ThreadHead, *, is_new: bool) -> ThreadHead:
     """The head while the rows of an append are being written: that of before."""
     if stored is None or is_new:
         return ThreadHead(
@@ -245,7 +210,7 @@ def _staged(stored: Stored | None, head: ThreadHead, *, is_new: bool) -> ThreadH
     return staged
 
 
-def _mark_cuts(head: ThreadHead, rows: Sequence[Row], closed: Sequence[tuple[int, int]]) -> None:
+def mark_cuts(head: ThreadHead, rows: Sequence[Row], closed: Sequence[tuple[int, int]]) -> None:
     """Note where cuts may no longer fall among older messages, and behind which message none may."""
     for first, last in closed:
         head.close(first, last)

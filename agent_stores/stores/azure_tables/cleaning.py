@@ -14,13 +14,15 @@ from agent_stores.errors import StoreError
 from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
 from agent_stores.stores.azure_tables.calls import Call
-from agent_stores.stores.azure_tables.commits import load, write
+from agent_stores.stores.azure_tables.commits import load, write, write_parts
 from agent_stores.stores.azure_tables.failures import ChangedError, LostError, MissingError, TakenError
 from agent_stores.stores.azure_tables.heads import Stored, ThreadHead
-from agent_stores.stores.azure_tables.rows import META, read_row
+from agent_stores.stores.azure_tables.ids import read_unsettled
+from agent_stores.stores.azure_tables.rows import META, read_row, unique_entity
 from agent_stores.stores.azure_tables.transactions import MAX_OPERATIONS, Operation, delete
 
-_FEW = 20  # messages whose ids are looked at one by one
+_FEW = 2  # messages whose ids are looked at one by one, and one more for each page of ids
+_PAGE = 1000
 _TRIES = 3  # after others came in between; they, or later ones, do the rest
 _UNIQUE = ("RowKey", "row")
 
@@ -72,6 +74,8 @@ async def remove_marked(call: Call, key: ThreadKey, stored: Stored) -> None:
 async def _sweep(call: Call, key: ThreadKey, stored: Stored) -> None:
     partition = keys.thread_partition(key)
     noted: dict[str, str] | None = None
+    if stored.head.unsettled:
+        stored = await _settle(call, key, stored)
     while True:
         head = stored.head
         garbage, is_all = await _garbage(call, partition, head)
@@ -94,6 +98,25 @@ async def _sweep(call: Call, key: ThreadKey, stored: Stored) -> None:
             call.progress()
         if is_all:
             return
+
+
+async def _settle(call: Call, key: ThreadKey, stored: Stored) -> Stored:
+    """Let the rows of ids name the messages that have them now."""
+    partition = keys.thread_partition(key)
+    noted = await _all_noted(call, partition)
+    operations = [
+        Operation("upsert", unique_entity(partition, row.id_digest, row.key))
+        for row in await read_unsettled(call, key, stored.head)
+        if noted.get(row.id_digest) != row.key
+    ]
+    now = stored.head.copy()
+    now.unsettled = []
+    return await write_parts(call, key, stored, now, operations, staged=stored.head)
+
+
+async def _all_noted(call: Call, partition: str) -> dict[str, str]:
+    rows = await call.query_all(partition, keys.UNIQUE, keys.AFTER_ALL, select=_UNIQUE)
+    return {row["RowKey"][len(keys.UNIQUE) :]: row["row"] for row in rows}
 
 
 async def _garbage(call: Call, partition: str, head: ThreadHead) -> tuple[list[Any], bool]:
@@ -132,9 +155,8 @@ async def _noted(
     digests = [
         read_row(head, entity).id_digest for entity in garbage if not keys.is_continuation(entity["RowKey"])
     ]
-    if not is_all or len(digests) > _FEW:
-        rows = await call.query_all(partition, keys.UNIQUE, keys.AFTER_ALL, select=_UNIQUE)
-        return {row["RowKey"][len(keys.UNIQUE) :]: row["row"] for row in rows}
+    if not is_all or len(digests) > _FEW + head.messages // _PAGE:
+        return await _all_noted(call, partition)
 
     def reader(id_digest: str) -> Callable[[], Awaitable[Any]]:
         return lambda: call.get(partition, keys.unique_row(id_digest))

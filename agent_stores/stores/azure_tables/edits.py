@@ -12,14 +12,14 @@ from agent_stores.stores.azure_tables.cleaning import sweep
 from agent_stores.stores.azure_tables.commits import change, write, write_parts
 from agent_stores.stores.azure_tables.failures import ChangedError
 from agent_stores.stores.azure_tables.heads import Stored, ThreadHead, add_range, head_entity, new_token
-from agent_stores.stores.azure_tables.reads import Part, find
+from agent_stores.stores.azure_tables.ids import find
+from agent_stores.stores.azure_tables.reads import Part
 from agent_stores.stores.azure_tables.rows import (
     META,
     MessageRow,
     loose,
     message_entities,
     message_rows,
-    read_row,
     unique_entity,
     with_cut,
     with_short_links,
@@ -144,7 +144,7 @@ async def clear(call: Call, key: ThreadKey, *, clock: Clock) -> int:
             return 0
         head = stored.head.copy()
         head.messages = head.pinned = head.bytes = head.tokens = 0
-        head.open_calls, head.closed, head.dead = {}, [], []
+        head.open_calls, head.closed, head.dead, head.unsettled = {}, [], [], []
         head.base = head.pins_base = head.group = head.last_position
         head.dirty = True
         head.forget_batches()
@@ -245,17 +245,11 @@ async def _find_rows(call: Call, key: ThreadKey, stored: Stored, digests: Sequen
         wanted = set(digests)
         return [row for row in message_rows(head, rows) if row.id_digest in wanted]
 
-    def finder(id_digest: str) -> Callable[[], Awaitable[Any]]:
-        return lambda: find(call, key, id_digest)
+    def finder(id_digest: str) -> Callable[[], Awaitable[MessageRow | None]]:
+        return lambda: find(call, key, head, id_digest)
 
     found = await call.gather([finder(id_digest) for id_digest in digests])
-    rows = [(id_digest, entity) for id_digest, entity in zip(digests, found, strict=True) if entity]
-    held = [(id_digest, read_row(head, entity)) for id_digest, entity in rows]
-    return [
-        row
-        for id_digest, row in held
-        if row.id_digest == id_digest and head.holds(row.position, pinned=row.pinned)
-    ]
+    return [row for row in found if row is not None]
 
 
 async def _recut(

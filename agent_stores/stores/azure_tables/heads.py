@@ -65,6 +65,7 @@ class ThreadHead(Head, omit_defaults=True):
         pins_base: no pinned message is held up to this position.
         dead: ranges of positions, first and last, that are gone, though their rows may still be there.
         dirty: whether there may be rows that belong to no message.
+        unsettled: ranges of positions, first and last, of messages whose ids' rows may name older ones.
         closed: ranges of positions, first and last, where no cut may fall, whatever the rows say.
         group: no cut may fall behind this position.
         front: the oldest messages that are not pinned, for trimming.
@@ -81,6 +82,7 @@ class ThreadHead(Head, omit_defaults=True):
     pins_base: int = 0
     dead: list[tuple[int, int]] = msgspec.field(default_factory=list)
     dirty: bool = False
+    unsettled: list[tuple[int, int]] = msgspec.field(default_factory=list)
     closed: list[tuple[int, int]] = msgspec.field(default_factory=list)
     group: int = 0
     front: list[Brief] = msgspec.field(default_factory=list)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.retention import check_seconds
-from agent_stores.stores.azure_tables import appends, edits, forks, keys, listing, reads, removals
+from agent_stores.stores.azure_tables import (
+    appends,
+    edits,
+    forks,
+    keys,
+    listing,
+    reads,
+    removals,
+    rewrites,
+)
 from agent_stores.stores.azure_tables.address import describe, make_address
 from agent_stores.stores.azure_tables.rows import MAX_MESSAGE_BYTES
 from agent_stores.stores.azure_tables.server import AzureTableServer
@@ -179,6 +188,31 @@ class AzureTableMessageLog:
         """See `MessageLog.clear`."""
         server = self._use(key)
         return await server.run(lambda call: edits.clear(call, key, clock=self._now), write=True)
+
+    async def rewrite(
+        self,
+        key: ThreadKey,
+        records: Sequence[Record],
+        *,
+        batch_id: str,
+        expected_position: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> int:
+        """See `MessageLog.rewrite`."""
+        server = self._use(key)
+        check_sizes(records, MAX_MESSAGE_BYTES)
+        return await server.run(
+            lambda call: rewrites.rewrite(
+                call,
+                key,
+                records,
+                batch_id=batch_id,
+                expected_position=expected_position,
+                ttl=ttl,
+                clock=self._now,
+            ),
+            write=True,
+        )
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """See `MessageLog.stats`."""

@@ -12,12 +12,12 @@ from agent_stores.stores.azure_tables import keys
 from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.commits import live, load, take
 from agent_stores.stores.azure_tables.heads import Stored, ThreadHead
+from agent_stores.stores.azure_tables.ids import find, follow, held
 from agent_stores.stores.azure_tables.rows import (
     MessageRow,
     body_of,
     loose,
     message_rows,
-    read_row,
     to_entry,
 )
 from agent_stores.stores.planning import head_stats
@@ -82,22 +82,18 @@ async def get(call: Call, key: ThreadKey, id_digest: str, *, now_us: int) -> Ent
     """See `MessageLog.get`."""
     stored: Any
     found: Any
-    stored, found = await call.gather([lambda: live(call, key, now_us), lambda: find(call, key, id_digest)])
-    if stored is None or found is None:
+    stored, found = await call.gather([lambda: live(call, key, now_us), lambda: follow(call, key, id_digest)])
+    if stored is None:
         return None
-    row = read_row(stored.head, found)
-    if row.id_digest != id_digest or not stored.head.holds(row.position, pinned=row.pinned):
+    row = held(stored.head, found, id_digest)
+    if row is None and stored.head.unsettled:
+        row = await find(call, key, stored.head, id_digest)
+        entity = None if row is None else await call.get(keys.thread_partition(key), row.key)
+        row = held(stored.head, entity, id_digest)
+    if row is None:
         return None
-    entities = [found, *await _further(call, key, row)]
-    part = Part(stored.head, entities)
+    part = Part(stored.head, [row.entity, *await _further(call, key, row)])
     return part.entries(part.rows)[0]
-
-
-async def find(call: Call, key: ThreadKey, id_digest: str) -> Any:
-    """The row that is noted for a message id; it may be one that the thread does not hold any more."""
-    partition = keys.thread_partition(key)
-    noted = await call.get(partition, keys.unique_row(id_digest))
-    return None if noted is None else await call.get(partition, noted["row"])
 
 
 async def stats(call: Call, key: ThreadKey, *, now_us: int) -> ThreadStats | None:
