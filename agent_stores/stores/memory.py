@@ -309,6 +309,7 @@ class InMemoryMessageLog:
             del self._threads[key]
         return len(gone)
 
+    @_whole
     async def search(
         self,
         tenant: str | None,

@@ -133,6 +133,18 @@ class TestOperations:
         await store.add_messages([user("4")])
         assert (await store.stats()).last_position == 11
 
+    async def test_a_long_rewrite_of_the_same_messages(self, make_store: MakeStore) -> None:
+        store = make_store()
+        messages = [user(str(n), message_id=f"m{n}") for n in range(120)]
+        await store.rewrite(messages)
+        await store.rewrite(messages[::-1])
+        await store.add_messages([user("again", message_id="m7"), user("new", message_id="n")])
+        assert await stored(store) == [*(str(n) for n in reversed(range(120))), "new"]
+        found = await store.get("m119")
+        assert found is not None
+        assert found.text == "119"
+        assert await store.delete(["m0", "m119"]) == 2
+
     async def test_rewrite_keeps_what_the_limit_keeps(self, make_store: MakeStore) -> None:
         store = make_store(max_messages=2)
         await store.rewrite(
