@@ -22,6 +22,7 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage, Role
+from agent_stores.notes import is_note
 from agent_stores.plugins.differences import apply_difference, keep_difference, same
 from agent_stores.plugins.left_out import LeftOut
 from agent_stores.plugins.leftovers import leftovers, with_leftovers
@@ -105,6 +106,8 @@ class LlamaIndexCodec:
 
     def messages_of(self, message: ChatMessage) -> list[MessageOf]:
         """LlamaIndex's messages for one of ours, with the parts that each of them shows."""
+        if is_note(message):
+            return []
         kept = leftovers(message, FRAMEWORK)
         every = tuple(range(len(message.contents)))
         if "original" in kept:

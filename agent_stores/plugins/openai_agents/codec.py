@@ -17,6 +17,7 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ROLES, ChatMessage, Role
+from agent_stores.notes import is_note
 from agent_stores.plugins.differences import apply_difference, digest, keep_difference, same
 from agent_stores.plugins.left_out import LeftOut
 from agent_stores.plugins.leftovers import leftovers
@@ -85,6 +86,8 @@ class ResponsesItemCodec:
 
     def items_of(self, message: ChatMessage) -> list[ItemOf]:
         """The items for a message, with the parts that each of them shows."""
+        if is_note(message):
+            return []
         kept = leftovers(message, FRAMEWORK)
         every = tuple(range(len(message.contents)))
         kind = kept.get("kind")
