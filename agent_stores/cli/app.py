@@ -18,6 +18,7 @@ from agent_stores._version import __version__
 from agent_stores.cli import access, render
 from agent_stores.cli.exit_codes import MEANINGS, ExitCode, exit_code
 from agent_stores.cli.files import open_input, open_output
+from agent_stores.cli.migrate import migrate
 from agent_stores.cli.transfer import ImportReport, export_thread, import_threads
 from agent_stores.errors import AgentStoresError, ArgumentError
 from agent_stores.urls import SCHEMES
@@ -258,6 +259,9 @@ def _progress_bar(size: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=size)
         yield lambda count: progress.advance(task, count)
+
+
+app.command()(migrate)
 
 
 @app.command()

@@ -236,9 +236,20 @@ Client = PoolClient | ClusterClient
 
 def make_client(address: Address, *, timeout: float, limit: int) -> Client:
     """A client for the running loop; nothing connects yet."""
+    kind = ClusterClient if address.kind == "cluster" else PoolClient
     if address.client is not None:
-        kind = ClusterClient if address.kind == "cluster" else PoolClient
         return kind(address.client, limit, owned=False)
+    return kind(redis_client(address, timeout=timeout), limit, owned=True)
+
+
+def redis_client(address: Address, *, timeout: float, **more: Any) -> Any:
+    """Redis-py's client of a server, made for the running loop; nothing connects yet.
+
+    Args:
+        address: the server; not that of a client of the caller's.
+        timeout: seconds that connecting may take.
+        more: arguments of the client that win over those of the address.
+    """
     # Attempts, and the time that all of them together take, are counted above.
     options = {
         "socket_timeout": None,
@@ -247,10 +258,11 @@ def make_client(address: Address, *, timeout: float, limit: int) -> Client:
         "retry": Retry(NoBackoff(), 0),
         "max_connections": 2**31,
         **address.options,
+        **more,
     }
     if address.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in address.hosts]
-        return ClusterClient(aioredis.RedisCluster(startup_nodes=nodes, **options), limit, owned=True)
+        return aioredis.RedisCluster(startup_nodes=nodes, **options)
     if address.kind == "sentinel":
         sentinel_options = {
             "socket_timeout": min(1.0, timeout),
@@ -260,12 +272,11 @@ def make_client(address: Address, *, timeout: float, limit: int) -> Client:
         }
         make_sentinel: Any = Sentinel  # not typed
         sentinel = make_sentinel(list(address.hosts), sentinel_kwargs=sentinel_options)
-        client = sentinel.master_for(address.service, **options)
-        return PoolClient(client, limit, owned=True)
+        return sentinel.master_for(address.service, **options)
     if address.url is not None:
-        return PoolClient(aioredis.Redis.from_url(address.url, **options), limit, owned=True)
+        return aioredis.Redis.from_url(address.url, **options)
     host, port = address.hosts[0]
-    return PoolClient(aioredis.Redis(host=host, port=port, **options), limit, owned=True)
+    return aioredis.Redis(host=host, port=port, **options)
 
 
 async def _make_ready(connection: Any) -> None:

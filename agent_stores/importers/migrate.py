@@ -1,0 +1,283 @@
+"""`migrate`: takes the threads of a source over into a log, and can be stopped and run again at any time.
+
+What is in the target already is known by ids that are derived from the source (see `MessageIds`). A thread
+goes on behind the newest of its messages that the target holds: so a run that was killed is continued, a
+second run adds nothing, and messages that the source got meanwhile are added at the end, also where the
+target has trimmed or deleted messages since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreError
+from agent_stores.importers.ids import MessageIds
+from agent_stores.importers.report import MigrationReport
+from agent_stores.importers.source import Source, SourceError, SourceMessage, SourceThread
+from agent_stores.importers.thread_names import ThreadNames
+from agent_stores.log import MessageLog, ThreadKey, ThreadStats
+from agent_stores.message_format import encode_message
+from agent_stores.messages import ChatMessage
+from agent_stores.retention import check_limit
+from agent_stores.stores.base import ChatMessageStore
+from agent_stores.stores.options import identifier
+
+
+class Progress(Protocol):
+    """Told how a migration goes on."""
+
+    def begin(self, threads: int | None) -> None:
+        """It begins; `threads` there are, where that is known."""
+        ...
+
+    def advance(self, *, threads: int = 0, messages: int = 0) -> None:
+        """So many more threads or messages are done."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is migrated, and to where.
+
+    Attributes:
+        tenant: whose the threads will be; by default as the source says, which mostly knows no tenants.
+        names: the threads' ids in the target.
+        only: the source's ids of the threads that are taken; all by default.
+        limit: at most so many threads.
+        merge: also add to threads of the target that hold messages, but none of the source's.
+        keep_expiry: whether a thread expires in the target when it would have in the source.
+        dry_run: read, and compare with the target, but write nothing.
+    """
+
+    tenant: str | None = None
+    names: ThreadNames = field(default_factory=ThreadNames)
+    only: Collection[str] | None = None
+    limit: int | None = None
+    merge: bool = False
+    keep_expiry: bool = True
+    dry_run: bool = False
+
+
+async def migrate(
+    source: Source,
+    log: MessageLog,
+    options: Options | None = None,
+    *,
+    report: MigrationReport | None = None,
+    progress: Progress | None = None,
+) -> MigrationReport:
+    """Take the threads of a source over.
+
+    What concerns one thread or message is noted in the report and passed over: one that cannot be read, is
+    too large, or whose thread holds other messages in the target. What concerns all of them is raised; what
+    was done until then stays, and running again goes on.
+
+    Args:
+        source: where the threads are; only read.
+        log: where they go.
+        options: what is taken over, and to where.
+        report: brought up to date as it goes, so that it tells how far a failed migration came.
+        progress: told as it goes.
+
+    Raises:
+        StoreError: when the source or the target cannot be reached or refuses.
+        MissingDependencyError: when reading the messages needs a package that is not installed.
+        ArgumentError: for options that are not accepted.
+    """
+    options = options or Options()
+    limit = check_limit("limit", options.limit)
+    if options.tenant is not None:
+        identifier("tenant", options.tenant)
+    report = report or MigrationReport(f"{source.name}+{source.location}", log.location)
+    report.dry_run = options.dry_run
+    taken: dict[ThreadKey, str] = {}
+    if progress is not None:
+        total = await source.count() if options.only is None else len(options.only)
+        progress.begin(total if limit is None or total is None else min(limit, total))
+    missing = set(options.only or ())
+    try:
+        async for thread in source.threads():
+            if limit is not None and report.threads >= limit:
+                break
+            if options.only is not None and thread.thread_id not in options.only:
+                continue
+            missing.discard(thread.thread_id)
+            name = options.names(thread.thread_id)
+            if name is None:
+                continue
+            key = ThreadKey(thread.tenant if options.tenant is None else options.tenant, name)
+            await _Thread(source, log, thread, key, options, report, progress).take(taken)
+            if progress is not None:
+                progress.advance(threads=1)
+    finally:
+        report.ignored = source.ignored
+    for name in sorted(missing) if limit is None or report.threads < limit else ():
+        report.threads_left_out += 1
+        report.problem(name, "the source has no such thread")
+    report.complete = True
+    return report
+
+
+class _Thread:
+    """One thread on its way."""
+
+    def __init__(
+        self,
+        source: Source,
+        log: MessageLog,
+        thread: SourceThread,
+        key: ThreadKey,
+        options: Options,
+        report: MigrationReport,
+        progress: Progress | None,
+    ) -> None:
+        self._source = source
+        self._log = log
+        self._thread = thread
+        self._key = key
+        self._options = options
+        self._report = report
+        self._progress = progress
+        self._at = 0
+        self._is_left_out = False
+
+    async def take(self, taken: dict[ThreadKey, str]) -> None:
+        """Take the thread over, and note what was done.
+
+        Args:
+            taken: the threads of the target that this migration has written to, each with its origin.
+        """
+        self._report.threads += 1
+        if self._thread.note is not None and not self._options.names.is_renamed(self._thread.thread_id):
+            self._problem(self._thread.note)
+        origin = taken.setdefault(self._key, self._thread.place)
+        if origin != self._thread.place:
+            self._leave_out(f"the target's thread {self._key.thread_id!r} has been taken from {origin!r}")
+            return
+        try:
+            stats = await self._log.stats(self._key)
+            done = 0
+            if stats is not None and stats.last_position:
+                done = await self._done(stats)
+                if done == 0 and not self._options.merge:
+                    await self._leave_alone(stats)
+                    return
+            await self._write(done, is_new=stats is None)
+        except SourceError as error:
+            self._leave_out(str(error))
+        except StoreError as error:
+            if type(error) is not StoreError:  # the server is not there, or refuses whatever it is asked
+                raise
+            self._leave_out(str(error))
+        except (ArgumentError, ArgumentTypeError) as error:  # a name that the target does not accept
+            self._leave_out(str(error))
+
+    async def _done(self, stats: ThreadStats) -> int:
+        """How many stored messages of the source the target has got: all up to the newest that it holds."""
+        ids = MessageIds(self._source.name, self._thread.place)
+        is_whole = stats.messages == stats.last_position  # nothing was ever taken out of it
+        done = at = 0
+        async for page in self._source.pages(self._thread):
+            names = [ids.next(stored) for stored in page]
+            readable = [index for index, stored in enumerate(page) if stored.message is not None]
+            found = await self._newest([names[index] for index in readable], is_whole=is_whole)
+            if found:
+                done = at + readable[found - 1] + 1
+            elif readable and is_whole:
+                break  # what it holds, it holds from the beginning on
+            at += len(page)
+        return done
+
+    async def _newest(self, names: Sequence[str], *, is_whole: bool) -> int:
+        """How many of the ids go up to the newest one that the target holds; 0 when it holds none."""
+        if not names or await self._holds(names[-1]):
+            return len(names)
+        if not is_whole:
+            for index in range(len(names) - 1, 0, -1):
+                if await self._holds(names[index - 1]):
+                    return index
+            return 0
+        low, high = 0, len(names) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if await self._holds(names[middle]):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    async def _holds(self, message_id: str) -> bool:
+        return await self._log.get(self._key, message_id) is not None
+
+    async def _write(self, done: int, *, is_new: bool) -> None:
+        """Add what comes behind the first so many stored messages."""
+        ids = MessageIds(self._source.name, self._thread.place)
+        expires = self._thread.expires_in if is_new and self._options.keep_expiry else None
+        store = ChatMessageStore(
+            self._log,
+            thread_id=self._key.thread_id,
+            tenant=self._key.tenant,
+            ttl=expires,
+            ttl_refresh="never",
+        )
+        async for page in self._source.pages(self._thread):
+            new: list[ChatMessage] = []
+            for stored in page:
+                message = self._named(stored, ids.next(stored))
+                self._at += 1
+                self._report.bytes += len(stored.raw)
+                if message is None:
+                    continue
+                self._report.messages += 1
+                if self._at <= done:
+                    self._report.present += 1
+                elif self._fits(message, stored):
+                    new.append(message)
+            if new and not self._options.dry_run:
+                await store.add_messages(new)
+            self._report.added += len(new)
+            if self._progress is not None:
+                self._progress.advance(messages=len(page))
+
+    def _named(self, stored: SourceMessage, name: str) -> ChatMessage | None:
+        """A stored message under its id; None for one that cannot be read."""
+        if stored.message is None:
+            self._report.skipped += 1
+            self._problem(stored.problem or "it cannot be read", stored.place)
+            return None
+        return (
+            stored.message if stored.message.message_id == name else stored.message.replace(message_id=name)
+        )
+
+    def _fits(self, message: ChatMessage, stored: SourceMessage) -> bool:
+        limit = self._log.max_message_bytes
+        if limit is None or len(stored.raw) * 8 < limit:
+            return True
+        size = len(encode_message(message))
+        if size <= limit:
+            return True
+        self._report.messages -= 1
+        self._report.skipped += 1
+        self._problem(f"it is {size} bytes long, and the target holds up to {limit}", stored.place)
+        return False
+
+    async def _leave_alone(self, stats: ThreadStats) -> None:
+        """The thread exists, and shows nothing of the source: it is another one, or was cleared since."""
+        async for page in self._source.pages(self._thread):
+            if any(stored.message is not None for stored in page):
+                holds = f"{stats.messages} other messages" if stats.messages else "no messages any more"
+                self._leave_out(
+                    f"the target's thread {self._key.thread_id!r} exists and holds {holds}; "
+                    "--merge adds to it"
+                )
+                return
+        await self._write(0, is_new=False)
+
+    def _leave_out(self, reason: str) -> None:
+        self._report.threads_left_out += 1
+        self._problem(reason)
+
+    def _problem(self, reason: str, place: str | None = None) -> None:
+        self._report.problem(self._thread.thread_id, reason, place)
