@@ -240,6 +240,10 @@ def _utc(value: Any) -> datetime:
     if value.tzinfo is None or value.utcoffset() is None:
         raise ArgumentError(f"created_at is {value.isoformat()}, without a time zone; give one, such as UTC")
     try:
-        return value.astimezone(timezone.utc)
+        found = value.astimezone(timezone.utc)
     except OverflowError:
         raise ArgumentError(f"created_at is {value.isoformat()}, which UTC cannot say") from None
+    if type(found) is datetime:
+        return found
+    # Of a library's own class, which JSON does not take.
+    return datetime.combine(found.date(), found.time(), timezone.utc)

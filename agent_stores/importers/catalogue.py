@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from agent_stores.errors import ArgumentError
 from agent_stores.importers.source import Source
+from agent_stores.stores.azure_tables.names import is_azure_url
 
 _REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
 _SQL = ("sqlite", "postgresql", "postgres", "mariadb", "mysql")
@@ -38,7 +39,11 @@ LAYOUTS = (
     Layout("langchain-redis", _REDIS, "langchain_redis", "LangChainRedisDocuments", "langchain-redis's JSON"),
     Layout("llama-index", _REDIS, "llama_index_redis", "llama_index_list", "LlamaIndex's Redis lists"),
     Layout(
-        "llama-index", ("azure",), "llama_index_azure", "LlamaIndexAzureTable", "LlamaIndex's Azure table"
+        "llama-index",
+        ("azure-tables",),
+        "llama_index_azure",
+        "LlamaIndexAzureTable",
+        "LlamaIndex's Azure table",
     ),
     Layout(
         "agent-framework", _REDIS, "agent_framework", "agent_framework_list", "Agent Framework's Redis lists"
@@ -73,8 +78,8 @@ def open_source(url: str, options: Mapping[str, str] | None = None) -> Source:
             f"the source begins with {shown}; accepted is one of {', '.join(names)}, a +, and a URL"
         )
     scheme = rest.partition("://")[0].partition("+")[0] if "://" in rest else "sqlite"
-    if rest.startswith("azure:"):
-        scheme = "azure"
+    if is_azure_url(rest):
+        scheme = "azure-tables"
     for layout in LAYOUTS:
         if layout.framework == framework and scheme in layout.schemes:
             make = getattr(import_module(f"agent_stores.importers.{layout.module}"), layout.function)

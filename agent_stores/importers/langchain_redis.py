@@ -74,7 +74,9 @@ class LangChainRedisDocuments:
         while at < len(ordered):
             wanted = ordered[at : at + size.next]
             at += len(wanted)
-            replies = await self._reader.commands([("JSON.GET", self._key(session, name)) for name in wanted])
+            replies = await self._reader.commands(
+                [("JSON.GET", self._key(session, name), "$") for name in wanted]
+            )
             found = [
                 _read(raw, name) for name, raw in zip(wanted, replies, strict=True) if raw is not None
             ]  # one that has expired meanwhile is gone for the package too
@@ -110,7 +112,6 @@ def _number(reply: bytes) -> float:
 
 
 def _read(raw: bytes, name: str) -> SourceMessage:
-    data: Any = json.loads(raw)
-    if isinstance(data, list) and len(data) == 1:
-        (data,) = data
+    found: Any = json.loads(raw)  # what is at the path: one document
+    data = found[0] if isinstance(found, list) and len(found) == 1 else found
     return read_data(data, raw, langchain_message, place=f"message {name}", row=name)

@@ -139,8 +139,15 @@ class RedisReader:
         """Close the connections."""
         self._closed = True
         client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        if client is None:
+            return
+        pool = getattr(client, "connection_pool", None)  # a Cluster's client has none
+        await client.aclose()
+        if pool is not None:
+            await pool.disconnect()
+        for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
+            await sentinel.aclose()
+            await sentinel.connection_pool.disconnect()
 
     def _use(self) -> Any:
         if self._closed:
@@ -172,4 +179,12 @@ def _plain(text: str) -> str:
 
 
 def _encoded(parts: Sequence[Any]) -> list[Any]:
-    return [part.encode(errors="surrogateescape") if isinstance(part, str) else part for part in parts]
+    """A command, whose name stays text, with its arguments as bytes."""
+    command, *arguments = parts
+    return [
+        command,
+        *(
+            argument.encode(errors="surrogateescape") if isinstance(argument, str) else argument
+            for argument in arguments
+        ),
+    ]

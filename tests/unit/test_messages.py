@@ -136,6 +136,15 @@ def test_times_are_kept_in_utc() -> None:
     assert message.created_at.tzinfo is timezone.utc
     assert b'"created_at":"2026-01-01T10:00:00Z"' in message.to_json()
 
+    class Stamp(datetime):
+        """As some libraries have one of their own."""
+
+    stamp = Stamp(2026, 1, 1, 10, 0, 0, 5, tzinfo=timezone.utc)
+    stamped = ChatMessage("user", "x", created_at=stamp)
+    assert type(stamped.created_at) is datetime
+    assert stamped.created_at == stamp
+    assert ChatMessage.from_json(stamped.to_json()) == stamped
+
 
 @pytest.mark.parametrize(
     ("make", "error", "words"),

@@ -20,6 +20,7 @@ from agent_stores.plugins.leftovers import with_leftovers, without_leftovers
 
 _ASIDE = ("type", "contents", "message_id", "raw_representation")
 _TYPES = ("message", "chat_message")
+_SINCE_1 = frozenset({"hosted", "items"})
 
 
 def agent_framework_message(data: Any) -> ChatMessage:
@@ -38,7 +39,8 @@ def agent_framework_message(data: Any) -> ChatMessage:
     wanted["role"] = role = _role(stored["role"])
     wanted["additional_properties"] = properties = properties if isinstance(properties, dict) else {}
     author = stored.get("author_name")
-    fields = frozenset(_names(contents))
+    # A difference to what the plug-in reads plainly is kept: which fields that has, depends on the version.
+    fields = frozenset(_names(contents)) | (_SINCE_1 if stored.get("type") == "message" else frozenset())
     plain = ChatMessage(
         cast("Role", role if role in ROLES else "user"),
         contents=[to_part(content, fields) for content in contents],
