@@ -122,7 +122,7 @@ def migrate(
             cleanup.push_async_callback(opened.aclose)
             log = await cleanup.enter_async_context(_target(target, dry_run=dry_run))
             report.target = open_log(target).location
-            with _Bar(render.console(error=True), dry_run=dry_run) as bar:
+            with Bar(render.console(error=True), dry_run=dry_run) as bar:
                 await take_over(opened, log, options, report=report, progress=bar)
 
     with contextlib.ExitStack() as cleanup:
@@ -180,7 +180,7 @@ async def _is_made(url: str) -> bool:
         await reader.aclose()
 
 
-class _Bar:
+class Bar:
     """A progress bar on standard error, where that is a terminal."""
 
     def __init__(self, console: Console, *, dry_run: bool) -> None:
@@ -208,7 +208,7 @@ class _Bar:
         self._messages += messages
         self._progress.update(self._task, advance=threads, messages=self._messages)
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         self._progress.start()
         return self
 

@@ -40,7 +40,7 @@ class OpenAIAgentsTables:
         branch: of an `AdvancedSQLiteSession` the branch that is read.
 
     Raises:
-        ArgumentError: when the URL is malformed, or the database is one in memory.
+        ArgumentError: when the URL is malformed.
         MissingDependencyError: when no driver for it is installed.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,8 @@ def installed(*packages: str) -> Path:
     """The folder where packages are installed; it is made when it is first asked for."""
     folder = FOLDER / f"js-{'-'.join(packages).replace('/', '-').replace('@', '')}"
     FOLDER.mkdir(parents=True, exist_ok=True)
+    import fcntl  # Windows has none, nor the servers of these tests
+
     with (FOLDER / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "made").exists():

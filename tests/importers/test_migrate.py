@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import signal
 import sqlite3
@@ -17,9 +18,11 @@ import pytest
 import redis
 from agents import SQLiteSession
 from agents.extensions.memory import RedisSession
+from rich.console import Console
 
 from agent_stores import ChatMessage, ChatMessageStore, open_log
 from agent_stores.cli import main
+from agent_stores.cli.migrate import Bar
 from agent_stores.log import ThreadKey
 from tests.importers.support import add, read, take_over, threads
 from tests.plugins.environments import REPOSITORY
@@ -334,9 +337,9 @@ def state(target: str, folder: Path) -> Any:
         connection.close()
         return found
     client = redis.Redis.from_url(target)
-    found = sorted((key, client.dump(key)) for key in client.scan_iter())
+    dumps = sorted((key, client.dump(key)) for key in client.scan_iter())
     client.close()
-    return found
+    return dumps
 
 
 def test_dry_run_on_a_file_of_somebody_else(tmp_path: Path) -> None:
@@ -422,6 +425,7 @@ def test_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--from", f"openai-agents+{tmp_path / 'absent.db'}"], 3, "there is no SQLite file"),
         (["--from", source, "--from-option", "key_prefix=x"], 2, "accepted are messages_table, branch"),
         (["--from", source, "--from-option", "x"], 2, "NAME=VALUE"),
+        (["--from", f"llama-index+AccountName=x;AccountKey={PASSWORD}"], 2, "key is malformed"),
         (["--from", source, "--limit", "-1"], 2, "limit"),
         (["--from", source, "--tenant", ""], 2, "tenant"),
         (["--from", source, "--map", str(tmp_path / "none.json")], 2, "cannot be read"),
@@ -461,6 +465,24 @@ def test_json_on_standard_output(tmp_path: Path, target: str, capsys: pytest.Cap
     assert (report["threads"], report["messages"], report["added"]) == (1, 10, 10)
     assert report["bytes"] > 100
     assert report["source"] == "openai-agents+sqlite:///source.db"
+
+
+def test_progress_bar() -> None:
+    """On a terminal: threads of how many, where that is known, and messages."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100)
+    with Bar(console, dry_run=False) as bar:
+        bar.begin(3)
+        bar.advance(messages=1500)
+        bar.advance(threads=1)
+    assert "migrating" in out.getvalue()
+    assert "1/3" in out.getvalue()
+    assert "1,500 messages" in out.getvalue()
+    elsewhere = io.StringIO()
+    with Bar(Console(file=elsewhere), dry_run=False) as bar:
+        bar.begin(None)
+        bar.advance(threads=1)
+    assert elsewhere.getvalue() == ""
 
 
 def test_without_the_framework(tmp_path: Path) -> None:
