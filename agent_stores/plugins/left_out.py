@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent_stores.contents import AnyContent, DataContent, ErrorContent, TextContent, UriContent
 
 logger = logging.getLogger("agent_stores")
 
@@ -20,12 +24,41 @@ class LeftOut:
 
     def __call__(self, kind: str, why: str, *, message_id: str | None) -> None:
         """Say that a part of a message is left out of a view; it stays in the store."""
-        if (kind, why) not in self._said:
-            self._said.add((kind, why))
+        self._say(f"a part of type {kind!r}", why, message_id)
+
+    def field(self, name: str, why: str, *, message_id: str | None) -> None:
+        """Say that a field is left out of a view, of a message or of a part that is shown otherwise."""
+        self._say(f"the field {name!r}", why, message_id)
+
+    def filename(self, part: AnyContent, shown: Any, *, message_id: str | None) -> None:
+        """Say that a file is shown without its name, where what it is shown as does not hold it."""
+        if not isinstance(part, (DataContent, UriContent)) or part.filename is None:
+            return
+        if not _holds(shown, part.filename):
+            self.field(f"{part.kind}.filename", "it has no place for it", message_id=message_id)
+
+    def _say(self, what: str, why: str, message_id: str | None) -> None:
+        if (what, why) not in self._said:
+            self._said.add((what, why))
             logger.warning(
-                "%s is not shown a part of type %r, which stays in the store: %s (message %r; said once)",
+                "%s is not shown %s, which stays in the store: %s (message %r; said once)",
                 self._framework,
-                kind,
+                what,
                 why,
                 message_id,
             )
+
+
+def error_text(part: ErrorContent) -> TextContent:
+    """An error as the text that is shown where a framework has no errors; nothing of it is left out."""
+    code = "" if part.code is None else f" (code {part.code})"
+    details = "" if part.details is None else f"\n{part.details}"
+    return TextContent(f"Error: {part.message}{code}{details}")
+
+
+def _holds(shown: Any, text: str) -> bool:
+    if isinstance(shown, Mapping):
+        return any(_holds(value, text) for value in shown.values())
+    if isinstance(shown, Sequence) and not isinstance(shown, str):
+        return any(_holds(value, text) for value in shown)
+    return bool(shown == text)

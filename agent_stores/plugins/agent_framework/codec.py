@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from agent_stores.contents import AnyContent
+from agent_stores.contents import AnyContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.agent_framework.dump import dump_content, dump_message
@@ -81,7 +81,7 @@ class AgentFrameworkCodec:
             fields = changed(fields, leftovers(message, FRAMEWORK))
         unknown = fields.keys() - self._names.message_fields
         for name in unknown:
-            self._left_out(f"message.{name}", "it has no such field", message_id=message.message_id)
+            self._left_out.field(f"message.{name}", "it has no such field", message_id=message.message_id)
             del fields[name]
         try:
             contents = [
@@ -99,14 +99,23 @@ class AgentFrameworkCodec:
         if data is None or (known and data["type"] not in known):
             self._left_out(part.type, "it has no such content", message_id=message.message_id)
             return None
+        if isinstance(part, ToolResultContent):
+            self._tell_contents(part, message)
         return self._names.content.from_dict(self._accepted(data, message))
+
+    def _tell_contents(self, result: ToolResultContent, message: ChatMessage) -> None:
+        """Say which parts of a tool's result it is not shown."""
+        known = self._names.content_fields
+        for inner in result.contents:
+            if "items" not in known or from_part(inner, known) is None:
+                self._left_out(inner.type, "a tool's result cannot hold it", message_id=message.message_id)
 
     def _accepted(self, data: Mapping[str, Any], message: ChatMessage) -> dict[str, Any]:
         """A content's form without the fields that this version does not have."""
         accepted: dict[str, Any] = {}
         for name, value in data.items():
             if name not in self._names.content_fields:
-                self._left_out(
+                self._left_out.field(
                     f"{data['type']}.{name}", "it has no such field", message_id=message.message_id
                 )
             elif name in _NESTED and self._is_content(value):

@@ -120,16 +120,19 @@ def _read_media(block: dict[str, Any], kind: str) -> tuple[str, AnyContent] | No
         data = decode_base64(source["data"])
         return None if data is None else ("source", DataContent(data, media_type=source["media_type"]))
     type_field, shape = block.get("mime_type"), "standard"
+    named = (block.get("extras") or {}).get("filename")
+    name = named if isinstance(named, str) else None
     encoded = block.get("base64")
     if "source_type" in block:  # LangChain's before 1.0
         shape = "v0"
         encoded = block["data"] if block["source_type"] == "base64" else None
         if block["source_type"] not in ("base64", "url"):
             return None
+        name = None
     if encoded is not None:
         data = decode_base64(encoded)
-        return None if data is None else (shape, DataContent(data, media_type=type_field))  # type: ignore[arg-type]
-    return shape, part_of_url(block["url"], kind=what, media_type=type_field)
+        return None if data is None else (shape, DataContent(data, media_type=type_field, filename=name))  # type: ignore[arg-type]
+    return shape, part_of_url(block["url"], kind=what, media_type=type_field, filename=name)
 
 
 def _reasoning(shape: str, part: ReasoningContent) -> Block | None:
@@ -169,7 +172,7 @@ def _media(shape: str, part: DataContent | UriContent) -> Block | None:
         return {"type": kind, "source": source}
     if shape == "source":
         return {"type": kind, "source": {"type": "url", "url": media_url(part)}}
-    named = (
+    named: dict[str, Any] = (
         {} if part.media_type is None or part.media_type.endswith("/*") else {"mime_type": part.media_type}
     )
     if shape == "v0" and isinstance(part, DataContent):
@@ -178,6 +181,8 @@ def _media(shape: str, part: DataContent | UriContent) -> Block | None:
         return {"type": kind, "source_type": "url", "url": media_url(part)}
     if shape != "standard":
         return None
+    if part.filename is not None:
+        named["extras"] = {"filename": part.filename}
     if isinstance(part, DataContent):
         return {"type": kind, "base64": _base64(part), **named}
     return {"type": kind, "url": part.uri, **named}

@@ -11,7 +11,7 @@ from agent_stores.contents import AnyContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.differences import apply_difference, digest, keep_difference, same
-from agent_stores.plugins.langchain.blocks import FRAMEWORK
+from agent_stores.plugins.langchain.blocks import FRAMEWORK, Block
 from agent_stores.plugins.langchain.plain import Data, neutral, plain
 from agent_stores.plugins.left_out import LeftOut
 from agent_stores.plugins.leftovers import leftovers, with_leftovers
@@ -66,9 +66,7 @@ class LangChainCodec:
         if "original" in kept:
             return [_construct(message, kept["original"], kept.get("id", message.message_id))]
 
-        def leave_out(part: AnyContent, why: str) -> None:
-            self._left_out(part.type, why, message_id=message.message_id)
-
+        leave_out = _Leaving(self._left_out, message.message_id)
         runs = _runs(message)
         found = []
         for number, run in enumerate(runs):
@@ -78,6 +76,20 @@ class LangChainCodec:
                 data = apply_difference(one, FRAMEWORK, base) if len(runs) == 1 else base
                 found.append(_construct(message, data, kept.get("id", one.message_id)))
         return found
+
+
+class _Leaving:
+    """What is left out of one message."""
+
+    def __init__(self, left_out: LeftOut, message_id: str | None) -> None:
+        self._left_out = left_out
+        self._message_id = message_id
+
+    def part(self, part: AnyContent, why: str) -> None:
+        self._left_out(part.type, why, message_id=self._message_id)
+
+    def filename(self, part: AnyContent, shown: Block) -> None:
+        self._left_out.filename(part, shown, message_id=self._message_id)
 
 
 def _runs(message: ChatMessage) -> list[list[int]]:

@@ -8,8 +8,8 @@ type, where it does not follow from the role, and the shapes of the content's bl
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
 
 from agent_stores.contents import (
     AnyContent,
@@ -25,11 +25,22 @@ from agent_stores.contents import (
 )
 from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.langchain.blocks import FRAMEWORK, Block, build_block, read_block, shape_for
+from agent_stores.plugins.left_out import error_text
 from agent_stores.retention import SYNTHESIZED, is_synthesized
 
 Data = dict[str, Any]
 Shape = dict[str, Any]
-LeaveOut = Callable[[AnyContent, str], None]
+
+
+class LeaveOut(Protocol):
+    """Is told what is left out of what LangChain is shown of one message."""
+
+    def part(self, part: AnyContent, why: str) -> None:
+        """A part is left out."""
+
+    def filename(self, part: AnyContent, shown: Block) -> None:
+        """A part is shown; its file's name may not be."""
+
 
 _KINDS: Mapping[str, Role] = {
     "human": "user",
@@ -42,6 +53,7 @@ _KINDS: Mapping[str, Role] = {
 _TYPES: Mapping[str, str] = {"assistant": "ai", "system": "system", "developer": "system"}
 _DEVELOPER = ("__openai_role__", "developer")  # how langchain-openai is told of the role
 _REASONING = "reasoning_content"  # where some integrations put a model's reasoning
+_NAMELESS = f"{FRAMEWORK}.tool_call"  # a call without an id or a name
 _NO_PLACE = "LangChain's messages have no place for it"
 
 
@@ -69,6 +81,9 @@ def neutral(data: Data) -> tuple[ChatMessage, Shape]:
     elif content:
         contents.append(TextContent(content))
     contents += [call for call in calls if call.call_id not in in_blocks]
+    contents += [
+        OpaqueContent({"type": _NAMELESS, "call": call}) for call in _all_calls(data) if not _has_names(call)
+    ]
     usage = data.get("usage_metadata")
     if isinstance(usage, dict):
         contents.append(_usage(usage))
@@ -129,11 +144,18 @@ def _type(message: ChatMessage) -> str:
 def _calls(data: Data) -> list[ToolCallContent]:
     """The tool calls, then those that could not be parsed; a call without an id has no neutral form."""
     found = []
-    for call in (*(data.get("tool_calls") or ()), *(data.get("invalid_tool_calls") or ())):
-        if call.get("id") and call.get("name"):
-            arguments = call.get("args")
-            found.append(ToolCallContent(call["id"], call["name"], "" if arguments is None else arguments))
+    for call in filter(_has_names, _all_calls(data)):
+        arguments = call.get("args")
+        found.append(ToolCallContent(call["id"], call["name"], "" if arguments is None else arguments))
     return found
+
+
+def _all_calls(data: Data) -> list[Data]:
+    return [*(data.get("tool_calls") or ()), *(data.get("invalid_tool_calls") or ())]
+
+
+def _has_names(call: Data) -> bool:
+    return bool(call.get("id") and call.get("name"))
 
 
 def _usage(usage: Data) -> UsageContent:
@@ -192,7 +214,8 @@ def _plain_contents(
     if blocks is not None and None not in blocks:
         data["content"] = blocks
     else:
-        rest = [part for part in contents if not isinstance(part, (ToolCallContent, UsageContent))]
+        apart = (ToolCallContent, UsageContent)
+        rest = [part for part in contents if not isinstance(part, apart) and part.type != _NAMELESS]
         if len(rest) == 1 and isinstance(rest[0], TextContent):
             data["content"] = rest[0].text
         else:
@@ -201,11 +224,18 @@ def _plain_contents(
             is_text = isinstance(single, dict) and single["type"] == "text"
             data["content"] = single["text"] if isinstance(single, dict) and is_text else shown or ""
     _put_calls(calls, data)
+    for part in contents:
+        if isinstance(part, OpaqueContent) and part.type == _NAMELESS:
+            call = part.data["call"]
+            data.setdefault(f"{call['type']}s", []).append(call)
     if usage and data["type"].lower().startswith("ai"):
         data["usage_metadata"] = _plain_usage(usage[-1])
     elif usage and leave_out is not None:
-        leave_out(usage[-1], "only an AIMessage has a place for it")
-    return bool(data["content"] or calls or usage or "blocks" in shape or not contents) or (
+        leave_out.part(usage[-1], "only an AIMessage has a place for it")
+    if len(usage) > 1 and leave_out is not None:
+        leave_out.part(usage[0], "an AIMessage holds one, and is shown the last")
+    has_calls = bool(data.get("tool_calls") or data.get("invalid_tool_calls"))
+    return bool(data["content"] or has_calls or usage or "blocks" in shape or not contents) or (
         len(contents) == 1 and isinstance(contents[0], TextContent)
     )
 
@@ -215,13 +245,15 @@ def _shown(parts: Sequence[AnyContent], leave_out: LeaveOut | None) -> list[Bloc
     found: list[Block] = []
     for part in parts:
         shape = shape_for(part)
-        said = TextContent(f"Error: {part.message}") if isinstance(part, ErrorContent) else part
+        said = error_text(part) if isinstance(part, ErrorContent) else part
         block = None if shape is None else build_block(shape, said)
         if block is not None:
             found.append(block)
+            if leave_out is not None:
+                leave_out.filename(part, block)
         elif leave_out is not None:
             approval = isinstance(part, (ApprovalRequestContent, ApprovalResponseContent))
-            leave_out(part, "LangChain has no approvals" if approval else _NO_PLACE)
+            leave_out.part(part, "LangChain has no approvals" if approval else _NO_PLACE)
     return found
 
 

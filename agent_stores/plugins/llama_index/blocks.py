@@ -110,7 +110,7 @@ def _read(block: Block, kind: str) -> tuple[str, AnyContent] | None:
         sealed = signature if isinstance(signature, str) else None
         return kind, ReasoningContent(block.get("content") or "", protected_data=sealed)
     if kind == "tool_call":
-        return kind, ToolCallContent(block["tool_call_id"], block["tool_name"], block["tool_kwargs"])
+        return kind, ToolCallContent(block["tool_call_id"], block["tool_name"], block.get("tool_kwargs", {}))
     if kind == "citable":
         (text,) = block["content"]
         return (kind, TextContent(text["text"])) if text["block_type"] == "text" else None

@@ -24,9 +24,10 @@ from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.notes import is_note
 from agent_stores.plugins.differences import apply_difference, keep_difference, same
-from agent_stores.plugins.left_out import LeftOut
+from agent_stores.plugins.left_out import LeftOut, error_text
 from agent_stores.plugins.leftovers import leftovers, with_leftovers
 from agent_stores.plugins.llama_index.blocks import FRAMEWORK, Block, build_block, read_block, shape_for
+from agent_stores.retention import is_synthesized
 
 Data = dict[str, Any]
 
@@ -40,6 +41,7 @@ _ROLES: Mapping[str, Role] = {
     "chatbot": "assistant",
     "model": "assistant",
 }
+_NO_PLACE = "its messages have no place for it"
 _SHAPE = ("blocks", "calls", "paths", "bytes")
 _KNOWN = {
     shape: hasattr(llama_types, name)
@@ -113,8 +115,11 @@ class LlamaIndexCodec:
         if "original" in kept:
             return [MessageOf(_construct(message, kept["original"], kept), every)]
 
-        def leave_out(part: AnyContent) -> None:
-            self._left_out(part.type, "its messages have no place for it", message_id=message.message_id)
+        def leave_out(part: AnyContent, shown: Block | None) -> None:
+            if shown is None:
+                self._left_out(part.type, _NO_PLACE, message_id=message.message_id)
+            else:
+                self._left_out.filename(part, shown, message_id=message.message_id)
 
         shape = {name: kept[name] for name in _SHAPE if name in kept}
         runs = _runs(message)
@@ -126,7 +131,17 @@ class LlamaIndexCodec:
             if base is not None:
                 data = apply_difference(message, FRAMEWORK, base) if own else base
                 found.append(MessageOf(_construct(message, data, kept), tuple(run)))
+                self._tell_fields(one, data)
         return found
+
+    def _tell_fields(self, message: ChatMessage, data: Data) -> None:
+        """Say what LlamaIndex's message does not hold of ours."""
+        name = message.author_name
+        if name is not None and data.get("additional_kwargs", {}).get("name") != name:
+            self._left_out.field("author_name", _NO_PLACE, message_id=message.message_id)
+        result = message.contents[0] if message.contents else None
+        if isinstance(result, ToolResultContent) and result.is_error and not is_synthesized(result):
+            self._left_out.field("tool_result.is_error", _NO_PLACE, message_id=message.message_id)
 
 
 def _runs(message: ChatMessage) -> list[list[int]]:
@@ -280,14 +295,14 @@ def _shown(parts: Sequence[AnyContent], leave_out: Any) -> Iterator[Block]:
     """The blocks in which parts are shown whose shapes were not kept."""
     for part in parts:
         shape = shape_for(part)
-        said = TextContent(f"Error: {part.message}") if isinstance(part, ErrorContent) else part
+        said = error_text(part) if isinstance(part, ErrorContent) else part
         block = None
         if shape is not None and _KNOWN.get(shape.partition(".")[0], True):
             block = build_block(shape, said)
+        if leave_out is not None:
+            leave_out(part, block)
         if block is not None:
             yield block
-        elif leave_out is not None:
-            leave_out(part)
 
 
 def _openai_call(call: ToolCallContent) -> Data:

@@ -8,18 +8,20 @@ from typing import Any, NamedTuple, cast
 from agent_stores._json import json_value
 from agent_stores.contents import (
     AnyContent,
+    DataContent,
     ErrorContent,
     OpaqueContent,
     ReasoningContent,
     TextContent,
     ToolCallContent,
     ToolResultContent,
+    UriContent,
 )
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.notes import is_note
 from agent_stores.plugins.differences import apply_difference, digest, keep_difference, same
-from agent_stores.plugins.left_out import LeftOut
+from agent_stores.plugins.left_out import LeftOut, error_text
 from agent_stores.plugins.leftovers import leftovers
 from agent_stores.plugins.openai_agents.reading import (
     FRAMEWORK,
@@ -30,6 +32,7 @@ from agent_stores.plugins.openai_agents.reading import (
     output_of,
     reasoning,
 )
+from agent_stores.retention import is_synthesized
 
 _NO_ID = "__fake_id__"  # what the SDK writes where a provider gives items no ids
 
@@ -121,18 +124,26 @@ class ResponsesItemCodec:
     def _plain(self, message: ChatMessage, *, quietly: bool = False) -> Iterator[ItemOf]:
         """A message as items, whoever wrote it."""
         role = "user" if message.role == "tool" else message.role
+        name = message.message_id
+        if message.author_name is not None and not quietly:
+            self._left_out.field("author_name", "its items have no place for it", message_id=name)
         run: list[int] = []  # neighbours that share an item: text and media, or reasoning
         for index, part in enumerate(message.contents):
             single = self._single(part)
-            if run and (single is not None or _is_reasoning(part) != _is_reasoning(message.contents[run[0]])):
+            if run and (single is not None or not _together(message.contents[run[-1]], part)):
                 yield from _shared(message, role, run)
                 run = []
+            fits = single is not None or _is_reasoning(part) or self._fits(part, role)
             if single is not None:
                 yield ItemOf(single, (index,))
-            elif _is_reasoning(part) or self._fits(part, role):
+            elif fits:
                 run.append(index)
-            elif not quietly:
-                self._left_out(part.type, _why(part, role), message_id=message.message_id)
+            if quietly:
+                continue
+            if fits:
+                self._tell_fields(part, name)
+            else:
+                self._left_out(part.type, _why(part, role), message_id=name)
         if run:
             yield from _shared(message, role, run)
 
@@ -141,14 +152,27 @@ class ResponsesItemCodec:
         if isinstance(part, ToolCallContent):
             return function_call(part)
         if isinstance(part, ToolResultContent):
-            for inner in part.contents:
-                if item_part(inner) is None:
-                    self._left_out(inner.type, "a tool's output cannot hold it", message_id=part.call_id)
             return {"type": "function_call_output", "call_id": part.call_id, "output": output_of(part)}
         if isinstance(part, OpaqueContent) and part.type.startswith(f"{FRAMEWORK}."):
             item = part.data.get("item")
             return item if isinstance(item, dict) else None
         return None
+
+    def _tell_fields(self, part: AnyContent, message_id: str | None) -> None:
+        """Say what the item of a part that is shown does not hold of it."""
+        if not isinstance(part, ToolResultContent):
+            if isinstance(part, (DataContent, UriContent)) and part.filename is not None:
+                self._left_out.filename(part, item_part(part), message_id=message_id)
+            return
+        if part.is_error and not is_synthesized(part):
+            why = "a tool's output does not say that the tool failed"
+            self._left_out.field("tool_result.is_error", why, message_id=message_id)
+        for inner in part.contents:
+            shown = item_part(inner)
+            if shown is None:
+                self._left_out(inner.type, "a tool's output cannot hold it", message_id=message_id)
+            else:
+                self._left_out.filename(inner, shown, message_id=message_id)
 
     def _fits(self, part: AnyContent, role: str) -> bool:
         if isinstance(part, (TextContent, ErrorContent)):
@@ -161,13 +185,18 @@ def _shared(message: ChatMessage, role: str, run: Sequence[int]) -> Iterator[Ite
     if _is_reasoning(parts[0]):
         yield ItemOf(reasoning(parts), tuple(run))
         return
-    parts = [
-        TextContent(f"Error: {part.message}") if isinstance(part, ErrorContent) else part for part in parts
-    ]
+    parts = [error_text(part) if isinstance(part, ErrorContent) else part for part in parts]
     content: Any = "".join(part.text for part in parts if isinstance(part, TextContent))
     if not all(isinstance(part, TextContent) for part in parts):
         content = [item_part(part) for part in parts]
     yield ItemOf({"role": role, "content": content}, tuple(run))
+
+
+def _together(before: AnyContent, part: AnyContent) -> bool:
+    """Whether two neighbours share an item; one of reasoning holds a single signature, and ends with it."""
+    if isinstance(before, ReasoningContent) and before.protected_data is not None:
+        return False
+    return _is_reasoning(before) == _is_reasoning(part)
 
 
 def _is_reasoning(part: AnyContent) -> bool:
