@@ -1,13 +1,15 @@
-"""One object a server in a process, whatever the number of logs that use it."""
+"""One object a server in a process, whatever the number of logs that use it, and one client a loop."""
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from collections.abc import AsyncGenerator, Callable, Hashable
+from typing import Any, Generic, Protocol, TypeVar
 
 
 class SharedServer(Protocol):
@@ -32,7 +34,26 @@ class SharedServer(Protocol):
         ...
 
 
+class LoopClient(Protocol):
+    """A client on one event loop.
+
+    Attributes:
+        hook: what closes it with its loop; set by `LoopClients`.
+    """
+
+    hook: AsyncGenerator[None, None] | None
+
+    async def aclose(self) -> None:
+        """Close the connections, on their loop."""
+        ...
+
+    def abandon(self) -> None:
+        """Close the sockets, when their loop is gone."""
+        ...
+
+
 S = TypeVar("S", bound=SharedServer)
+C = TypeVar("C", bound=LoopClient)
 
 _MAX_IDLE = 8
 
@@ -101,3 +122,86 @@ class ServerRegistry(Generic[S]):
         self._lock = threading.Lock()
         for server in list(self._servers.values()):
             server.forget_in_child()
+
+
+class LoopClients(Generic[C]):
+    """The clients of a server: one for each event loop that uses it, made when it first does.
+
+    A client ends with its loop. Usable from any thread.
+
+    Args:
+        make: makes a client, on its loop.
+        are_ours: whether the clients are to be closed; not those over what a caller lent.
+        timeout: seconds that a loop on another thread has to close its client.
+    """
+
+    def __init__(self, make: Callable[[], C], *, are_ours: bool, timeout: float) -> None:
+        self._make = make
+        self._are_ours = are_ours
+        self._timeout = timeout
+        self._clients: dict[asyncio.AbstractEventLoop, C] = {}
+        self._lock = threading.Lock()
+
+    def get(self) -> C:
+        """The client of the running loop."""
+        loop = asyncio.get_running_loop()
+        return self._clients.get(loop) or self._new(loop)
+
+    async def aclose(self) -> None:
+        """Close the clients of all loops."""
+        here = asyncio.get_running_loop()
+        for loop, client in self._take_all().items():
+            if loop is here:
+                await client.aclose()
+            elif loop.is_running():
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(
+                        asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.aclose(), loop)),
+                        self._timeout,
+                    )
+            else:
+                client.abandon()
+
+    def close_at_exit(self) -> None:
+        """Close the clients at the end of the process."""
+        for client in self._take_all().values():
+            client.abandon()
+
+    def forget_in_child(self) -> None:
+        """After a fork: the clients, and the loops that they are on, belong to the parent."""
+        self._lock = threading.Lock()
+        _of_the_parent.append(self._clients)
+        self._clients = {}
+
+    def _take_all(self) -> dict[asyncio.AbstractEventLoop, C]:
+        """The clients that are to be closed; none is known after that."""
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        return clients if self._are_ours else {}
+
+    def _new(self, loop: asyncio.AbstractEventLoop) -> C:
+        with self._lock:
+            for other in [other for other in self._clients if other.is_closed()]:
+                ended = self._clients.pop(other)
+                if self._are_ours:
+                    ended.abandon()
+            client = self._clients[loop] = self._make()
+        if self._are_ours:
+            client.hook = hook = self._close_with(loop, client)
+            with contextlib.suppress(StopIteration):
+                hook.asend(None).send(None)
+        return client
+
+    async def _close_with(self, loop: asyncio.AbstractEventLoop, client: C) -> AsyncGenerator[None, None]:
+        """Suspended while the loop runs: before a loop closes, it ends its asynchronous generators."""
+        try:
+            yield
+        finally:
+            client.hook = None
+            if self._clients.get(loop) is client:
+                del self._clients[loop]
+                with contextlib.suppress(Exception):
+                    await client.aclose()
+
+
+_of_the_parent: list[Any] = []

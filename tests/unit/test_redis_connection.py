@@ -146,7 +146,7 @@ def test_arguments_of_other_types(arguments: dict[str, Any]) -> None:
 
 async def test_options_reach_the_client() -> None:
     def options_of(*arguments: Any, **options: Any) -> tuple[type, dict[str, Any]]:
-        client: Any = RedisMessageLog(*arguments, **options)._server._client()
+        client: Any = RedisMessageLog(*arguments, **options)._server._clients.get()
         return client._pool.connection_class, client._pool.connection_kwargs
 
     kind, given = options_of(f"rediss://me:{IN_URL}@h/2?ssl_ca_certs=/ca.pem&health_check_interval=7")
@@ -170,7 +170,7 @@ async def test_options_reach_the_client() -> None:
     log = RedisMessageLog(
         f"rediss+sentinel://me:{IN_URL}@a:1,b:2/main/3?ssl_ca_certs=/ca.pem&sentinel_password=other"
     )
-    client: Any = log._server._client()
+    client: Any = log._server._clients.get()
     assert issubclass(client._pool.connection_class, aioredis.SSLConnection)
     given = client._pool.connection_kwargs
     assert (given["username"], given["password"], given["db"]) == ("me", SECRET, 3)
@@ -184,7 +184,7 @@ async def test_options_reach_the_client() -> None:
         )
 
     log = RedisMessageLog(f"rediss+cluster://me:{IN_URL}@a:1,b:2?ssl_ca_certs=/ca.pem")
-    cluster: Any = log._server._client()
+    cluster: Any = log._server._clients.get()
     assert set(cluster._client.nodes_manager.startup_nodes) == {"a:1", "b:2"}
     given = cluster._client.get_connection_kwargs()
     assert (given["username"], given["password"], given["ssl_ca_certs"]) == ("me", SECRET, "/ca.pem")

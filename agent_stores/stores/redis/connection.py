@@ -76,6 +76,9 @@ class PoolClient:
     Connections of our own pool are kept at hand between commands: taking one out of redis-py's pool and
     putting it back takes longer than what else there is to do for a command. Pools of others, and those that
     renew tokens on connections that come back to them, are used as redis-py means it.
+
+    Attributes:
+        hook: what closes it with its loop.
     """
 
     def __init__(self, client: Any, limit: int, *, owned: bool) -> None:
@@ -85,7 +88,7 @@ class PoolClient:
         self._keeps = owned and self._pool.connection_kwargs.get("credential_provider") is None
         self._idle: list[Any] = []
         self._free = asyncio.Semaphore(limit)
-        self._hook: AsyncGenerator[None, None] | None = None
+        self.hook: AsyncGenerator[None, None] | None = None
         self._get = self._pool.get_connection
         name = inspect.signature(self._get).parameters.get("command_name")
         if name is not None and name.default is name.empty:  # redis-py before 5.3 wants to be told
@@ -151,7 +154,11 @@ class PoolClient:
 
 
 class ClusterClient:
-    """A client of a Cluster; follows the redirections itself, so as to know what was done."""
+    """A client of a Cluster; follows the redirections itself, so as to know what was done.
+
+    Attributes:
+        hook: what closes it with its loop.
+    """
 
     def __init__(self, client: Any, limit: int, *, owned: bool) -> None:
         self._client = client
@@ -159,7 +166,7 @@ class ClusterClient:
         self._free = asyncio.Semaphore(limit)
         self._refreshing = asyncio.Lock()
         self._refreshed = 0
-        self._hook: AsyncGenerator[None, None] | None = None
+        self.hook: AsyncGenerator[None, None] | None = None
 
     async def run(self, key: bytes, commands: Sequence[Command], attempt: Attempt) -> list[Any]:
         """Run commands on the node of a key."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import sys
-import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
@@ -24,6 +22,7 @@ from agent_stores.stores.redis.failures import (
     store_error,
 )
 from agent_stores.stores.redis.scripts import Script
+from agent_stores.stores.sharing import LoopClients
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
@@ -58,10 +57,12 @@ class RedisServer:
         self.users = 0
         self._timeout = timeout
         self._retries = retries
-        self._max_connections = max_connections
         self.plain: dict[bytes, None] = {}
-        self._clients: dict[asyncio.AbstractEventLoop, Client] = {}
-        self._lock = threading.Lock()
+        self._clients: LoopClients[Client] = LoopClients(
+            lambda: make_client(address, timeout=timeout, limit=max_connections),
+            are_ours=address.client is None,
+            timeout=timeout,
+        )
 
     async def run(
         self,
@@ -127,36 +128,15 @@ class RedisServer:
 
     async def aclose(self) -> None:
         """Close the connections of all loops."""
-        here = asyncio.get_running_loop()
-        with self._lock:
-            clients, self._clients = self._clients, {}
-        for loop, client in clients.items():
-            if self.address.client is not None:
-                continue
-            if loop is here:
-                await client.aclose()
-            elif loop.is_running():
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(
-                        asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.aclose(), loop)),
-                        self._timeout,
-                    )
-            else:
-                client.abandon()
+        await self._clients.aclose()
 
     def close_at_exit(self) -> None:
         """Close the connections at the end of the process."""
-        with self._lock:
-            clients, self._clients = self._clients, {}
-        if self.address.client is None:
-            for client in clients.values():
-                client.abandon()
+        self._clients.close_at_exit()
 
     def forget_in_child(self) -> None:
         """After a fork: the connections, and the loop that they are on, belong to the parent."""
-        self._lock = threading.Lock()
-        _of_the_parent.append(self._clients)
-        self._clients = {}
+        self._clients.forget_in_child()
 
     # -- attempts -------------------------------------------------------------------------------------
 
@@ -164,7 +144,7 @@ class RedisServer:
         failures, pauses = 0, 0
         attempt = call.attempt
         while True:
-            client = self._client()
+            client = self._clients.get()
             attempt.sent = False
             try:
                 reply = (await client.run(call.keys[0], [call.command], attempt))[0]
@@ -202,7 +182,7 @@ class RedisServer:
         failures = 0
         keys, commands = [key for key, _ in calls], [command for _, command in calls]
         while True:
-            client = self._client()
+            client = self._clients.get()
             try:
                 replies = await client.run_on_each(keys, commands)
                 error = next((reply for reply in replies if isinstance(reply, Exception)), None)
@@ -242,40 +222,6 @@ class RedisServer:
             may_be_written=call is not None and call.is_unknown,
         )
 
-    # -- one client for each loop -----------------------------------------------------------------------
-
-    def _client(self) -> Client:
-        loop = asyncio.get_running_loop()
-        return self._clients.get(loop) or self._new_client(loop)
-
-    def _new_client(self, loop: asyncio.AbstractEventLoop) -> Client:
-        with self._lock:
-            for other in [other for other in self._clients if other.is_closed()]:
-                ended = self._clients.pop(other)
-                if self.address.client is None:
-                    ended.abandon()
-            client = make_client(self.address, timeout=self._timeout, limit=self._max_connections)
-            self._clients[loop] = client
-        if self.address.client is None:
-            hook = self._close_with(loop, client)
-            client._hook = hook
-            with contextlib.suppress(StopIteration):
-                hook.asend(None).send(None)
-        return client
-
-    async def _close_with(
-        self, loop: asyncio.AbstractEventLoop, client: Client
-    ) -> AsyncGenerator[None, None]:
-        """Suspended while the loop runs: before a loop closes, it ends its asynchronous generators."""
-        try:
-            yield
-        finally:
-            client._hook = None
-            if self._clients.get(loop) is client:
-                del self._clients[loop]
-                with contextlib.suppress(Exception):
-                    await client.aclose()
-
 
 class _Call:
     """A script, or a reading command of its own, that is being run.
@@ -313,6 +259,3 @@ class _Call:
         """Bring the script along: the server does not know it, as after a restart."""
         assert self.script is not None  # noqa: S101
         self.command = (b"EVAL", self.script.source, len(self.keys), *self.keys, *self.arguments)
-
-
-_of_the_parent: list[Any] = []
