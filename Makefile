@@ -29,8 +29,9 @@ test: .make/dev
 	@$(BIN)/python -m pytest -n auto --dist worksteal -q $(PYTEST_ARGS)
 
 check: .make/dev
-	@status=0; for tool in "ruff check ." "ruff format --check ." mypy "pyright --pythonpath $(BIN)/python"; do \
-	echo "$$tool"; $(BIN)/$$tool || status=1; done; exit $$status
+	@status=0; $(BIN)/pyright --pythonpath $(BIN)/python >.make/pyright.txt 2>&1 & pyright=$$!; \
+	for tool in "ruff check ." "ruff format --check ." mypy; do echo "$$tool"; $(BIN)/$$tool || status=1; done; \
+	echo pyright; wait $$pyright || status=1; cat .make/pyright.txt; exit $$status
 
 format: .make/dev
 	$(BIN)/ruff check --fix .

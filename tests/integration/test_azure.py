@@ -690,6 +690,30 @@ async def test_after_a_writer_died(make_log: Any, proxy: HttpProxy, rows: Any, l
     assert len([row for row in partition if row["RowKey"][0] == "m"]) == length + 121
 
 
+@pytest.mark.parametrize("length", [0, 3])
+async def test_a_dead_writers_messages_never_show(make_log: Any, proxy: HttpProxy, length: int) -> None:
+    """Also where rows of another kind, pinned ones, take their places."""
+    log, key = make_log(), ThreadKey(None, "t")
+    held = [f"old {n}" for n in range(length)]
+    if held:
+        await log.append(key, [record(name) for name in held], batch_id="old")
+    await _die_while_writing(log, key, proxy, 120)
+    other = make_log()
+    few = [record("rules", pinned=True), record("d1"), record("new"), record("d119", pinned=True)]
+    await other.append(key, few, batch_id="other")
+    held += ["rules", "d1", "new", "d119"]
+    for one in (log, other, make_log()):
+        assert [entry.position for entry in (await one.read(key)).entries] == list(range(1, len(held) + 1))
+        for name in [*held, "d0", "d2", "d3", "d49", "d118"]:
+            assert (await one.get(key, name) is not None) == (name in held)
+    again = [record(f"d{n}") for n in range(120)]
+    await log.append(key, again, batch_id="again")
+    await other.append(key, again, batch_id="and again")
+    total = len({*held, *(f"d{n}" for n in range(120))})
+    assert (await other.stats(key)).messages == total
+    assert len((await other.read(key)).entries) == total
+
+
 async def test_what_a_dead_writer_leaves_is_purged(make_log: Any, proxy: HttpProxy, rows: Any) -> None:
     clock = Clock()
     log, key = make_log(clock=clock), ThreadKey("acme", "t")

@@ -597,7 +597,9 @@ def test_nothing_is_left_behind_or_said(kind: str, request: pytest.FixtureReques
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", LEAVING, url]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == str([str(n) for n in range(1, 7)]), result.stderr
-    assert result.stderr == ""
+    # Of a busy machine, asyncio says in this mode that a step took long.
+    said = [line for line in result.stderr.splitlines() if not line.startswith("Executing <")]
+    assert said == []
 
 
 async def test_ten_thousand_stores_use_one_pool(server: RedisServer) -> None:

@@ -53,7 +53,7 @@ _KINDS: Mapping[str, Role] = {
 _TYPES: Mapping[str, str] = {"assistant": "ai", "system": "system", "developer": "system"}
 _DEVELOPER = ("__openai_role__", "developer")  # how langchain-openai is told of the role
 _REASONING = "reasoning_content"  # where some integrations put a model's reasoning
-_NAMELESS = f"{FRAMEWORK}.tool_call"  # a call without an id or a name
+_NAMELESS = f"{FRAMEWORK}.call_without_names"  # a call without an id or a name; no block has such a type
 _NO_PLACE = "LangChain's messages have no place for it"
 
 

@@ -9,7 +9,7 @@ from agent_stores.errors import ConflictError
 from agent_stores.log import Record, ThreadKey, TimeToLive
 from agent_stores.stores.azure_tables import keys
 from agent_stores.stores.azure_tables.calls import Call
-from agent_stores.stores.azure_tables.cleaning import sweep
+from agent_stores.stores.azure_tables.cleaning import make_way, sweep
 from agent_stores.stores.azure_tables.commits import change, write, write_parts
 from agent_stores.stores.azure_tables.failures import ChangedError, MissingError, TakenError
 from agent_stores.stores.azure_tables.heads import Brief, Stored, ThreadHead, head_entity, new_token
@@ -84,6 +84,8 @@ class _Append:
         """
         now = clock()
         is_new = stored is None or not stored.head.is_live(now)
+        if stored is not None and not is_new:
+            await make_way(self.call, self.key, stored)
         head = begin(stored, is_new=is_new)
         seen = {}
         if self.must_look and stored is not None:

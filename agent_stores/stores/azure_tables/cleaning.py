@@ -39,6 +39,20 @@ async def sweep(call: Call, key: ThreadKey) -> None:
             return
 
 
+async def make_way(call: Call, key: ThreadKey, stored: Stored) -> None:
+    """Remove what a writer that died left behind the end of a thread, before new rows take these places.
+
+    A row of the other kind, pinned or not, would stay there, and show as soon as the head says so.
+
+    Raises:
+        ChangedError: when there was something, so that the thread is to be looked at again.
+    """
+    head = stored.head
+    if head.dirty and head.top > head.offset + head.last_position:
+        await sweep(call, key)
+        raise ChangedError
+
+
 async def remove_thread(call: Call, key: ThreadKey, stored: Stored) -> bool:
     """Remove all rows of a thread that expired or is to be deleted; False when somebody changed it meanwhile.
 

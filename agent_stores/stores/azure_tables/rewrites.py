@@ -8,7 +8,7 @@ from agent_stores.log import Record, ThreadKey, TimeToLive
 from agent_stores.stores.azure_tables import keys
 from agent_stores.stores.azure_tables.appends import STAGED_FOR_US, begin, mark_cuts, staged_head
 from agent_stores.stores.azure_tables.calls import Call
-from agent_stores.stores.azure_tables.cleaning import sweep
+from agent_stores.stores.azure_tables.cleaning import make_way, sweep
 from agent_stores.stores.azure_tables.commits import change, write_parts
 from agent_stores.stores.azure_tables.failures import TakenError
 from agent_stores.stores.azure_tables.heads import Stored, ThreadHead, head_entity, new_token
@@ -44,6 +44,8 @@ async def rewrite(
     async def attempt(stored: Stored | None) -> tuple[int, bool]:
         now = clock()
         is_new = stored is None or not stored.head.is_live(now)
+        if stored is not None and not is_new:
+            await make_way(call, key, stored)
         head = begin(stored, is_new=is_new)
         before = ThreadHead() if stored is None or is_new else stored.head
         plan = plan_rewrite(head, rewriting.records, batch_id=batch_id, expected_position=expected_position)
