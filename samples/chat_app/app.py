@@ -6,6 +6,7 @@ This file puts the parts together: who is here (`identity`), the side bar, and a
 from __future__ import annotations
 
 import atexit
+from pathlib import Path
 
 import streamlit as st
 from conversation import conversation
@@ -19,6 +20,8 @@ from style import apply_style
 from text import plain
 from threads import Threads
 
+_ICON = Path(__file__).parent / "icon.svg"  # a file, as the icons' own names are fetched from elsewhere
+
 
 @st.cache_resource(show_spinner="Starting …")
 def engine_of(settings: Settings) -> Engine:
@@ -30,7 +33,7 @@ def engine_of(settings: Settings) -> Engine:
 
 def main() -> None:
     """Draw the page."""
-    st.set_page_config(page_title="Chat", page_icon=":material/forum:", layout="centered")
+    st.set_page_config(page_title="Chat", page_icon=str(_ICON), layout="centered")
     apply_style()
     with problems_shown():
         engine = engine_of(read_settings())

@@ -39,7 +39,7 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.local_model: ModelServer | None = None
-        if settings.store_url.startswith("sqlite:///"):
+        if settings.is_default_store:
             settings.folder.mkdir(parents=True, exist_ok=True)
         self.log = open_log(settings.store_url)
         name = os.environ.get("OPENAI_MODEL")

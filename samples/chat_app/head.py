@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 from about import OWN_STYLE, STYLES, About
@@ -33,37 +35,58 @@ def _numbers(page: Page, found: Conversation) -> None:
     about = found.about
     style = about.style if about.style != OWN_STYLE else "own instructions"
     parts = (
-        f":material/upload: {tokens:,} tokens of {sent} message{'' if sent == 1 else 's'} are sent",
-        f":material/forum: {found.tokens:,} tokens in all {found.messages}",
+        f":material/upload: sends {_amount(tokens, sent)}",
+        f":material/forum: holds {_amount(found.tokens, found.messages)}",
         f":material/timer: {remaining(found.expires_at)}",
         f":material/psychology: {plain(style)}",
     )
     st.caption(" &nbsp; ".join(parts))
 
 
+def _amount(tokens: int, messages: int) -> str:
+    return f"**{tokens:,}** tokens in {messages} message{'' if messages == 1 else 's'}"
+
+
 def _settings(page: Page, found: Conversation) -> None:
-    """The conversation's settings; every window shows those that are stored."""
+    """The conversation's settings, as they are stored.
+
+    What is stored is a part of each field's key: when it changes, here or in another window, the field is
+    another one, and begins with what is stored now.
+    """
     about = found.about
-    _show_stored(found)
-    save = {"on_change": _save, "args": (page, found)}
-    st.selectbox("Instructions for the model", [*STYLES, OWN_STYLE], key="style", **save)
+    stamp = f"{found.thread_id}-{about.style}-{about.history}-{about.ttl}-{hash(about.own)}"
+    keys = {name: f"{name}-{stamp}" for name in ("style", "own", "history", "ttl")}
+    save: dict[str, Any] = {"on_change": _save, "args": (page, found, keys)}
+    styles = [*STYLES, OWN_STYLE]
+    st.selectbox(
+        "Instructions for the model", styles, styles.index(about.style), key=keys["style"], **save
+    )
     if about.style == OWN_STYLE:
         st.text_area(
-            "Own instructions", key="own", max_chars=4000, height=110, placeholder="You are …", **save
+            "Own instructions",
+            about.own,
+            key=keys["own"],
+            max_chars=4000,
+            height=110,
+            placeholder="You are …",
+            **save,
         )
     else:
         st.caption(STYLES[about.style])
     st.select_slider(
         "History sent to the model, in messages",
         HISTORY,
-        key="history",
+        about.history if about.history in HISTORY else ALL,
+        key=keys["history"],
         help="The newest messages. A tool's call and its result stay together.",
         **save,
     )
+    ttl = about.ttl or 0
     st.select_slider(
         "Time-to-live after the last message, in seconds",
         LIFETIMES,
-        key="ttl",
+        ttl if ttl in LIFETIMES else min(LIFETIMES, key=lambda seconds: abs(seconds - ttl)),
+        key=keys["ttl"],
         format_func=_lifetime,
         help="After so long without a new message the whole conversation is deleted.",
         **save,
@@ -71,28 +94,15 @@ def _settings(page: Page, found: Conversation) -> None:
     st.caption("Your next conversation begins with these settings.")
 
 
-def _show_stored(found: Conversation) -> None:
-    """Put what is stored into the fields, whenever it changed: here, or in another window."""
-    shown = (found.thread_id, found.about)
-    if st.session_state.get("settings-shown") == shown and "history" in st.session_state:
-        return
-    about = found.about
-    st.session_state["settings-shown"] = shown
-    st.session_state["style"] = about.style
-    st.session_state["own"] = about.own
-    st.session_state["history"] = about.history if about.history in HISTORY else ALL
-    st.session_state["ttl"] = min(LIFETIMES, key=lambda seconds: abs(seconds - (about.ttl or 0)))
-
-
-def _save(page: Page, found: Conversation) -> None:
+def _save(page: Page, found: Conversation, keys: Mapping[str, str]) -> None:
     state = st.session_state
-    history = state["history"]
+    history = state[keys["history"]]
     about = replace(
         found.about,
-        style=state["style"],
-        own=state.get("own", found.about.own),
+        style=state[keys["style"]],
+        own=state.get(keys["own"], found.about.own),
         history=None if history == ALL else history,
-        ttl=state["ttl"] or None,
+        ttl=state[keys["ttl"]] or None,
     )
     _keep(page, found, about)
 

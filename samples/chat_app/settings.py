@@ -21,6 +21,7 @@ class Settings:
         memory: ``platform`` for mem0's platform, ``local`` for its open-source package, or empty for none.
         memory_host: another address of mem0's platform.
         folder: where local files are kept.
+        is_default_store: whether the store is the SQLite file in that folder, as nothing else is named.
     """
 
     store_url: str
@@ -29,6 +30,7 @@ class Settings:
     memory: str
     memory_host: str | None
     folder: Path
+    is_default_store: bool = False
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -40,9 +42,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     data = environment.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     folder = Path(environment.get("CHAT_APP_FOLDER") or Path(data) / "agent-stores-chat")
     sign_in = environment.get("CHAT_APP_SIGN_IN") or "names"
-    if sign_in not in ("names", "oidc") and not sign_in.removeprefix("header:").strip():
-        raise ValueError(f"CHAT_APP_SIGN_IN is {sign_in!r}; accepted are {', '.join(SIGN_IN_WAYS)}")
-    if sign_in not in ("names", "oidc") and not sign_in.startswith("header:"):
+    way, _, header = sign_in.partition(":")
+    if sign_in not in ("names", "oidc") and not (way == "header" and header.strip()):
         raise ValueError(f"CHAT_APP_SIGN_IN is {sign_in!r}; accepted are {', '.join(SIGN_IN_WAYS)}")
     memory = environment.get("CHAT_APP_MEMORY") or ("platform" if environment.get("MEM0_API_KEY") else "")
     if memory not in ("", "platform", "local"):
@@ -54,4 +55,5 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         memory=memory,
         memory_host=environment.get("MEM0_HOST") or None,
         folder=folder,
+        is_default_store=not environment.get("AGENT_STORES_URL"),
     )

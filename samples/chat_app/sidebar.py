@@ -100,8 +100,11 @@ def _footer(page: Page) -> None:
     engine = page.engine
     model = "Local test model, no key needed" if engine.local_model else plain(engine.model_name)
     memory = {"platform": "mem0", "local": "mem0 in this process"}.get(engine.settings.memory, "none")
+    where = plain(engine.log.location)
+    if engine.settings.is_default_store and engine.settings.sign_in == "names":
+        where = plain(str(engine.settings.folder / "chat.db"))
     with st.container(key="footer"):
         st.caption(
-            f":material/smart_toy: {model}  \n:material/database: {plain(engine.log.location)}  \n"
+            f":material/smart_toy: {model}  \n:material/database: {where}  \n"
             f":material/neurology: Memory: {memory}"
         )
