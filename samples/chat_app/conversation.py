@@ -15,7 +15,7 @@ from transcript import MODEL_AVATAR, USER_AVATAR, memory_list, transcript
 from agent_stores import ChatMessage
 
 _NEWEST = 60
-_WHILE_RUNNING = 0.25  # seconds between two looks at an answer that is being made
+_WHILE_RUNNING = 0.4  # seconds between two looks at an answer that is being made
 _WHILE_IDLE = 2.0  # seconds between two looks at what other windows did
 
 SUGGESTIONS = (
@@ -46,7 +46,7 @@ def conversation(page: Page, thread_id: str) -> None:
     if run is not None and not run.is_running:
         _after(page, run, is_shown=is_shown)
     every = _WHILE_RUNNING if is_running else _WHILE_IDLE
-    st.fragment(_live, run_every=every)(page, found, run, is_shown)
+    st.fragment(_live, run_every=every)(page, found, run, is_running, is_shown)
     text = st.chat_input(
         "The answer is being made …" if is_running else "Message", disabled=is_running, key="composer"
     )
@@ -57,21 +57,23 @@ def conversation(page: Page, thread_id: str) -> None:
             st.rerun()
 
 
-def _live(page: Page, drawn: Conversation, run: Run | None, is_shown: bool) -> None:
-    """The part that changes by itself: the answer that is being made, and how long the conversation lives.
+def _live(page: Page, drawn: Conversation, run: Run | None, was_running: bool, is_shown: bool) -> None:
+    """The part that changes by itself: the answer that is being made, or what other windows do.
 
-    One call of the store each time; when there is something new, the whole page is drawn again.
+    While an answer is made nothing is read but its run. Otherwise one call of the store tells whether there is
+    something new; then the whole page is drawn again.
     """
     with problems_shown():
-        now = page.engine.run_of(page.threads, drawn.thread_id)
-        if run is not None and run.is_running and not is_shown:
-            _being_made(page, run)
-        elif now is not run:
-            st.rerun()
+        if run is not None and was_running:
+            if not run.is_running:
+                st.rerun()
+            if not is_shown:  # else it was stored between two looks, and is drawn above
+                _being_made(page, run)
+            return
         mark, expires_at = page.call(page.threads.mark(drawn.thread_id))
-        if mark != drawn.mark:
+        if mark != drawn.mark or page.engine.run_of(page.threads, drawn.thread_id) is not run:
             st.rerun()
-        _lifetime(expires_at, is_running=run is not None and run.is_running)
+        _lifetime(expires_at)
 
 
 def _being_made(page: Page, run: Run) -> None:
@@ -89,12 +91,10 @@ def _being_made(page: Page, run: Run) -> None:
         if st.button("Stop", icon=":material/stop:", key="stop"):
             page.engine.stop(page.threads, run.thread_id)
             st.rerun()
-    if not run.is_running:
-        st.rerun()
 
 
-def _lifetime(expires_at: datetime | None, *, is_running: bool) -> None:
-    if expires_at is not None and not is_running:
+def _lifetime(expires_at: datetime | None) -> None:
+    if expires_at is not None:
         with st.container(key="lifetime"):
             st.caption(f":material/timer: This conversation is {remaining(expires_at)}, unless somebody writes")
 

@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as LateError
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -119,7 +120,8 @@ class Engine:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._memories.aclose()
             await self._loop.shutdown_asyncgens()
-            await self.log.aclose()
+            with suppress(RuntimeError):  # at the very end of a process, where the log closes itself
+                await self.log.aclose()
 
         if self._loop.is_closed():
             return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import importlib
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -30,6 +32,10 @@ class Memories:
         self._stack = AsyncExitStack()
         self._providers: dict[str, Mem0Provider] = {}
         self._local: Any = None
+        if settings.memory == "local":
+            os.environ.setdefault("MEM0_DIR", str(settings.folder / "mem0"))  # read when mem0 is imported
+        if settings.memory:  # importing mem0 takes seconds, which the first answer is not to wait for
+            threading.Thread(target=importlib.import_module, args=("mem0",), daemon=True).start()
 
     async def of(self, user_id: str) -> Mem0Provider | None:
         """The memory of a user; None where none is configured."""
@@ -66,7 +72,6 @@ class Memories:
         if self._local is None:
             folder = self._settings.folder / "mem0"
             folder.mkdir(parents=True, exist_ok=True)
-            os.environ.setdefault("MEM0_DIR", str(folder))  # mem0 reads it when it is imported
             from mem0 import AsyncMemory
 
             name, key, url = self._model
