@@ -9,6 +9,7 @@ import atexit
 from pathlib import Path
 
 import streamlit as st
+
 from conversation import conversation
 from engine import Engine
 from identity import current_user
@@ -60,9 +61,7 @@ def _nothing_open(page: Page) -> None:
     st.space("large")
     with st.container(horizontal_alignment="center", key="welcome"):
         st.markdown(f"### Hello, {plain(page.user.name)}", text_alignment="center")
-        st.markdown(
-            ":gray[Choose a conversation at the side, or begin a new one.]", text_alignment="center"
-        )
+        st.markdown(":gray[Choose a conversation at the side, or begin a new one.]", text_alignment="center")
         if st.button("New conversation", type="primary", icon=":material/add:", key="begin"):
             page.go(page.begin())
             st.rerun()

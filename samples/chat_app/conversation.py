@@ -1,18 +1,18 @@
-"""A conversation: its head, its messages, the answer that is being made, and the field for the next message."""
+"""A conversation: its head, its messages, the answer being made, and the field for the next message."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 import streamlit as st
+
+from agent_stores import ChatMessage
 from head import head
 from page import Page, problems_shown, remaining, show_problem
 from runs import Run
 from text import answered, plain
 from threads import Conversation
 from transcript import MODEL_AVATAR, USER_AVATAR, memory_list, transcript
-
-from agent_stores import ChatMessage
 
 _NEWEST = 60
 _WHILE_RUNNING = 0.4  # seconds between two looks at an answer that is being made
@@ -60,8 +60,8 @@ def conversation(page: Page, thread_id: str) -> None:
 def _live(page: Page, drawn: Conversation, run: Run | None, was_running: bool, is_shown: bool) -> None:
     """The part that changes by itself: the answer that is being made, or what other windows do.
 
-    While an answer is made nothing is read but its run. Otherwise one call of the store tells whether there is
-    something new; then the whole page is drawn again.
+    While an answer is made nothing is read but its run. Otherwise one call of the store tells whether there
+    is something new; then the whole page is drawn again.
     """
     with problems_shown():
         if run is not None and was_running:
@@ -96,7 +96,9 @@ def _being_made(page: Page, run: Run) -> None:
 def _lifetime(expires_at: datetime | None) -> None:
     if expires_at is not None:
         with st.container(key="lifetime"):
-            st.caption(f":material/timer: This conversation is {remaining(expires_at)}, unless somebody writes")
+            st.caption(
+                f":material/timer: This conversation is {remaining(expires_at)}, unless somebody writes"
+            )
 
 
 def _after(page: Page, run: Run, *, is_shown: bool) -> None:

@@ -16,13 +16,12 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
+from agent_stores import ChatMessage, OpenAIChatClient, StoreUnavailableError, open_log
+from agent_stores.testing.model_server import ModelServer
 from memories import Memories, Noted
 from runs import Run, answer
 from settings import Settings
 from threads import Threads
-
-from agent_stores import ChatMessage, OpenAIChatClient, StoreUnavailableError, open_log
-from agent_stores.testing.model_server import ModelServer
 
 T = TypeVar("T")
 

@@ -58,7 +58,7 @@ _STORE: tuple[tuple[type[Exception], Problem], ...] = (
         CorruptMessageError,
         Problem(
             "A stored message cannot be read.",
-            "The other conversations are not affected. Whoever runs this application finds the place in its log.",
+            "The other conversations are not affected. The application's log names the place.",
         ),
     ),
     (
@@ -120,9 +120,7 @@ def explain(error: BaseException) -> Problem:
     logger.warning("%s: %s", type(error).__name__, error)
     if isinstance(error, AgentRunError):
         cause = error.__cause__
-        known = next(
-            (_MODEL[kind.__name__] for kind in type(cause).__mro__ if kind.__name__ in _MODEL), None
-        )
+        known = next((_MODEL[kind.__name__] for kind in type(cause).__mro__ if kind.__name__ in _MODEL), None)
         return known or Problem("The model's answer broke off.", "Try again. Nothing was added.")
     if isinstance(error, MissingDependencyError):
         return Problem("A package is missing.", str(error))

@@ -1,4 +1,4 @@
-"""The head of a conversation: its title, what the next message costs, its settings, and what can be done to it."""
+"""The head of a conversation: title, cost of the next message, settings, and what can be done to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import streamlit as st
+
 from about import OWN_STYLE, STYLES, About
 from page import Page, duration, keep_problem, problems_shown, remaining
 from text import plain
@@ -58,9 +59,7 @@ def _settings(page: Page, found: Conversation) -> None:
     keys = {name: f"{name}-{stamp}" for name in ("style", "own", "history", "ttl")}
     save: dict[str, Any] = {"on_change": _save, "args": (page, found, keys)}
     styles = [*STYLES, OWN_STYLE]
-    st.selectbox(
-        "Instructions for the model", styles, styles.index(about.style), key=keys["style"], **save
-    )
+    st.selectbox("Instructions for the model", styles, styles.index(about.style), key=keys["style"], **save)
     if about.style == OWN_STYLE:
         st.text_area(
             "Own instructions",
@@ -143,9 +142,7 @@ def _actions(page: Page, found: Conversation, *, is_running: bool) -> None:
             on_click="ignore",
         )
         is_sure = st.checkbox("Delete it for good", key=f"sure-{found.thread_id}")
-        if st.button(
-            "Delete", icon=":material/delete:", width="stretch", key="delete", disabled=not is_sure
-        ):
+        if st.button("Delete", icon=":material/delete:", width="stretch", key="delete", disabled=not is_sure):
             if is_running:
                 page.engine.stop(page.threads, found.thread_id)
             page.engine.forget(page.threads, found.thread_id)

@@ -14,8 +14,9 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
-import people
 import streamlit as st
+
+import people
 from engine import Engine
 
 _LONGEST_NAME = 40

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from settings import Settings
-
 from agent_stores import ChatMessage, Context, ContextProvider
 from agent_stores.mem0 import Mem0Provider
+from settings import Settings
 
 _APPLICATION = "chat_app"
 

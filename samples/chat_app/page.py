@@ -1,4 +1,4 @@
-"""What every part of a page needs: the engine, the user, the conversation that the URL names, and problems."""
+"""What every part of a page needs: the engine, the user, the conversation of the URL, and problems."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
-import people
 import streamlit as st
+
+import people
 from about import About
 from engine import Engine
 from errors import Problem, explain

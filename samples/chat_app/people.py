@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from about import About, about_from
-
 from agent_stores import ChatMessage, ChatMessageStore, MessageLog, NotFoundError
 
 _SHOWN = 12
@@ -51,6 +50,4 @@ def _store(log: MessageLog) -> ChatMessageStore:
 
 
 def _person(user_id: str, name: str, about: About) -> ChatMessage:
-    return ChatMessage(
-        "system", name, message_id=user_id, additional_properties={_KEY: asdict(about)}
-    )
+    return ChatMessage("system", name, message_id=user_id, additional_properties={_KEY: asdict(about)})

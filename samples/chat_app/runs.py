@@ -8,10 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from about import title_of
-from errors import Problem, explain
-from threads import Threads
-from tools import TOOLS
-
 from agent_stores import (
     AgentResponse,
     AgentThread,
@@ -25,6 +21,9 @@ from agent_stores import (
     StoreError,
     ToolCallContent,
 )
+from errors import Problem, explain
+from threads import Threads
+from tools import TOOLS
 
 APP = "chat_app"
 """What the application keeps with a message is under this name in its additional properties."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from page import Page, ago
 from text import plain, snippet
 

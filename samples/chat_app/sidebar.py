@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+
 from about import About
 from identity import can_sign_out, sign_out
 from page import Page, ago, problems_shown
@@ -19,9 +20,7 @@ def sidebar(page: Page) -> None:
         with st.container(horizontal=True, vertical_alignment="center", key="who"):
             st.markdown(f":material/account_circle: **{plain(page.user.name)}**")
             if can_sign_out(page.engine):
-                st.button(
-                    "Sign out", type="tertiary", key="sign-out", on_click=sign_out, args=(page.engine,)
-                )
+                st.button("Sign out", type="tertiary", key="sign-out", on_click=sign_out, args=(page.engine,))
         if st.button("New conversation", icon=":material/add:", type="primary", width="stretch", key="new"):
             with problems_shown():
                 page.go(page.begin())

@@ -1,4 +1,4 @@
-"""A little style beyond the theme, which is in `.streamlit/config.toml`: density, alignment, narrow screens."""
+"""A little style beyond the theme, which is in `.streamlit/config.toml`: density and alignment."""
 
 from __future__ import annotations
 

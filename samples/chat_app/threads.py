@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from about import ABOUT_ID, About, read_about
-
 from agent_stores import (
     ChatMessage,
     ChatMessageStore,

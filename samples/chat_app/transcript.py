@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import streamlit as st
-from runs import APP
-from text import answered, plain
 
 from agent_stores import ChatMessage, StoredMessage, ToolCallContent, ToolResultContent
+from runs import APP
+from text import answered, plain
 
 USER_AVATAR = ":material/person:"
 MODEL_AVATAR = ":material/smart_toy:"
@@ -97,4 +97,3 @@ def _notes(message: ChatMessage) -> None:
     memories = noted.get("memories")
     if isinstance(memories, list):
         memory_list([str(memory) for memory in memories])
-

@@ -65,7 +65,8 @@ def test_a_conversation_from_its_first_word_to_its_end(
     )
     here.picture("settings")
     here.page.keyboard.press("Escape")
-    here.ask("How many messages were you sent?", "I was sent 3 messages.")  # instructions, one, and this
+    here.ask("How many messages were you sent?", "I was sent 4 messages.")
+    # (instructions, memories, one of the conversation, and the question)
 
     # Instructions change in place.
     here.menu("settings")
@@ -229,16 +230,16 @@ def test_it_fits(window: Windows, scheme: str, width: int) -> None:
         here.page.get_by_test_id("stSidebarCollapseButton").locator("button").click()
     here.ask("Plan a weekend in Oslo. My name is Alice", "Nice to meet you, Alice!")
     here.ask(
-        "repeat: A plan:\n\n1. **Saturday**: the Opera House, then Akershus fortress.\n2. **Sunday**: the Fram "
-        "museum, for $15 a person.\n\n| day | hours |\n|---|---|\n| Saturday | 6 |\n| Sunday | 4 |",
+        "repeat: A plan:\n\n1. **Saturday**: the Opera House, then Akershus fortress.\n2. **Sunday**: the "
+        "Fram museum, for $15 a person.\n\n| day | hours |\n|---|---|\n| Saturday | 6 |\n| Sunday | 4 |",
         "Fram museum",
     )
     here.ask("x" * 300, "xxx")
     here.ask("What time is it in UTC?", "The tool says")
     here.picture(f"conversation-{scheme}-{width}")
     measured: Any = here.page.evaluate(
-        "() => [document.documentElement.scrollWidth, "
-        "...[...document.querySelectorAll('[data-testid=stChatMessage]')].map(e => e.getBoundingClientRect().right)]"
+        "() => [document.documentElement.scrollWidth, ...Array.from("
+        "document.querySelectorAll('[data-testid=stChatMessage]'), e => e.getBoundingClientRect().right)]"
     )
     assert max(measured) <= width
     here.menu("settings")

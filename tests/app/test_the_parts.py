@@ -1,25 +1,18 @@
-"""The parts of the chat application without its pages: conversations, runs, what is shown of errors and text."""
+"""The parts of the chat application without its pages: conversations, runs, errors and text."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from about import ABOUT_ID, OWN_STYLE, About, read_about, title_of
-from engine import Engine
-from errors import explain
-from memories import Noted
-from people import known, prefer, preferred, remember
-from runs import Run, answer
-from settings import read_settings
-from text import answered, plain, snippet
-from threads import Threads
 
+from about import ABOUT_ID, OWN_STYLE, About, read_about, title_of
 from agent_stores import (
     ChatMessage,
     Context,
@@ -35,6 +28,14 @@ from agent_stores.cli.exit_codes import InputFileError
 from agent_stores.context import data_message
 from agent_stores.notes import make_note
 from agent_stores.testing.model_server import ModelServer
+from engine import Engine
+from errors import explain
+from memories import Noted
+from people import known, prefer, preferred, remember
+from runs import Run, answer
+from settings import read_settings
+from text import answered, plain, snippet
+from threads import Threads
 
 pytestmark = pytest.mark.anyio
 
@@ -182,10 +183,20 @@ async def test_searching_with_and_without_an_index(threads: Threads) -> None:
     assert (await threads._scan("?", 20)).found == []
 
 
-async def run_of(threads: Threads, model: ModelServer, run: Run, memory: ContextProvider | None = None) -> None:
+async def run_of(
+    threads: Threads, model: ModelServer, run: Run, memory: ContextProvider | None = None
+) -> None:
     client = OpenAIChatClient("test-model", api_key=model.api_key, base_url=model.base_url)
     async with client:
         await answer(run, threads, client, memory)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen in 30 seconds")
 
 
 async def test_a_run_is_stored_once_also_when_it_is_sent_again(threads: Threads) -> None:
@@ -204,8 +215,7 @@ async def test_a_stopped_run_leaves_whole_turns(threads: Threads) -> None:
     with ModelServer(chunk_delay=0.02) as model:
         run = Run(thread_id, question("repeat: " + "word " * 200))
         task = asyncio.create_task(run_of(threads, model, run))
-        while "word word" not in run.text:
-            await asyncio.sleep(0.01)
+        await until(lambda: "word word" in run.text)
         # Another window writes meanwhile: nothing is lost.
         await threads.store(thread_id).add_messages([question("From elsewhere", "other")])
         task.cancel()
@@ -217,8 +227,7 @@ async def test_a_stopped_run_leaves_whole_turns(threads: Threads) -> None:
         model.chunk_delay, model.delay = 0, 5
         silent = Run(thread_id, question("Anything", "q9"))
         task = asyncio.create_task(run_of(threads, model, silent))
-        while len(model.requests) < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(model.requests) == 2)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert silent.state == "stopped"
