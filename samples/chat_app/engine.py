@@ -7,6 +7,7 @@ has to outlive a script, is here. Windows on the same conversation see the same 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import threading
 import uuid
@@ -58,6 +59,8 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chat-app", daemon=True)
         self._thread.start()
+        # What the first answer imports takes seconds, which it is not to wait for.
+        threading.Thread(target=importlib.import_module, args=("openai",), daemon=True).start()
 
     def call(self, work: Coroutine[Any, Any, T], *, patience: float = _PATIENCE) -> T:
         """Run a coroutine on the application's event loop, and wait for it.

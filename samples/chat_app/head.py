@@ -24,9 +24,9 @@ def head(page: Page, found: Conversation, *, is_running: bool) -> None:
     with st.container(key="head"):
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):
             st.markdown(f"#### {plain(found.about.shown_title)}", width="stretch")
-            with st.popover("", icon=":material/tune:", help="Settings", key="settings"):
+            with st.popover("", icon=":material/tune:", help="Settings", key=f"settings-{found.thread_id}"):
                 _settings(page, found)
-            with st.popover("", icon=":material/more_vert:", help="More", key="actions"):
+            with st.popover("", icon=":material/more_vert:", help="More", key=f"actions-{found.thread_id}"):
                 _actions(page, found, is_running=is_running)
         _numbers(page, found)
 

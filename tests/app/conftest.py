@@ -52,27 +52,28 @@ def model() -> Iterator[ModelServer]:
 
 
 @pytest.fixture(scope="session")
+def app_server(tmp_path_factory: pytest.TempPathFactory, model: ModelServer) -> Iterator[AppServer]:
+    """The application on an SQLite file."""
+    yield from _served(tmp_path_factory.mktemp("app"), model)
+
+
+@pytest.fixture
 def platform() -> Iterator[Mem0Platform]:
     """mem0's platform."""
     with Mem0Platform() as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def app_server(
-    tmp_path_factory: pytest.TempPathFactory, model: ModelServer, platform: Mem0Platform
-) -> Iterator[AppServer]:
-    """The application, with the model and the memory above, on an SQLite file."""
+@pytest.fixture
+def app_with_memory(tmp_path: Path, model: ModelServer, platform: Mem0Platform) -> Iterator[AppServer]:
+    """The application with mem0."""
+    yield from _served(tmp_path, model, MEM0_API_KEY=platform.api_key, MEM0_HOST=platform.host)
+
+
+def _served(folder: Path, model: ModelServer, **environment: str) -> Iterator[AppServer]:
     lease = PortLease()
-    with AppServer(
-        tmp_path_factory.mktemp("app"),
-        lease.port,
-        OPENAI_BASE_URL=model.base_url,
-        OPENAI_API_KEY=model.api_key,
-        OPENAI_MODEL="test-model",
-        MEM0_API_KEY=platform.api_key,
-        MEM0_HOST=platform.host,
-    ) as server:
+    service = {"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": model.api_key}
+    with AppServer(folder, lease.port, OPENAI_MODEL="test-model", **service, **environment) as server:
         yield server
     lease.release()
 
@@ -88,9 +89,11 @@ def window(
     """Makes windows, each of a browser profile of its own."""
     windows: list[Window] = []
 
-    def make(width: int = 1280, height: int = 800, scheme: Any = "light") -> Window:
+    def make(
+        width: int = 1280, height: int = 800, scheme: Any = "light", server: AppServer = app_server
+    ) -> Window:
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        windows.append(Window(context.new_page(), app_server.url, pictures))
+        windows.append(Window(context.new_page(), server.url, pictures))
         return windows[-1]
 
     yield make
@@ -99,6 +102,6 @@ def window(
         made.page.context.close()
     with capsys.disabled():
         print(f"\nscreenshots of {request.node.name}: {pictures}")
-    away = [url for made in windows for url in made.failed if not url.startswith(app_server.url)]
+    away = [url for made in windows for url in made.failed if not url.startswith("http://localhost:")]
     assert not away, f"the page asked other places than its own: {away}"
     assert "Traceback" not in app_server.log

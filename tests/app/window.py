@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
-PATIENCE = 60_000  # milliseconds
+PATIENCE = 90_000  # milliseconds
 
 
 class Window:
@@ -83,7 +83,7 @@ class Window:
 
     def menu(self, name: str) -> None:
         """Open, or close, ``settings`` or ``actions``."""
-        self.page.locator(f".st-key-{name} button:visible").first.click()
+        self.page.locator(f"[class*=st-key-{name}-] button:visible").first.click()
 
     def picture(self, name: str) -> None:
         """Take a screenshot, when what moves has come to rest."""
