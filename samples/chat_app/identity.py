@@ -15,6 +15,7 @@ import unicodedata
 from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import people
 from engine import Engine
@@ -113,7 +114,7 @@ def _enter(engine: Engine, name: str) -> None:
     st.rerun()
 
 
-def _card() -> st.delta_generator.DeltaGenerator:
+def _card() -> DeltaGenerator:
     """The middle of an otherwise empty page."""
     middle = st.columns([1, 2, 1])[1]
     with middle:

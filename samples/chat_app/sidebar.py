@@ -43,7 +43,7 @@ def _conversations(page: Page) -> None:
     """The list, brought up to date by itself, as another window may have changed it."""
     limit = st.session_state.get("listed", _PAGE)
     with problems_shown(), st.container(key="threads", gap=None):
-        found, more = page.call(page.threads.list(limit=limit))
+        found, more = page.call(page.threads.listed(limit=limit))
         if not found:
             st.caption("No conversations yet. Begin one above.")
         for conversation in sorted(found, key=_age, reverse=True):

@@ -89,7 +89,7 @@ class Threads:
         window = Window() if about is None else Window(last=about.history)
         return ChatMessageStore(self._log, thread_id=thread_id, tenant=self.tenant, window=window)
 
-    async def list(
+    async def listed(
         self, *, limit: int = 20, cursor: str | None = None
     ) -> tuple[list[Conversation], str | None]:
         """A page of conversations, those begun last first, and where the next page begins.
@@ -214,7 +214,7 @@ class Threads:
     async def _scan(self, query: str, limit: int) -> Hits:
         """Read messages one by one, for stores without a search: the conversations begun last first."""
         words = [word for word in re.findall(r"\w+", query.lower()) if word]
-        conversations, cursor = await self.list(limit=_SCANNED_THREADS)
+        conversations, cursor = await self.listed(limit=_SCANNED_THREADS)
         found: list[tuple[str, FoundMessage]] = []
         for conversation in conversations:
             async for stored in self.store(conversation.thread_id).iterate():

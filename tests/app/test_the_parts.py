@@ -63,7 +63,7 @@ async def test_conversations_are_listed_newest_first_without_what_belongs_to_the
     first = await filled(threads, "Hi", "Hello")
     await asyncio.sleep(0.005)
     second = await threads.create(About())
-    found, cursor = await threads.list()
+    found, cursor = await threads.listed()
     assert [(c.thread_id, c.about.shown_title, c.messages) for c in found] == [
         (second, "New conversation", 0),
         (first, "One", 2),
