@@ -95,10 +95,9 @@ def _being_made(page: Page, run: Run) -> None:
 
 def _lifetime(expires_at: datetime | None) -> None:
     if expires_at is not None:
+        left = remaining(expires_at)
         with st.container(key="lifetime"):
-            st.caption(
-                f":material/timer: This conversation is {remaining(expires_at)}, unless somebody writes"
-            )
+            st.caption(f":material/timer: This conversation is gone in {left}, unless somebody writes")
 
 
 def _after(page: Page, run: Run, *, is_shown: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from about import OWN_STYLE, STYLES, About
-from page import Page, duration, keep_problem, problems_shown, remaining
+from page import Page, duration, keep_problem, problems_shown
 from text import plain
 from threads import Conversation
 
@@ -38,7 +38,7 @@ def _numbers(page: Page, found: Conversation) -> None:
     parts = (
         f":material/upload: sends {_amount(tokens, sent)}",
         f":material/forum: holds {_amount(found.tokens, found.messages)}",
-        f":material/timer: {remaining(found.expires_at)}",
+        f":material/timer: kept {'for ever' if about.ttl is None else duration(about.ttl)}",
         f":material/psychology: {plain(style)}",
     )
     st.caption(" &nbsp; ".join(parts))

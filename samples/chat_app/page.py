@@ -105,11 +105,9 @@ def ago(moment: datetime | None) -> str:
     return f"{there:%d %b}" if passed < timedelta(days=300) else f"{there:%d %b %Y}"
 
 
-def remaining(until: datetime | None) -> str:
+def remaining(until: datetime) -> str:
     """How long something still lives."""
-    if until is None:
-        return "kept for ever"
-    return f"gone in {duration(max(0, round((until - datetime.now(timezone.utc)).total_seconds())))}"
+    return duration(max(0, round((until - datetime.now(timezone.utc)).total_seconds())))
 
 
 def duration(seconds: int) -> str:

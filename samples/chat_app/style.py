@@ -16,7 +16,9 @@ _CSS = """
   background: light-dark(#ffffff, #111715);  /* the theme's backgroundColor */
   border-bottom: 1px solid color-mix(in srgb, currentColor 14%, transparent); }
 .stChatMessage [class*="st-key-edit-"] button { min-height: 0; padding: .15rem; opacity: .7; }
-.st-key-head h4 { padding: .2rem 0; overflow-wrap: anywhere; }
+.st-key-head h4 { padding: .2rem 0; }
+.st-key-head h4, .st-key-head h4 > span { display: block; overflow: hidden; white-space: nowrap;
+  text-overflow: ellipsis; }
 .st-key-footer { opacity: .85; overflow-wrap: anywhere; }
 .stChatMessage { overflow-wrap: anywhere; }
 </style>

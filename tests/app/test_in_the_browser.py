@@ -80,6 +80,7 @@ def test_a_conversation_from_its_first_word_to_its_end(
     here.page.get_by_label("Title").fill("About names")
     here.page.get_by_label("Title").press("Enter")
     expect(here.entries.first).to_contain_text("About names", timeout=PATIENCE)
+    here.settled()
     with here.page.expect_download() as download:
         here.page.get_by_role("button", name="Export").click()
     exported = tmp_path / "conversation.jsonl"
@@ -105,6 +106,7 @@ def test_a_conversation_from_its_first_word_to_its_end(
     # Another question in the place of an earlier one, in a branch.
     here.entries.first.click()
     expect(here.turns).to_have_count(10, timeout=PATIENCE)
+    here.settled()
     here.turns.nth(2).get_by_role("button").first.click()
     here.page.get_by_label("Your message").fill("What did I say first?")
     here.page.get_by_role("button", name="Ask in a branch").click()
@@ -157,9 +159,7 @@ def test_two_windows_and_two_users(window: Windows) -> None:
 
     # A setting changed here shows there.
     one.menu("settings")
-    lifetime = one.page.get_by_role("slider", name="Time-to-live")
-    for _ in range(3):
-        lifetime.press("Home")
+    one.page.get_by_role("slider", name="Time-to-live").press("Home")
     one.sees("This conversation is gone in")
     one.page.keyboard.press("Escape")
     two.sees("This conversation is gone in")

@@ -81,6 +81,11 @@ class Window:
         """Wait for a text."""
         expect(self.page.get_by_text(text).first).to_be_visible(timeout=PATIENCE)
 
+    def settled(self) -> None:
+        """Wait until the page is drawn: what is clicked meanwhile may be replaced."""
+        app = self.page.get_by_test_id("stApp")
+        expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=PATIENCE)
+
     def menu(self, name: str) -> None:
         """Open, or close, ``settings`` or ``actions``."""
         self.page.locator(f"[class*=st-key-{name}-] button:visible").first.click()
