@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from memories import Noted
 from people import known, prefer, preferred, remember
 from runs import Run, answer
 from settings import read_settings
+from tests.servers.postgres import PostgresServer
+from tests.servers.redis import RedisServer
 from text import answered, plain, snippet
 from threads import Threads
 
@@ -181,6 +184,39 @@ async def test_searching_with_and_without_an_index(threads: Threads) -> None:
     assert [(title, hit.message.text) for title, hit in scanned.found] == [("One", "The boat is called Ada")]
     assert (scanned.is_scan, scanned.is_complete) == (True, True)
     assert (await threads._scan("?", 20)).found == []
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgresql"])
+def test_on_servers(
+    kind: str, redis62_server: RedisServer, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    url = redis62_server.url if kind == "redis" else postgres_server.create_database("chat-app")
+    engine = Engine(read_settings({"AGENT_STORES_URL": url, "CHAT_APP_FOLDER": str(tmp_path / "none")}))
+    try:
+        threads = Threads(engine.log, f"user:{tmp_path}")
+        thread_id = engine.call(threads.create(About(history=4, ttl=600)))
+        assert engine.ask(threads, thread_id, "The boat is called Ada", "alice")
+        run = engine.run_of(threads, thread_id)
+        assert run is not None
+        end = time.monotonic() + 60
+        while run.is_running:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert run.state == "stored"
+        (conversation,), _ = engine.call(threads.listed())
+        assert (conversation.about.title, conversation.messages) == ("The boat is called Ada", 2)
+        assert conversation.expires_at is not None
+        hits = engine.call(threads.search("boat"))
+        assert (len(hits.found), hits.is_scan) == (2, kind == "redis")
+        branch = engine.call(threads.branch(conversation, run.message.message_id or ""))
+        assert engine.call(threads.read(branch))[0] == []
+        assert engine.call(threads.import_file(engine.call(threads.export(thread_id)))) == [thread_id]
+        for each in (thread_id, branch):
+            engine.call(threads.delete(each))
+        assert engine.call(threads.listed()) == ([], None)
+        assert not (tmp_path / "none").exists()
+    finally:
+        engine.close()
 
 
 async def run_of(
