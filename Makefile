@@ -3,16 +3,18 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+APP_ARGS ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := agent_stores samples tests $(wildcard benchmarks providers)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo app test check format bench clean
 
 help:
 	@echo "make demo    a conversation that survives the end of its process"
+	@echo "make app     the chat application, in a browser"
 	@echo "make test    all tests, SQLite and real servers included; says what it cannot run"
 	@echo "             (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make check   ruff, mypy and pyright"
@@ -24,6 +26,9 @@ help:
 
 demo: .make/demo
 	@$(BIN)/agent-stores demo
+
+app: .make/app
+	@$(BIN)/python -m streamlit run samples/chat_app/app.py $(APP_ARGS)
 
 test: .make/dev
 	@$(BIN)/python -m pytest -n auto --dist worksteal -q $(PYTEST_ARGS)
@@ -58,8 +63,14 @@ $(BIN)/python:
 	@$(PIP) install -e '.[database,openai,cli]'
 	@mkdir -p .make && touch $@
 
+.make/app: $(BIN)/python pyproject.toml
+	@echo "Installing what the chat application needs; the first time takes a minute or two ..."
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install -e '.[all]' --group app
+	@mkdir -p .make && touch $@ .make/demo
+
 .make/dev: $(BIN)/python pyproject.toml
 	@echo "Installing the development tools; the first time takes a minute or two ..."
 	@$(PIP) install --upgrade 'pip>=25.1'
 	@$(PIP) install -e . --group dev
-	@mkdir -p .make && touch $@ .make/demo
+	@mkdir -p .make && touch $@ .make/app .make/demo

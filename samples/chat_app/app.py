@@ -1,0 +1,70 @@
+"""A chat application for many users on one durable memory; `make app` runs it, docs/chat-app.md describes it.
+
+This file puts the parts together: who is here (`identity`), the side bar, and a conversation or a search.
+"""
+
+from __future__ import annotations
+
+import atexit
+from pathlib import Path
+
+import streamlit as st
+
+from conversation import conversation
+from engine import Engine
+from identity import current_user
+from page import Page, problems_shown, show_problem
+from searching import results
+from settings import Settings, read_settings
+from sidebar import sidebar
+from style import apply_style
+from text import plain
+from threads import Threads
+
+_ICON = Path(__file__).parent / "icon.svg"  # a file, as the icons' own names are fetched from elsewhere
+
+
+@st.cache_resource(show_spinner="Starting …")
+def engine_of(settings: Settings) -> Engine:
+    """One engine for all windows of this process."""
+    engine = Engine(settings)
+    atexit.register(engine.close)
+    return engine
+
+
+def main() -> None:
+    """Draw the page."""
+    st.set_page_config(page_title="Chat", page_icon=str(_ICON), layout="centered")
+    apply_style()
+    with problems_shown():
+        engine = engine_of(read_settings())
+        user = current_user(engine)
+        if user is None:
+            return
+        page = Page(engine, user, Threads(engine.log, user.tenant))
+        if st.session_state.pop("leave-search", False):
+            st.session_state["search"] = ""
+        sidebar(page)
+        problem = st.session_state.pop("problem", None)
+        if problem is not None:
+            show_problem(problem)
+        query = st.session_state.get("search", "").strip()
+        if query:
+            results(page, query)
+        elif page.thread_id is not None:
+            conversation(page, page.thread_id)
+        else:
+            _nothing_open(page)
+
+
+def _nothing_open(page: Page) -> None:
+    st.space("large")
+    with st.container(horizontal_alignment="center", key="welcome"):
+        st.markdown(f"### Hello, {plain(page.user.name)}", text_alignment="center")
+        st.markdown(":gray[Choose a conversation at the side, or begin a new one.]", text_alignment="center")
+        if st.button("New conversation", type="primary", icon=":material/add:", key="begin"):
+            page.go(page.begin())
+            st.rerun()
+
+
+main()

@@ -1,0 +1,33 @@
+"""What users and models wrote, as Markdown that shows it and does nothing else."""
+
+from __future__ import annotations
+
+import re
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
+_IMAGE = re.compile(r"!(?=\[)")
+_LINES = re.compile(r"\r\n?|\n")
+
+
+def plain(text: str) -> str:
+    """A text as it was typed: no character of it means anything, and its lines stay."""
+    lines = (_SPECIAL.sub(r"\\\1", line) for line in _LINES.split(text))
+    return "  \n".join(line.replace("    ", "\u2003\u2003") for line in lines)
+
+
+def answered(text: str) -> str:
+    """A model's Markdown, without pictures: one would be fetched from wherever the text says.
+
+    A picture's address can carry what was said to somebody else; so it becomes a link, which nobody follows
+    without a click. A ``$`` is a dollar, as prices are more frequent than formulas.
+    """
+    return _IMAGE.sub("", text).replace("$", r"\$")
+
+
+def snippet(text: str, words: str, length: int = 160) -> str:
+    """The part of a text around the first of some words, in one line."""
+    line = " ".join(text.split())
+    places = [line.lower().find(word) for word in re.findall(r"\w+", words.lower())]
+    start = max(0, min([place for place in places if place >= 0], default=0) - length // 3)
+    part = line[start : start + length]
+    return f"{'…' if start else ''}{part}{'…' if start + length < len(line) else ''}"

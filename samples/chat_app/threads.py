@@ -1,0 +1,268 @@
+"""A user's conversations: every one is a thread of the user's tenant, and nothing here names another tenant.
+
+So whatever id a URL holds, what is read, written or deleted is this user's or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from about import ABOUT_ID, About, read_about
+from agent_stores import (
+    ChatMessage,
+    ChatMessageStore,
+    FoundMessage,
+    MessageLog,
+    NotFoundError,
+    StoredMessage,
+    StoreRefusedError,
+    ThreadStats,
+    Window,
+)
+from agent_stores.cli.transfer import Header, export_thread, import_threads, read_export
+from agent_stores.notes import is_note
+from agent_stores.tokens import estimate_tokens
+
+_LONGEST_ID = 200
+_SCANNED_THREADS = 200
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation as it stands in a list.
+
+    Attributes:
+        thread_id: its id.
+        about: its title and settings.
+        messages: how many messages it has.
+        tokens: their tokens together, as estimated when they were written.
+        last_at: when the last one was written.
+        expires_at: when it will be gone, unless somebody writes; None for never.
+        mark: changes with the conversation; equal marks mean that there is nothing new.
+    """
+
+    thread_id: str
+    about: About
+    messages: int
+    tokens: int
+    last_at: datetime | None
+    expires_at: datetime | None
+    mark: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a search found.
+
+    Attributes:
+        found: the messages, best or newest first, each with its conversation's title.
+        is_scan: whether the store has no search, so that messages were read one by one.
+        is_complete: whether everything was looked at.
+    """
+
+    found: Sequence[tuple[str, FoundMessage]]
+    is_scan: bool = False
+    is_complete: bool = True
+
+
+class Threads:
+    """The conversations of one user.
+
+    Args:
+        log: where all conversations are.
+        tenant: whose these are.
+    """
+
+    def __init__(self, log: MessageLog, tenant: str) -> None:
+        self._log = log
+        self.tenant = tenant
+
+    def store(self, thread_id: str, about: About | None = None) -> ChatMessageStore:
+        """The store of a conversation; its view is as long as the settings say."""
+        window = Window() if about is None else Window(last=about.history)
+        return ChatMessageStore(self._log, thread_id=thread_id, tenant=self.tenant, window=window)
+
+    async def listed(
+        self, *, limit: int = 20, cursor: str | None = None
+    ) -> tuple[list[Conversation], str | None]:
+        """A page of conversations, those begun last first, and where the next page begins.
+
+        Ids begin with the time, counted down, so that the store's order is this one.
+        """
+        page = await self.store("any").list_threads(limit=limit, cursor=cursor)
+        found = await asyncio.gather(*(self._conversation(stats) for stats in page.threads))
+        return list(found), page.cursor
+
+    async def open(self, thread_id: str) -> Conversation | None:
+        """A conversation; None when this user has none of that id."""
+        if not thread_id or len(thread_id) > _LONGEST_ID:
+            return None
+        stats = await self.store(thread_id).stats()
+        return await self._conversation(stats) if stats.last_position else None
+
+    async def mark(self, thread_id: str) -> tuple[tuple[int, int, int], datetime | None]:
+        """What changes with a conversation, and when it will be gone: one call, for polling."""
+        stats = await self.store(thread_id).stats()
+        return _mark(stats), stats.expires_at
+
+    async def create(self, about: About) -> str:
+        """Begin a conversation; returns its id."""
+        thread_id = _new_id()
+        await self._write(thread_id, about)
+        return thread_id
+
+    async def save(self, thread_id: str, about: About) -> None:
+        """Keep a conversation's title and settings, and set its time-to-live.
+
+        Raises:
+            NotFoundError: when it is gone; it is not made again.
+        """
+        known = await self.open(thread_id)
+        if known is None:
+            raise NotFoundError(f"there is no conversation {thread_id!r}")
+        await self._write(thread_id, about, set_ttl=about.ttl != known.about.ttl)
+
+    async def read(
+        self, thread_id: str, *, newest: int = 60
+    ) -> tuple[Sequence[StoredMessage[ChatMessage]], bool]:
+        """The newest messages as they are stored, and whether there are older ones."""
+        store = self.store(thread_id)
+        start = max(0, (await store.stats()).last_position - newest)
+        found = [stored async for stored in store.iterate(after=start) if not is_note(stored.message)]
+        older = False
+        if start:
+            async for stored in store.iterate(before=start + 1, page_size=2):
+                if not is_note(stored.message):
+                    older = True
+                    break
+        return found, older
+
+    async def sent(self, conversation: Conversation) -> tuple[int, int]:
+        """How many messages of the conversation the next call of the model holds, and how many tokens."""
+        about = conversation.about
+        shown = await self.store(conversation.thread_id, about).list_messages()
+        system = [ChatMessage("system", about.instructions)] if about.instructions else []
+        return len(shown), sum(map(estimate_tokens, [*system, *shown]))
+
+    async def delete(self, thread_id: str) -> None:
+        """Delete a conversation."""
+        await self.store(thread_id).delete_thread()
+
+    async def copy(self, conversation: Conversation) -> str:
+        """Copy a conversation; returns the id of the copy."""
+        return await self._fork(conversation, f"{conversation.about.shown_title} (copy)", at=None)
+
+    async def branch(self, conversation: Conversation, message_id: str) -> str:
+        """Copy what stands before a message, so that another can be put in its place; returns the new id.
+
+        Raises:
+            NotFoundError: when the message is gone.
+        """
+        position = None
+        async for stored in self.store(conversation.thread_id).iterate():
+            if stored.message.message_id == message_id:
+                position = stored.position
+                break
+        if position is None:
+            raise NotFoundError(f"there is no message {message_id!r}")
+        title = conversation.about.shown_title
+        return await self._fork(conversation, f"{title.removesuffix(' (branch)')} (branch)", at=position - 1)
+
+    async def export(self, thread_id: str) -> bytes:
+        """A conversation as JSON Lines, in the format of ``agent-stores export``."""
+        return b"".join([line async for line in export_thread(self.store(thread_id))])
+
+    async def import_file(self, content: bytes) -> list[str]:
+        """Import conversations from a file; whatever tenant it names, they become this user's.
+
+        Returns:
+            Their ids. What is here already is not added twice.
+
+        Raises:
+            InputFileError: when the file is malformed; it is checked as a whole before anything is written.
+        """
+        ids = [
+            line.item.thread_id
+            for line in read_export(io.BytesIO(content))
+            if isinstance(line.item, Header) and len(line.item.thread_id) <= _LONGEST_ID
+        ]
+        await import_threads(self._log, io.BytesIO(content), tenant=self.tenant)
+        for thread_id in ids:
+            conversation = await self.open(thread_id)
+            if conversation is not None and not conversation.about.title:
+                await self._write(thread_id, replace(conversation.about, title="Imported conversation"))
+        return ids
+
+    async def search(self, query: str, *, limit: int = 20) -> Hits:
+        """Messages of this user that have words of a query."""
+        try:
+            found = await self.store("any").search(query, limit=limit, all_threads=True)
+        except StoreRefusedError:
+            return await self._scan(query, limit)
+        titles = {hit.thread_id: "" for hit in found}
+        for thread_id in titles:
+            titles[thread_id] = (await self._about(thread_id)).shown_title
+        return Hits([(titles[hit.thread_id], hit) for hit in found])
+
+    async def _scan(self, query: str, limit: int) -> Hits:
+        """Read messages one by one, for stores without a search: the conversations begun last first."""
+        words = [word for word in re.findall(r"\w+", query.lower()) if word]
+        conversations, cursor = await self.listed(limit=_SCANNED_THREADS)
+        found: list[tuple[str, FoundMessage]] = []
+        for conversation in conversations:
+            async for stored in self.store(conversation.thread_id).iterate():
+                message = stored.message
+                if message.role not in ("user", "assistant") or not words:
+                    continue
+                if set(words) & set(re.findall(r"\w+", message.text.lower())):
+                    hit = FoundMessage(conversation.thread_id, stored.position, message, 0.0)
+                    found.append((conversation.about.shown_title, hit))
+                    if len(found) == limit:
+                        return Hits(found, is_scan=True, is_complete=False)
+        return Hits(found, is_scan=True, is_complete=cursor is None)
+
+    async def _conversation(self, stats: ThreadStats) -> Conversation:
+        note = await self.store(stats.thread_id).get(ABOUT_ID)
+        return Conversation(
+            thread_id=stats.thread_id,
+            about=read_about(note),
+            messages=stats.messages - (note is not None),
+            tokens=stats.tokens - (0 if note is None else estimate_tokens(note)),
+            last_at=stats.last_at,
+            expires_at=stats.expires_at,
+            mark=_mark(stats),
+        )
+
+    async def _about(self, thread_id: str) -> About:
+        return read_about(await self.store(thread_id).get(ABOUT_ID))
+
+    async def _fork(self, conversation: Conversation, title: str, *, at: int | None) -> str:
+        thread_id = _new_id()
+        await self.store(conversation.thread_id).fork(thread_id, at=at)
+        await self._write(thread_id, replace(conversation.about, title=title))
+        return thread_id
+
+    async def _write(self, thread_id: str, about: About, *, set_ttl: bool = True) -> None:
+        store = self.store(thread_id)
+        try:
+            await store.replace(ABOUT_ID, about.to_message())
+        except NotFoundError:  # a new conversation, or one from elsewhere
+            await store.add_messages([about.to_message()])
+        if set_ttl:
+            await store.set_ttl(about.ttl)
+
+
+def _mark(stats: ThreadStats) -> tuple[int, int, int]:
+    return stats.last_position, stats.messages, stats.bytes
+
+
+def _new_id() -> str:
+    """An id that sorts before those made earlier, and that nobody can guess."""
+    return f"chat_{2**44 - time.time_ns() // 1_000_000:011x}_{uuid.uuid4().hex}"
