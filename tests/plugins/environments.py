@@ -32,7 +32,7 @@ def environment(name: str, *requirements: str) -> Path:
         if not (stamp.exists() and stamp.read_text() == digest):
             venv.create(folder, with_pip=False, clear=True)
             pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-            packages = ["install", "--quiet", *COMMON, *requirements]
+            packages = ["install", "--quiet", "--no-compile", *COMMON, *requirements]
             done = subprocess.run([*pip, *packages], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             stamp.write_text(digest)
