@@ -244,12 +244,17 @@ def check_position(head: Head, expected_position: int | None) -> None:
         ConflictError: when somebody did.
     """
     if expected_position is not None and expected_position != head.last_position:
-        raise ConflictError(
-            f"expected_position is {expected_position}, but the thread's last position is "
-            f"{head.last_position}: somebody else wrote to it; nothing was added",
-            expected=expected_position,
-            actual=head.last_position,
-        )
+        raise position_conflict(expected_position, head.last_position)
+
+
+def position_conflict(expected: int | None, actual: int) -> ConflictError:
+    """The error for a thread that somebody else wrote to."""
+    return ConflictError(
+        f"expected_position is {expected}, but the thread's last position is {actual}: "
+        "somebody else wrote to it; nothing was added",
+        expected=expected,
+        actual=actual,
+    )
 
 
 def recut(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from agent_stores.errors import (
     ArgumentError,
     ArgumentTypeError,
-    ConflictError,
     NotFoundError,
     StoreClosedError,
     StoreError,
@@ -18,7 +17,7 @@ from agent_stores.errors import (
 )
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.retention import check_limit, check_seconds
-from agent_stores.stores.planning import check_sizes
+from agent_stores.stores.planning import check_sizes, position_conflict
 from agent_stores.stores.redis import scripts
 from agent_stores.stores.redis.address import Login, make_address
 from agent_stores.stores.redis.entries import (
@@ -340,12 +339,7 @@ class RedisMessageLog:
         )
         if isinstance(reply, int):
             return reply
-        raise ConflictError(
-            f"expected_position is {expected_position}, but the thread's last position is {reply[0]}: "
-            "somebody else wrote to it; nothing was added",
-            expected=expected_position,
-            actual=int(reply[0]),
-        )
+        raise position_conflict(expected_position, int(reply[0]))
 
     async def _stats_of(self, server: RedisServer, keys: Sequence[ThreadKey]) -> list[ThreadStats]:
         """The statistics of those threads that are there; the others are taken out of the index."""
