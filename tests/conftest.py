@@ -19,6 +19,13 @@ os.environ["MEM0_DIR"] = _mem0.name
 pytest_plugins = ["tests.servers.fixtures"]
 
 
+def pytest_xdist_auto_num_workers() -> int | None:
+    """How many workers `-n auto` starts: more than processors, as many tests wait for servers and clocks."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """The library runs on asyncio."""

@@ -17,7 +17,7 @@ from page import Page, problems_shown, show_problem
 from searching import results
 from settings import Settings, read_settings
 from sidebar import sidebar
-from style import apply_style
+from style import apply_style, fold_side_bar
 from text import plain
 from threads import Threads
 
@@ -55,6 +55,8 @@ def main() -> None:
             conversation(page, page.thread_id)
         else:
             _nothing_open(page)
+        if st.session_state.pop("turned", False):
+            fold_side_bar()
 
 
 def _nothing_open(page: Page) -> None:

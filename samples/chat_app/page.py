@@ -45,6 +45,7 @@ class Page:
         st.session_state.pop("editing", None)
         st.session_state.pop("newest", None)
         st.session_state["leave-search"] = True  # the field can be emptied only before it is drawn again
+        turned()
         if thread_id is None:
             st.query_params.clear()
         else:
@@ -58,6 +59,11 @@ class Page:
     def prefer(self, about: About) -> None:
         """Keep settings for the user's next conversation."""
         self.call(people.prefer(self.engine.log, self.user.user_id, self.user.name, about))
+
+
+def turned() -> None:
+    """Say that the page shows something else than before, so that a side bar in front of it folds in."""
+    st.session_state["turned"] = True
 
 
 @contextmanager

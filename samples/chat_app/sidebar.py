@@ -6,7 +6,7 @@ import streamlit as st
 
 from about import About
 from identity import can_sign_out, sign_out
-from page import Page, ago, problems_shown
+from page import Page, ago, problems_shown, turned
 from text import plain
 from threads import Conversation
 
@@ -31,6 +31,7 @@ def sidebar(page: Page) -> None:
             placeholder="Search in all conversations",
             icon=":material/search:",
             label_visibility="collapsed",
+            on_change=turned,
         )
         _conversations(page)
         with st.container(key="imports"), st.expander("Import", icon=":material/upload:"):

@@ -1,6 +1,8 @@
-"""A little style beyond the theme, which is in `.streamlit/config.toml`: density and alignment."""
+"""A little style beyond the theme, which is in `.streamlit/config.toml`: density, alignment, and phones."""
 
 from __future__ import annotations
+
+import uuid
 
 import streamlit as st
 
@@ -28,3 +30,17 @@ _CSS = """
 def apply_style() -> None:
     """Put the style into the page."""
     st.html(_CSS)
+
+
+# Streamlit lays the side bar over the page at this width, and does not fold it in by itself.
+_FOLD = """
+<script data-once="{once}">
+if (window.innerWidth <= 768) document.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
+</script>
+"""
+
+
+def fold_side_bar() -> None:
+    """On a phone, fold the side bar in, which covers what was chosen in it."""
+    # A page that has the same element already does not run it again.
+    st.html(_FOLD.format(once=uuid.uuid4().hex), unsafe_allow_javascript=True)

@@ -1,4 +1,4 @@
-"""The application's server, its model and its memory, and a browser: once for each worker of the test run."""
+"""The application's server, its model and its memory, and a browser."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from tests.servers.mem0_platform import Mem0Platform
 from tests.servers.ports import PortLease
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium with a profile of its own."""
+    """A headless Chromium with a profile of its own.
+
+    Not for the whole session: while Playwright is there, no other event loop can run on its thread.
+    """
     try:
         chromium = find_chromium()
     except NoChromiumError as error:
