@@ -1,11 +1,14 @@
-"""An event loop on a thread of its own, for what must stay on one loop whoever calls it."""
+"""Event loops for what is called without one: on threads of their own, or on those of the callers."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
@@ -65,6 +68,107 @@ class LoopThread:
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
 
+
+class CallerLoops:
+    """Event loops that run on the threads of those who wait, and only while they wait.
+
+    So a call needs no other thread, and each that is made at the same time has a loop of its own. A loop
+    stays for later calls, from any thread, with what belongs to it, such as a client's connections.
+
+    Args:
+        limit: how many loops at most.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._all: set[asyncio.AbstractEventLoop] = set()
+        self._idle: list[asyncio.AbstractEventLoop] = []  # the one that was used last is used next
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_all)
+
+    def take(self) -> asyncio.AbstractEventLoop | None:
+        """A loop that nobody else uses, to be given back; None when all are in use."""
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            if len(self._all) >= self._limit:
+                return None
+            loop = asyncio.new_event_loop()
+            self._all.add(loop)
+            return loop
+
+    def give_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let others use a loop."""
+        with self._lock:
+            if loop in self._all:
+                self._idle.append(loop)
+
+    def run(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on a loop that was taken, on this thread, and give the loop back."""
+        task = loop.create_task(_after_news(work))
+        try:
+            return loop.run_until_complete(task)
+        finally:
+            if not task.done():  # interrupted, as by Ctrl-C
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    loop.run_until_complete(task)
+            self.give_back(loop)
+
+    async def run_on(
+        self, loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, object]], timeout: float
+    ) -> bool:
+        """Run a coroutine on a certain one of these loops, as soon as nobody uses it.
+
+        Returns:
+            False when it is none of these loops, or in use for more than `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while loop in self._all:
+            with self._lock:
+                is_free = loop in self._idle
+                if is_free:
+                    self._idle.remove(loop)
+            if is_free:
+                await asyncio.to_thread(lambda: self.run(loop, make()))
+                return True
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.005)
+        return False
+
+    def close(self) -> None:
+        """Close the loops that nobody uses; what they keep is closed with them."""
+        with self._lock:
+            loops, self._idle = self._idle, []
+            self._all.difference_update(loops)
+        for loop in loops:
+            with contextlib.suppress(Exception):
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    def _forget_all(self) -> None:
+        """After a fork: what the loops wait with is the parent's, too."""
+        _of_the_parent.extend(self._all)
+        self._lock = threading.Lock()
+        self._all, self._idle = set(), []
+
+
+async def _after_news(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine when the loop has heard what came while it stood still, as the end of a connection."""
+    try:
+        await asyncio.sleep(0)
+        return await work
+    finally:
+        work.close()  # where it never began
+
+
+_of_the_parent: list[object] = []
+
+caller_loops = CallerLoops(16)
+"""The loops of all synchronous calls of the process."""
 
 _may_block: ContextVar[bool] = ContextVar("agent_stores_may_block", default=False)
 

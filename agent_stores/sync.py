@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from typing_extensions import Self, TypeVar
 
-from agent_stores._loops import LoopThread, run_here
+from agent_stores._loops import LoopThread, caller_loops, run_here
 from agent_stores.errors import ArgumentError
 from agent_stores.log import ThreadPage, ThreadStats, TtlRefresh
 from agent_stores.messages import ChatMessage
@@ -28,9 +28,9 @@ _loop_thread = LoopThread("agent-stores-sync")
 class SyncChatMessageStore(Generic[M]):
     """The synchronous view of a store: each method does what the store's own does, and waits for it.
 
-    On an SQLite file an operation runs on the caller's thread. All other views of a process run on one event
-    loop, on a thread of its own. Views may be used from any thread, but not from a running event loop, which
-    they would block: that raises `ArgumentError`.
+    Operations run on the caller's thread; only those on what belongs to one event loop, as a client that was
+    lent, run on a loop on a thread of its own. Views may be used from any thread, but not from a running
+    event loop, which they would block: that raises `ArgumentError`.
 
     Args:
         store: the store; closing the view closes it.
@@ -180,26 +180,39 @@ class SyncChatMessageStore(Generic[M]):
         return f"SyncChatMessageStore({self._store!r})"
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            if getattr(self._store.log, "runs_here", False):
-                return run_here(work)
-            return block_on(work)
-        work.close()
-        raise ArgumentError(
-            "a synchronous store would block the running event loop; use the store itself there"
-        )
+        if _has_loop():
+            work.close()
+            raise ArgumentError(
+                "a synchronous store would block the running event loop; use the store itself there"
+            )
+        return block_on(work, self._store.log)
 
 
 async def _next(messages: Any) -> Any:
     return await anext(messages, None)
 
 
-def block_on(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the loop of the synchronous views, and wait for it.
+def block_on(work: Coroutine[Any, Any, T], log: object = None) -> T:
+    """Run a coroutine, and wait for it, where the log that it uses allows: on this thread, if that can be.
 
     Called on a running event loop, this blocks that loop until the work is done; it is for interfaces that
     say of themselves that they block.
+
+    Args:
+        work: it awaits nothing but operations on the log.
+        log: with its ``runs_here`` the work needs no event loop; with its ``any_loop`` it may run on a loop
+            that is the call's own. Otherwise, and without one, the work runs on a loop that stays the same.
     """
+    if getattr(log, "runs_here", False):
+        return run_here(work)
+    if getattr(log, "any_loop", False) and not _has_loop() and (loop := caller_loops.take()) is not None:
+        return caller_loops.run(loop, work)
     return _loop_thread.submit(work).result()
+
+
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

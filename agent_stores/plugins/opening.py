@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, TypeAlias
@@ -19,10 +19,12 @@ from agent_stores.protocols import MessageCodec
 from agent_stores.retention import DanglingCalls, Window, repair
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.stores.options import OnCorrupt, identifier
+from agent_stores.sync import block_on
 from agent_stores.tokens import TokenCounter
 from agent_stores.urls import open_log
 
 M = TypeVar("M", default=ChatMessage)
+T = TypeVar("T")
 
 StoreSource: TypeAlias = "str | os.PathLike[str] | MessageLog | Callable[[str], ChatMessageStore[Any]]"
 """Where conversations are kept: a URL as `open_log` takes it, a log, or a function that makes the store of a
@@ -85,6 +87,7 @@ class Opened(Generic[M]):
                 f"{unknown[0]} is not an option; accepted are {', '.join(PluginOptions.__annotations__)}"
             )
         self._owned: MessageLog | None = None
+        self._log: MessageLog | None = None  # that of all stores; a function may give each another one
         self._closed = False
         self._stores: OrderedDict[str, ChatMessageStore[M]] = OrderedDict()
         self._neutral: OrderedDict[str, tuple[ChatMessageStore[M], ChatMessageStore[ChatMessage]]] = (
@@ -94,10 +97,11 @@ class Opened(Generic[M]):
         self._make: Callable[[str], ChatMessageStore[M]]
         if isinstance(source, (str, os.PathLike)):
             self._options_are_accepted()
-            self._owned = open_log(source)
+            self._owned = self._log = open_log(source)
             self._make = self._on_log(self._owned)
         elif isinstance(source, MessageLog):
             self._options_are_accepted()
+            self._log = source
             self._make = self._on_log(source)
         elif callable(source):
             if options:
@@ -163,6 +167,20 @@ class Opened(Generic[M]):
         """
         shown = await self.neutral(thread_id).list_messages(max_tokens=max_tokens)
         return repair(joined(shown), self.store(thread_id).dangling_calls)
+
+    def wait(self, work: Coroutine[Any, Any, T], thread_id: str | None = None) -> T:
+        """Run a coroutine that works on these stores, and wait for it; see `block_on`.
+
+        Args:
+            work: the coroutine.
+            thread_id: the one thread that it works on, if it is one.
+        """
+        try:
+            log = self._log if thread_id is None else self.store(thread_id).log
+        except BaseException:
+            work.close()
+            raise
+        return block_on(work, log)
 
     async def thread_ids(self) -> list[str]:
         """The ids of all threads of the tenant."""

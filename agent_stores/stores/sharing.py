@@ -11,6 +11,8 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
+from agent_stores._loops import caller_loops
+
 
 class SharedServer(Protocol):
     """A server's connections, as a registry handles them.
@@ -153,6 +155,8 @@ class LoopClients(Generic[C]):
         for loop, client in self._take_all().items():
             if loop is here:
                 await client.aclose()
+            elif await caller_loops.run_on(loop, client.aclose, self._timeout):
+                pass
             elif loop.is_running():
                 with contextlib.suppress(Exception):
                     await asyncio.wait_for(

@@ -181,7 +181,7 @@ import json, os, signal, sys, time
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in the background of a shell
 servers = [PostgresServer().start(), RedisServer().start(), RedisServer("redis62").start()]
 pids = [process.pid for server in servers for process in server.processes()]
 print(json.dumps([pids, [str(server.folder) for server in servers]]), flush=True)

@@ -17,7 +17,6 @@ from agent_stores.plugins.langchain.codec import LangChainCodec
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.stores.options import identifier, sequence
-from agent_stores.sync import block_on
 
 _PART_OF = re.compile(r"(.+)#\d+", re.DOTALL)
 
@@ -54,7 +53,7 @@ class StoreChatMessageHistory(BaseChatMessageHistory):
     @property
     def messages(self) -> list[BaseMessage]:  # type: ignore[override]
         """The conversation, oldest message first; blocks. See `aget_messages`."""
-        return block_on(self.aget_messages())
+        return self._opened.wait(self.aget_messages(), self.session_id)
 
     async def aget_messages(self) -> list[BaseMessage]:
         """The conversation as a model is to be shown it, oldest message first.
@@ -69,7 +68,7 @@ class StoreChatMessageHistory(BaseChatMessageHistory):
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages at the end; blocks. See `aadd_messages`."""
-        block_on(self.aadd_messages(messages))
+        self._opened.wait(self.aadd_messages(messages), self.session_id)
 
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages at the end, in order, all or none; the cost does not depend on the length.
@@ -93,7 +92,7 @@ class StoreChatMessageHistory(BaseChatMessageHistory):
 
     def clear(self) -> None:
         """Delete all messages; blocks."""
-        block_on(self.aclear())
+        self._opened.wait(self.aclear(), self.session_id)
 
     async def aclear(self) -> None:
         """Delete all messages."""
@@ -101,7 +100,7 @@ class StoreChatMessageHistory(BaseChatMessageHistory):
 
     def close(self) -> None:
         """Close what the history opened; blocks. What it was given stays open."""
-        block_on(self.aclose())
+        self._opened.wait(self.aclose())
 
     async def aclose(self) -> None:
         """Close what the history opened; what it was given stays open."""

@@ -19,7 +19,6 @@ from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.plugins.llama_index.threads import Threads
 from agent_stores.plugins.opening import PluginOptions, StoreSource
 from agent_stores.stores.options import sequence
-from agent_stores.sync import block_on
 
 
 class StoreChatStore(BaseChatStore):
@@ -66,7 +65,7 @@ class StoreChatStore(BaseChatStore):
         if threads:
             if not self._in_memory:
                 raise ArgumentError("threads is given beside a store that is not in memory")
-            block_on(self._load(threads))
+            self._threads.opened.wait(self._load(threads))
 
     @classmethod
     def class_name(cls) -> str:
@@ -124,35 +123,35 @@ class StoreChatStore(BaseChatStore):
 
     def set_messages(self, key: str, messages: list[LlamaMessage]) -> None:
         """See `aset_messages`; blocks."""
-        block_on(self.aset_messages(key, messages))
+        self._threads.opened.wait(self.aset_messages(key, messages), key)
 
     def get_messages(self, key: str) -> list[LlamaMessage]:
         """See `aget_messages`; blocks."""
-        return block_on(self.aget_messages(key))
+        return self._threads.opened.wait(self.aget_messages(key), key)
 
     def add_message(self, key: str, message: LlamaMessage, idx: int | None = None) -> None:
         """See `async_add_message`; blocks."""
-        block_on(self.async_add_message(key, message, idx))
+        self._threads.opened.wait(self.async_add_message(key, message, idx), key)
 
     def delete_messages(self, key: str) -> list[LlamaMessage] | None:
         """See `adelete_messages`; blocks."""
-        return block_on(self.adelete_messages(key))
+        return self._threads.opened.wait(self.adelete_messages(key), key)
 
     def delete_message(self, key: str, idx: int) -> LlamaMessage | None:
         """See `adelete_message`; blocks."""
-        return block_on(self.adelete_message(key, idx))
+        return self._threads.opened.wait(self.adelete_message(key, idx), key)
 
     def delete_last_message(self, key: str) -> LlamaMessage | None:
         """See `adelete_last_message`; blocks."""
-        return block_on(self.adelete_last_message(key))
+        return self._threads.opened.wait(self.adelete_last_message(key), key)
 
     def get_keys(self) -> list[str]:
         """See `aget_keys`; blocks."""
-        return block_on(self.aget_keys())
+        return self._threads.opened.wait(self.aget_keys())
 
     def close(self) -> None:
         """See `aclose`; blocks."""
-        block_on(self.aclose())
+        self._threads.opened.wait(self.aclose())
 
     # -- as JSON and as a file --------------------------------------------------------------------------
 
@@ -211,7 +210,7 @@ class StoreChatStore(BaseChatStore):
         """The conversations of a store in memory; of any other, where it is, without secrets."""
         data = {**handler(self), "class_name": self.class_name()}
         if self._in_memory:
-            return {**data, "threads": block_on(self._dump())}
+            return {**data, "threads": self._threads.opened.wait(self._dump())}
         return {**data, "location": self._threads.opened.location}
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:

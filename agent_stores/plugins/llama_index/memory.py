@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -18,7 +18,8 @@ from agent_stores.plugins.llama_index.threads import Threads
 from agent_stores.plugins.opening import PluginOptions, StoreSource
 from agent_stores.retention import check_limit
 from agent_stores.stores.options import identifier, sequence
-from agent_stores.sync import block_on
+
+T = TypeVar("T")
 
 _LLM_SHARE = 0.75  # of a model's context; as LlamaIndex's own buffer takes it
 
@@ -161,31 +162,34 @@ class StoreMemory(BaseMemory):
         self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any
     ) -> list[LlamaMessage]:
         """See `aget`; blocks."""
-        return block_on(self.aget(input, initial_token_count, **kwargs))
+        return self._wait(self.aget(input, initial_token_count, **kwargs))
 
     def get_all(self) -> list[LlamaMessage]:
         """See `aget_all`; blocks."""
-        return block_on(self.aget_all())
+        return self._wait(self.aget_all())
 
     def put(self, message: LlamaMessage) -> None:
         """See `aput`; blocks."""
-        block_on(self.aput(message))
+        self._wait(self.aput(message))
 
     def put_messages(self, messages: list[LlamaMessage]) -> None:
         """See `aput_messages`; blocks."""
-        block_on(self.aput_messages(messages))
+        self._wait(self.aput_messages(messages))
 
     def set(self, messages: list[LlamaMessage]) -> None:
         """See `aset`; blocks."""
-        block_on(self.aset(messages))
+        self._wait(self.aset(messages))
 
     def reset(self) -> None:
         """See `areset`; blocks."""
-        block_on(self.areset())
+        self._wait(self.areset())
 
     def close(self) -> None:
         """See `aclose`; blocks."""
-        block_on(self.aclose())
+        self._threads.opened.wait(self.aclose())
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._threads.opened.wait(work, self.chat_store_key)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """The same memory: its conversation is where it is."""

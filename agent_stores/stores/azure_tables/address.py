@@ -50,6 +50,7 @@ class Address:
         login: tells logins apart without holding them: equal for those whose connections may be shared.
         client: the caller's client.
         secrets: text that must never show.
+        any_loop: whether nothing that the caller lent belongs to one event loop.
     """
 
     endpoint: str
@@ -59,6 +60,7 @@ class Address:
     login: object = field(default=None, repr=False)
     client: TableServiceClient | None = field(default=None, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    any_loop: bool = True
 
     @property
     def identity(self) -> object:
@@ -301,6 +303,7 @@ def _with_credential(endpoint: str, credential: Any, table: str) -> Address:
         make_credential=lambda: (credential, False),
         login=("credential", id(credential)),
         secrets=secrets,
+        any_loop=bool(secrets),  # a token's credential has connections of its own
     )
 
 
@@ -329,7 +332,14 @@ def _borrowed(client: Any, table: str) -> Address:
             "azure.data.tables.aio.TableServiceClient"
         )
     endpoint = check_endpoint(client.url.partition("?")[0])
-    return _address(endpoint, table, client=client, login=("client", id(client)), secrets=_secrets_of(client))
+    return _address(
+        endpoint,
+        table,
+        client=client,
+        login=("client", id(client)),
+        secrets=_secrets_of(client),
+        any_loop=False,
+    )
 
 
 def _secrets_of(client: TableServiceClient) -> tuple[str, ...]:

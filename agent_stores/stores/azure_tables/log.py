@@ -109,6 +109,11 @@ class AzureTableMessageLog:
         return self._server.address.location
 
     @property
+    def any_loop(self) -> bool:
+        """Whether its operations may come from any event loop, also one that runs for one call only."""
+        return self._server.address.any_loop
+
+    @property
     def max_message_bytes(self) -> int | None:
         """See `MessageLog.max_message_bytes`."""
         return MAX_MESSAGE_BYTES

@@ -96,6 +96,11 @@ class DatabaseMessageLog:
         """Whether its operations can run on the caller's thread, without an event loop; see `run_here`."""
         return self._server.runs_here
 
+    @property
+    def any_loop(self) -> bool:
+        """Whether its operations may come from any event loop, also one that runs for one call only."""
+        return self._server.any_loop
+
     async def append(
         self,
         key: ThreadKey,

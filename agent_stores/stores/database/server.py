@@ -74,6 +74,8 @@ class DatabaseServer:
         self._borrowed = engine
         self.runs_here = engine is None and address.dialect == "sqlite"
         """Whether operations can also run on the caller's own thread, where that may block."""
+        self.any_loop = not isinstance(engine, AsyncEngine)
+        """Whether they may come from any event loop."""
         self._ready = False
         self._lock = threading.Lock()
         self._engine: Engine | None = None

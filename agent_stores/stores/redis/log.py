@@ -132,6 +132,11 @@ class RedisMessageLog:
         return f"{self._server.address.location}#{self._prefix}"
 
     @property
+    def any_loop(self) -> bool:
+        """Whether its operations may come from any event loop, also one that runs for one call only."""
+        return self._server.address.client is None
+
+    @property
     def max_message_bytes(self) -> int | None:
         """See `MessageLog.max_message_bytes`."""
         return _LARGEST

@@ -1,0 +1,189 @@
+"""The synchronous view on servers: on the callers' threads, over connections of loops that stand still."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis.asyncio as aioredis
+
+from agent_stores import ChatMessage, ChatMessageStore
+from agent_stores._loops import CallerLoops
+from agent_stores.log import MessageLog
+from agent_stores.redis import RedisMessageLog
+from agent_stores.sync import SyncChatMessageStore, block_on
+from agent_stores.urls import open_log
+from tests.servers.process import wait_for
+from tests.servers.proxy import FaultProxy
+from tests.servers.redis import RedisServer
+
+SERVERS = {
+    "postgresql": lambda server: server.url,
+    "redis": lambda server: server.url,
+    "cluster": lambda server: server.url,
+    "azure": lambda server: server.connection_string,
+}
+FIXTURES = {
+    "postgresql": "postgres_server",
+    "redis": "redis62_server",
+    "cluster": "redis_cluster",
+    "azure": "azurite_server",
+}
+
+
+@pytest.fixture(autouse=True)
+def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[CallerLoops]:
+    """Loops that no other test has used."""
+    fresh = CallerLoops(4)
+    monkeypatch.setattr("agent_stores.sync.caller_loops", fresh)
+    monkeypatch.setattr("agent_stores.stores.sharing.caller_loops", fresh)
+    yield fresh
+    fresh.close()
+
+
+@contextmanager
+def view_on(log: MessageLog) -> Iterator[SyncChatMessageStore]:
+    """A view of a new thread, which is deleted at the end, and the log closed."""
+    view = SyncChatMessageStore(ChatMessageStore(log, thread_id=uuid.uuid4().hex))
+    yield view
+    view.delete_thread()
+    block_on(log.aclose(), log)
+
+
+@pytest.fixture
+def proxied(redis62_server: RedisServer) -> Iterator[tuple[FaultProxy, str]]:
+    """A way to the server that can be cut, and its URL."""
+    with FaultProxy(redis62_server.port) as proxy:
+        yield proxy, proxy.url(redis62_server.url)
+
+
+def user(text: str) -> ChatMessage:
+    return ChatMessage("user", text)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_on_the_callers_threads(kind: str, loops: CallerLoops, request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue(FIXTURES[kind])
+    before = {thread.name for thread in threading.enumerate()}
+    with view_on(open_log(SERVERS[kind](server))) as view:
+        for n in range(5):
+            view.add_messages([user(str(n))])
+        assert [message.text for message in view.list_messages(last=2)] == ["3", "4"]
+        assert [item.message.text for item in view.iterate(page_size=2)] == list("01234")
+        popped = view.pop_last()
+        assert popped is not None
+        assert popped.text == "4"
+        assert len(loops._all) == len(loops._idle) == 1
+        started = {thread.name for thread in threading.enumerate()} - before
+        assert not [name for name in started if name.startswith("agent-stores-sync")]
+
+        # More at once than there are loops: the others share the loop that has a thread.
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(lambda n: view.add_messages([user(f"more {n}")]), range(60)))
+        assert view.count() == 64
+        assert 1 <= len(loops._all) == len(loops._idle) <= 4
+
+
+def test_a_connection_that_ended_meanwhile_is_noticed_before_it_is_used(
+    proxied: tuple[FaultProxy, str],
+) -> None:
+    """What cannot be repeated, as taking the last message, would have an unknown outcome otherwise."""
+    proxy, url = proxied
+    with view_on(RedisMessageLog(url)) as view:
+        view.add_messages([user(str(n)) for n in range(8)])
+        for n in range(7, 0, -1):
+            proxy.drop_all()
+            wait_for(lambda: proxy.open_connections == 0, timeout=10, what="the connection is cut")
+            popped = view.pop_last()
+            assert popped is not None
+            assert popped.text == str(n)
+
+
+def test_closing_closes_the_connections_of_all_loops(
+    proxied: tuple[FaultProxy, str], loops: CallerLoops
+) -> None:
+    proxy, url = proxied
+    log = RedisMessageLog(url)
+    together = threading.Barrier(3)
+
+    async def meet(n: int) -> None:
+        together.wait(10)
+        await ChatMessageStore(log, thread_id="meeting").add_messages([user(str(n))])
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda n: block_on(meet(n), log), range(3)))
+    assert len(loops._idle) == proxy.open_connections == 3
+    block_on(ChatMessageStore(log, thread_id="meeting").delete_thread(), log)
+    block_on(log.aclose(), log)
+    wait_for(lambda: proxy.open_connections == 0, timeout=10, what="the connections are closed")
+    assert len(loops._idle) == 3
+    with view_on(RedisMessageLog(url)) as again:
+        again.add_messages([user("on the same loops")])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal on this system")
+def test_an_interrupted_call_leaves_its_loop_usable(
+    proxied: tuple[FaultProxy, str], loops: CallerLoops
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    proxy, url = proxied
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with view_on(RedisMessageLog(url)) as view:
+            view.add_messages([user("1")])
+            proxy.hold()
+            timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGUSR1])
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                view.add_messages([user("2")])
+            timer.join()
+            proxy.heal()
+            view.add_messages([user("3")])
+            assert view.list_messages()[-1].text == "3"
+            assert len(loops._idle) == len(loops._all) == 1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_client_that_was_lent_stays_on_one_loop(redis62_server: RedisServer, loops: CallerLoops) -> None:
+    client = aioredis.Redis.from_url(redis62_server.url)
+    with view_on(RedisMessageLog(redis_client=client)) as view, ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: view.add_messages([user(str(n))]), range(30)))
+        assert view.count() == 30
+    block_on(client.aclose())
+    assert not loops._all
+
+
+def test_after_a_fork(redis62_server: RedisServer) -> None:
+    code = f"""
+import os, sys
+from agent_stores import ChatMessage, RedisChatMessageStore
+from agent_stores.sync import SyncChatMessageStore
+store = SyncChatMessageStore(RedisChatMessageStore({redis62_server.url!r}, thread_id={uuid.uuid4().hex!r}))
+store.add_messages([ChatMessage("user", "parent")])
+for name in ("child", "another child"):
+    child = os.fork()
+    if child == 0:
+        store.add_messages([ChatMessage("user", name)])
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0
+store.add_messages([ChatMessage("user", "parent again")])
+print([message.text for message in store.list_messages()])
+store.delete_thread()
+"""
+    done = subprocess.run(
+        [sys.executable, "-Wdefault", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "['parent', 'child', 'another child', 'parent again']", done.stderr
+    assert not done.stderr  # nothing is left open at the end, either
