@@ -146,7 +146,7 @@ class CallerLoops:
             self._all.difference_update(loops)
         for loop in loops:
             with contextlib.suppress(Exception):
-                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.run_until_complete(_end(loop))
             loop.close()
 
     def _forget_all(self) -> None:
@@ -163,6 +163,15 @@ async def _after_news(work: Coroutine[Any, Any, T]) -> T:
         return await work
     finally:
         work.close()  # where it never began
+
+
+async def _end(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what a loop was told to close be closed, and then what it keeps."""
+    await asyncio.sleep(0)
+    waiting = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+    if waiting:
+        await asyncio.wait(waiting, timeout=1)
+    await loop.shutdown_asyncgens()
 
 
 _of_the_parent: list[object] = []

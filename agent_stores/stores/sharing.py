@@ -27,6 +27,10 @@ class SharedServer(Protocol):
         """Wait for what is running, and close the connections."""
         ...
 
+    def close_unused(self) -> None:
+        """Close the connections when no log uses them any more; called on a thread without an event loop."""
+        ...
+
     def close_at_exit(self) -> None:
         """Close the connections at the end of the process, without an event loop."""
         ...
@@ -110,7 +114,7 @@ class ServerRegistry(Generic[S]):
         idle = [key for key, server in self._servers.items() if server.users == 0]
         for key in idle[: len(idle) - _MAX_IDLE] if len(idle) > _MAX_IDLE else ():
             server = self._servers.pop(key)
-            threading.Thread(target=server.close_at_exit, name="agent-stores-close", daemon=True).start()
+            threading.Thread(target=server.close_unused, name="agent-stores-close", daemon=True).start()
 
     @staticmethod
     def _drop(server: S) -> None:
@@ -164,7 +168,12 @@ class LoopClients(Generic[C]):
                         self._timeout,
                     )
             else:
-                client.abandon()
+                _close_later(loop, client)
+
+    def close_unused(self) -> None:
+        """Close the clients of all loops, from a thread that has none."""
+        for loop, client in self._take_all().items():
+            _close_later(loop, client)
 
     def close_at_exit(self) -> None:
         """Close the clients at the end of the process."""
@@ -207,5 +216,30 @@ class LoopClients(Generic[C]):
                 with contextlib.suppress(Exception):
                     await client.aclose()
 
+
+def _close_later(loop: asyncio.AbstractEventLoop, client: LoopClient) -> None:
+    """Close a client on its loop when that runs.
+
+    Its sockets may not be closed behind a loop's back: the system gives their numbers to the next ones that
+    are opened, which the loop would take for the old.
+    """
+
+    def close() -> None:
+        task = loop.create_task(_closed(client))
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    try:
+        loop.call_soon_threadsafe(close)
+    except RuntimeError:  # it is closed
+        client.abandon()
+
+
+async def _closed(client: LoopClient) -> None:
+    with contextlib.suppress(Exception):
+        await client.aclose()
+
+
+_closing: set[asyncio.Task[None]] = set()
 
 _of_the_parent: list[Any] = []

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from agent_stores.testing.model_server import ModelServer
 from tests.app.chromium import FLAGS, NoChromiumError, find_chromium
+from tests.app.identity_provider import IdentityProvider
 from tests.app.server import AppServer
 from tests.app.window import Window
 from tests.servers.mem0_platform import Mem0Platform
@@ -73,8 +74,27 @@ def app_with_memory(tmp_path: Path, model: ModelServer, platform: Mem0Platform) 
     yield from _served(tmp_path, model, MEM0_API_KEY=platform.api_key, MEM0_HOST=platform.host)
 
 
-def _served(folder: Path, model: ModelServer, **environment: str) -> Iterator[AppServer]:
+@pytest.fixture
+def identity_provider() -> Iterator[IdentityProvider]:
+    """Who says who somebody is."""
+    with IdentityProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def app_with_sign_in(
+    tmp_path: Path, model: ModelServer, identity_provider: IdentityProvider
+) -> Iterator[AppServer]:
+    """The application with OpenID Connect."""
+    yield from _served(tmp_path, model, identity_provider, CHAT_APP_SIGN_IN="oidc")
+
+
+def _served(
+    folder: Path, model: ModelServer, provider: IdentityProvider | None = None, **environment: str
+) -> Iterator[AppServer]:
     lease = PortLease()
+    if provider is not None:
+        provider.write_secrets(folder, f"http://localhost:{lease.port}")
     service = {"OPENAI_BASE_URL": model.base_url, "OPENAI_API_KEY": model.api_key}
     with AppServer(folder, lease.port, OPENAI_MODEL="test-model", **service, **environment) as server:
         yield server

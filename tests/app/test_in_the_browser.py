@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from agent_stores.testing.model_server import ModelServer
+from tests.app.identity_provider import IdentityProvider
 from tests.app.server import AppServer
 from tests.app.window import PATIENCE, Window
 from tests.servers.mem0_platform import Mem0Platform
@@ -212,6 +213,33 @@ def test_errors_and_memories(
     expect(other.page.get_by_text("memory used")).to_have_count(0)
 
 
+def test_signing_in_for_real(
+    window: Windows, identity_provider: IdentityProvider, app_with_sign_in: AppServer
+) -> None:
+    here = window(server=app_with_sign_in)
+    identity_provider.person = {"sub": "1", "name": "Alice Example"}
+    here.open()
+    here.page.get_by_role("button", name="Sign in").click()
+    expect(here.sidebar.get_by_text("Alice Example")).to_be_visible(timeout=PATIENCE)
+    here.begin()
+    here.ask("Hello, my name is Alice", "Nice to meet you, Alice!")
+    query = here.page.url.rpartition("/")[2]
+    here.page.reload()
+    expect(here.turns).to_have_count(2, timeout=PATIENCE)
+    here.page.get_by_role("button", name="Sign out").click()
+    here.sees("Conversations that last")
+
+    # Somebody else with the same name, in the same browser, with the address of the conversation.
+    identity_provider.person = {"sub": "2", "name": "Alice Example"}
+    here.open(query)
+    expect(here.turns).to_have_count(0)
+    here.page.get_by_role("button", name="Sign in").click()
+    expect(here.sidebar.get_by_text("Alice Example")).to_be_visible(timeout=PATIENCE)
+    here.sees("No conversations yet")
+    here.open(query)
+    here.sees("There is no such conversation")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 420])
 def test_it_fits(window: Windows, scheme: str, width: int) -> None:
@@ -226,7 +254,8 @@ def test_it_fits(window: Windows, scheme: str, width: int) -> None:
     here.picture(f"side-{scheme}-{width}")
     here.begin()
     if width < 500:  # the side bar, which lies over the page there, has made room by itself
-        expect(here.sidebar).to_have_attribute("aria-expanded", "false", timeout=PATIENCE)
+        expect(here.page.get_by_test_id("stExpandSidebarButton")).to_be_visible(timeout=PATIENCE)
+        expect(here.page.get_by_test_id("stSidebarCollapseButton")).not_to_be_in_viewport(timeout=PATIENCE)
     here.ask("Plan a weekend in Oslo. My name is Alice", "Nice to meet you, Alice!")
     here.ask(
         "repeat: A plan:\n\n1. **Saturday**: the Opera House, then Akershus fortress.\n2. **Sunday**: the "

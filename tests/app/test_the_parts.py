@@ -36,6 +36,7 @@ from people import known, prefer, preferred, remember
 from runs import Run, answer
 from settings import read_settings
 from tests.servers.postgres import PostgresServer
+from tests.servers.process import wait_for
 from tests.servers.redis import RedisServer
 from text import answered, plain, snippet
 from threads import Threads
@@ -303,6 +304,34 @@ async def test_memories_stay_beside_the_answer_that_used_them(threads: Threads) 
         await run_of(threads, model, run, Noted(Remembers(), run.memories))
     kept = (await threads.read(thread_id))[0][-1].message.additional_properties
     assert kept == {"chat_app": {"memories": ["The user's name is <Alice>", "Likes tea"]}}
+
+
+def test_memories_by_mem0_in_this_process(tmp_path: Path) -> None:
+    settings = read_settings({"CHAT_APP_FOLDER": str(tmp_path), "CHAT_APP_MEMORY": "local"})
+
+    def ask(engine: Engine, user_id: str, text: str) -> Run:
+        threads = Threads(engine.log, f"user:{user_id}")
+        thread_id = engine.call(threads.create(About()))
+        assert engine.ask(threads, thread_id, text, user_id)
+        run = engine.run_of(threads, thread_id)
+        assert run is not None
+        wait_for(lambda: not run.is_running, timeout=60, what="the answer is stored")
+        assert run.problem is None
+        return run
+
+    engine = Engine(settings)
+    try:
+        ask(engine, "alice é", "Hello, my name is Alice")
+    finally:
+        engine.close()  # stores what waits
+    engine = Engine(settings)
+    try:
+        mine, other = (ask(engine, user_id, "What's my name?") for user_id in ("alice é", "bob"))
+        assert (mine.text, other.text) == ("Your name is Alice.", "I don't know your name yet.")
+        assert any("Alice" in memory for memory in mine.memories)
+        assert not other.memories
+    finally:
+        engine.close()
 
 
 async def test_users_are_kept_once_with_their_settings() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -18,7 +20,7 @@ import redis.asyncio as aioredis
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores._loops import CallerLoops
-from agent_stores.log import MessageLog
+from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.redis import RedisMessageLog
 from agent_stores.sync import SyncChatMessageStore, block_on
 from agent_stores.urls import open_log
@@ -29,7 +31,7 @@ from tests.servers.redis import RedisServer
 SERVERS = {
     "postgresql": lambda server: server.url,
     "redis": lambda server: server.url,
-    "cluster": lambda server: server.url,
+    "cluster": lambda server: server.url.replace("redis://", "redis+cluster://"),
     "azure": lambda server: server.connection_string,
 }
 FIXTURES = {
@@ -187,3 +189,21 @@ store.delete_thread()
     )
     assert done.stdout.strip() == "['parent', 'child', 'another child', 'parent again']", done.stderr
     assert not done.stderr  # nothing is left open at the end, either
+
+
+def test_servers_that_were_let_go_close_their_connections_on_their_loops(redis62_server: RedisServer) -> None:
+    """A socket that is closed behind its loop's back leaves its number there, which the next one gets."""
+
+    async def use_and_drop() -> None:
+        for number in range(60):
+            log = RedisMessageLog(redis62_server.url, max_connections=number + 1)  # a pool of its own
+            await log.stats(ThreadKey(None, "t"))
+            del log
+            gc.collect()
+            await asyncio.sleep(0.01)
+            _, writer = await asyncio.open_connection("127.0.0.1", redis62_server.port)
+            writer.close()
+
+    asyncio.run(use_and_drop())
+    with view_on(RedisMessageLog(redis62_server.url)) as view:
+        view.add_messages([user("after")])

@@ -57,6 +57,10 @@ class AzureTableServer:
         """Close the connections of all loops."""
         await self._clients.aclose()
 
+    def close_unused(self) -> None:
+        """Close the connections when no log uses them any more."""
+        self._clients.close_unused()
+
     def close_at_exit(self) -> None:
         """Close the connections at the end of the process."""
         self._clients.close_at_exit()

@@ -149,6 +149,10 @@ class DatabaseServer:
         else:
             await asyncio.to_thread(self.close_at_exit)
 
+    def close_unused(self) -> None:
+        """Close the connections when no log uses them any more."""
+        self.close_at_exit()
+
     def close_at_exit(self) -> None:
         """Wait for what is running, and close our connections; from any thread, without an event loop."""
         with self._lock:
