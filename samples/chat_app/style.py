@@ -35,7 +35,8 @@ def apply_style() -> None:
 # Streamlit lays the side bar over the page at this width, and does not fold it in by itself.
 _FOLD = """
 <script data-once="{once}">
-if (window.innerWidth <= 768) document.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
+if (window.innerWidth <= 768)
+  document.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
 </script>
 """
 
