@@ -58,15 +58,21 @@ async def exchange(connection: Any, commands: Sequence[Command], attempt: Attemp
     if attempt.asking:
         packed = pack((b"ASKING",)) + packed
     attempt.sent = True
-    await connection.send_packed_command(packed)
-    if attempt.asking:
-        await connection.read_response()
     replies: list[Any] = []
-    for _ in commands:
-        try:
-            replies.append(await connection.read_response(disable_decoding=True))
-        except ResponseError as error:
-            replies.append(error)
+    is_whole = False
+    try:
+        await connection.send_packed_command(packed)
+        if attempt.asking:
+            await connection.read_response()
+        for _ in commands:
+            try:
+                replies.append(await connection.read_response(disable_decoding=True))
+            except ResponseError as error:
+                replies.append(error)
+        is_whole = True
+    finally:
+        if not is_whole:  # as where Ctrl-C struck between two lines: the next one would read our replies
+            await connection.disconnect(nowait=True)
     return replies
 
 
@@ -307,7 +313,8 @@ async def _has_ended(connection: Any) -> bool:
     """
     stream: Any = getattr(connection, "_reader", None)
     if isinstance(buffer := getattr(stream, "_buffer", None), bytearray):
-        return stream.at_eof() or bool(buffer)
+        # A reset closes the transport at once, and ends the stream in the loop's next turn.
+        return stream.at_eof() or bool(buffer) or connection._writer.is_closing()
     check = getattr(connection, "can_read", None) or connection.can_read_destructive
     try:
         return bool(await check())
