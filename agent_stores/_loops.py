@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, TypeVar, cast
@@ -83,6 +83,7 @@ class CallerLoops:
         self._limit = limit
         self._all: set[asyncio.AbstractEventLoop] = set()
         self._idle: list[asyncio.AbstractEventLoop] = []  # the one that was used last is used next
+        self._lent: set[asyncio.AbstractEventLoop] = set()  # whose work waits for other loops
         self._lock = threading.Lock()
         atexit.register(self.close)
         if hasattr(os, "register_at_fork"):
@@ -106,16 +107,25 @@ class CallerLoops:
                 self._idle.append(loop)
 
     def run(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on a loop that was taken, on this thread, and give the loop back."""
+        """Run a coroutine on a loop that was taken, on this thread, and give the loop back.
+
+        A loop that was interrupted, as by Ctrl-C, is closed instead: it may have been between taking up
+        something and doing it, and then it never will.
+        """
         task = loop.create_task(_after_news(work))
         try:
-            return loop.run_until_complete(task)
-        finally:
-            if not task.done():  # interrupted, as by Ctrl-C
+            result = loop.run_until_complete(task)
+        except BaseException as error:
+            if not task.done():
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    loop.run_until_complete(task)
-            self.give_back(loop)
+                self._discard(loop)
+            elif task.cancelled() or (task.exception() is error and isinstance(error, Exception)):
+                self.give_back(loop)  # the work's own
+            else:
+                self._discard(loop)
+            raise
+        self.give_back(loop)
+        return result
 
     async def run_on(
         self, loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, object]], timeout: float
@@ -123,10 +133,11 @@ class CallerLoops:
         """Run a coroutine on a certain one of these loops, as soon as nobody uses it.
 
         Returns:
-            False when it is none of these loops, or in use for more than `timeout` seconds.
+            False when it is none of these loops, or in use for more than `timeout` seconds, or by what waits
+            for other loops in turn; it runs then.
         """
         deadline = time.monotonic() + timeout
-        while loop in self._all:
+        while loop in self._all and loop not in self._lent:
             with self._lock:
                 is_free = loop in self._idle
                 if is_free:
@@ -139,6 +150,15 @@ class CallerLoops:
             await asyncio.sleep(0.005)
         return False
 
+    @contextlib.contextmanager
+    def lend(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """While its work waits for other loops, which may wait for it: let that be done on it at once."""
+        self._lent.add(loop)
+        try:
+            yield
+        finally:
+            self._lent.discard(loop)
+
     def close(self) -> None:
         """Close the loops that nobody uses; what they keep is closed with them."""
         with self._lock:
@@ -148,6 +168,19 @@ class CallerLoops:
             with contextlib.suppress(Exception):
                 loop.run_until_complete(_end(loop))
             loop.close()
+
+    def _discard(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close a loop that was interrupted, with what it keeps."""
+        with self._lock:
+            self._all.discard(loop)
+        try:
+            for _ in range(2):  # the first may find that the loop was told to stop before the interruption
+                with contextlib.suppress(Exception):
+                    loop.run_until_complete(_end(loop))
+                    break
+        finally:
+            with contextlib.suppress(RuntimeError):
+                loop.close()
 
     def _forget_all(self) -> None:
         """After a fork: what the loops wait with is the parent's, too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic
@@ -82,7 +82,9 @@ class SyncChatMessageStore(Generic[M]):
         """See `ChatMessageStore.iterate`."""
         messages = self._store.iterate(after=after, before=before, page_size=page_size)
         while True:
-            message = self._wait(_next(messages))
+            self._check()
+            # Begun without a loop, since a loop that closes ends the generators that were begun on it.
+            message = block_on(_finish(anext(messages, None)), self._store.log)
             if message is None:
                 return
             yield message
@@ -180,16 +182,22 @@ class SyncChatMessageStore(Generic[M]):
         return f"SyncChatMessageStore({self._store!r})"
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if _has_loop():
+        try:
+            self._check()
+        except BaseException:
             work.close()
+            raise
+        return block_on(work, self._store.log)
+
+    def _check(self) -> None:
+        if _has_loop():
             raise ArgumentError(
                 "a synchronous store would block the running event loop; use the store itself there"
             )
-        return block_on(work, self._store.log)
 
 
-async def _next(messages: Any) -> Any:
-    return await anext(messages, None)
+async def _finish(step: Awaitable[T]) -> T:
+    return await step
 
 
 def block_on(work: Coroutine[Any, Any, T], log: object = None) -> T:

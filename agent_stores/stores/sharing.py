@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import Any, Generic, Protocol, TypeVar
@@ -155,20 +156,24 @@ class LoopClients(Generic[C]):
 
     async def aclose(self) -> None:
         """Close the clients of all loops."""
-        here = asyncio.get_running_loop()
-        for loop, client in self._take_all().items():
-            if loop is here:
-                await client.aclose()
-            elif await caller_loops.run_on(loop, client.aclose, self._timeout):
-                pass
-            elif loop.is_running():
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(
-                        asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.aclose(), loop)),
-                        self._timeout,
-                    )
-            else:
-                _close_later(loop, client)
+        with caller_loops.lend(asyncio.get_running_loop()):
+            for loop, client in self._take_all().items():
+                with contextlib.suppress(Exception):  # the others are closed all the same
+                    await self._close(loop, client)
+
+    async def _close(self, loop: asyncio.AbstractEventLoop, client: C) -> None:
+        if loop is asyncio.get_running_loop():
+            await client.aclose()
+        elif await caller_loops.run_on(loop, client.aclose, self._timeout):
+            pass
+        elif loop.is_running():
+            deadline = time.monotonic() + self._timeout
+            closed = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.aclose(), loop))
+            while time.monotonic() < deadline and not (await asyncio.wait({closed}, timeout=0.005))[0]:
+                # A caller's loop may stand still again before it came to that.
+                await caller_loops.run_on(loop, _turns, 0)
+        else:
+            _close_later(loop, client)
 
     def close_unused(self) -> None:
         """Close the clients of all loops, from a thread that has none."""
@@ -233,6 +238,10 @@ def _close_later(loop: asyncio.AbstractEventLoop, client: LoopClient) -> None:
         loop.call_soon_threadsafe(close)
     except RuntimeError:  # it is closed
         client.abandon()
+
+
+async def _turns() -> None:
+    await asyncio.sleep(0.001)
 
 
 async def _closed(client: LoopClient) -> None:

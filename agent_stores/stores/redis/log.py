@@ -134,7 +134,9 @@ class RedisMessageLog:
     @property
     def any_loop(self) -> bool:
         """Whether its operations may come from any event loop, also one that runs for one call only."""
-        return self._server.address.client is None
+        # Providers renew tokens in the background, on the loop that asked first: that one must keep running.
+        address = self._server.address
+        return address.client is None and address.options.get("credential_provider") is None
 
     @property
     def max_message_bytes(self) -> int | None:
