@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import MovedError, ResponseError
 
 from agent_stores.stores.redis.address import Address
+from agent_stores.stores.redis.failures import code_of
 
 Command = tuple[Any, ...]
 
@@ -131,6 +132,10 @@ class PoolClient:
 
     async def recover(self, attempt: Attempt, error: BaseException) -> bool:
         """Prepare the next attempt; whether it needs no pause."""
+        if self._owned and code_of(error) == "READONLY":
+            # The server was demoted. Where a script is what it refuses (Redis 6), redis-py does not see it.
+            for connection in [*self._idle, *self._pool._available_connections]:
+                await connection.disconnect(nowait=True)
         return False
 
     async def aclose(self) -> None:
