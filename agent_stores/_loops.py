@@ -143,7 +143,12 @@ class CallerLoops:
                 if is_free:
                     self._idle.remove(loop)
             if is_free:
-                await asyncio.to_thread(lambda: self.run(loop, make()))
+                try:
+                    done = asyncio.get_running_loop().run_in_executor(None, lambda: self.run(loop, make()))
+                except RuntimeError:  # no thread begins any more: the process ends
+                    self.give_back(loop)
+                    break
+                await asyncio.shield(done)  # which else might never begin, and not give the loop back
                 return True
             if time.monotonic() > deadline:
                 break

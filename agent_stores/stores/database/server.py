@@ -146,8 +146,13 @@ class DatabaseServer:
         """Wait for what is running, and close our connections."""
         if may_block():
             self.close_at_exit()
+            return
+        try:
+            closing = asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
+        except RuntimeError:  # no thread begins any more: the process ends
+            self.close_at_exit()
         else:
-            await asyncio.to_thread(self.close_at_exit)
+            await closing
 
     def close_unused(self) -> None:
         """Close the connections when no log uses them any more."""
