@@ -112,17 +112,25 @@ class CallerLoops:
         A loop that was interrupted, as by Ctrl-C, is closed instead: it may have been between taking up
         something and doing it, and then it never will.
         """
-        task = loop.create_task(_after_news(work))
+        whole = _after_news(work)
+        task = loop.create_task(whole)
         try:
             result = loop.run_until_complete(task)
         except BaseException as error:
-            if not task.done():
+            if task.cancelled():
+                is_own = isinstance(error, asyncio.CancelledError)
+            else:
+                is_own = task.done() and task.exception() is error and isinstance(error, Exception)
+            if is_own:
+                self.give_back(loop)
+            else:
                 task.cancel()
                 self._discard(loop)
-            elif task.cancelled() or (task.exception() is error and isinstance(error, Exception)):
-                self.give_back(loop)  # the work's own
-            else:
-                self._discard(loop)
+                # Nobody goes on with what still waits; left to the garbage collection, it crashes Python 3.11.
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                for each in (whole, work):
+                    with contextlib.suppress(Exception):
+                        each.close()
             raise
         self.give_back(loop)
         return result

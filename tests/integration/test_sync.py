@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
+from redis.asyncio.connection import Connection as RedisConnection
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores._loops import CallerLoops
@@ -207,3 +213,149 @@ def test_servers_that_were_let_go_close_their_connections_on_their_loops(redis62
     asyncio.run(use_and_drop())
     with view_on(RedisMessageLog(redis62_server.url)) as view:
         view.add_messages([user("after")])
+
+
+def test_a_reset_connection_is_not_used_again(redis62_server: RedisServer, loops: CallerLoops) -> None:
+    """A reset ends the stream one turn of the loop later than it closes the transport."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    links: list[socket.socket] = []
+    stop = threading.Event()
+
+    def pass_on(source: socket.socket, target: socket.socket) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                if not (data := source.recv(65536)):
+                    return
+                target.sendall(data)
+
+    def accept() -> list[threading.Thread]:
+        links[:] = [listener.accept()[0], socket.create_connection(("127.0.0.1", redis62_server.port))]
+        for link in links:
+            link.settimeout(0.02)
+        threads = [threading.Thread(target=pass_on, args=pair) for pair in (links, links[::-1])]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    url = redis62_server.url.replace(str(redis62_server.port), str(listener.getsockname()[1]))
+    log = RedisMessageLog(url)
+    view = SyncChatMessageStore(ChatMessageStore(log, thread_id=uuid.uuid4().hex))
+    with listener, ThreadPoolExecutor(1) as pool:
+        for work in (lambda: view.add_messages([user("1")]), view.pop_last):
+            stop.clear()
+            threads = pool.submit(accept)
+            work()
+            stop.set()
+            for thread in threads.result(10):
+                thread.join()
+            links[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for link in links:
+                link.close()
+    block_on(log.aclose(), log)
+
+
+def test_closing_on_several_threads_at_once_does_not_wait_for_each_other(redis62_server: RedisServer) -> None:
+    logs = [RedisMessageLog(redis62_server.url, timeout=20 + n) for n in range(3)]
+    together = threading.Barrier(3)
+
+    async def meet(log: MessageLog) -> None:
+        await log.stats(ThreadKey(None, "t"))
+        together.wait(10)
+
+    def close(log: MessageLog) -> None:
+        together.wait(10)
+        block_on(log.aclose(), log)
+
+    with ThreadPoolExecutor(3) as pool:
+        for log in logs:
+            list(pool.map(lambda _, log=log: block_on(meet(log), log), range(3)))
+        began = time.monotonic()
+        list(pool.map(close, logs))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal on this system")
+@pytest.mark.parametrize("turn", range(1, 6))
+def test_an_interruption_between_taking_up_work_and_doing_it(
+    redis62_server: RedisServer, loops: CallerLoops, turn: int
+) -> None:
+    """The loop has lost what it took up: a task that waits for that never ends."""
+    turns = 0
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def trace(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal turns
+        if event == "call" and frame.f_code is asyncio.Handle._run.__code__:
+            turns += 1
+            if turns == turn:
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGUSR1)
+
+    before, tracing = signal.signal(signal.SIGUSR1, interrupt), sys.gettrace()
+    try:
+        with view_on(RedisMessageLog(redis62_server.url)) as view:
+            view.add_messages([user(str(n)) for n in range(3)])
+            read = view.iterate(page_size=1)
+            assert next(read).position == 1
+            sys.settrace(trace)
+            with pytest.raises(KeyboardInterrupt):
+                view.count()
+            sys.settrace(tracing)
+            assert view.count() == 3
+            assert [item.position for item in read] == [2, 3]
+            assert len(loops._all) == len(loops._idle) == 1
+    finally:
+        sys.settrace(tracing)
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal on this system")
+def test_no_call_reads_what_an_interrupted_one_asked_for(
+    proxied: tuple[FaultProxy, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may strike between any two lines, also after the command has gone out."""
+    proxy, url = proxied
+    strike: list[bool] = []
+
+    async def send_and_be_interrupted(self: Any, data: Any, **_: Any) -> None:
+        await send(self, data)
+        if strike:
+            strike.clear()
+            raise KeyboardInterrupt
+
+    send = RedisConnection.send_packed_command
+    monkeypatch.setattr(RedisConnection, "send_packed_command", send_and_be_interrupted)
+    with view_on(RedisMessageLog(url)) as one, view_on(RedisMessageLog(url)) as other:
+        one.add_messages([user("one's")])
+        other.add_messages([user("the other's")])
+        proxy.hold()
+        strike.append(True)
+        with pytest.raises(KeyboardInterrupt):
+            one.list_messages()
+        threading.Timer(0.3, proxy.heal).start()
+        assert [message.text for message in other.list_messages()] == ["the other's"]
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgresql"])
+def test_closing_when_the_process_ends(kind: str, request: pytest.FixtureRequest) -> None:
+    url = SERVERS[kind](request.getfixturevalue(FIXTURES[kind]))
+    code = f"""
+import atexit, threading
+from concurrent.futures import ThreadPoolExecutor
+from agent_stores.log import ThreadKey
+from agent_stores.sync import block_on
+from agent_stores.urls import open_log
+log, together = open_log({url!r}), threading.Barrier(2)
+async def meet(_):
+    await log.stats(ThreadKey(None, "t"))
+    together.wait(10)
+with ThreadPoolExecutor(2) as pool:
+    list(pool.map(lambda n: block_on(meet(n), log), range(2)))
+atexit.register(lambda: (block_on(log.aclose(), log), print("closed")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-Wdefault", "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.strip(), done.stderr) == ("closed", "")
