@@ -126,7 +126,7 @@ class CallerLoops:
             else:
                 task.cancel()
                 self._discard(loop)
-                # Nobody goes on with what still waits; left to the garbage collection, it crashes Python 3.11.
+                # Nobody goes on with what still waits; left to garbage collection, it crashed Python 3.11.
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 for each in (whole, work):
                     with contextlib.suppress(Exception):
