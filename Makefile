@@ -19,7 +19,7 @@ help:
 	@echo "             (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make check   ruff, mypy and pyright"
 	@echo "make format  bring the code into its form"
-	@echo "make bench   compare with other stores; takes some ten minutes (BENCH_ARGS=--quick: some two)"
+	@echo "make bench   compare with other stores; takes some 15 minutes (BENCH_ARGS=--quick: some two)"
 	@echo "make clean   remove .venv and everything that was generated"
 	@echo
 	@echo "PYTHON=python3.12 make ... takes another Python than python3 for a new .venv."
