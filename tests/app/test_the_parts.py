@@ -388,9 +388,38 @@ def test_text_shows_what_was_typed() -> None:
     assert answered("![pixel](http://elsewhere/?q=secret) costs $5") == (
         "[pixel](http://elsewhere/?q=secret) costs \\$5"
     )
+    assert plain("a\n===\n\n\tb") == "a  \n\\=\\=\\=  \n  \n\u2003\u2003b"  # neither a heading nor code
     assert snippet("a " * 200 + "the boat", "boat", 20).endswith("the boat")
     assert title_of("word " * 50).endswith("word…")
     assert title_of(" One\n two ") == "One two"
+
+
+@pytest.mark.parametrize(
+    "text", ["!![x](http://e)", "!!![x][r]\n\n[r]: http://e", "![a\n](http://e)", "`![x](http://e)`"]
+)
+def test_no_answer_holds_a_picture(text: str) -> None:
+    assert "![" not in answered(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("`$a` costs $5", "`$a` costs \\$5"),
+        ("```sh\necho $HOME\n```\n$5", "```sh\necho $HOME\n```\n\\$5"),
+        ("```sh\necho $HO", "```sh\necho $HO"),
+        ("costs \\$5", "costs \\$5"),
+        ("vec![1, 2]", "vec! [1, 2]"),
+    ],
+)
+def test_code_in_an_answer_stays_as_it_is(text: str, shown: str) -> None:
+    assert answered(text) == shown
+
+
+@pytest.mark.parametrize("text", ["` `` ``` ", "!", "\\", "![", "```\n", "[![", "`a"])
+def test_long_answers_are_shown_at_once(text: str) -> None:
+    begun = time.perf_counter()
+    answered(text * 20_000)
+    assert time.perf_counter() - begun < 2
 
 
 def test_errors_hold_nothing_that_is_not_for_users() -> None:
