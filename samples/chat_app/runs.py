@@ -71,7 +71,7 @@ async def answer(run: Run, threads: Threads, model: ChatClient, memory: ContextP
         if await _is_stored(run, store):  # sent again because the outcome was unknown
             run.state = "stored"
             return
-        position = conversation.mark[0]
+        position = conversation.mark.position
         thread = AgentThread(message_store=store, context_provider=memory)
         agent = ChatAgent(model, conversation.about.instructions, tools=TOOLS)
         response: AgentResponse | None = None
@@ -107,7 +107,8 @@ async def _complete(
             await store.replace(answers[-1].message_id, kept)
         conversation = await threads.open(run.thread_id)
         if conversation is not None and not conversation.about.title:
-            await threads.save(run.thread_id, replace(conversation.about, title=title_of(run.message.text)))
+            about = replace(conversation.about, title=title_of(run.message.text))
+            await threads.save(run.thread_id, about, before=conversation.about)
     except StoreError as error:
         explain(error)
 

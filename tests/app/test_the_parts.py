@@ -98,6 +98,17 @@ async def opened(threads: Threads, thread_id: str) -> Any:
     return conversation
 
 
+async def test_two_windows_change_different_settings(threads: Threads) -> None:
+    thread_id = await filled(threads, "Hi", "Hello")
+    drawn = (await opened(threads, thread_id)).about
+    mark = (await threads.mark(thread_id))[0]
+    await threads.save(thread_id, replace(drawn, title="Two"), before=drawn)
+    assert (await threads.mark(thread_id))[0] != mark  # as long as the title before
+    await threads.save(thread_id, replace(drawn, history=5), before=drawn)
+    about = (await opened(threads, thread_id)).about
+    assert (about.title, about.history) == ("Two", 5)
+
+
 async def test_the_window_keeps_tool_calls_with_their_results(threads: Threads) -> None:
     thread_id = await threads.create(About(history=2))
     await threads.store(thread_id).add_messages(
