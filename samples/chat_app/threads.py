@@ -27,6 +27,7 @@ from agent_stores import (
     ThreadStats,
     Window,
 )
+from agent_stores.cli.exit_codes import InputFileError
 from agent_stores.cli.transfer import Header, export_thread, import_threads, read_export
 from agent_stores.notes import is_note
 from agent_stores.tokens import estimate_tokens
@@ -212,15 +213,17 @@ class Threads:
             InputFileError: when the file is malformed; it is checked as a whole before anything is written.
         """
         ids = [
-            line.item.thread_id
-            for line in read_export(io.BytesIO(content))
-            if isinstance(line.item, Header) and len(line.item.thread_id) <= _LONGEST_ID
+            line.item.thread_id for line in read_export(io.BytesIO(content)) if isinstance(line.item, Header)
         ]
+        if any(len(thread_id) > _LONGEST_ID for thread_id in ids):
+            raise InputFileError(f"it holds an id of more than {_LONGEST_ID} characters")
         await import_threads(self._log, io.BytesIO(content), tenant=self.tenant)
         for thread_id in ids:
             conversation = await self.open(thread_id)
             if conversation is not None and not conversation.about.title:
                 await self._write(thread_id, replace(conversation.about, title="Imported conversation"))
+            elif conversation is not None:
+                await self.store(thread_id).set_ttl(conversation.about.ttl)  # which no file holds
         return ids
 
     async def search(self, query: str, *, limit: int = 20) -> Hits:

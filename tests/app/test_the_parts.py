@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from agent_stores.testing.model_server import ModelServer
 from engine import Engine
 from errors import explain
 from memories import Noted
+from page import ago
 from people import known, prefer, preferred, remember
 from runs import Run, answer
 from settings import read_settings
@@ -161,6 +163,29 @@ async def test_an_export_is_imported_as_the_users_own_once(threads: Threads) -> 
     assert (await opened(carol, thread_id)).about.title == "Imported conversation"
     with pytest.raises(InputFileError):
         await carol.import_file(content[:-20])
+
+
+async def test_an_imported_conversation_lives_as_long_as_it_says(threads: Threads) -> None:
+    content = await threads.export(await threads.create(About(title="One", ttl=600)))
+    bob = Threads(InMemoryMessageLog(), "user:bob")
+    (thread_id,) = await bob.import_file(content)
+    assert (await opened(bob, thread_id)).expires_at is not None
+    with pytest.raises(InputFileError, match="more than 200 characters"):
+        await bob.import_file(content.replace(thread_id.encode(), b"x" * 201))
+    assert len((await bob.listed())[0]) == 1
+
+
+def test_the_first_day_of_all_is_shown() -> None:
+    assert ago(datetime.min.replace(tzinfo=timezone.utc)) == "01 Jan 1"
+
+
+async def test_a_conversation_does_not_run_out_while_it_is_answered(threads: Threads) -> None:
+    thread_id = await threads.create(About(title="One", ttl=1))
+    with ModelServer(chunk_delay=0.02) as model:
+        run = Run(thread_id, question("repeat: " + "word " * 120))
+        await run_of(threads, model, run)
+    conversation = await opened(threads, thread_id)
+    assert (run.state, conversation.about, conversation.messages) == ("stored", About(title="One", ttl=1), 2)
 
 
 async def test_what_is_noted_in_a_file_is_not_taken_as_it_is() -> None:
