@@ -37,7 +37,7 @@ def conversation(page: Page, thread_id: str) -> None:
     newest: int = st.session_state.get("newest") or _NEWEST
     messages, has_older = page.call(page.threads.read(thread_id, newest=newest))
     if has_older and st.button("Show earlier messages", type="tertiary", icon=":material/expand_less:"):
-        st.session_state["newest"] = newest * 4
+        st.session_state["newest"] = newest + 2 * _NEWEST
         st.rerun()
     if not messages and run is None:
         _welcome(page, found)
