@@ -8,7 +8,7 @@ import streamlit as st
 
 from agent_stores import ChatMessage
 from head import head
-from page import Page, problems_shown, remaining, show_problem
+from page import Page, keep_problem, problems_shown, remaining, show_problem
 from runs import Run
 from text import answered, plain
 from threads import Conversation
@@ -37,7 +37,7 @@ def conversation(page: Page, thread_id: str) -> None:
     newest: int = st.session_state.get("newest") or _NEWEST
     messages, has_older = page.call(page.threads.read(thread_id, newest=newest))
     if has_older and st.button("Show earlier messages", type="tertiary", icon=":material/expand_less:"):
-        st.session_state["newest"] = newest * 4
+        st.session_state["newest"] = newest + 2 * _NEWEST
         st.rerun()
     if not messages and run is None:
         _welcome(page, found)
@@ -47,14 +47,56 @@ def conversation(page: Page, thread_id: str) -> None:
         _after(page, run, is_shown=is_shown)
     every = _WHILE_RUNNING if is_running else _WHILE_IDLE
     st.fragment(_live, run_every=every)(page, found, run, is_running, is_shown)
-    text = st.chat_input(
-        "The answer is being made …" if is_running else "Message", disabled=is_running, key="composer"
+    _unsent(page, thread_id, is_running=is_running)
+    st.chat_input(
+        "The answer is being made …" if is_running else "Message",
+        disabled=is_running,
+        key="composer",
+        on_submit=_submitted,
+        args=(page, thread_id),
     )
-    if text and text.strip():
-        with problems_shown():
-            page.engine.forget(page.threads, thread_id)
-            page.engine.ask(page.threads, thread_id, text, page.user.user_id)
-            st.rerun()
+
+
+def _submitted(page: Page, thread_id: str) -> None:
+    """Send what was typed.
+
+    A callback, as it gets the text even where the field is disabled by now: another window may have asked
+    since this one was drawn.
+    """
+    text = st.session_state.get("composer")
+    if not text or not text.strip():
+        return
+    try:
+        page.engine.forget(page.threads, thread_id)
+        _send(page, thread_id, text)
+    except Exception as error:
+        keep_problem(error)
+
+
+def _send(page: Page, thread_id: str, text: str) -> None:
+    """Ask, or keep the text: another window may have asked since this one was drawn."""
+    is_sent = page.engine.ask(page.threads, thread_id, text, page.user.user_id)
+    st.session_state["unsent"] = None if is_sent else (thread_id, text)
+
+
+def _unsent(page: Page, thread_id: str, *, is_running: bool) -> None:
+    """A message that could not be sent, as an answer was being made already."""
+    kept, text = st.session_state.get("unsent") or ("", "")
+    if kept != thread_id:
+        return
+    with st.container(key="unsent"):
+        st.warning(
+            f"**Not sent yet:** another window asked at the same time.  \n{plain(text)}",
+            icon=":material/schedule_send:",
+        )
+        with st.container(horizontal=True), problems_shown():
+            if st.button("Send it now", key="send-unsent", type="primary", disabled=is_running):
+                page.engine.forget(page.threads, thread_id)
+                _send(page, thread_id, text)
+                st.rerun()
+            if st.button("Do not send it", key="drop-unsent"):
+                st.session_state["unsent"] = None
+                st.rerun()
 
 
 def _live(page: Page, drawn: Conversation, run: Run | None, was_running: bool, is_shown: bool) -> None:

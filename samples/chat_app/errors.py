@@ -125,9 +125,7 @@ def explain(error: BaseException) -> Problem:
     if isinstance(error, MissingDependencyError):
         return Problem("A package is missing.", str(error))
     if isinstance(error, InputFileError):
-        return Problem(
-            "This file cannot be imported.", f"{error}. What stands before this line may be imported."
-        )
+        return Problem("This file cannot be imported.", f"{error}. Nothing was imported.")
     for kind, problem in _STORE:
         if isinstance(error, kind):
             return problem

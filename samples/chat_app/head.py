@@ -108,8 +108,7 @@ def _save(page: Page, found: Conversation, keys: Mapping[str, str]) -> None:
 
 def _keep(page: Page, found: Conversation, about: About) -> None:
     try:
-        page.call(page.threads.save(found.thread_id, about))
-        page.prefer(about)
+        page.prefer(page.call(page.threads.save(found.thread_id, about, before=found.about)))
     except Exception as error:
         keep_problem(error)
 

@@ -107,7 +107,10 @@ def ago(moment: datetime | None) -> str:
         return f"{passed.seconds // 60} min ago"
     if passed < timedelta(days=1):
         return f"{passed.seconds // 3600} h ago"
-    there = moment.astimezone(local_zone())
+    try:
+        there = moment.astimezone(local_zone())
+    except OverflowError:  # the first or last day of all, from a file
+        there = moment
     return f"{there:%d %b}" if passed < timedelta(days=300) else f"{there:%d %b %Y}"
 
 

@@ -63,6 +63,7 @@ class Run:
 async def answer(run: Run, threads: Threads, model: ChatClient, memory: ContextProvider | None) -> None:
     """Let the model answer, and keep the turn; never raises, but says in the run how it ended."""
     position = 0
+    alive: asyncio.Task[None] | None = None
     try:
         conversation = await threads.open(run.thread_id)
         if conversation is None:
@@ -71,7 +72,9 @@ async def answer(run: Run, threads: Threads, model: ChatClient, memory: ContextP
         if await _is_stored(run, store):  # sent again because the outcome was unknown
             run.state = "stored"
             return
-        position = conversation.mark[0]
+        position = conversation.mark.position
+        if conversation.about.ttl is not None:
+            alive = asyncio.create_task(_keep_alive(threads, run.thread_id, conversation.about.ttl / 3))
         thread = AgentThread(message_store=store, context_provider=memory)
         agent = ChatAgent(model, conversation.about.instructions, tools=TOOLS)
         response: AgentResponse | None = None
@@ -87,6 +90,24 @@ async def answer(run: Run, threads: Threads, model: ChatClient, memory: ContextP
     except Exception as error:
         run.problem = explain(error)
         run.state = "failed"
+    finally:
+        if alive is not None:
+            alive.cancel()
+
+
+async def _keep_alive(threads: Threads, thread_id: str, pause: float) -> None:
+    """Begin a conversation's time-to-live anew while it is answered: else its end would be its beginning.
+
+    What expired meanwhile would come back with this answer only, for ever and without its settings.
+    """
+    while True:
+        try:
+            conversation = await threads.open(thread_id)
+            if conversation is not None:
+                await threads.store(thread_id).set_ttl(conversation.about.ttl)
+        except StoreError as error:
+            explain(error)
+        await asyncio.sleep(pause)
 
 
 async def _is_stored(run: Run, store: ChatMessageStore) -> bool:
@@ -107,7 +128,8 @@ async def _complete(
             await store.replace(answers[-1].message_id, kept)
         conversation = await threads.open(run.thread_id)
         if conversation is not None and not conversation.about.title:
-            await threads.save(run.thread_id, replace(conversation.about, title=title_of(run.message.text)))
+            about = replace(conversation.about, title=title_of(run.message.text))
+            await threads.save(run.thread_id, about, before=conversation.about)
     except StoreError as error:
         explain(error)
 

@@ -11,8 +11,9 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from about import ABOUT_ID, About, read_about
 from agent_stores import (
@@ -26,12 +27,22 @@ from agent_stores import (
     ThreadStats,
     Window,
 )
+from agent_stores.cli.exit_codes import InputFileError
 from agent_stores.cli.transfer import Header, export_thread, import_threads, read_export
 from agent_stores.notes import is_note
 from agent_stores.tokens import estimate_tokens
 
 _LONGEST_ID = 200
 _SCANNED_THREADS = 200
+
+
+class Mark(NamedTuple):
+    """What changes with a conversation: its last position, how much it holds, and its settings."""
+
+    position: int
+    messages: int
+    size: int
+    about: About
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class Conversation:
     tokens: int
     last_at: datetime | None
     expires_at: datetime | None
-    mark: tuple[int, int, int]
+    mark: Mark
 
 
 @dataclass(frozen=True)
@@ -107,10 +118,13 @@ class Threads:
         stats = await self.store(thread_id).stats()
         return await self._conversation(stats) if stats.last_position else None
 
-    async def mark(self, thread_id: str) -> tuple[tuple[int, int, int], datetime | None]:
-        """What changes with a conversation, and when it will be gone: one call, for polling."""
+    async def mark(self, thread_id: str) -> tuple[Mark, datetime | None]:
+        """What changes with a conversation, and when it will be gone: two small calls, for polling.
+
+        The settings are read, as they may change without a change of size.
+        """
         stats = await self.store(thread_id).stats()
-        return _mark(stats), stats.expires_at
+        return _mark(stats, await self._about(thread_id)), stats.expires_at
 
     async def create(self, about: About) -> str:
         """Begin a conversation; returns its id."""
@@ -118,8 +132,14 @@ class Threads:
         await self._write(thread_id, about)
         return thread_id
 
-    async def save(self, thread_id: str, about: About) -> None:
+    async def save(self, thread_id: str, about: About, *, before: About | None = None) -> About:
         """Keep a conversation's title and settings, and set its time-to-live.
+
+        Args:
+            thread_id: the conversation.
+            about: what is kept.
+            before: what `about` was made from: then only what differs from it is changed, and what another
+                window changed meanwhile stays.
 
         Raises:
             NotFoundError: when it is gone; it is not made again.
@@ -127,7 +147,11 @@ class Threads:
         known = await self.open(thread_id)
         if known is None:
             raise NotFoundError(f"there is no conversation {thread_id!r}")
+        if before is not None:
+            old, new = asdict(before), asdict(about)
+            about = replace(known.about, **{name: new[name] for name in new if new[name] != old[name]})
         await self._write(thread_id, about, set_ttl=about.ttl != known.about.ttl)
+        return about
 
     async def read(
         self, thread_id: str, *, newest: int = 60
@@ -189,15 +213,17 @@ class Threads:
             InputFileError: when the file is malformed; it is checked as a whole before anything is written.
         """
         ids = [
-            line.item.thread_id
-            for line in read_export(io.BytesIO(content))
-            if isinstance(line.item, Header) and len(line.item.thread_id) <= _LONGEST_ID
+            line.item.thread_id for line in read_export(io.BytesIO(content)) if isinstance(line.item, Header)
         ]
+        if any(len(thread_id) > _LONGEST_ID for thread_id in ids):
+            raise InputFileError(f"it holds an id of more than {_LONGEST_ID} characters")
         await import_threads(self._log, io.BytesIO(content), tenant=self.tenant)
         for thread_id in ids:
             conversation = await self.open(thread_id)
             if conversation is not None and not conversation.about.title:
                 await self._write(thread_id, replace(conversation.about, title="Imported conversation"))
+            elif conversation is not None:
+                await self.store(thread_id).set_ttl(conversation.about.ttl)  # which no file holds
         return ids
 
     async def search(self, query: str, *, limit: int = 20) -> Hits:
@@ -230,14 +256,15 @@ class Threads:
 
     async def _conversation(self, stats: ThreadStats) -> Conversation:
         note = await self.store(stats.thread_id).get(ABOUT_ID)
+        about = read_about(note)
         return Conversation(
             thread_id=stats.thread_id,
-            about=read_about(note),
+            about=about,
             messages=stats.messages - (note is not None),
             tokens=stats.tokens - (0 if note is None else estimate_tokens(note)),
             last_at=stats.last_at,
             expires_at=stats.expires_at,
-            mark=_mark(stats),
+            mark=_mark(stats, about),
         )
 
     async def _about(self, thread_id: str) -> About:
@@ -259,8 +286,8 @@ class Threads:
             await store.set_ttl(about.ttl)
 
 
-def _mark(stats: ThreadStats) -> tuple[int, int, int]:
-    return stats.last_position, stats.messages, stats.bytes
+def _mark(stats: ThreadStats, about: About) -> Mark:
+    return Mark(stats.last_position, stats.messages, stats.bytes, about)
 
 
 def _new_id() -> str:

@@ -107,6 +107,22 @@ def test_a_name_is_asked_for_and_said_to_be_no_authentication() -> None:
     assert "Hello, Alice Ann" in texts(test)
 
 
+def test_a_message_that_comes_while_another_window_asks_is_kept() -> None:
+    one = sign_in("Alice")
+    press(one, "new")
+    two = sign_in("Alice", opened(one))
+    one.chat_input[0].set_value("repeat: " + "word " * 60).run()
+    two.chat_input[0].set_value("And *this*?").run()
+    assert "another window asked" in two.warning[0].value
+    assert two.button(key="send-unsent").disabled
+    settle(two)
+    press(two, "send-unsent")
+    settle(two)
+    assert not two.warning
+    assert "in 4 messages" in texts(two)
+    assert "You said: And *this*?" in texts(two)
+
+
 def test_a_conversation(model: ModelServer) -> None:
     test = sign_in("Alice")
     press(test, "new")

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from agent_stores.testing.model_server import ModelServer
 from engine import Engine
 from errors import explain
 from memories import Noted
+from page import ago
 from people import known, prefer, preferred, remember
 from runs import Run, answer
 from settings import read_settings
@@ -98,6 +100,17 @@ async def opened(threads: Threads, thread_id: str) -> Any:
     return conversation
 
 
+async def test_two_windows_change_different_settings(threads: Threads) -> None:
+    thread_id = await filled(threads, "Hi", "Hello")
+    drawn = (await opened(threads, thread_id)).about
+    mark = (await threads.mark(thread_id))[0]
+    await threads.save(thread_id, replace(drawn, title="Two"), before=drawn)
+    assert (await threads.mark(thread_id))[0] != mark  # as long as the title before
+    await threads.save(thread_id, replace(drawn, history=5), before=drawn)
+    about = (await opened(threads, thread_id)).about
+    assert (about.title, about.history) == ("Two", 5)
+
+
 async def test_the_window_keeps_tool_calls_with_their_results(threads: Threads) -> None:
     thread_id = await threads.create(About(history=2))
     await threads.store(thread_id).add_messages(
@@ -150,6 +163,29 @@ async def test_an_export_is_imported_as_the_users_own_once(threads: Threads) -> 
     assert (await opened(carol, thread_id)).about.title == "Imported conversation"
     with pytest.raises(InputFileError):
         await carol.import_file(content[:-20])
+
+
+async def test_an_imported_conversation_lives_as_long_as_it_says(threads: Threads) -> None:
+    content = await threads.export(await threads.create(About(title="One", ttl=600)))
+    bob = Threads(InMemoryMessageLog(), "user:bob")
+    (thread_id,) = await bob.import_file(content)
+    assert (await opened(bob, thread_id)).expires_at is not None
+    with pytest.raises(InputFileError, match="more than 200 characters"):
+        await bob.import_file(content.replace(thread_id.encode(), b"x" * 201))
+    assert len((await bob.listed())[0]) == 1
+
+
+def test_the_first_day_of_all_is_shown() -> None:
+    assert ago(datetime.min.replace(tzinfo=timezone.utc)) == "01 Jan 1"
+
+
+async def test_a_conversation_does_not_run_out_while_it_is_answered(threads: Threads) -> None:
+    thread_id = await threads.create(About(title="One", ttl=1))
+    with ModelServer(chunk_delay=0.02) as model:
+        run = Run(thread_id, question("repeat: " + "word " * 120))
+        await run_of(threads, model, run)
+    conversation = await opened(threads, thread_id)
+    assert (run.state, conversation.about, conversation.messages) == ("stored", About(title="One", ttl=1), 2)
 
 
 async def test_what_is_noted_in_a_file_is_not_taken_as_it_is() -> None:
@@ -388,9 +424,38 @@ def test_text_shows_what_was_typed() -> None:
     assert answered("![pixel](http://elsewhere/?q=secret) costs $5") == (
         "[pixel](http://elsewhere/?q=secret) costs \\$5"
     )
+    assert plain("a\n===\n\n\tb") == "a  \n\\=\\=\\=  \n  \n\u2003\u2003b"  # neither a heading nor code
     assert snippet("a " * 200 + "the boat", "boat", 20).endswith("the boat")
     assert title_of("word " * 50).endswith("word…")
     assert title_of(" One\n two ") == "One two"
+
+
+@pytest.mark.parametrize(
+    "text", ["!![x](http://e)", "!!![x][r]\n\n[r]: http://e", "![a\n](http://e)", "`![x](http://e)`"]
+)
+def test_no_answer_holds_a_picture(text: str) -> None:
+    assert "![" not in answered(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("`$a` costs $5", "`$a` costs \\$5"),
+        ("```sh\necho $HOME\n```\n$5", "```sh\necho $HOME\n```\n\\$5"),
+        ("```sh\necho $HO", "```sh\necho $HO"),
+        ("costs \\$5", "costs \\$5"),
+        ("vec![1, 2]", "vec! [1, 2]"),
+    ],
+)
+def test_code_in_an_answer_stays_as_it_is(text: str, shown: str) -> None:
+    assert answered(text) == shown
+
+
+@pytest.mark.parametrize("text", ["` `` ``` ", "!", "\\", "![", "```\n", "[![", "`a"])
+def test_long_answers_are_shown_at_once(text: str) -> None:
+    begun = time.perf_counter()
+    answered(text * 20_000)
+    assert time.perf_counter() - begun < 2
 
 
 def test_errors_hold_nothing_that_is_not_for_users() -> None:
