@@ -10,10 +10,12 @@ from pathlib import Path
 
 import streamlit as st
 
+from agent_stores import StoreUnavailableError
 from conversation import conversation
 from engine import Engine
+from errors import explain
 from identity import current_user
-from page import Page, problems_shown, show_problem
+from page import Page, is_streamlits, problems_shown, show_problem
 from searching import results
 from settings import Settings, read_settings
 from sidebar import sidebar
@@ -21,6 +23,7 @@ from style import apply_style, fold_side_bar
 from text import plain
 from threads import Threads
 
+_AGAIN = 3.0  # seconds between two looks at a store that could not be reached
 _ICON = Path(__file__).parent / "icon.svg"  # a file, as the icons' own names are fetched from elsewhere
 
 
@@ -38,25 +41,50 @@ def main() -> None:
     apply_style()
     with problems_shown():
         engine = engine_of(read_settings())
-        user = current_user(engine)
-        if user is None:
-            return
-        page = Page(engine, user, Threads(engine.log, user.tenant))
-        if st.session_state.pop("leave-search", False):
-            st.session_state["search"] = ""
-        sidebar(page)
-        problem = st.session_state.pop("problem", None)
-        if problem is not None:
-            show_problem(problem)
-        query = st.session_state.get("search", "").strip()
-        if query:
-            results(page, query)
-        elif page.thread_id is not None:
-            conversation(page, page.thread_id)
-        else:
-            _nothing_open(page)
-        if st.session_state.pop("turned", False):
-            fold_side_bar()
+        try:
+            _page(engine)
+        except StoreUnavailableError as error:
+            show_problem(explain(error))
+            st.session_state["just-failed"] = True
+            _look_again(engine)
+
+
+def _page(engine: Engine) -> None:
+    user = current_user(engine)
+    if user is None:
+        return
+    page = Page(engine, user, Threads(engine.log, user.tenant))
+    if st.session_state.pop("leave-search", False):
+        st.session_state["search"] = ""
+    sidebar(page)
+    problem = st.session_state.pop("problem", None)
+    if problem is not None:
+        show_problem(problem)
+    query = st.session_state.get("search", "").strip()
+    if query:
+        results(page, query)
+    elif page.thread_id is not None:
+        conversation(page, page.thread_id)
+    else:
+        _nothing_open(page)
+    if st.session_state.pop("turned", False):
+        fold_side_bar()
+
+
+@st.fragment(run_every=_AGAIN)
+def _look_again(engine: Engine) -> None:
+    """Draw the page again when the store can be reached again."""
+    if st.button("Try again", icon=":material/refresh:", key="look-again"):
+        st.rerun()
+    if st.session_state.pop("just-failed", False):
+        return
+    try:
+        engine.call(Threads(engine.log, "nobody").open("any"))
+    except Exception as error:
+        if is_streamlits(error):
+            raise
+        return
+    st.rerun()
 
 
 def _nothing_open(page: Page) -> None:

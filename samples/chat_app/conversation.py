@@ -15,6 +15,7 @@ from threads import Conversation
 from transcript import MODEL_AVATAR, USER_AVATAR, memory_list, transcript
 
 _NEWEST = 60
+_BEHIND_HIT = 10  # messages that are shown behind the one that a search led to
 _WHILE_RUNNING = 0.4  # seconds between two looks at an answer that is being made
 _WHILE_IDLE = 2.0  # seconds between two looks at what other windows did
 
@@ -35,13 +36,17 @@ def conversation(page: Page, thread_id: str) -> None:
     is_running = run is not None and run.is_running
     head(page, found, is_running=is_running)
     newest: int = st.session_state.get("newest") or _NEWEST
-    messages, has_older = page.call(page.threads.read(thread_id, newest=newest))
+    end = _end(found, is_running=is_running)
+    messages, has_older = page.call(page.threads.read(thread_id, newest=newest, end=end))
     if has_older and st.button("Show earlier messages", type="tertiary", icon=":material/expand_less:"):
         st.session_state["newest"] = newest + 2 * _NEWEST
         st.rerun()
     if not messages and run is None:
         _welcome(page, found)
     transcript(messages, None if is_running else lambda message: _edit(page, found, message))
+    if end is not None and st.button("Show the newest messages", icon=":material/expand_more:", key="to-end"):
+        st.session_state["end"] = None
+        st.rerun()
     is_shown = run is not None and run.message.message_id in {m.message.message_id for m in messages}
     if run is not None and not run.is_running:
         _after(page, run, is_shown=is_shown)
@@ -57,6 +62,14 @@ def conversation(page: Page, thread_id: str) -> None:
     )
 
 
+def _end(found: Conversation, *, is_running: bool) -> int | None:
+    """The position of the last message to show, where a search led to an earlier one; None for the newest."""
+    wanted = st.session_state.get("end")
+    if wanted is None or is_running or found.mark.position - wanted < _NEWEST:
+        return None
+    return int(wanted) + _BEHIND_HIT
+
+
 def _submitted(page: Page, thread_id: str) -> None:
     """Send what was typed.
 
@@ -68,6 +81,7 @@ def _submitted(page: Page, thread_id: str) -> None:
         return
     try:
         page.engine.forget(page.threads, thread_id)
+        st.session_state["end"] = None
         _send(page, thread_id, text)
     except Exception as error:
         keep_problem(error)

@@ -17,8 +17,15 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from agent_stores import ChatMessage, OpenAIChatClient, StoreUnavailableError, open_log
+from agent_stores import (
+    ChatMessage,
+    OpenAIChatClient,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+    open_log,
+)
 from agent_stores.testing.model_server import ModelServer
+from errors import explain
 from memories import Memories, Noted
 from runs import Run, answer
 from settings import Settings
@@ -62,18 +69,22 @@ class Engine:
         # What the first answer imports takes seconds, which it is not to wait for.
         threading.Thread(target=importlib.import_module, args=("openai",), daemon=True).start()
 
-    def call(self, work: Coroutine[Any, Any, T], *, patience: float = _PATIENCE) -> T:
+    def call(
+        self, work: Coroutine[Any, Any, T], *, patience: float = _PATIENCE, may_be_written: bool = False
+    ) -> T:
         """Run a coroutine on the application's event loop, and wait for it.
 
         Raises:
             StoreUnavailableError: when it takes longer than a user waits.
+            OutcomeUnknownError: the same, for what may have written something by then.
         """
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result(patience)
         except LateError:
             future.cancel()
-            raise StoreUnavailableError(f"no answer within {patience:g} seconds") from None
+            kind = OutcomeUnknownError if may_be_written else StoreUnavailableError
+            raise kind(f"no answer within {patience:g} seconds") from None
 
     def run_of(self, threads: Threads, thread_id: str) -> Run | None:
         """The run that goes on in a conversation, or the last one if it has something to say."""
@@ -141,7 +152,11 @@ class Engine:
             if known is not None and known.is_running:
                 return False
             self._runs[key] = run
-        self.call(self._begin(key, run, threads, user_id))
+        try:
+            self.call(self._begin(key, run, threads, user_id))
+        except Exception as error:
+            run.problem = explain(error)
+            run.state = "failed"
         return True
 
     async def _begin(self, key: tuple[str, str], run: Run, threads: Threads, user_id: str) -> None:
@@ -157,8 +172,8 @@ class Engine:
         if self._tasks.get(key) is task:
             del self._tasks[key]
         if run.is_running:  # it was stopped, or failed, before it began
-            from errors import explain
-
             error = None if task.cancelled() else task.exception()
             run.problem = None if error is None else explain(error)
             run.state = "stopped" if error is None else "failed"
+        if run.state == "stored" and self._runs.get(key) is run:
+            del self._runs[key]  # it is in the conversation, and has nothing more to say

@@ -103,14 +103,20 @@ def _save(page: Page, found: Conversation, keys: Mapping[str, str]) -> None:
         history=None if history == ALL else history,
         ttl=state[keys["ttl"]] or None,
     )
-    _keep(page, found, about)
+    kept = _keep(page, found, about)
+    if kept is not None:
+        try:
+            page.prefer(kept)
+        except Exception as error:
+            keep_problem(error)
 
 
-def _keep(page: Page, found: Conversation, about: About) -> None:
+def _keep(page: Page, found: Conversation, about: About) -> About | None:
     try:
-        page.prefer(page.call(page.threads.save(found.thread_id, about, before=found.about)))
+        return page.call(page.threads.save(found.thread_id, about, before=found.about))
     except Exception as error:
         keep_problem(error)
+        return None
 
 
 def _lifetime(seconds: int) -> str:

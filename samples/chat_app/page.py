@@ -21,6 +21,7 @@ from threads import Threads
 T = TypeVar("T")
 
 _URL_KEY = "thread"
+_LONG = 120.0  # seconds that a page waits for an import
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,20 @@ class Page:
         """See `Engine.call`."""
         return self.engine.call(work)
 
+    def call_long(self, work: Coroutine[Any, Any, T]) -> T:
+        """The same for what writes much; when it takes too long, some of it may be written."""
+        return self.engine.call(work, patience=_LONG, may_be_written=True)
+
     @property
     def thread_id(self) -> str | None:
         """The conversation that the URL names: anything that somebody typed there."""
         return st.query_params.get(_URL_KEY) or None
 
-    def go(self, thread_id: str | None) -> None:
-        """Turn to another conversation, or to none."""
+    def go(self, thread_id: str | None, *, to: int | None = None) -> None:
+        """Turn to another conversation, or to none; ``to`` is the position of a message to show."""
         st.session_state.pop("editing", None)
         st.session_state.pop("newest", None)
+        st.session_state["end"] = to
         st.session_state["leave-search"] = True  # the field can be emptied only before it is drawn again
         turned()
         if thread_id is None:
@@ -72,9 +78,14 @@ def problems_shown() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__module__.startswith("streamlit"):  # how Streamlit ends a script
+        if is_streamlits(error):
             raise
         show_problem(explain(error))
+
+
+def is_streamlits(error: Exception) -> bool:
+    """Whether it is how Streamlit ends a script."""
+    return type(error).__module__.startswith("streamlit")
 
 
 def show_problem(problem: Problem) -> None:

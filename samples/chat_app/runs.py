@@ -86,7 +86,7 @@ async def answer(run: Run, threads: Threads, model: ChatClient, memory: ContextP
         await _complete(run, threads, store, response)
         run.state = "stored"
     except asyncio.CancelledError:
-        await _keep_what_was_said(run, threads.store(run.thread_id), position)
+        await _keep_what_was_said(run, threads, position)
     except Exception as error:
         run.problem = explain(error)
         run.state = "failed"
@@ -126,27 +126,36 @@ async def _complete(
         if run.memories and answers and answers[-1].message_id is not None:
             kept = answers[-1].replace(additional_properties={APP: {"memories": run.memories}})
             await store.replace(answers[-1].message_id, kept)
-        conversation = await threads.open(run.thread_id)
-        if conversation is not None and not conversation.about.title:
-            about = replace(conversation.about, title=title_of(run.message.text))
-            await threads.save(run.thread_id, about, before=conversation.about)
+        await _give_title(run, threads)
     except StoreError as error:
         explain(error)
 
 
-async def _keep_what_was_said(run: Run, store: ChatMessageStore, position: int) -> None:
+async def _give_title(run: Run, threads: Threads) -> None:
+    conversation = await threads.open(run.thread_id)
+    if conversation is not None and not conversation.about.title:
+        about = replace(conversation.about, title=title_of(run.message.text))
+        await threads.save(run.thread_id, about, before=conversation.about)
+
+
+async def _keep_what_was_said(run: Run, threads: Threads, position: int) -> None:
     """After a stop: the question and the answer so far become a turn, whole, or nothing is added.
 
     The stop may have come while the whole turn was being stored. `expected_position` tells: then somebody
     wrote, and if it was this turn, it is there.
     """
+    store = threads.store(run.thread_id)
     try:
         while run.text.strip() and not await _is_stored(run, store):
             said = ChatMessage("assistant", run.text, additional_properties={APP: {"stopped": True}})
             try:
                 await store.add_messages([run.message, said], expected_position=position)
             except ConflictError as conflict:
-                position = conflict.actual or 0
+                if not conflict.actual:
+                    raise NotFoundError(f"there is no conversation {run.thread_id!r}") from None
+                position = conflict.actual
+        if run.text.strip():
+            await _give_title(run, threads)
         run.state = "stopped"
     except Exception as error:
         run.problem = explain(error)

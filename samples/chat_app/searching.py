@@ -29,5 +29,5 @@ def results(page: Page, query: str) -> None:
             st.caption(f"{who} in **{plain(title)}** · {ago(hit.message.created_at)}")
             st.markdown(plain(snippet(hit.message.text, query)))
             if st.button("Open", key=f"hit-{index}", type="tertiary", icon=":material/arrow_forward:"):
-                page.go(hit.thread_id)
+                page.go(hit.thread_id, to=hit.position)
                 st.rerun()

@@ -154,12 +154,15 @@ class Threads:
         return about
 
     async def read(
-        self, thread_id: str, *, newest: int = 60
+        self, thread_id: str, *, newest: int = 60, end: int | None = None
     ) -> tuple[Sequence[StoredMessage[ChatMessage]], bool]:
-        """The newest messages as they are stored, and whether there are older ones."""
+        """The newest messages as they are stored, up to the position `end`; and whether there are older."""
         store = self.store(thread_id)
-        start = max(0, (await store.stats()).last_position - newest)
-        found = [stored async for stored in store.iterate(after=start) if not is_note(stored.message)]
+        if end is None:
+            end = (await store.stats()).last_position
+        start = max(0, end - newest)
+        shown = store.iterate(after=start, before=end + 1)
+        found = [stored async for stored in shown if not is_note(stored.message)]
         older = False
         if start:
             async for stored in store.iterate(before=start + 1, page_size=2):

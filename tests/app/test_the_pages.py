@@ -6,14 +6,19 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores.sync import SyncChatMessageStore
 from agent_stores.testing.model_server import ModelServer
 from engine import Engine
 from settings import Settings
 from tests.app.server import APP
+from tests.servers.proxy import FaultProxy
+from tests.servers.redis import RedisServer
 
 PATIENCE = 30.0  # seconds
 
@@ -199,6 +204,58 @@ def test_searching(model: ModelServer) -> None:
     assert "You said: The boat is called Ada" in texts(test)
     test.text_input(key="search").set_value("plane").run()
     assert "Nothing was found" in texts(test)
+
+
+def test_a_search_leads_to_the_message_in_a_long_conversation(tmp_path: Path) -> None:
+    test = sign_in("Alice")
+    press(test, "new")
+    with SyncChatMessageStore(
+        DatabaseChatMessageStore(tmp_path / "chat.db", thread_id=opened(test), tenant="user:alice")
+    ) as store:
+        store.add_messages([ChatMessage("user", f"line {n}") for n in range(400)])
+    test.run()
+    assert "line 399" in texts(test)
+    test.text_input(key="search").set_value("100").run()
+    press(test, "hit-0")
+    assert "line 100" in texts(test)
+    assert "line 399" not in texts(test)
+    press(test, "to-end")
+    assert "line 399" in texts(test)
+    assert "line 100" not in texts(test)
+
+
+def lifetime_of(test: AppTest) -> Any:
+    return next(slider for slider in test.select_slider if "Time-to-live" in slider.label)
+
+
+def test_a_new_title_is_no_setting_of_the_next_conversation() -> None:
+    test = sign_in("Alice")
+    press(test, "new")
+    lifetime_of(test).set_value(3600).run()
+    first = opened(test)
+    press(test, "new")
+    lifetime_of(test).set_value(0).run()
+    press(test, f"open-{first}")
+    next(field for field in test.text_input if field.label == "Title").set_value("Boats").run()
+    press(test, "new")
+    assert lifetime_of(test).value == 0
+
+
+def test_a_store_that_comes_back(redis62_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultProxy(redis62_server.port) as proxy:
+        monkeypatch.setenv("AGENT_STORES_URL", proxy.url(redis62_server.url))
+        test = sign_in("Alice")
+        press(test, "new")
+        say(test, "Hello, my name is Alice")
+        proxy.drop_all(refuse=True)
+        test.run()
+        assert "The store cannot be reached." in texts(test)
+        press(test, "look-again")
+        assert "The store cannot be reached." in texts(test)
+        proxy.heal()
+        press(test, "look-again")
+        assert "cannot be reached" not in texts(test)
+        assert "Nice to meet you, Alice!" in texts(test)
 
 
 def test_errors_of_the_model_and_the_store(model: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,6 +297,7 @@ async def test_a_stopped_run_leaves_whole_turns(threads: Threads) -> None:
         messages = [stored.message for stored in (await threads.read(thread_id))[0]]
         assert [m.role for m in messages] == ["user", "user", "assistant"]
         assert messages[2].text == run.text
+        assert (await opened(threads, thread_id)).about.title.startswith("repeat: word")
         model.chunk_delay, model.delay = 0, 5
         silent = Run(thread_id, question("Anything", "q9"))
         task = asyncio.create_task(run_of(threads, model, silent))
@@ -305,6 +306,20 @@ async def test_a_stopped_run_leaves_whole_turns(threads: Threads) -> None:
         await asyncio.gather(task, return_exceptions=True)
         assert silent.state == "stopped"
         assert await threads.store(thread_id).get("q9") is None
+
+
+async def test_a_conversation_that_was_deleted_meanwhile_does_not_come_back(threads: Threads) -> None:
+    thread_id = await threads.create(About())
+    with ModelServer(chunk_delay=0.02) as model:
+        run = Run(thread_id, question("repeat: " + "word " * 200))
+        task = asyncio.create_task(run_of(threads, model, run))
+        await until(lambda: "word word" in run.text)
+        await threads.delete(thread_id)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert run.problem is not None
+    assert run.problem.title == "This conversation is gone."
+    assert await threads.open(thread_id) is None
 
 
 async def test_a_run_that_fails_adds_nothing_and_says_why(threads: Threads) -> None:

@@ -29,7 +29,7 @@ from agent_stores.redis import RedisMessageLog
 from agent_stores.stores.redis.keys import Keys, thread_keys
 from tests.servers.process import wait_for
 from tests.servers.proxy import FaultProxy
-from tests.servers.redis import RedisCluster, RedisSentinel, RedisServer
+from tests.servers.redis import RedisCluster, RedisSentinel, RedisServer, start_sentinel
 
 pytestmark = pytest.mark.anyio
 
@@ -584,6 +584,16 @@ async def read():
 last_loop.run_until_complete(add("6"))
 print(asyncio.run(read()))
 """
+
+
+async def test_a_demoted_primary_of_redis_6_is_left(make_store: MakeStore) -> None:
+    """There a script's error says that the server only reads, which redis-py does not notice."""
+    with start_sentinel(flavour="redis62") as group:
+        store = make_store(sentinel_url(group))
+        await asyncio.gather(*(store.add_messages([user(f"before {n}")]) for n in range(4)))
+        await asyncio.to_thread(group.failover)
+        await asyncio.gather(*(store.add_messages([user(f"after {n}")]) for n in range(4)))
+        assert await store.count() == 8
 
 
 @pytest.mark.parametrize("kind", ["single", "sentinel", "cluster"])

@@ -159,6 +159,9 @@ async def test_options_reach_the_client() -> None:
     kind, given = options_of(host="h", credential_provider=PROVIDER)
     assert kind is aioredis.SSLConnection  # a token does not travel in the clear
     assert (given["port"], given["credential_provider"]) == (6380, PROVIDER)
+    # A provider renews its tokens on the loop that asked first, which must go on.
+    assert RedisMessageLog(host="h").any_loop
+    assert not RedisMessageLog(host="h", credential_provider=PROVIDER).any_loop
     kind, given = options_of(host="h", credential_provider=PROVIDER, ssl=False, port=7)
     assert kind is aioredis.Connection
     assert given["port"] == 7
