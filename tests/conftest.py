@@ -19,6 +19,7 @@ os.environ["MEM0_DIR"] = _mem0.name
 pytest_plugins = ["tests.servers.fixtures"]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
     """How many workers `-n auto` starts: more than processors, as many tests wait for servers and clocks."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
