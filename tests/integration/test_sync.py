@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -205,7 +204,6 @@ def test_servers_that_were_let_go_close_their_connections_on_their_loops(redis62
             log = RedisMessageLog(redis62_server.url, max_connections=number + 1)  # a pool of its own
             await log.stats(ThreadKey(None, "t"))
             del log
-            gc.collect()
             await asyncio.sleep(0.01)
             _, writer = await asyncio.open_connection("127.0.0.1", redis62_server.port)
             writer.close()
