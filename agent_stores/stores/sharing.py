@@ -218,8 +218,7 @@ class LoopClients(Generic[C]):
             client.hook = None
             if self._clients.get(loop) is client:
                 del self._clients[loop]
-                with contextlib.suppress(Exception):
-                    await client.aclose()
+                await _closed(client)
 
 
 def _close_later(loop: asyncio.AbstractEventLoop, client: LoopClient) -> None:
