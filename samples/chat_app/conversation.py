@@ -8,7 +8,7 @@ import streamlit as st
 
 from agent_stores import ChatMessage
 from head import head
-from page import Page, keep_problem, problems_shown, remaining, show_problem
+from page import Page, problems_kept, problems_shown, remaining, show_problem
 from runs import Run
 from text import answered, plain
 from threads import Conversation
@@ -79,12 +79,10 @@ def _submitted(page: Page, thread_id: str) -> None:
     text = st.session_state.get("composer")
     if not text or not text.strip():
         return
-    try:
+    with problems_kept():
         page.engine.forget(page.threads, thread_id)
         st.session_state["end"] = None
         _send(page, thread_id, text)
-    except Exception as error:
-        keep_problem(error)
 
 
 def _send(page: Page, thread_id: str, text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from about import OWN_STYLE, STYLES, About
-from page import Page, duration, keep_problem, problems_shown
+from page import Page, duration, problems_kept, problems_shown
 from text import plain
 from threads import Conversation
 
@@ -103,20 +103,12 @@ def _save(page: Page, found: Conversation, keys: Mapping[str, str]) -> None:
         history=None if history == ALL else history,
         ttl=state[keys["ttl"]] or None,
     )
-    kept = _keep(page, found, about)
-    if kept is not None:
-        try:
-            page.prefer(kept)
-        except Exception as error:
-            keep_problem(error)
+    with problems_kept():
+        page.prefer(_keep(page, found, about))
 
 
-def _keep(page: Page, found: Conversation, about: About) -> About | None:
-    try:
-        return page.call(page.threads.save(found.thread_id, about, before=found.about))
-    except Exception as error:
-        keep_problem(error)
-        return None
+def _keep(page: Page, found: Conversation, about: About) -> About:
+    return page.call(page.threads.save(found.thread_id, about, before=found.about))
 
 
 def _lifetime(seconds: int) -> str:
@@ -129,7 +121,8 @@ def _actions(page: Page, found: Conversation, *, is_running: bool) -> None:
     key = f"title-{found.thread_id}-{found.about.title}"
 
     def rename() -> None:
-        _keep(page, found, replace(found.about, title=" ".join(st.session_state[key].split())[:80]))
+        with problems_kept():
+            _keep(page, found, replace(found.about, title=" ".join(st.session_state[key].split())[:80]))
 
     st.text_input("Title", found.about.title, key=key, max_chars=80, on_change=rename)
     with problems_shown():

@@ -93,9 +93,15 @@ def show_problem(problem: Problem) -> None:
     st.error(f"**{problem.title}**  \n{problem.advice}", icon=":material/error:")
 
 
-def keep_problem(error: Exception) -> None:
-    """Say what went wrong when the page is shown next; for callbacks, which come before it."""
-    st.session_state["problem"] = explain(error)
+@contextmanager
+def problems_kept() -> Iterator[None]:
+    """Say what went wrong inside when the page is shown next; for callbacks, which come before it."""
+    try:
+        yield
+    except Exception as error:
+        if is_streamlits(error):
+            raise
+        st.session_state["problem"] = explain(error)
 
 
 def local_zone() -> timezone | ZoneInfo:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from about import About
 from identity import can_sign_out, sign_out
-from page import Page, ago, keep_problem, problems_shown, turned
+from page import Page, ago, problems_kept, problems_shown, turned
 from text import plain
 from threads import Conversation
 
@@ -88,11 +88,8 @@ def _import(page: Page) -> None:
     if file is None:
         return
     st.session_state["imports"] = files + 1  # an empty field, else the next drawing would import it again
-    try:
+    with problems_kept():
         ids = page.call_long(page.threads.import_file(file.getvalue()))
-    except Exception as error:
-        keep_problem(error)
-    else:
         if ids:
             page.go(ids[0])
         st.toast(f"{len(ids)} conversation{'' if len(ids) == 1 else 's'} imported")
