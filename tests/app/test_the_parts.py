@@ -283,12 +283,18 @@ async def test_a_run_is_stored_once_also_when_it_is_sent_again(threads: Threads)
     assert (conversation.messages, conversation.about.title) == (2, "Hello, my name is Alice")
 
 
+async def begun(threads: Threads, thread_id: str, model: ModelServer) -> tuple[Run, asyncio.Task[None]]:
+    """A run of which some words are there, and more are to come."""
+    run = Run(thread_id, question("repeat: " + "word " * 200))
+    task = asyncio.create_task(run_of(threads, model, run))
+    await until(lambda: "word word" in run.text)
+    return run, task
+
+
 async def test_a_stopped_run_leaves_whole_turns(threads: Threads) -> None:
     thread_id = await threads.create(About())
     with ModelServer(chunk_delay=0.02) as model:
-        run = Run(thread_id, question("repeat: " + "word " * 200))
-        task = asyncio.create_task(run_of(threads, model, run))
-        await until(lambda: "word word" in run.text)
+        run, task = await begun(threads, thread_id, model)
         # Another window writes meanwhile: nothing is lost.
         await threads.store(thread_id).add_messages([question("From elsewhere", "other")])
         task.cancel()
@@ -311,9 +317,7 @@ async def test_a_stopped_run_leaves_whole_turns(threads: Threads) -> None:
 async def test_a_conversation_that_was_deleted_meanwhile_does_not_come_back(threads: Threads) -> None:
     thread_id = await threads.create(About())
     with ModelServer(chunk_delay=0.02) as model:
-        run = Run(thread_id, question("repeat: " + "word " * 200))
-        task = asyncio.create_task(run_of(threads, model, run))
-        await until(lambda: "word word" in run.text)
+        run, task = await begun(threads, thread_id, model)
         await threads.delete(thread_id)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
