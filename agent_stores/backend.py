@@ -1,0 +1,441 @@
+"""The backend contract: six methods that a database implements, and the data that they exchange.
+
+A backend stores threads. A thread has metadata (`Thread`) and rows (`Row`), ordered by position. A backend
+never reads a row's body. `agent_stores.log.MessageLog` implements every operation once, over these methods.
+
+Two optional capabilities, `Appender` and `LatestReader`, let a backend do the hot paths in one round trip. The
+log detects them with ``isinstance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
+
+TtlRefresh = Literal["write", "read", "never"]
+"""What renews a time-to-live: each write; each write and each read; or nothing, so that it is fixed."""
+
+ThreadOrder = Literal["id", "recent"]
+"""The order of a listing: by thread id, by code point; or by last write, newest first."""
+
+Version: TypeAlias = Hashable
+"""What the server compares on a commit: an ETag, a revision number. The log treats it as opaque."""
+
+RECENT_REQUESTS = 32
+"""How many request ids a thread remembers, newest last."""
+
+MAX_RUN = 256
+"""How many rows without a boundary delay a trim at most."""
+
+
+class ThreadKey(NamedTuple):
+    """Names a thread.
+
+    Attributes:
+        tenant: its owner; None, for no tenant, differs from every name.
+        thread_id: any non-empty text, unique within the tenant.
+    """
+
+    tenant: str | None
+    thread_id: str
+
+
+class TimeToLive(msgspec.Struct, frozen=True):
+    """The time-to-live of a thread.
+
+    Attributes:
+        seconds: its length; None for no expiry.
+        refresh: what renews it.
+    """
+
+    seconds: float | None
+    refresh: TtlRefresh = "write"
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A stored message.
+
+    Attributes:
+        message_id: any non-empty text, unique within the thread.
+        body: the message's JSON document in UTF-8; empty where bodies were not asked for.
+        position: from 1 up, increasing; never reused in a thread. 0 before the row is stored.
+        boundary: whether a trim may cut directly before this row.
+        pinned: whether trims and windows always keep it.
+        bytes: the size of the body.
+        tokens: the message's tokens, as counted when it was written.
+        created_us: when the message was created, in microseconds since 1970 UTC.
+    """
+
+    message_id: str
+    body: bytes
+    position: int = 0
+    boundary: bool = True
+    pinned: bool = False
+    bytes: int = 0
+    tokens: int = 0
+    created_us: int = 0
+
+
+class Thread(msgspec.Struct, frozen=True, kw_only=True):
+    """The metadata of a thread. Fields that end in ``_us`` are microseconds since 1970 UTC.
+
+    Attributes:
+        last_position: the highest visible position ever assigned. Rows above it are invisible.
+        staged_position: the highest position of rows that an unfinished commit may have written; 0 for none.
+        messages: how many rows the thread has, pinned ones included.
+        pinned: how many of them are pinned.
+        bytes: the size of their bodies.
+        tokens: their tokens.
+        first_us: when the first message ever added was created.
+        last_us: when the last message added was created.
+        updated_us: the time of the last write; listings by recency use it.
+        ttl: the time-to-live in seconds; None for none.
+        ttl_refresh: what renews it.
+        ttl_explicit: whether `MessageLog.set_ttl` set it; appends then leave it unchanged.
+        expires_us: when the thread expires; None for never.
+        recent_request_ids: the ids of the last `RECENT_REQUESTS` calls that changed the thread, oldest first.
+        metadata: the application's data, a JSON object.
+        revision: how often `metadata` was changed.
+    """
+
+    last_position: int = 0
+    staged_position: int = 0
+    messages: int = 0
+    pinned: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    first_us: int | None = None
+    last_us: int | None = None
+    updated_us: int = 0
+    ttl: float | None = None
+    ttl_refresh: TtlRefresh = "write"
+    ttl_explicit: bool = False
+    expires_us: int | None = None
+    recent_request_ids: tuple[str, ...] = ()
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    revision: int = 0
+
+    def is_expired(self, now_us: int) -> bool:
+        """Whether the thread has expired."""
+        return self.expires_us is not None and self.expires_us <= now_us
+
+    @property
+    def unpinned(self) -> int:
+        """How many rows are not pinned."""
+        return self.messages - self.pinned
+
+
+class Snapshot(NamedTuple):
+    """A thread, and some of its rows, as of one moment.
+
+    Attributes:
+        thread: its metadata.
+        version: the thread's version at that moment.
+        rows: the rows that were asked for, in the order of their positions.
+    """
+
+    thread: Thread
+    version: Version
+    rows: list[Row] = []  # noqa: RUF012 - never changed
+
+
+class ListedThread(NamedTuple):
+    """A thread in a listing.
+
+    Attributes:
+        key: its name.
+        thread: its metadata.
+        version: its version.
+    """
+
+    key: ThreadKey
+    thread: Thread
+    version: Version
+
+
+class ListCursor(NamedTuple):
+    """The last thread of the previous page.
+
+    Attributes:
+        updated_us: its `Thread.updated_us`.
+        thread_id: its id.
+    """
+
+    updated_us: int
+    thread_id: str
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server can store; None where there is no limit.
+
+    Attributes:
+        body_bytes: the largest body.
+        commit_rows: the largest number of rows that one commit puts and deletes.
+        commit_bytes: the largest sum of the bodies that one commit puts.
+    """
+
+    body_bytes: int | None = None
+    commit_rows: int | None = None
+    commit_bytes: int | None = None
+
+
+class VersionConflict(Exception):  # noqa: N818 - not an error of the caller's: the log tries again
+    """The thread's version is not the expected one: another writer was faster. Nothing was written."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A database with threads. Raises `agent_stores.errors.StoreError` for what fails on the server.
+
+    A backend may also define these attributes:
+
+    - ``supports_inline`` (bool): no method waits for the event loop when `agent_stores._loops.may_block` is
+      true, so that synchronous calls run on the caller's thread without an event loop.
+    - ``loop_independent`` (bool): methods may be called from any event loop, at the same time.
+
+    Attributes:
+        location: where the threads are, such as ``postgresql://host:5432/database``; never holds a secret.
+        limits: what the server can store.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the threads are, without secrets."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What the server can store."""
+        ...
+
+    async def load(self, key: ThreadKey) -> Snapshot | None:
+        """The thread's metadata and version, without rows; None when there is no such thread.
+
+        An expired thread may be returned: the log checks `Thread.expires_us`.
+        """
+        ...
+
+    async def rows(
+        self,
+        key: ThreadKey,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        newest: bool = False,
+        bodies: bool = True,
+    ) -> Snapshot | None:
+        """The thread and some of its rows, as of one moment; None when there is no such thread.
+
+        Rows above `Thread.last_position` are never returned.
+
+        Args:
+            key: the thread.
+            after: only positions above.
+            before: only positions below.
+            limit: with `newest`, exactly the newest `limit` rows that are not pinned, and every pinned row of
+                the range; otherwise the oldest `limit` rows of the range, pinned or not.
+            newest: see `limit`.
+            bodies: whether the rows need a body.
+        """
+        ...
+
+    async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
+        """The visible rows with these ids, without bodies, by id. Ids that are not there are not in it."""
+        ...
+
+    async def commit(
+        self,
+        key: ThreadKey,
+        thread: Thread | None,
+        *,
+        expected: Version | None,
+        put: Sequence[Row] = (),
+        delete: Sequence[Row] = (),
+        clear: bool = False,
+    ) -> Version | None:
+        """Change a thread and its rows in one atomic step.
+
+        A row that is put at a position that exists replaces that row; it keeps that row's message id.
+
+        Args:
+            key: the thread.
+            thread: its new metadata; None deletes the thread with all that belongs to it.
+            expected: the version that the thread must have; None when it must not exist.
+            put: rows to write, each with its position.
+            delete: rows to remove; their bodies may be missing. Never more than the limits allow, and never
+                with a position that is also put.
+            clear: remove every row that is visible before the commit; put rows and staged rows stay.
+
+        Returns:
+            The thread's new version; None after its deletion.
+
+        Raises:
+            VersionConflict: when the version is another one; nothing was written.
+            OutcomeUnknownError: when the connection was lost while the commit was confirmed.
+        """
+        ...
+
+    async def threads(
+        self,
+        tenant: str | None,
+        *,
+        prefix: str = "",
+        after: ListCursor | None = None,
+        limit: int = 100,
+        order: ThreadOrder = "id",
+        expired_before: int | None = None,
+    ) -> list[ListedThread]:
+        """Threads of one tenant, without reading rows; expired ones may be among them.
+
+        Args:
+            tenant: whose threads.
+            prefix: only ids that begin so.
+            after: only threads after this one, in the order asked for.
+            limit: how many at most; fewer mean that there are no more.
+            order: ``"id"`` or ``"recent"``; threads written at the same time are ordered by id.
+            expired_before: instead, threads of every tenant that expired before this time (microseconds), in
+                any order; `tenant`, `prefix`, `after` and `order` are then ignored. A server that removes
+                expired threads by itself returns none.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close what the backend opened; what it was given stays open. Called once."""
+        ...
+
+
+@runtime_checkable
+class Appender(Protocol):
+    """A backend that appends in one round trip."""
+
+    async def append(
+        self,
+        key: ThreadKey,
+        rows: Sequence[Row],
+        *,
+        request_id: str,
+        now_us: int,
+        expected_position: int | None = None,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None = None,
+        create: bool = True,
+    ) -> int | None:
+        """Append rows and trim the thread, in one atomic step; the same as `MessageLog.append` does by commits.
+
+        In this order: an expired thread is removed. A call whose `request_id` is among the thread's recent
+        ones changes nothing. Rows whose ids exist, or came earlier in `rows`, are skipped; when none is left,
+        nothing changes. `expected_position` is compared. Rows get the positions after `last_position`. While
+        the thread has more than `max_messages` rows that are not pinned, the oldest ones are removed, up to a
+        boundary (`agent_stores.thread_updates.trim_index`). Counters, times, `recent_request_ids`, the
+        time-to-live (`agent_stores.thread_updates.with_ttl`, then `written`), `updated_us` and the version
+        change.
+
+        A backend may return None for a case that it leaves to the log's general path, before it writes: for
+        example when an id exists, or when the thread has to be trimmed at a place that is not a boundary.
+
+        Args:
+            key: the thread.
+            rows: in order, not empty; their positions are 0.
+            request_id: names the call and its retries.
+            now_us: the time; a backend may use its server's.
+            expected_position: the `last_position` that the thread must have, 0 for a thread without rows.
+            max_messages: the largest number of rows that are not pinned.
+            ttl: the thread's time-to-live, unless it is explicit; None leaves it unchanged.
+            create: False returns None when there is no such thread, or it has expired.
+
+        Returns:
+            The thread's last position; None when the log is to append by the general path.
+
+        Raises:
+            ConflictError: when `expected_position` differs; nothing was written.
+            OutcomeUnknownError: when the connection was lost while the write was confirmed.
+        """
+        ...
+
+
+@runtime_checkable
+class LatestReader(Protocol):
+    """A backend that reads the end of a thread in one round trip, with no more columns than a view needs."""
+
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+        """The newest `limit` rows that are not pinned, all of them for None, and every pinned row, in order.
+
+        A thread that does not exist, or has expired at `now_us`, has none. Renews a time-to-live that reads
+        renew. Of each row, `position`, `body`, `pinned` and `boundary` are set.
+        """
+        ...
+
+
+@runtime_checkable
+class ThreadCopier(Protocol):
+    """A backend that copies a thread on the server."""
+
+    async def copy(
+        self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
+    ) -> bool:
+        """Copy the rows up to position `at` to a new thread, in one atomic step.
+
+        Args:
+            key: the thread to copy.
+            new_key: the new thread.
+            thread: the new thread's metadata; the backend sets its counters (messages, pinned, bytes, tokens)
+                and `last_us` from the copied rows.
+            expected: the version that the thread `key` must have.
+            at: the last position to copy.
+
+        Returns:
+            False when the thread `new_key` exists; nothing was written.
+
+        Raises:
+            VersionConflict: when the version is another one; nothing was written.
+        """
+        ...
+
+
+@runtime_checkable
+class TenantLister(Protocol):
+    """A backend that lists its tenants."""
+
+    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
+        """Tenants that have threads, by name; None, for threads without a tenant, comes first.
+
+        Args:
+            after: only tenants after this name.
+            limit: how many at most.
+        """
+        ...
+
+
+@runtime_checkable
+class Sweeper(Protocol):
+    """A backend that leaves invisible data behind, which somebody has to remove later."""
+
+    async def sweep(self, *, limit: int) -> int:
+        """Remove invisible data in bounded steps; returns how many rows were removed, 0 when none is left."""
+        ...
+
+
+def in_batches(rows: Sequence[Row], limits: Limits, *, reserve: int = 0) -> Iterator[list[Row]]:
+    """Split rows into batches that fit into one commit each, in order.
+
+    Args:
+        rows: what to put or delete; the size of a row is that of its body.
+        limits: the server's limits.
+        reserve: how many rows of each commit are needed otherwise.
+    """
+    most = None if limits.commit_rows is None else max(1, limits.commit_rows - reserve)
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        grown = size + len(row.body)
+        over = limits.commit_bytes is not None and grown > limits.commit_bytes
+        if batch and (over or len(batch) == most):
+            yield batch
+            batch, grown = [], len(row.body)
+        batch.append(row)
+        size = grown
+    if batch:
+        yield batch

@@ -1,0 +1,1 @@
+"""The backends: one database each, below `agent_stores.log`."""
