@@ -3,8 +3,8 @@
 A backend stores threads. A thread has metadata (`Thread`) and rows (`Row`), ordered by position. A backend
 never reads a row's body. `agent_stores.log.MessageLog` implements every operation once, over these methods.
 
-Two optional capabilities, `Appender` and `LatestReader`, let a backend do the hot paths in one round trip. The
-log detects them with ``isinstance``.
+Optional capabilities, first of all `Appender` and `LatestReader`, let a backend do the hot paths in one round
+trip. The log detects them with ``isinstance``.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     commit_bytes: int | None = None
 
 
-class VersionConflict(Exception):  # noqa: N818 - not an error of the caller's: the log tries again
+class VersionConflict(Exception):
     """The thread's version is not the expected one: another writer was faster. Nothing was written."""
 
 
@@ -191,7 +191,7 @@ class Backend(Protocol):
 
     A backend may also define these attributes:
 
-    - ``supports_inline`` (bool): no method waits for the event loop when `agent_stores._loops.may_block` is
+    - ``supports_inline`` (bool): no method waits for the event loop when `agent_stores.eventevent_loops.may_block` is
       true, so that synchronous calls run on the caller's thread without an event loop.
     - ``loop_independent`` (bool): methods may be called from any event loop, at the same time.
 
@@ -323,7 +323,7 @@ class Appender(Protocol):
         ttl: TimeToLive | None = None,
         create: bool = True,
     ) -> int | None:
-        """Append rows and trim the thread, in one atomic step; the same as `MessageLog.append` does by commits.
+        """Append rows and trim the thread in one atomic step, as `MessageLog.append` does by commits.
 
         In this order: an expired thread is removed. A call whose `request_id` is among the thread's recent
         ones changes nothing. Rows whose ids exist, or came earlier in `rows`, are skipped; when none is left,

@@ -10,8 +10,8 @@ from typing import Any, Generic
 
 from typing_extensions import Self, TypeVar
 
-from agent_stores._loops import LoopThread, caller_loops, run_here
 from agent_stores.errors import ArgumentError
+from agent_stores.event_loops import LoopThread, loop_pool, run_inline
 from agent_stores.log import ThreadPage, ThreadStats, TtlRefresh
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import MessageCodec
@@ -208,13 +208,13 @@ def block_on(work: Coroutine[Any, Any, T], log: object = None) -> T:
 
     Args:
         work: it awaits nothing but operations on the log.
-        log: with its ``runs_here`` the work needs no event loop; with its ``any_loop`` it may run on a loop
-            that is the call's own. Otherwise, and without one, the work runs on a loop that stays the same.
+        log: with its ``supports_inline`` the work needs no event loop; with its ``loop_independent`` it may
+            run on a loop that is the call's own. Otherwise, and without one, the work runs on a loop that stays the same.
     """
-    if getattr(log, "runs_here", False):
-        return run_here(work)
-    if getattr(log, "any_loop", False) and not _has_loop() and (loop := caller_loops.take()) is not None:
-        return caller_loops.run(loop, work)
+    if getattr(log, "supports_inline", False):
+        return run_inline(work)
+    if getattr(log, "loop_independent", False) and not _has_loop() and (loop := loop_pool.take()) is not None:
+        return loop_pool.run(loop, work)
     return _loop_thread.submit(work).result()
 
 

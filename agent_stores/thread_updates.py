@@ -65,7 +65,7 @@ def with_request(thread: Thread, request_id: str) -> Thread:
 
 
 def with_ttl(thread: Thread, ttl: TimeToLive | None, now_us: int) -> Thread:
-    """The thread with the time-to-live that an append sets: only a new one counts, and never over an explicit.
+    """The thread with the time-to-live of an append: a new one is set, but never over an explicit one.
 
     Args:
         thread: the thread.

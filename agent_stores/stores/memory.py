@@ -68,7 +68,7 @@ class InMemoryMessageLog:
 
     location = "memory"
     max_message_bytes: int | None = None
-    runs_here = True
+    supports_inline = True
     """Whether its operations can run on the caller's thread, without an event loop: none of them waits."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:

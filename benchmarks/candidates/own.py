@@ -16,7 +16,7 @@ import redis
 import redis.asyncio as aioredis
 
 from agent_stores import ChatMessage, DatabaseChatMessageStore
-from agent_stores._loops import run_here
+from agent_stores.event_loops import run_inline
 from agent_stores.message_format import encode_message
 from agent_stores.stores.base import ChatMessageStore
 from agent_stores.sync import SyncChatMessageStore
@@ -341,7 +341,7 @@ class OursSqlite(_Ours):
         mode = server.run(
             lambda tx: tx.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0], write=True
         )
-        return SYNCHRONOUS[run_here(mode)]  # SQLite's default, which the store leaves alone
+        return SYNCHRONOUS[run_inline(mode)]  # SQLite's default, which the store leaves alone
 
     def _make(self, thread: str) -> ChatMessageStore:
         path = sqlite_path(self.url, f"{type(self).__name__}-{os.getpid()}")

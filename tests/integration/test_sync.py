@@ -24,7 +24,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.connection import Connection as RedisConnection
 
 from agent_stores import ChatMessage, ChatMessageStore
-from agent_stores._loops import CallerLoops
+from agent_stores.event_loops import EventLoopPool
 from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.redis import RedisMessageLog
 from agent_stores.sync import SyncChatMessageStore, block_on
@@ -48,11 +48,11 @@ FIXTURES = {
 
 
 @pytest.fixture(autouse=True)
-def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[CallerLoops]:
+def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLoopPool]:
     """Loops that no other test has used."""
-    fresh = CallerLoops(4)
-    monkeypatch.setattr("agent_stores.sync.caller_loops", fresh)
-    monkeypatch.setattr("agent_stores.stores.sharing.caller_loops", fresh)
+    fresh = EventLoopPool(4)
+    monkeypatch.setattr("agent_stores.sync.loop_pool", fresh)
+    monkeypatch.setattr("agent_stores.connection_registry.loop_pool", fresh)
     yield fresh
     fresh.close()
 
@@ -78,7 +78,7 @@ def user(text: str) -> ChatMessage:
 
 
 @pytest.mark.parametrize("kind", SERVERS)
-def test_on_the_callers_threads(kind: str, loops: CallerLoops, request: pytest.FixtureRequest) -> None:
+def test_on_the_callers_threads(kind: str, loops: EventLoopPool, request: pytest.FixtureRequest) -> None:
     server = request.getfixturevalue(FIXTURES[kind])
     before = {thread.name for thread in threading.enumerate()}
     with view_on(open_log(SERVERS[kind](server))) as view:
@@ -116,7 +116,7 @@ def test_a_connection_that_ended_meanwhile_is_noticed_before_it_is_used(
 
 
 def test_closing_closes_the_connections_of_all_loops(
-    proxied: tuple[FaultProxy, str], loops: CallerLoops
+    proxied: tuple[FaultProxy, str], loops: EventLoopPool
 ) -> None:
     proxy, url = proxied
     log = RedisMessageLog(url)
@@ -139,7 +139,7 @@ def test_closing_closes_the_connections_of_all_loops(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal on this system")
 def test_an_interrupted_call_leaves_its_loop_usable(
-    proxied: tuple[FaultProxy, str], loops: CallerLoops
+    proxied: tuple[FaultProxy, str], loops: EventLoopPool
 ) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -163,7 +163,7 @@ def test_an_interrupted_call_leaves_its_loop_usable(
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_client_that_was_lent_stays_on_one_loop(redis62_server: RedisServer, loops: CallerLoops) -> None:
+def test_a_client_that_was_lent_stays_on_one_loop(redis62_server: RedisServer, loops: EventLoopPool) -> None:
     client = aioredis.Redis.from_url(redis62_server.url)
     with view_on(RedisMessageLog(redis_client=client)) as view, ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda n: view.add_messages([user(str(n))]), range(30)))
@@ -213,7 +213,7 @@ def test_servers_that_were_let_go_close_their_connections_on_their_loops(redis62
         view.add_messages([user("after")])
 
 
-def test_a_reset_connection_is_not_used_again(redis62_server: RedisServer, loops: CallerLoops) -> None:
+def test_a_reset_connection_is_not_used_again(redis62_server: RedisServer, loops: EventLoopPool) -> None:
     """A reset ends the stream one turn of the loop later than it closes the transport."""
     listener = socket.create_server(("127.0.0.1", 0))
     links: list[socket.socket] = []
@@ -275,7 +275,7 @@ def test_closing_on_several_threads_at_once_does_not_wait_for_each_other(redis62
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal on this system")
 @pytest.mark.parametrize("turn", range(1, 6))
 def test_an_interruption_between_taking_up_work_and_doing_it(
-    redis62_server: RedisServer, loops: CallerLoops, turn: int
+    redis62_server: RedisServer, loops: EventLoopPool, turn: int
 ) -> None:
     """The loop has lost what it took up: a task that waits for that never ends."""
     turns = 0

@@ -160,8 +160,8 @@ async def test_options_reach_the_client() -> None:
     assert kind is aioredis.SSLConnection  # a token does not travel in the clear
     assert (given["port"], given["credential_provider"]) == (6380, PROVIDER)
     # A provider renews its tokens on the loop that asked first, which must go on.
-    assert RedisMessageLog(host="h").any_loop
-    assert not RedisMessageLog(host="h", credential_provider=PROVIDER).any_loop
+    assert RedisMessageLog(host="h").loop_independent
+    assert not RedisMessageLog(host="h", credential_provider=PROVIDER).loop_independent
     kind, given = options_of(host="h", credential_provider=PROVIDER, ssl=False, port=7)
     assert kind is aioredis.Connection
     assert given["port"] == 7

@@ -50,7 +50,7 @@ class Address:
         login: tells logins apart without holding them: equal for those whose connections may be shared.
         client: the caller's client.
         secrets: text that must never show.
-        any_loop: whether nothing that the caller lent belongs to one event loop.
+        loop_independent: whether nothing that the caller lent belongs to one event loop.
     """
 
     endpoint: str
@@ -60,7 +60,7 @@ class Address:
     login: object = field(default=None, repr=False)
     client: TableServiceClient | None = field(default=None, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    any_loop: bool = True
+    loop_independent: bool = True
 
     @property
     def identity(self) -> object:
@@ -303,7 +303,7 @@ def _with_credential(endpoint: str, credential: Any, table: str) -> Address:
         make_credential=lambda: (credential, False),
         login=("credential", id(credential)),
         secrets=secrets,
-        any_loop=bool(secrets),  # a token's credential has connections of its own
+        loop_independent=bool(secrets),  # a token's credential has connections of its own
     )
 
 
@@ -338,7 +338,7 @@ def _borrowed(client: Any, table: str) -> Address:
         client=client,
         login=("client", id(client)),
         secrets=_secrets_of(client),
-        any_loop=False,
+        loop_independent=False,
     )
 
 

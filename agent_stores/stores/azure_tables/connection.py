@@ -23,12 +23,12 @@ class Client:
     Attributes:
         table: the client of the table.
         is_ours: whether we made it.
-        hook: what closes it with its loop.
+        loop_close_hook: what closes it with its loop.
     """
 
     def __init__(self, address: Address, options: Mapping[str, Any]) -> None:
         self.is_ours = address.client is None
-        self.hook: AsyncGenerator[None, None] | None = None
+        self.loop_close_hook: AsyncGenerator[None, None] | None = None
         self._credential: Any = None
         self._service: TableServiceClient
         if address.client is not None:
@@ -53,7 +53,7 @@ class Client:
             await self._credential.close()
         await asyncio.sleep(0)  # aiohttp's transports end in the loop's next turn
 
-    def abandon(self) -> None:
+    def close_sockets(self) -> None:
         """Close the sockets, when their loop is gone: their transports can no longer do it."""
         if not self.is_ours:
             return

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent_stores.connection_registry import ServerRegistry
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.retention import check_seconds
@@ -23,7 +24,6 @@ from agent_stores.stores.azure_tables.address import describe, make_address
 from agent_stores.stores.azure_tables.rows import MAX_MESSAGE_BYTES
 from agent_stores.stores.azure_tables.server import AzureTableServer
 from agent_stores.stores.planning import check_sizes
-from agent_stores.stores.sharing import ServerRegistry
 
 if TYPE_CHECKING:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
@@ -109,9 +109,9 @@ class AzureTableMessageLog:
         return self._server.address.location
 
     @property
-    def any_loop(self) -> bool:
+    def loop_independent(self) -> bool:
         """Whether its operations may come from any event loop, also one that runs for one call only."""
-        return self._server.address.any_loop
+        return self._server.address.loop_independent
 
     @property
     def max_message_bytes(self) -> int | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
+from agent_stores.connection_registry import LoopClients
 from agent_stores.stores.azure_tables.address import Address
 from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.stores.azure_tables.connection import Client
 from agent_stores.stores.azure_tables.failures import LostError, unknown_error
 from agent_stores.stores.azure_tables.heads import HeadCache
-from agent_stores.stores.sharing import LoopClients
 
 T = TypeVar("T")
 
@@ -65,6 +65,6 @@ class AzureTableServer:
         """Close the connections at the end of the process."""
         self._clients.close_at_exit()
 
-    def forget_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """After a fork: the connections, and the loop that they are on, belong to the parent."""
-        self._clients.forget_in_child()
+        self._clients.reset_after_fork()

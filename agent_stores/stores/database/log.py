@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent_stores.connection_registry import ServerRegistry
 from agent_stores.errors import ArgumentError, StoreClosedError
 from agent_stores.log import Entry, Record, Slice, ThreadKey, ThreadPage, ThreadStats, TimeToLive
 from agent_stores.retention import check_limit, check_seconds
@@ -14,7 +15,6 @@ from agent_stores.search import Found
 from agent_stores.stores.database.address import parse_address
 from agent_stores.stores.database.server import DatabaseServer
 from agent_stores.stores.planning import check_sizes
-from agent_stores.stores.sharing import ServerRegistry
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -92,14 +92,14 @@ class DatabaseMessageLog:
         return self._server.max_message_bytes
 
     @property
-    def runs_here(self) -> bool:
-        """Whether its operations can run on the caller's thread, without an event loop; see `run_here`."""
-        return self._server.runs_here
+    def supports_inline(self) -> bool:
+        """Whether its operations can run on the caller's thread, without an event loop; see `run_inline`."""
+        return self._server.supports_inline
 
     @property
-    def any_loop(self) -> bool:
+    def loop_independent(self) -> bool:
         """Whether its operations may come from any event loop, also one that runs for one call only."""
-        return self._server.any_loop
+        return self._server.loop_independent
 
     async def append(
         self,

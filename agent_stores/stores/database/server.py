@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from agent_stores._loops import LoopThread, may_block
 from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError
+from agent_stores.event_loops import LoopThread, may_block
 from agent_stores.stores.database.address import Address
 from agent_stores.stores.database.calls import Call, Operation
 from agent_stores.stores.database.engines import Settings, count_readers, make_async_engine, make_engine
@@ -72,9 +72,9 @@ class DatabaseServer:
         self._timeout = timeout
         self._settings = Settings(address, timeout, max_connections, engine_options)
         self._borrowed = engine
-        self.runs_here = engine is None and address.dialect == "sqlite"
+        self.supports_inline = engine is None and address.dialect == "sqlite"
         """Whether operations can also run on the caller's own thread, where that may block."""
-        self.any_loop = not isinstance(engine, AsyncEngine)
+        self.loop_independent = not isinstance(engine, AsyncEngine)
         """Whether they may come from any event loop."""
         self._ready = False
         self._lock = threading.Lock()
@@ -103,7 +103,7 @@ class DatabaseServer:
         for attempt in range(_ATTEMPTS):
             call = Call(write=write)
             try:
-                if self.runs_here and may_block():
+                if self.supports_inline and may_block():
                     return self._run_file(operation, call, deadline)
                 return await self._attempt(operation, call, deadline)
             except asyncio.CancelledError:
@@ -176,7 +176,7 @@ class DatabaseServer:
             self._loop_thread.submit(async_engine.dispose()).result(self._timeout)
         self._loop_thread.close()
 
-    def forget_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """After a fork: threads are gone, and connections belong to the parent."""
         self._lock = threading.Lock()
         self._workers = {}
@@ -200,7 +200,7 @@ class DatabaseServer:
             )
         work = (
             partial(self._run_file, operation, call, deadline)
-            if self.runs_here
+            if self.supports_inline
             else partial(self._run_sync, operation, call)
         )
         workers = self._workers.get(call.write) or self._start_workers(write=call.write)
@@ -274,13 +274,13 @@ class DatabaseServer:
             return self._files
 
     def _start_workers(self, *, write: bool) -> Workers:
-        readers = self._open_files().readers if self.runs_here else 0
+        readers = self._open_files().readers if self.supports_inline else 0
         with self._lock:
             if not self._workers and readers:
                 writing = Workers(1, "agent-stores-write")
                 self._workers = {True: writing, False: Workers(readers, "agent-stores-read")}
             elif not self._workers:
-                threads = 1 if self.runs_here else self._settings.max_connections
+                threads = 1 if self.supports_inline else self._settings.max_connections
                 self._workers = dict.fromkeys((True, False), Workers(threads, "agent-stores-database"))
             return self._workers[write]
 

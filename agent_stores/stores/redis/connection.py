@@ -85,7 +85,7 @@ class PoolClient:
     renew tokens on connections that come back to them, are used as redis-py means it.
 
     Attributes:
-        hook: what closes it with its loop.
+        loop_close_hook: what closes it with its loop.
     """
 
     def __init__(self, client: Any, limit: int, *, owned: bool) -> None:
@@ -95,7 +95,7 @@ class PoolClient:
         self._keeps = owned and self._pool.connection_kwargs.get("credential_provider") is None
         self._idle: list[Any] = []
         self._free = asyncio.Semaphore(limit)
-        self.hook: AsyncGenerator[None, None] | None = None
+        self.loop_close_hook: AsyncGenerator[None, None] | None = None
         self._get = self._pool.get_connection
         name = inspect.signature(self._get).parameters.get("command_name")
         if name is not None and name.default is name.empty:  # redis-py before 5.3 wants to be told
@@ -143,7 +143,7 @@ class PoolClient:
         for pool in self._pools():
             await pool.disconnect()
 
-    def abandon(self) -> None:
+    def close_sockets(self) -> None:
         """Close the sockets, when their loop is gone."""
         for pool in self._pools():
             _abandon([*pool._available_connections, *pool._in_use_connections])
@@ -168,7 +168,7 @@ class ClusterClient:
     """A client of a Cluster; follows the redirections itself, so as to know what was done.
 
     Attributes:
-        hook: what closes it with its loop.
+        loop_close_hook: what closes it with its loop.
     """
 
     def __init__(self, client: Any, limit: int, *, owned: bool) -> None:
@@ -177,7 +177,7 @@ class ClusterClient:
         self._free = asyncio.Semaphore(limit)
         self._refreshing = asyncio.Lock()
         self._refreshed = 0
-        self.hook: AsyncGenerator[None, None] | None = None
+        self.loop_close_hook: AsyncGenerator[None, None] | None = None
 
     async def run(self, key: bytes, commands: Sequence[Command], attempt: Attempt) -> list[Any]:
         """Run commands on the node of a key."""
@@ -223,7 +223,7 @@ class ClusterClient:
         """Close the connections, on their loop."""
         await self._client.aclose()
 
-    def abandon(self) -> None:
+    def close_sockets(self) -> None:
         """Close the sockets, when their loop is gone."""
         manager = self._client.nodes_manager
         for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values()):

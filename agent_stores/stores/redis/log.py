@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent_stores.connection_registry import ServerRegistry
 from agent_stores.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -32,7 +33,6 @@ from agent_stores.stores.redis.entries import (
 )
 from agent_stores.stores.redis.keys import BUCKETS, Keys, bucket_keys, decode, encode, name, thread_keys
 from agent_stores.stores.redis.server import RedisServer
-from agent_stores.stores.sharing import ServerRegistry
 
 if TYPE_CHECKING:
     import redis.asyncio as aioredis
@@ -132,7 +132,7 @@ class RedisMessageLog:
         return f"{self._server.address.location}#{self._prefix}"
 
     @property
-    def any_loop(self) -> bool:
+    def loop_independent(self) -> bool:
         """Whether its operations may come from any event loop, also one that runs for one call only."""
         # Providers renew tokens in the background, on the loop that asked first: that one must keep running.
         address = self._server.address

@@ -10,6 +10,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 
+from agent_stores.connection_registry import LoopClients
 from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError
 from agent_stores.stores.redis.address import Address
 from agent_stores.stores.redis.connection import Attempt, Client, Command, make_client
@@ -22,7 +23,6 @@ from agent_stores.stores.redis.failures import (
     store_error,
 )
 from agent_stores.stores.redis.scripts import Script
-from agent_stores.stores.sharing import LoopClients
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
@@ -138,9 +138,9 @@ class RedisServer:
         """Close the connections at the end of the process."""
         self._clients.close_at_exit()
 
-    def forget_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """After a fork: the connections, and the loop that they are on, belong to the parent."""
-        self._clients.forget_in_child()
+        self._clients.reset_after_fork()
 
     # -- attempts -------------------------------------------------------------------------------------
 

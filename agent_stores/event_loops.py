@@ -69,7 +69,7 @@ class LoopThread:
         loop.run_until_complete(loop.shutdown_asyncgens())
 
 
-class CallerLoops:
+class EventLoopPool:
     """Event loops that run on the threads of those who wait, and only while they wait.
 
     So a call needs no other thread, and each that is made at the same time has a loop of its own. A loop
@@ -112,7 +112,7 @@ class CallerLoops:
         A loop that was interrupted, as by Ctrl-C, is closed instead: it may have been between taking up
         something and doing it, and then it never will.
         """
-        whole = _after_news(work)
+        whole = _drain_pending_io(work)
         task = loop.create_task(whole)
         try:
             result = loop.run_until_complete(task)
@@ -135,7 +135,7 @@ class CallerLoops:
         self.give_back(loop)
         return result
 
-    async def run_on(
+    async def run_in(
         self, loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, object]], timeout: float
     ) -> bool:
         """Run a coroutine on a certain one of these loops, as soon as nobody uses it.
@@ -164,7 +164,7 @@ class CallerLoops:
         return False
 
     @contextlib.contextmanager
-    def lend(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    def allow_reentrant_close(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         """While its work waits for other loops, which may wait for it: let that be done on it at once."""
         self._lent.add(loop)
         try:
@@ -202,7 +202,7 @@ class CallerLoops:
         self._all, self._idle = set(), []
 
 
-async def _after_news(work: Coroutine[Any, Any, T]) -> T:
+async def _drain_pending_io(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine when the loop has heard what came while it stood still, as the end of a connection."""
     try:
         await asyncio.sleep(0)
@@ -222,18 +222,18 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
 
 _of_the_parent: list[object] = []
 
-caller_loops = CallerLoops(16)
+loop_pool = EventLoopPool(16)
 """The loops of all synchronous calls of the process."""
 
 _may_block: ContextVar[bool] = ContextVar("agent_stores_may_block", default=False)
 
 
 def may_block() -> bool:
-    """Whether the running coroutine is driven by `run_here`, so that it may block and cannot wait."""
+    """Whether the running coroutine is driven by `run_inline`, so that it may block and cannot wait."""
     return _may_block.get()
 
 
-def run_here(work: Coroutine[Any, Any, T]) -> T:
+def run_inline(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine that blocks, where others wait, on this thread and without an event loop."""
     token = _may_block.set(True)
     try:

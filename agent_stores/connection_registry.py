@@ -12,10 +12,10 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Hashable
 from typing import Any, Generic, Protocol, TypeVar
 
-from agent_stores._loops import caller_loops
+from agent_stores.event_loops import loop_pool
 
 
-class SharedServer(Protocol):
+class SharedConnection(Protocol):
     """A server's connections, as a registry handles them.
 
     Attributes:
@@ -36,7 +36,7 @@ class SharedServer(Protocol):
         """Close the connections at the end of the process, without an event loop."""
         ...
 
-    def forget_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """After a fork: connections, threads and locks belong to the parent."""
         ...
 
@@ -45,21 +45,21 @@ class LoopClient(Protocol):
     """A client on one event loop.
 
     Attributes:
-        hook: what closes it with its loop; set by `LoopClients`.
+        loop_close_hook: what closes it with its loop; set by `LoopClients`.
     """
 
-    hook: AsyncGenerator[None, None] | None
+    loop_close_hook: AsyncGenerator[None, None] | None
 
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
         ...
 
-    def abandon(self) -> None:
+    def close_sockets(self) -> None:
         """Close the sockets, when their loop is gone."""
         ...
 
 
-S = TypeVar("S", bound=SharedServer)
+S = TypeVar("S", bound=SharedConnection)
 C = TypeVar("C", bound=LoopClient)
 
 _MAX_IDLE = 8
@@ -128,7 +128,7 @@ class ServerRegistry(Generic[S]):
     def _forget_all(self) -> None:
         self._lock = threading.Lock()
         for server in list(self._servers.values()):
-            server.forget_in_child()
+            server.reset_after_fork()
 
 
 class LoopClients(Generic[C]):
@@ -156,7 +156,7 @@ class LoopClients(Generic[C]):
 
     async def aclose(self) -> None:
         """Close the clients of all loops."""
-        with caller_loops.lend(asyncio.get_running_loop()):
+        with loop_pool.allow_reentrant_close(asyncio.get_running_loop()):
             for loop, client in self._take_all().items():
                 with contextlib.suppress(Exception):  # the others are closed all the same
                     await self._close(loop, client)
@@ -164,14 +164,14 @@ class LoopClients(Generic[C]):
     async def _close(self, loop: asyncio.AbstractEventLoop, client: C) -> None:
         if loop is asyncio.get_running_loop():
             await client.aclose()
-        elif await caller_loops.run_on(loop, client.aclose, self._timeout):
+        elif await loop_pool.run_in(loop, client.aclose, self._timeout):
             pass
         elif loop.is_running():
             deadline = time.monotonic() + self._timeout
             closed = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.aclose(), loop))
             while time.monotonic() < deadline and not (await asyncio.wait({closed}, timeout=0.005))[0]:
                 # A caller's loop may stand still again before it came to that.
-                await caller_loops.run_on(loop, _turns, 0)
+                await loop_pool.run_in(loop, _turns, 0)
         else:
             _close_later(loop, client)
 
@@ -183,9 +183,9 @@ class LoopClients(Generic[C]):
     def close_at_exit(self) -> None:
         """Close the clients at the end of the process."""
         for client in self._take_all().values():
-            client.abandon()
+            client.close_sockets()
 
-    def forget_in_child(self) -> None:
+    def reset_after_fork(self) -> None:
         """After a fork: the clients, and the loops that they are on, belong to the parent."""
         self._lock = threading.Lock()
         _of_the_parent.append(self._clients)
@@ -202,12 +202,12 @@ class LoopClients(Generic[C]):
             for other in [other for other in self._clients if other.is_closed()]:
                 ended = self._clients.pop(other)
                 if self._are_ours:
-                    ended.abandon()
+                    ended.close_sockets()
             client = self._clients[loop] = self._make()
         if self._are_ours:
-            client.hook = hook = self._close_with(loop, client)
+            client.loop_close_hook = loop_close_hook = self._close_with(loop, client)
             with contextlib.suppress(StopIteration):
-                hook.asend(None).send(None)
+                loop_close_hook.asend(None).send(None)
         return client
 
     async def _close_with(self, loop: asyncio.AbstractEventLoop, client: C) -> AsyncGenerator[None, None]:
@@ -215,7 +215,7 @@ class LoopClients(Generic[C]):
         try:
             yield
         finally:
-            client.hook = None
+            client.loop_close_hook = None
             if self._clients.get(loop) is client:
                 del self._clients[loop]
                 await _closed(client)
@@ -236,7 +236,7 @@ def _close_later(loop: asyncio.AbstractEventLoop, client: LoopClient) -> None:
     try:
         loop.call_soon_threadsafe(close)
     except RuntimeError:  # it is closed
-        client.abandon()
+        client.close_sockets()
 
 
 async def _turns() -> None:
