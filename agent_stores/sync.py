@@ -209,7 +209,8 @@ def block_on(work: Coroutine[Any, Any, T], log: object = None) -> T:
     Args:
         work: it awaits nothing but operations on the log.
         log: with its ``supports_inline`` the work needs no event loop; with its ``loop_independent`` it may
-            run on a loop that is the call's own. Otherwise, and without one, the work runs on a loop that stays the same.
+            run on a loop that is the call's own. Otherwise, and without one, the work runs on a loop that stays
+            the same.
     """
     if getattr(log, "supports_inline", False):
         return run_inline(work)
