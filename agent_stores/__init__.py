@@ -4,18 +4,12 @@ One conversation, any agent framework, any database. Start with a store and `Age
 `ChatAgent`; docs/ has a page for each subject.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from agent_stores._version import __version__
-from agent_stores.agent import (
-    AgentResponse,
-    AgentUpdate,
-    ChatAgent,
-    ChatClient,
-    ChatResponse,
-    ChatUpdate,
-    OpenAIChatClient,
-    Tool,
-    tool,
-)
+from agent_stores.backend import Backend
+from agent_stores.capabilities import SearchHit
 from agent_stores.contents import (
     AnyContent,
     ApprovalRequestContent,
@@ -31,7 +25,6 @@ from agent_stores.contents import (
     UriContent,
     UsageContent,
 )
-from agent_stores.context import RecallProvider, SummaryProvider
 from agent_stores.errors import (
     AgentRunError,
     AgentStoresError,
@@ -49,24 +42,38 @@ from agent_stores.errors import (
     StateSignatureError,
     StoreClosedError,
     StoreError,
-    StoreRefusedError,
+    StoreRejectedError,
     StoreUnavailableError,
     ThreadExistsError,
     UnansweredToolCallError,
     UnsupportedVersionError,
 )
-from agent_stores.log import MessageLog, ThreadPage, ThreadStats
+from agent_stores.listing import ThreadPage, ThreadStats
+from agent_stores.log import MessageLog
+from agent_stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol, Context, ContextProvider, MessageCodec
 from agent_stores.retention import Window
-from agent_stores.search import Found, SearchableLog
-from agent_stores.stores.azure_tables.store import AzureTableChatMessageStore
-from agent_stores.stores.base import ChatMessageStore, FoundMessage, StoredMessage
-from agent_stores.stores.database.store import DatabaseChatMessageStore
-from agent_stores.stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
-from agent_stores.stores.redis.store import RedisChatMessageStore
-from agent_stores.threads import AgentThread
+from agent_stores.store import ChatMessageStore, SearchResult, StoredMessage
 from agent_stores.urls import open_log
+
+if TYPE_CHECKING:
+    from agent_stores.agent import (
+        AgentResponse,
+        AgentUpdate,
+        ChatAgent,
+        ChatClient,
+        ChatResponse,
+        ChatUpdate,
+        OpenAIChatClient,
+        Tool,
+        tool,
+    )
+    from agent_stores.azure import AzureTableChatMessageStore
+    from agent_stores.context import RecallProvider, SummaryProvider
+    from agent_stores.database import DatabaseChatMessageStore
+    from agent_stores.redis import RedisChatMessageStore
+    from agent_stores.threads import AgentThread
 
 __all__ = [
     "AgentResponse",
@@ -80,6 +87,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "AzureTableChatMessageStore",
+    "Backend",
     "ChatAgent",
     "ChatClient",
     "ChatMessage",
@@ -96,8 +104,6 @@ __all__ = [
     "DataContent",
     "DatabaseChatMessageStore",
     "ErrorContent",
-    "Found",
-    "FoundMessage",
     "InMemoryChatMessageStore",
     "InMemoryMessageLog",
     "MessageCodec",
@@ -112,12 +118,13 @@ __all__ = [
     "ReasoningContent",
     "RecallProvider",
     "RedisChatMessageStore",
-    "SearchableLog",
+    "SearchHit",
+    "SearchResult",
     "StateError",
     "StateSignatureError",
     "StoreClosedError",
     "StoreError",
-    "StoreRefusedError",
+    "StoreRejectedError",
     "StoreUnavailableError",
     "StoredMessage",
     "SummaryProvider",
@@ -137,3 +144,33 @@ __all__ = [
     "open_log",
     "tool",
 ]
+
+# Imported when they are first used: agents and backends would triple the time of `import agent_stores`.
+_LAZY = {
+    "AgentResponse": "agent_stores.agent",
+    "AgentUpdate": "agent_stores.agent",
+    "ChatAgent": "agent_stores.agent",
+    "ChatClient": "agent_stores.agent",
+    "ChatResponse": "agent_stores.agent",
+    "ChatUpdate": "agent_stores.agent",
+    "OpenAIChatClient": "agent_stores.agent",
+    "Tool": "agent_stores.agent",
+    "tool": "agent_stores.agent",
+    "AzureTableChatMessageStore": "agent_stores.azure",
+    "RecallProvider": "agent_stores.context",
+    "SummaryProvider": "agent_stores.context",
+    "DatabaseChatMessageStore": "agent_stores.database",
+    "RedisChatMessageStore": "agent_stores.redis",
+    "AgentThread": "agent_stores.threads",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'agent_stores' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,8 +3,8 @@
 A backend stores threads. A thread has metadata (`Thread`) and rows (`Row`), ordered by position. A backend
 never reads a row's body. `agent_stores.log.MessageLog` implements every operation once, over these methods.
 
-Optional capabilities, first of all `Appender` and `LatestReader`, let a backend do the hot paths in one round
-trip. The log detects them with ``isinstance``.
+Optional capabilities are in `agent_stores.capabilities`. The most important ones, `Appender` and
+`LatestReader`, do the hot paths in one round trip. The log detects capabilities with ``isinstance``.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ class Backend(Protocol):
 
     A backend may also define these attributes:
 
-    - ``supports_inline`` (bool): no method waits for the event loop when `agent_stores.event_loops.may_block` is
-      true, so that synchronous calls run on the caller's thread without an event loop.
+    - ``supports_inline`` (bool): no method waits for the event loop when `agent_stores.event_loops.may_block`
+      is true, so that synchronous calls run on the caller's thread without an event loop.
     - ``loop_independent`` (bool): methods may be called from any event loop, at the same time.
 
     Attributes:
@@ -226,10 +226,11 @@ class Backend(Protocol):
         limit: int | None = None,
         newest: bool = False,
         bodies: bool = True,
+        staged: bool = False,
     ) -> Snapshot | None:
         """The thread and some of its rows, as of one moment; None when there is no such thread.
 
-        Rows above `Thread.last_position` are never returned.
+        Rows above `Thread.last_position` are returned only if `staged`.
 
         Args:
             key: the thread.
@@ -239,6 +240,8 @@ class Backend(Protocol):
                 the range; otherwise the oldest `limit` rows of the range, pinned or not.
             newest: see `limit`.
             bodies: whether the rows need a body.
+            staged: include rows that an unfinished commit left above `Thread.last_position`; asked for only
+                on servers whose `limits` bound a commit.
         """
         ...
 
@@ -304,117 +307,6 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Close what the backend opened; what it was given stays open. Called once."""
-        ...
-
-
-@runtime_checkable
-class Appender(Protocol):
-    """A backend that appends in one round trip."""
-
-    async def append(
-        self,
-        key: ThreadKey,
-        rows: Sequence[Row],
-        *,
-        request_id: str,
-        now_us: int,
-        expected_position: int | None = None,
-        max_messages: int | None = None,
-        ttl: TimeToLive | None = None,
-        create: bool = True,
-    ) -> int | None:
-        """Append rows and trim the thread in one atomic step, as `MessageLog.append` does by commits.
-
-        In this order: an expired thread is removed. A call whose `request_id` is among the thread's recent
-        ones changes nothing. Rows whose ids exist, or came earlier in `rows`, are skipped; when none is left,
-        nothing changes. `expected_position` is compared. Rows get the positions after `last_position`. While
-        the thread has more than `max_messages` rows that are not pinned, the oldest ones are removed, up to a
-        boundary (`agent_stores.thread_updates.trim_index`). Counters, times, `recent_request_ids`, the
-        time-to-live (`agent_stores.thread_updates.with_ttl`, then `written`), `updated_us` and the version
-        change.
-
-        A backend may return None for a case that it leaves to the log's general path, before it writes: for
-        example when an id exists, or when the thread has to be trimmed at a place that is not a boundary.
-
-        Args:
-            key: the thread.
-            rows: in order, not empty; their positions are 0.
-            request_id: names the call and its retries.
-            now_us: the time; a backend may use its server's.
-            expected_position: the `last_position` that the thread must have, 0 for a thread without rows.
-            max_messages: the largest number of rows that are not pinned.
-            ttl: the thread's time-to-live, unless it is explicit; None leaves it unchanged.
-            create: False returns None when there is no such thread, or it has expired.
-
-        Returns:
-            The thread's last position; None when the log is to append by the general path.
-
-        Raises:
-            ConflictError: when `expected_position` differs; nothing was written.
-            OutcomeUnknownError: when the connection was lost while the write was confirmed.
-        """
-        ...
-
-
-@runtime_checkable
-class LatestReader(Protocol):
-    """A backend that reads the end of a thread in one round trip, with no more columns than a view needs."""
-
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
-        """The newest `limit` rows that are not pinned, all of them for None, and every pinned row, in order.
-
-        A thread that does not exist, or has expired at `now_us`, has none. Renews a time-to-live that reads
-        renew. Of each row, `position`, `body`, `pinned` and `boundary` are set.
-        """
-        ...
-
-
-@runtime_checkable
-class ThreadCopier(Protocol):
-    """A backend that copies a thread on the server."""
-
-    async def copy(
-        self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
-    ) -> bool:
-        """Copy the rows up to position `at` to a new thread, in one atomic step.
-
-        Args:
-            key: the thread to copy.
-            new_key: the new thread.
-            thread: the new thread's metadata; the backend sets its counters (messages, pinned, bytes, tokens)
-                and `last_us` from the copied rows.
-            expected: the version that the thread `key` must have.
-            at: the last position to copy.
-
-        Returns:
-            False when the thread `new_key` exists; nothing was written.
-
-        Raises:
-            VersionConflict: when the version is another one; nothing was written.
-        """
-        ...
-
-
-@runtime_checkable
-class TenantLister(Protocol):
-    """A backend that lists its tenants."""
-
-    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
-        """Tenants that have threads, by name; None, for threads without a tenant, comes first.
-
-        Args:
-            after: only tenants after this name.
-            limit: how many at most.
-        """
-        ...
-
-
-@runtime_checkable
-class Sweeper(Protocol):
-    """A backend that leaves invisible data behind, which somebody has to remove later."""
-
-    async def sweep(self, *, limit: int) -> int:
-        """Remove invisible data in bounded steps; returns how many rows were removed, 0 when none is left."""
         ...
 
 

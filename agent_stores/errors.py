@@ -76,7 +76,7 @@ class OutcomeUnknownError(StoreError):
     """
 
 
-class StoreRefusedError(StoreError):
+class StoreRejectedError(StoreError):
     """The server refuses the operation: read-only, full, or not permitted. Nothing was written."""
 
 

@@ -1,189 +1,179 @@
-"""`MessageLog`: what a backend is, and the data that goes to it and comes back.
+"""`MessageLog`: many threads on one server. Every operation, implemented once over a `Backend`.
 
-A log is one object per server. It holds threads, named by tenant and thread id; a thread is a sequence of
-records in the order of their positions. A log knows positions, ids, sizes and where a cut may fall; it never
-reads a body. Messages, windows and views are the business of `ChatMessageStore`, above it.
+A log knows positions, ids, sizes and boundaries of rows; it never reads a body. Messages, windows and views
+are the business of `ChatMessageStore`, above it. `agent_stores.operations` says what each operation changes,
+`agent_stores.committer` how a change takes effect exactly once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 
-TtlRefresh = Literal["write", "read", "never"]
-"""What renews a time-to-live: each write; each write and read; or nothing, so that it is fixed."""
+from agent_stores.backend import Backend, Row, Snapshot, ThreadKey, ThreadOrder, TimeToLive, VersionConflict
+from agent_stores.capabilities import (
+    Appender,
+    LatestReader,
+    SearchableBackend,
+    SearchHit,
+    Sweeper,
+    TenantLister,
+)
+from agent_stores.committer import Committer, new_request_id
+from agent_stores.errors import (
+    ArgumentError,
+    ConflictError,
+    OutcomeUnknownError,
+    StoreClosedError,
+    StoreRejectedError,
+)
+from agent_stores.forking import fork_thread
+from agent_stores.listing import ThreadPage, ThreadStats, list_page, make_stats
+from agent_stores.operations import NewThread, Operations
+from agent_stores.thread_updates import expiry_after
 
-
-class ThreadKey(NamedTuple):
-    """Names a thread.
-
-    Attributes:
-        tenant: whose it is, or None where there are no tenants; None differs from every tenant.
-        thread_id: any non-empty text, unique within the tenant.
-    """
-
-    tenant: str | None
-    thread_id: str
-
-
-class TimeToLive(msgspec.Struct, frozen=True):
-    """How long a thread lives.
-
-    Attributes:
-        seconds: how long; None for ever.
-        refresh: what renews it.
-    """
-
-    seconds: float | None
-    refresh: TtlRefresh = "write"
+__all__ = ["MessageLog", "NewThread", "ThreadKey", "ThreadPage", "ThreadStats", "TimeToLive"]
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """A message on its way into a log.
-
-    Attributes:
-        message_id: unique within the thread.
-        body: the message's JSON document in UTF-8; a log does not look inside.
-        created_us: when the message was made, in microseconds since 1970 UTC.
-        tokens: what the store's token counter says.
-        pinned: trimming and windows keep it, in front.
-        calls: what it opens that a later record closes: the ids of its tool calls.
-        results: what it closes: the ids of the calls that it answers.
-    """
-
-    message_id: str
-    body: bytes
-    created_us: int
-    tokens: int = 0
-    pinned: bool = False
-    calls: tuple[str, ...] = ()
-    results: tuple[str, ...] = ()
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """A message as it comes from a log.
-
-    Attributes:
-        position: its place in the thread, from 1 up; never used again in that thread.
-        body: its JSON document.
-        pinned: whether it is pinned.
-        cut: whether a cut may fall just before it.
-    """
-
-    position: int
-    body: bytes
-    pinned: bool = False
-    cut: bool = True
-
-
-class Slice(msgspec.Struct, frozen=True):
-    """What a read brings.
-
-    Attributes:
-        entries: in the order of their positions.
-        has_older: whether the range that was asked for holds older entries that are not pinned.
-        ends_at_cut: whether a cut may fall behind the last entry of the range.
-    """
-
-    entries: list[Entry]
-    has_older: bool = False
-    ends_at_cut: bool = True
-
-
-class ThreadStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What a log knows of a thread without reading its messages.
-
-    Attributes:
-        tenant: whose it is.
-        thread_id: its id.
-        messages: how many it holds, pinned ones included.
-        bytes: the size of their JSON documents together.
-        tokens: their tokens together, as counted when they were written.
-        last_position: the position of the newest message that it ever held; 0 for a thread without any.
-        first_at: when the first message that was added to it was made (UTC).
-        last_at: when the last message that was added to it was made (UTC).
-        expires_at: when it will be gone unless it is renewed (UTC); None for never.
-    """
-
-    tenant: str | None
-    thread_id: str
-    messages: int = 0
-    bytes: int = 0
-    tokens: int = 0
-    last_position: int = 0
-    first_at: datetime | None = None
-    last_at: datetime | None = None
-    expires_at: datetime | None = None
-
-
-class ThreadPage(msgspec.Struct, frozen=True):
-    """A page of a tenant's threads.
-
-    Attributes:
-        threads: in the order of their ids, by code point; a backend may order ids that begin with the same
-            characters in another way: 68 of them, or 128 where they are letters and digits.
-        cursor: what to ask for the next page with; None after the last one.
-    """
-
-    threads: list[ThreadStats]
-    cursor: str | None = None
-
-
-@runtime_checkable
-class MessageLog(Protocol):
-    """Threads of messages on one server.
+class MessageLog:
+    """Threads of messages on one server. All methods are safe to call from any task.
 
     Every operation is one atomic step: another client sees all of it or nothing. Operations on a thread that
     does not exist, or has expired, find it empty. What fails raises a `StoreError`; the class says whether
     anything was written.
+
+    Args:
+        backend: the database; `aclose` closes it.
+        clock: returns seconds since 1970 UTC; for tests of expiry.
     """
+
+    def __init__(self, backend: Backend, *, clock: Callable[[], float] = time.time) -> None:
+        self.backend = backend
+        self._appender = backend if isinstance(backend, Appender) else None
+        self._latest = backend if isinstance(backend, LatestReader) else None
+        self._committer = Committer(backend, clock)
+        self._operations = Operations(backend, self._committer)
+        self._closed = False
 
     @property
     def location(self) -> str:
         """Where the threads are, such as ``postgresql://host:5432/database``; never holds a secret."""
-        ...
+        return self.backend.location
 
     @property
     def max_message_bytes(self) -> int | None:
-        """The largest body that can be held, in bytes; None where there is no limit."""
-        ...
+        """The largest message, in bytes of its JSON; None where there is no limit."""
+        return self.backend.limits.body_bytes
+
+    @property
+    def supports_inline(self) -> bool:
+        """Whether synchronous calls can run on the caller's thread without an event loop."""
+        return getattr(self.backend, "supports_inline", False)
+
+    @property
+    def loop_independent(self) -> bool:
+        """Whether calls may come from any event loop."""
+        return getattr(self.backend, "loop_independent", False)
+
+    # -- adding and reading -------------------------------------------------------------------------------
 
     async def append(
         self,
         key: ThreadKey,
-        records: Sequence[Record],
+        rows: Sequence[Row],
         *,
-        batch_id: str,
+        request_id: str | None = None,
         expected_position: int | None = None,
         max_messages: int | None = None,
         ttl: TimeToLive | None = None,
+        new_thread: NewThread | None = None,
     ) -> int:
-        """Add records at the end of a thread, all or none, and trim it, in one step.
+        """Add rows at the end of a thread, all or none, and trim it, in one atomic step.
 
-        A record whose id is in the thread already, or came earlier in `records`, is left out. The cost does
-        not depend on the length of the thread.
+        Rows whose ids are in the thread, or came earlier in `rows`, are skipped. So are rows directly before
+        one that is in the thread, when nothing is at the positions before it: an earlier call stored them,
+        and they were trimmed or deleted since. The cost does not depend on the length of the thread.
 
         Args:
-            key: the thread; it comes into being with its first record.
-            records: in order; not empty.
-            batch_id: names this call by its content. A call with one of the thread's last few batch ids is
-                the retry of one that was stored: it changes nothing.
-            expected_position: the `last_position` that the thread must have (0 for one without messages),
-                unless all the records are in it already.
-            max_messages: keep at most so many of the records that are not pinned; see `retention.cut_at`.
-            ttl: the thread's time-to-live from now on, unless `set_ttl` set one; None leaves it as it is.
+            key: the thread; its first row creates it.
+            rows: in order, without positions.
+            request_id: names this call and its retries; a call that the thread remembers changes nothing.
+            expected_position: the `last_position` that the thread must have, unless every row is in it.
+            max_messages: the largest number of rows that are not pinned (`thread_updates.trim_index`).
+            ttl: the thread's time-to-live from now on, unless `set_ttl` set one; None leaves it unchanged.
+            new_thread: what the thread begins with, before `rows`, if no message was ever added to it.
 
         Returns:
             The position of the thread's last message.
 
         Raises:
-            ConflictError: when `expected_position` does not hold; nothing is written.
+            ConflictError: when `expected_position` differs; nothing is written.
             OutcomeUnknownError: when the connection was lost while the write was confirmed.
         """
-        ...
+        self._check_open()
+        if not rows:
+            raise ArgumentError("rows must not be empty")
+        request_id = request_id or new_request_id()
+        if self._appender is not None:
+            position = await self._appender.append(
+                key,
+                rows,
+                request_id=request_id,
+                now_us=self._committer.now_us(),
+                expected_position=expected_position,
+                max_messages=max_messages,
+                ttl=ttl,
+                create=new_thread is None,
+            )
+            if position is not None:
+                return position
+
+        return await self._operations.append(
+            key,
+            rows,
+            request_id=request_id,
+            expected_position=expected_position,
+            max_messages=max_messages,
+            ttl=ttl,
+            new_thread=new_thread,
+        )
+
+    async def create(
+        self,
+        key: ThreadKey,
+        new_thread: NewThread,
+        *,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None = None,
+    ) -> None:
+        """Create a thread with what it begins with, unless a message was added to it before."""
+        if new_thread.rows:
+            with contextlib.suppress(ConflictError):  # it exists
+                await self.append(
+                    key,
+                    new_thread.rows,
+                    expected_position=0,
+                    max_messages=max_messages,
+                    ttl=ttl,
+                    new_thread=NewThread((), new_thread.metadata),
+                )
+            return
+        await self._operations.create(key, new_thread, ttl)
+
+    async def latest(self, key: ThreadKey, limit: int | None = None) -> list[Row]:
+        """The newest `limit` rows that are not pinned, all for None, and every pinned row, in order.
+
+        Of each row, only `position`, `body`, `pinned` and `boundary` are certain to be set. Renews a
+        time-to-live that reads renew.
+        """
+        self._check_open()
+        if self._latest is not None:
+            return await self._latest.latest(key, limit, now_us=self._committer.now_us())
+        return await self.read(key, limit=limit, newest=True)
 
     async def read(
         self,
@@ -191,58 +181,72 @@ class MessageLog(Protocol):
         *,
         after: int = 0,
         before: int | None = None,
-        last: int | None = None,
-        first: int | None = None,
-    ) -> Slice:
-        """Read a range of a thread; renews a time-to-live that reads renew.
+        limit: int | None = None,
+        newest: bool = False,
+        bodies: bool = True,
+    ) -> list[Row]:
+        """Read a range of a thread; renews a time-to-live that reads renew. See `Backend.rows`."""
+        self._check_open()
+        snapshot = await self.backend.rows(
+            key, after=after, before=before, limit=limit, newest=newest, bodies=bodies
+        )
+        if snapshot is None or snapshot.thread.is_expired(self._committer.now_us()):
+            return []
+        if snapshot.thread.ttl_refresh == "read" and snapshot.thread.ttl is not None:
+            await self._renew(key, snapshot)
+        return snapshot.rows
 
-        Args:
-            key: the thread.
-            after: only positions above.
-            before: only positions below.
-            last: only the newest so many that are not pinned, by the rule of `retention.cut_at`, and all the
-                pinned ones of the range.
-            first: only the oldest so many; not with `last`.
-        """
-        ...
+    async def get(self, key: ThreadKey, message_id: str) -> Row | None:
+        """The row with an id, or None."""
+        self._check_open()
+        found = (await self.backend.find(key, [message_id])).get(message_id)
+        if found is None:
+            return None
+        rows = await self.read(key, after=found.position - 1, before=found.position + 1, limit=1)
+        return rows[0] if rows else None
 
-    async def get(self, key: ThreadKey, message_id: str) -> Entry | None:
-        """Read one record, or None."""
-        ...
+    # -- editing ------------------------------------------------------------------------------------------
 
-    async def replace(self, key: ThreadKey, record: Record) -> bool:
-        """Put a record in the place of the one with its id; False when there is none."""
-        ...
+    async def replace(self, key: ThreadKey, row: Row) -> bool:
+        """Replace the row that has the same id; it keeps its position and boundary. False: there is none."""
+        self._check_open()
+        return await self._operations.replace(key, row)
 
     async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
-        """Delete records; returns how many there were."""
-        ...
+        """Delete rows by id; returns how many there were.
 
-    async def pop_last(self, key: ThreadKey) -> Entry | None:
-        """Delete the newest record that is not pinned, and return it; None when there is none."""
-        ...
+        On a server that limits a commit, more rows than that are deleted in several steps.
+        """
+        self._check_open()
+        return await self._operations.delete(key, message_ids)
+
+    async def pop_last(self, key: ThreadKey) -> Row | None:
+        """Delete the newest row that is not pinned, and return it; None when there is none."""
+        self._check_open()
+        return await self._operations.pop_last(key)
 
     async def clear(self, key: ThreadKey) -> int:
-        """Delete all records but keep the thread, its settings and its last position; returns how many."""
-        ...
+        """Delete all rows; the thread, its metadata and its last position remain. Returns how many rows."""
+        self._check_open()
+        return await self._operations.clear(key)
 
-    async def rewrite(
+    async def replace_all(
         self,
         key: ThreadKey,
-        records: Sequence[Record],
+        rows: Sequence[Row],
         *,
-        batch_id: str,
+        request_id: str | None = None,
         expected_position: int | None = None,
         ttl: TimeToLive | None = None,
     ) -> int:
-        """Put records in the place of all that a thread holds, in one step: no reader sees it empty or both.
+        """Replace all rows of a thread in one step: no reader sees it empty, or with both.
 
-        The records get new positions, behind the last one; their ids may be those of records that go.
+        The rows get new positions, after the last one; their ids may be those of rows that go.
 
         Args:
-            key: the thread; it comes into being with its first record.
-            records: in order; none empties the thread.
-            batch_id: names this call alone; the retry of a call that was stored changes nothing.
+            key: the thread; its first row creates it.
+            rows: in order, each id once; none empties the thread.
+            request_id: names this call and its retries; a call that the thread remembers changes nothing.
             expected_position: as for `append`.
             ttl: as for `append`.
 
@@ -250,54 +254,188 @@ class MessageLog(Protocol):
             The position of the thread's last message.
 
         Raises:
-            ConflictError: when `expected_position` does not hold; nothing is written.
+            ConflictError: when `expected_position` differs; nothing is written.
             OutcomeUnknownError: when the connection was lost while the write was confirmed.
         """
-        ...
+        self._check_open()
+        return await self._operations.replace_all(
+            key,
+            rows,
+            request_id=request_id or new_request_id(),
+            expected_position=expected_position,
+            ttl=ttl,
+        )
+
+    # -- threads ------------------------------------------------------------------------------------------
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
-        """What is known of a thread, or None when there is no such thread."""
-        ...
+        """What is known of a thread, its metadata included; None when there is no such thread."""
+        self._check_open()
+        base = await self._committer.load(key)
+        return make_stats(key, base.thread) if base.exists else None
+
+    async def update_metadata(
+        self,
+        key: ThreadKey,
+        changes: Mapping[str, Any],
+        *,
+        expected_revision: int | None = None,
+        ttl: TimeToLive | None = None,
+        new_thread: NewThread | None = None,
+    ) -> int:
+        """Merge JSON-ready values into a thread's metadata, by key; creates the thread if there is none.
+
+        Args:
+            key: the thread.
+            changes: new values by key; None deletes a key.
+            expected_revision: the `ThreadStats.revision` that the metadata must have.
+            ttl: as for `append`.
+            new_thread: what the thread begins with if there is none.
+
+        Returns:
+            The metadata's revision.
+
+        Raises:
+            ConflictError: when `expected_revision` differs; nothing is written.
+            ArgumentError: when the metadata would be larger than `METADATA_BYTES`; nothing is written.
+        """
+        self._check_open()
+        if new_thread is not None:
+            await self.create(key, new_thread, ttl=ttl)
+        return await self._operations.update_metadata(
+            key, changes, expected_revision=expected_revision, ttl=ttl
+        )
 
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
         """Set a thread's time-to-live, counted from now; later appends keep it. False: no such thread."""
-        ...
+        self._check_open()
+        return await self._operations.set_ttl(key, ttl)
 
     async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
         """Copy a thread up to and including position `at` (all of it by default) to a new thread.
 
-        Positions and the time-to-live are the same in the copy.
+        Positions, metadata and the time-to-live are the same in the copy.
 
         Returns:
-            How many records were copied.
+            How many rows were copied.
 
         Raises:
             NotFoundError: when there is no such thread.
-            ThreadExistsError: when there is a thread of the new name.
+            ThreadExistsError: when the new thread exists.
         """
-        ...
+        self._check_open()
+        return await fork_thread(self.backend, self._committer, key, new_key, at)
 
     async def delete_thread(self, key: ThreadKey) -> bool:
-        """Delete a thread with everything that belongs to it; False when there was none."""
-        ...
+        """Delete a thread with all that belongs to it; False when there was none."""
+        self._check_open()
+        return await self._operations.delete_thread(key)
 
     async def list_threads(
-        self, tenant: str | None, *, prefix: str = "", limit: int = 100, cursor: str | None = None
+        self,
+        tenant: str | None,
+        *,
+        prefix: str = "",
+        limit: int = 100,
+        cursor: str | None = None,
+        order: ThreadOrder = "id",
     ) -> ThreadPage:
-        """A page of a tenant's threads whose ids begin with `prefix`.
+        """A page of a tenant's threads, without reading messages.
+
+        Args:
+            tenant: whose threads; None for those without a tenant.
+            prefix: only ids that begin so.
+            limit: how many at most, from 1 up.
+            cursor: the `ThreadPage.cursor` of the previous page.
+            order: ``"id"``, or ``"recent"`` for the most recently written first.
 
         Raises:
-            ArgumentError: when the cursor is not one that this log gave.
+            ArgumentError: when the cursor is not one of this order.
         """
-        ...
+        self._check_open()
+        now_us = self._committer.now_us()
+        return await list_page(self.backend, tenant, prefix, limit, cursor, order, now_us)
+
+    async def list_tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
+        """A page of the tenants that have threads, by name; None, for no tenant, comes first.
+
+        Args:
+            after: the last tenant of the previous page.
+            limit: how many at most.
+
+        Raises:
+            StoreRejectedError: when the server cannot list them.
+        """
+        self._check_open()
+        if not isinstance(self.backend, TenantLister):
+            raise StoreRejectedError(f"{self.location} cannot list tenants")
+        return await self.backend.tenants(after=after, limit=limit)
 
     async def purge_expired(self, *, limit: int = 1000) -> int:
-        """Remove what is left of expired threads, at most `limit` threads; returns how many.
+        """Remove expired threads, of every tenant, and other invisible data; returns how many threads.
 
         Expired threads read as empty in any case. Servers that expire threads by themselves return 0.
+
+        Args:
+            limit: how many threads at most, and how many rows of other invisible data.
         """
-        ...
+        self._check_open()
+        purged = 0
+        expired = await self.backend.threads(None, limit=limit, expired_before=self._committer.now_us())
+        for thread in expired:
+            with contextlib.suppress(VersionConflict):  # another client wrote to it, or purged it
+                await self.backend.commit(thread.key, None, expected=thread.version)
+                purged += 1
+        if isinstance(self.backend, Sweeper):
+            await self.backend.sweep(limit=limit)
+        return purged
+
+    @property
+    def supports_search(self) -> bool:
+        """Whether `search` is available."""
+        return isinstance(self.backend, SearchableBackend)
+
+    async def search(
+        self,
+        tenant: str | None,
+        query: str,
+        *,
+        limit: int = 10,
+        thread_id: str | None = None,
+        before: tuple[str, int] | None = None,
+    ) -> list[SearchHit]:
+        """The messages of one tenant that have words of a query, best first; see `agent_stores.search`.
+
+        Args:
+            tenant: whose messages; None for those without a tenant.
+            query: any text.
+            limit: how many messages at most.
+            thread_id: only messages of this thread.
+            before: a thread and a position; of that thread, only messages below the position are found.
+
+        Raises:
+            StoreRejectedError: when the server has no search.
+        """
+        self._check_open()
+        if not isinstance(self.backend, SearchableBackend):
+            raise StoreRejectedError(f"{self.location} has no search")
+        return await self.backend.search(
+            tenant, query, limit=limit, thread_id=thread_id, before=before, now_us=self._committer.now_us()
+        )
 
     async def aclose(self) -> None:
-        """Close what this log opened; what it was given stays open. Closing twice is allowed."""
-        ...
+        """Close what the backend opened; what it was given stays open. Closing twice is allowed."""
+        if not self._closed:
+            self._closed = True
+            await self.backend.aclose()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"the log of {self.location} is closed")
+
+    async def _renew(self, key: ThreadKey, snapshot: Snapshot) -> None:
+        """Renew the time-to-live after a read."""
+        thread = snapshot.thread
+        renewed = replace(thread, expires_us=expiry_after(thread.ttl, self._committer.now_us()))
+        with contextlib.suppress(VersionConflict, OutcomeUnknownError):  # the next read renews it
+            await self.backend.commit(key, renewed, expected=snapshot.version)

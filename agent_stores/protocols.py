@@ -9,10 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from typing_extensions import Self, TypeVar
 
-from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 
-__all__ = ["ChatMessageStoreProtocol", "Context", "ContextProvider", "MessageCodec", "MessageLog"]
+__all__ = ["ChatMessageStoreProtocol", "Context", "ContextProvider", "MessageCodec"]
 
 M = TypeVar("M", default=ChatMessage)
 """The type of message that a store holds: ours, or a framework's."""

@@ -1,20 +1,14 @@
 """What is kept of a thread, and what a model is shown of it: pure functions, the same for every store.
 
-Three rules stand behind all of it:
-
 - A limit is ``None`` for all, 0 for none, and *n* for the newest *n*, in order.
-- A tool call and its results are a *group*. A cut never falls inside one: it moves towards the newer end, so
-  that at most the limit is kept; if that would leave nothing, it moves back, so that the newest group is
-  kept whole.
-- Pinned system messages are always kept, in front.
-
-A position where a cut may fall is one where no group has members on both sides. A call whose result has not
-come does not hold back a cut.
+- A *group* is a tool call with its results. Each message has a bit that says whether it begins a group
+  (`find_boundaries`); a trim or window cuts only there (`agent_stores.thread_updates.trim_index`).
+- Pinned system messages are always kept, and come first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -30,6 +24,7 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentError, ArgumentTypeError, UnansweredToolCallError
 from agent_stores.messages import ChatMessage
+from agent_stores.thread_updates import trim_index
 
 DanglingCalls = Literal["synthesize", "drop", "raise", "keep"]
 """What a view does with tool calls without a result: give them an error result, leave them out, or raise.
@@ -50,6 +45,9 @@ SYNTHESIZED: Mapping[str, Any] = {_MARK: {"synthesized": True}}
 
 _PAIRED = frozenset({ToolCallContent, ToolResultContent})
 _LINKED = _PAIRED | {ApprovalRequestContent, ApprovalResponseContent}
+_CALLS = frozenset({ToolCallContent, ApprovalRequestContent})
+_REASONING = frozenset({ReasoningContent})
+_CALLS_ONLY = _CALLS | _REASONING | {UsageContent}
 _APPROVAL = "approval:"
 
 
@@ -97,30 +95,50 @@ def check_seconds(name: str, value: float | timedelta | None, *, zero: bool) -> 
     return float(value)
 
 
+StartOn = Literal["user"]
+"""The role of the message that a window begins with, after pinned messages."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """What part of a thread `list_messages` returns; limits that are all set hold all at once.
+    """What part of a thread `list_messages` returns; all limits that are set apply.
 
     Attributes:
-        last: at most the newest *n* messages, pinned ones not counted.
-        max_tokens: at most so many tokens, pinned messages counted; the newest group is kept whole.
-        max_age: only messages made in the last so many seconds (or a timedelta).
+        last: at most the newest *n* messages; pinned ones do not count.
+        max_tokens: at most *n* tokens, pinned messages included; the newest group is kept whole.
+        max_age: only messages created in the last *n* seconds (or a timedelta).
+        start_on: ``"user"`` drops the messages before the first user message, unless there is none. Some
+            providers refuse a conversation that begins with an assistant message or a tool call.
     """
 
     last: int | None = None
     max_tokens: int | None = None
     max_age: float | timedelta | None = None
+    start_on: StartOn | None = None
 
     def __post_init__(self) -> None:
         check_limit("last", self.last)
         check_limit("max_tokens", self.max_tokens)
         check_seconds("max_age", self.max_age, zero=True)
+        if self.start_on not in (None, "user"):
+            raise ArgumentError(f"start_on must be 'user' or None, got {self.start_on!r}")
+
+    def override(
+        self, *, last: int | None, max_tokens: int | None, max_age: float | timedelta | None
+    ) -> Window:
+        """This window with the limits that are not None in place of its own."""
+        return Window(
+            last=self.last if last is None else last,
+            max_tokens=self.max_tokens if max_tokens is None else max_tokens,
+            max_age=self.max_age if max_age is None else max_age,
+            start_on=self.start_on,
+        )
 
 
 def message_links(message: ChatMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What ties a message to others: the ids of the calls that it makes, and of those that it answers.
+    """The ids of the tool calls that a message makes, and of those that it answers.
 
-    An approval request and its response are tied likewise.
+    An approval request and its response are linked likewise.
     """
     if _LINKED.isdisjoint(map(type, message.contents)):
         return (), ()
@@ -138,75 +156,38 @@ def message_links(message: ChatMessage) -> tuple[tuple[str, ...], tuple[str, ...
     return tuple(calls), tuple(results)
 
 
-def follow_links(
-    open_calls: dict[str, int], position: int, calls: Sequence[str], results: Sequence[str]
-) -> int | None:
-    """Take the next message of a thread into account.
+def find_boundaries(messages: Sequence[ChatMessage]) -> list[bool]:
+    """For each message of a batch whether a trim or a window may cut directly before it.
 
-    Args:
-        open_calls: the positions of the calls without a result so far, by id; updated.
-        position: the message's position.
-        calls: the ids of the calls that it makes.
-        results: the ids of the calls that it answers.
-
-    Returns:
-        The position of the oldest message whose call it answers: no cut may fall after that message, up to
-        and including this one. None when it answers none, or only its own.
+    It may not before a message that answers a call of another message; between a call and its answer in the
+    same batch; before a message with nothing but calls directly after another one; and directly after a
+    message with nothing but reasoning. The last two keep a turn whole that a framework stores as items.
     """
-    own = set(calls)
-    starts = [open_calls.pop(call) for call in results if call not in own and call in open_calls]
-    open_calls.update((call, position) for call in calls)
-    for call in own.intersection(results):
-        open_calls.pop(call, None)
-    return min(starts, default=None)
+    boundaries = [True] * len(messages)
+    callers: dict[str, int] = {}  # the index of the message that makes a call, by the call's id
+    previous: frozenset[type] = frozenset()
+    for index, message in enumerate(messages):
+        kinds = frozenset(map(type, message.contents))
+        if previous and (previous <= _REASONING or (_is_calls_only(previous) and _is_calls_only(kinds))):
+            boundaries[index] = False
+        previous = kinds
+        if _LINKED.isdisjoint(kinds):
+            continue
+        calls, results = message_links(message)
+        answered = [call for call in results if call not in calls]
+        if answered:
+            start = min((callers.pop(call) for call in answered if call in callers), default=index - 1)
+            boundaries[max(0, start + 1) : index + 1] = [False] * (index - max(0, start + 1) + 1)
+        callers.update(dict.fromkeys(set(calls).difference(results), index))
+    return boundaries
 
 
-def group_cuts(links: Iterable[tuple[Sequence[str], Sequence[str]]]) -> tuple[list[bool], dict[str, int]]:
-    """Where a cut may fall in a sequence of messages.
-
-    Args:
-        links: of each message, in order, what `message_links` says.
-
-    Returns:
-        For each message whether a cut may fall just before it; and the indexes of the calls without a
-        result, by id.
-    """
-    cuts: list[bool] = []
-    open_calls: dict[str, int] = {}
-    for index, (calls, results) in enumerate(links):
-        cuts.append(True)
-        start = follow_links(open_calls, index, calls, results)
-        if start is not None:
-            cuts[start + 1 :] = [False] * (index - start)
-    return cuts, open_calls
-
-
-def cut_at(cuts: Sequence[bool], start: int) -> int:
-    """The index of the first message to keep, when those from `start` on are wanted.
-
-    Args:
-        cuts: for each message whether a cut may fall before it.
-        start: how many messages are to go, at least.
-
-    Returns:
-        The next place for a cut from `start` on; if there is none before the end, the last place before
-        `start`. With `start` at the end, nothing is kept.
-    """
-    if start <= 0:
-        return 0
-    for index in range(start, len(cuts)):
-        if cuts[index]:
-            return index
-    if start >= len(cuts):
-        return len(cuts)
-    for index in range(start - 1, -1, -1):
-        if cuts[index]:
-            return index
-    return start
+def _is_calls_only(kinds: frozenset[type]) -> bool:
+    return not kinds.isdisjoint(_CALLS) and kinds <= _CALLS_ONLY
 
 
 def window_start(
-    cuts: Sequence[bool],
+    boundaries: Sequence[bool],
     *,
     last: int | None = None,
     tokens: Sequence[int] | None = None,
@@ -217,14 +198,14 @@ def window_start(
     """The index of the first message that a window shows, of those that are not pinned.
 
     Args:
-        cuts: for each message whether a cut may fall before it.
+        boundaries: for each message whether a window may begin with it.
         last: how many messages at most.
         tokens: the tokens of each message; needed with `max_tokens`.
         max_tokens: how many tokens at most.
         created: when each message was made; needed with `oldest`.
         oldest: messages made before are not shown, nor those before them.
     """
-    count = len(cuts)
+    count = len(boundaries)
     start = 0 if last is None else max(0, count - last)
     if max_tokens is not None and tokens is not None:
         spare = max_tokens
@@ -240,7 +221,7 @@ def window_start(
             if made is not None and made < oldest:
                 start = index + 1
                 break
-    return cut_at(cuts, start)
+    return trim_index(boundaries, start)
 
 
 def repair(messages: Sequence[ChatMessage], dangling_calls: DanglingCalls) -> list[ChatMessage]:

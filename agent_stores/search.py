@@ -1,23 +1,19 @@
-"""Full-text search, which logs may offer: `SearchableLog`, and what all of them understand by a query.
+"""Full-text search, an optional capability: what a query means on every backend that has it.
 
-What can be found are the text parts of messages of users and assistants. A message is found from the moment
-that it is stored until it is deleted, trimmed or expired, and by its new words once it is replaced.
+The text parts of messages of users and assistants are searched. A message is found from the moment that it is
+stored until it is deleted, trimmed or expired, and by its new words once it is replaced.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Protocol, runtime_checkable
-
-import msgspec
-
-from agent_stores.log import Entry
 
 SEARCHED_ROLES = ("user", "assistant")
-"""Whose messages can be found."""
+"""The roles whose messages are searched."""
 
-MOST_TERMS = 32
-"""How many words of a query are looked for; the longest ones."""
+MAX_TERMS = 32
+"""How many words of a query are used; the longest ones."""
 
 _WORDS = re.compile(r"[^\W_]+")
 
@@ -35,51 +31,6 @@ _FREQUENT = frozenset(
 )
 
 
-class Found(msgspec.Struct, frozen=True):
-    """A message that a search found.
-
-    Attributes:
-        thread_id: the thread that it is in.
-        entry: the message.
-        score: how well it fits, compared with others of the same search; higher is better.
-    """
-
-    thread_id: str
-    entry: Entry
-    score: float
-
-
-@runtime_checkable
-class SearchableLog(Protocol):
-    """A `MessageLog` that finds messages by their words."""
-
-    async def search(
-        self,
-        tenant: str | None,
-        query: str,
-        *,
-        limit: int = 10,
-        thread_id: str | None = None,
-        before: tuple[str, int] | None = None,
-    ) -> list[Found]:
-        """The messages of one tenant that have words of a query, best first.
-
-        The query is a text, not a language: its words are `search_terms`, and a message that has any of them
-        is found. The first search may build an index, which can take a while.
-
-        Args:
-            tenant: whose messages; None for those of no tenant.
-            query: any text.
-            limit: how many messages at most.
-            thread_id: only messages of this thread.
-            before: a thread and a position; of that thread, only messages below the position are found.
-
-        Raises:
-            StoreRefusedError: when the server offers no search.
-        """
-        ...
-
-
 def all_words(text: str) -> list[str]:
     """The words of a text, in lower case: letters and digits in a row."""
     return [word.lower() for word in _WORDS.findall(text)]
@@ -88,5 +39,17 @@ def all_words(text: str) -> list[str]:
 def search_terms(query: str) -> list[str]:
     """The words of a query, each once, without those that are in every text."""
     words = list(dict.fromkeys(all_words(query)))
-    telling = [word for word in words if word not in _FREQUENT and (len(word) > 1 or not word.isascii())]
-    return sorted(telling or words, key=len, reverse=True)[:MOST_TERMS]
+    significant = [word for word in words if word not in _FREQUENT and (len(word) > 1 or not word.isascii())]
+    return sorted(significant or words, key=len, reverse=True)[:MAX_TERMS]
+
+
+def index_terms(body: bytes) -> frozenset[str]:
+    """The words of a message's JSON document by which it is found; none where it cannot be read."""
+    try:
+        document = json.loads(body)
+        if document["role"] not in SEARCHED_ROLES:
+            return frozenset()
+        texts = [part["text"] for part in document.get("contents", ()) if part["type"] == "text"]
+        return frozenset(word for text in texts for word in all_words(text))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return frozenset()

@@ -52,6 +52,32 @@ def check_state_header(state: Any, *, expected_type: str, version: int = 1) -> d
     return fields
 
 
+def check_store_state(
+    state: Any, expected_type: str, tenant: str | None, location: str
+) -> tuple[str, dict[str, Any]]:
+    """Check the state of a store against the store that it is restored on.
+
+    Returns:
+        The thread id, and fields that only a newer version knows.
+
+    Raises:
+        StateError: when it is malformed, or of another kind of store, tenant or server.
+        UnsupportedVersionError: when a newer version wrote it.
+    """
+    fields = check_state_header(state, expected_type=expected_type)
+    thread_id = fields.pop("thread_id", None)
+    if not isinstance(thread_id, str) or not thread_id:
+        raise StateError("the state's thread_id must be a non-empty str")
+    for name, own in (("tenant", tenant), ("location", location)):
+        given = fields.pop(name, own)
+        if given != own:
+            raise StateError(
+                f"the state's {name} must be that of this store, {own!r}, got {given!r}: "
+                "a state may name only another thread"
+            )
+    return thread_id, fields
+
+
 def sign_state(state: Mapping[str, Any], key: StateKey) -> dict[str, Any]:
     """The state with a signature over all of it: HMAC-SHA256 (RFC 2104), in hexadecimal.
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic
 
 from typing_extensions import Self, TypeVar
 
+from agent_stores.backend import ThreadOrder, TtlRefresh
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import LoopThread, loop_pool, run_inline
-from agent_stores.log import ThreadPage, ThreadStats, TtlRefresh
+from agent_stores.listing import ThreadPage, ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import MessageCodec
 from agent_stores.retention import DanglingCalls
-from agent_stores.stores.base import ChatMessageStore, FoundMessage, StoredMessage
+from agent_stores.store import ChatMessageStore, SearchResult, StoredMessage
 
 M = TypeVar("M", default=ChatMessage)
 N = TypeVar("N", default=ChatMessage)
@@ -76,11 +77,11 @@ class SyncChatMessageStore(Generic[M]):
         limits: dict[str, Any] = {"last": last, "before": before, "after": after}
         return self._wait(self._store.list_messages(**limits, max_tokens=max_tokens, max_age=max_age))
 
-    def iterate(
+    def iter_messages(
         self, *, after: int = 0, before: int | None = None, page_size: int = 256
     ) -> Iterator[StoredMessage[M]]:
-        """See `ChatMessageStore.iterate`."""
-        messages = self._store.iterate(after=after, before=before, page_size=page_size)
+        """See `ChatMessageStore.iter_messages`."""
+        messages = self._store.iter_messages(after=after, before=before, page_size=page_size)
         while True:
             self._check()
             # Begun without a loop, since a loop that closes ends the generators that were begun on it.
@@ -89,9 +90,9 @@ class SyncChatMessageStore(Generic[M]):
                 return
             yield message
 
-    def newest(self, count: int) -> list[StoredMessage[M]]:
-        """See `ChatMessageStore.newest`."""
-        return self._wait(self._store.newest(count))
+    def latest(self, count: int) -> list[StoredMessage[M]]:
+        """See `ChatMessageStore.latest`."""
+        return self._wait(self._store.latest(count))
 
     def get(self, message_id: str) -> M | None:
         """See `ChatMessageStore.get`."""
@@ -113,9 +114,9 @@ class SyncChatMessageStore(Generic[M]):
         """See `ChatMessageStore.clear`."""
         return self._wait(self._store.clear())
 
-    def rewrite(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
-        """See `ChatMessageStore.rewrite`."""
-        self._wait(self._store.rewrite(messages, expected_position=expected_position))
+    def replace_all(self, messages: Sequence[M], *, expected_position: int | None = None) -> None:
+        """See `ChatMessageStore.replace_all`."""
+        self._wait(self._store.replace_all(messages, expected_position=expected_position))
 
     def count(self) -> int:
         """See `ChatMessageStore.count`."""
@@ -133,7 +134,7 @@ class SyncChatMessageStore(Generic[M]):
         """See `ChatMessageStore.fork`."""
         return SyncChatMessageStore(self._wait(self._store.fork(new_thread_id, at=at)))
 
-    def search(self, query: str, *, limit: int = 10, all_threads: bool = False) -> list[FoundMessage[M]]:
+    def search(self, query: str, *, limit: int = 10, all_threads: bool = False) -> list[SearchResult[M]]:
         """See `ChatMessageStore.search`."""
         return self._wait(self._store.search(query, limit=limit, all_threads=all_threads))
 
@@ -143,9 +144,24 @@ class SyncChatMessageStore(Generic[M]):
         """See `ChatMessageStore.with_codec`."""
         return SyncChatMessageStore(self._store.with_codec(codec, dangling_calls=dangling_calls))
 
-    def list_threads(self, *, prefix: str = "", limit: int = 100, cursor: str | None = None) -> ThreadPage:
+    def metadata(self) -> dict[str, Any]:
+        """See `ChatMessageStore.metadata`."""
+        return self._wait(self._store.metadata())
+
+    def update_metadata(self, changes: Mapping[str, Any], *, expected_revision: int | None = None) -> int:
+        """See `ChatMessageStore.update_metadata`."""
+        return self._wait(self._store.update_metadata(changes, expected_revision=expected_revision))
+
+    def list_threads(
+        self,
+        *,
+        prefix: str = "",
+        limit: int = 100,
+        cursor: str | None = None,
+        order: ThreadOrder = "id",
+    ) -> ThreadPage:
         """See `ChatMessageStore.list_threads`."""
-        return self._wait(self._store.list_threads(prefix=prefix, limit=limit, cursor=cursor))
+        return self._wait(self._store.list_threads(prefix=prefix, limit=limit, cursor=cursor, order=order))
 
     def delete_thread(self, thread_id: str | None = None) -> bool:
         """See `ChatMessageStore.delete_thread`."""
@@ -209,8 +225,8 @@ def block_on(work: Coroutine[Any, Any, T], log: object = None) -> T:
     Args:
         work: it awaits nothing but operations on the log.
         log: with its ``supports_inline`` the work needs no event loop; with its ``loop_independent`` it may
-            run on a loop that is the call's own. Otherwise, and without one, the work runs on a loop that stays
-            the same.
+            run on a loop that is the call's own. Otherwise, and without one, the work runs on a loop that
+            stays the same.
     """
     if getattr(log, "supports_inline", False):
         return run_inline(work)

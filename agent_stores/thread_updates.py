@@ -5,12 +5,17 @@ Pure functions over `Thread`, for the log's general path and for backends that a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
+from agent_stores import _json
 from agent_stores.backend import MAX_RUN, RECENT_REQUESTS, Row, Thread, TimeToLive
-from agent_stores.errors import ConflictError
+from agent_stores.errors import ArgumentError, ConflictError
+
+METADATA_BYTES = 65_536
+"""The largest metadata of a thread, in bytes of its JSON."""
 
 
 def trim_index(boundaries: Sequence[bool], start: int) -> int:
@@ -62,6 +67,21 @@ def with_request(thread: Thread, request_id: str) -> Thread:
     """The thread with one more recent request id."""
     recent = (*thread.recent_request_ids[1 - RECENT_REQUESTS :], request_id)
     return replace(thread, recent_request_ids=recent)
+
+
+def with_metadata(thread: Thread, changes: Mapping[str, Any]) -> Thread:
+    """The thread with values merged into its metadata by key; None deletes a key.
+
+    Raises:
+        ArgumentError: when the metadata would be larger than `METADATA_BYTES`.
+    """
+    merged = {key: value for key, value in {**thread.metadata, **changes}.items() if value is not None}
+    if merged == thread.metadata:
+        return thread
+    size = len(_json.encode(merged))
+    if size > METADATA_BYTES:
+        raise ArgumentError(f"metadata must be at most {METADATA_BYTES} bytes as JSON, got {size}")
+    return replace(thread, metadata=merged, revision=thread.revision + 1)
 
 
 def with_ttl(thread: Thread, ttl: TimeToLive | None, now_us: int) -> Thread:

@@ -12,10 +12,10 @@ from typing_extensions import Self
 from agent_stores import _checks as check
 from agent_stores._json import json_value
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
+from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol, ContextProvider
 from agent_stores.states import StateKey, check_state_header, sign_state, verify_state
-from agent_stores.stores.memory import InMemoryChatMessageStore
 
 STATE_TYPE = "agent_stores.thread"
 """The type of a thread's state."""

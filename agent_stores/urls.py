@@ -33,7 +33,7 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         MissingDependencyError: when the backend's packages are not installed; names the extra.
     """
     if isinstance(url, str) and url.rstrip("/") == "memory:":
-        from agent_stores.stores.memory import InMemoryMessageLog
+        from agent_stores.memory import InMemoryMessageLog
 
         return InMemoryMessageLog(**options)
     if isinstance(url, str) and is_azure_url(url):

@@ -10,8 +10,8 @@ from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.stores.azure_tables.names import is_azure_url
-from agent_stores.stores.base import ChatMessageStore, StoredMessage
-from agent_stores.stores.options import OnCorrupt
+from agent_stores.store import ChatMessageStore, StoredMessage
+from agent_stores.store_options import OnCorrupt
 from agent_stores.urls import open_log
 
 _PAGE = 500  # threads in one page of a list
@@ -102,7 +102,7 @@ async def newest(
 ) -> AsyncIterator[StoredMessage[ChatMessage]]:
     """The messages of a thread as they are stored, or the newest so many, oldest first."""
     if last is None:
-        async for stored in store.iterate():
+        async for stored in store.iter_messages():
             yield stored
         return
     if last < 0:
@@ -112,7 +112,7 @@ async def newest(
     while last:
         # Positions have gaps where messages were deleted, so a range may hold fewer than wanted.
         start = max(0, end - span)
-        found = [stored async for stored in store.iterate(after=start)]
+        found = [stored async for stored in store.iter_messages(after=start)]
         if len(found) >= last or start == 0:
             for stored in found[-last:]:
                 yield stored

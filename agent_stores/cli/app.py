@@ -150,7 +150,7 @@ def show(
         async with access.opened(store) as log:
             await access.require_threads(log, tenant, [thread])
             source = access.thread_store(log, tenant, thread, skip_corrupt=skip_corrupt)
-            messages = access.newest(source, last)
+            messages = access.latest(source, last)
             if as_json:
                 async for stored in messages:
                     render.write_json({"position": stored.position, "message": stored.message.to_dict()})

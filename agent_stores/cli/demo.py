@@ -19,7 +19,7 @@ from agent_stores.cli import render
 from agent_stores.cli.exit_codes import ExitCode
 from agent_stores.errors import ArgumentError
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import StoredMessage
+from agent_stores.store import StoredMessage
 from agent_stores.stores.database.store import DatabaseChatMessageStore
 from agent_stores.testing.local_model import local_model
 
@@ -97,9 +97,9 @@ def _step(name: str, state_file: Path, url: str) -> int:
 async def _look(out: Console, url: str, thread_id: str) -> int:
     """Show the thread as this third process reads it, and trim copies of it."""
     async with DatabaseChatMessageStore(url, thread_id=thread_id) as store:
-        messages = [stored async for stored in store.iterate()]
+        messages = [stored async for stored in store.iter_messages()]
         _head(out, f"3. The thread, as a third process ({os.getpid()}) reads it:")
-        await render.print_messages(out, store.iterate(), last_position=messages[-1].position)
+        await render.print_messages(out, store.iter_messages(), last_position=messages[-1].position)
         _head(out, "4. Trimming never separates a tool call from its result.")
         return await _trim(out, store, url, messages)
 
@@ -121,7 +121,7 @@ async def _trim(
             copy_id = copy.thread_id
         async with DatabaseChatMessageStore(url, thread_id=copy_id, max_messages=limit) as trimmed:
             await trimmed.add_messages([ChatMessage("user", "Thank you!")])
-            kept = [stored.position async for stored in trimmed.iterate()]
+            kept = [stored.position async for stored in trimmed.iter_messages()]
             await trimmed.delete_thread()
         inside = [position in kept for position in group]
         right = right and len(kept) <= limit and inside[0] == inside[1]

@@ -31,7 +31,7 @@ from agent_stores.contents import (
 )
 from agent_stores.log import ThreadStats
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import StoredMessage
+from agent_stores.store import StoredMessage
 
 SHORT = 200  # characters of a message's text in a table
 _SHORT_PART = 80  # characters of a tool call's arguments, or of a result

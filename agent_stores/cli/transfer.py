@@ -32,7 +32,7 @@ from agent_stores.cli.exit_codes import InputFileError
 from agent_stores.errors import MessageFormatError, UnsupportedVersionError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore
+from agent_stores.store import ChatMessageStore
 
 HEADER_TYPE = "agent_stores.export"
 END_TYPE = "agent_stores.export.end"
@@ -53,7 +53,7 @@ async def export_thread(store: ChatMessageStore[ChatMessage]) -> AsyncIterator[b
     name, end = store.thread_id, (await store.stats()).last_position
     yield _line({"type": HEADER_TYPE, "version": VERSION, "thread_id": name, "tenant": store.tenant})
     count = 0
-    async for stored in store.iterate(before=end + 1):
+    async for stored in store.iter_messages(before=end + 1):
         yield _line({"thread_id": name, "message": stored.message.to_dict()})
         count += 1
     yield _line({"type": END_TYPE, "thread_id": name, "messages": count})

@@ -16,7 +16,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.notes import SUMMARY, make_note, note_data, note_id
 from agent_stores.protocols import Context, ContextProvider
 from agent_stores.retention import check_limit, check_seconds
-from agent_stores.stores.base import ChatMessageStore, StoredMessage
+from agent_stores.store import ChatMessageStore, StoredMessage
 
 DEFAULT_SUMMARY_PROMPT = (
     "## The conversation before\n"
@@ -254,7 +254,7 @@ async def _some(
 ) -> list[StoredMessage[ChatMessage]]:
     """The oldest messages of a range, pinned ones aside."""
     found: list[StoredMessage[ChatMessage]] = []
-    async for item in store.iterate(after=after, before=before, page_size=most + 1):
+    async for item in store.iter_messages(after=after, before=before, page_size=most + 1):
         if not item.message.pinned:
             found.append(item)
         if len(found) == most:

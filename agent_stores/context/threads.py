@@ -8,7 +8,7 @@ from typing import Any
 from agent_stores.errors import ContextProviderError
 from agent_stores.log import ThreadKey
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore
+from agent_stores.store import ChatMessageStore
 
 
 def stored_thread(thread: Any, who: str) -> ChatMessageStore | None:

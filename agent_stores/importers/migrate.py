@@ -21,8 +21,8 @@ from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.message_format import encode_message
 from agent_stores.messages import ChatMessage
 from agent_stores.retention import check_limit
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.options import identifier
+from agent_stores.store import ChatMessageStore
+from agent_stores.store_options import identifier
 
 
 class Progress(Protocol):

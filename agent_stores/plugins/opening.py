@@ -17,8 +17,8 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.turns import joined
 from agent_stores.protocols import MessageCodec
 from agent_stores.retention import DanglingCalls, Window, repair
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.options import OnCorrupt, identifier
+from agent_stores.store import ChatMessageStore
+from agent_stores.store_options import OnCorrupt, identifier
 from agent_stores.sync import block_on
 from agent_stores.tokens import TokenCounter
 from agent_stores.urls import open_log
@@ -225,7 +225,7 @@ class Opened(Generic[M]):
 
     def _options_are_accepted(self) -> None:
         """Check the options now, rather than when the first store is made."""
-        from agent_stores.stores.memory import InMemoryMessageLog
+        from agent_stores.memory import InMemoryMessageLog
 
         self._on_log(InMemoryMessageLog())("x")
 

@@ -16,7 +16,7 @@ from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 
 from agent_stores import AzureTableChatMessageStore, ChatMessage
-from agent_stores.stores.base import ChatMessageStore
+from agent_stores.store import ChatMessageStore
 from candidates.base import LAST, Candidate, messages
 
 _DAY = 86_400.0

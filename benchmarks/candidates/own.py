@@ -18,7 +18,7 @@ import redis.asyncio as aioredis
 from agent_stores import ChatMessage, DatabaseChatMessageStore
 from agent_stores.event_loops import run_inline
 from agent_stores.message_format import encode_message
-from agent_stores.stores.base import ChatMessageStore
+from agent_stores.store import ChatMessageStore
 from agent_stores.sync import SyncChatMessageStore
 from candidates.base import LAST, PRAGMAS, SYNCHRONOUS, Candidate, messages, sqlite_path
 

@@ -14,7 +14,7 @@ from agent_stores import (
     NotFoundError,
     OutcomeUnknownError,
     StoreError,
-    StoreRefusedError,
+    StoreRejectedError,
     StoreUnavailableError,
     UnsupportedVersionError,
 )
@@ -73,7 +73,7 @@ _STORE: tuple[tuple[type[Exception], Problem], ...] = (
         ),
     ),
     (
-        StoreRefusedError,
+        StoreRejectedError,
         Problem(
             "The store refuses to do this.",
             "It may be full, read-only, or not permit it to this user. Nothing was written.",

@@ -23,7 +23,7 @@ async def remember(log: MessageLog, user_id: str, name: str) -> None:
 async def known(log: MessageLog) -> list[tuple[str, str]]:
     """Ids and names of users, those who came first in front; a handful of them."""
     found = []
-    async for stored in _store(log).iterate(page_size=_SHOWN):
+    async for stored in _store(log).iter_messages(page_size=_SHOWN):
         found.append((stored.message.message_id or "", stored.message.text))
         if len(found) == _SHOWN:
             break

@@ -19,11 +19,11 @@ from about import ABOUT_ID, About, read_about
 from agent_stores import (
     ChatMessage,
     ChatMessageStore,
-    FoundMessage,
+    SearchResult,
     MessageLog,
     NotFoundError,
     StoredMessage,
-    StoreRefusedError,
+    StoreRejectedError,
     ThreadStats,
     Window,
 )
@@ -78,7 +78,7 @@ class Hits:
         is_complete: whether everything was looked at.
     """
 
-    found: Sequence[tuple[str, FoundMessage]]
+    found: Sequence[tuple[str, SearchResult]]
     is_scan: bool = False
     is_complete: bool = True
 
@@ -161,11 +161,11 @@ class Threads:
         if end is None:
             end = (await store.stats()).last_position
         start = max(0, end - newest)
-        shown = store.iterate(after=start, before=end + 1)
+        shown = store.iter_messages(after=start, before=end + 1)
         found = [stored async for stored in shown if not is_note(stored.message)]
         older = False
         if start:
-            async for stored in store.iterate(before=start + 1, page_size=2):
+            async for stored in store.iter_messages(before=start + 1, page_size=2):
                 if not is_note(stored.message):
                     older = True
                     break
@@ -193,7 +193,7 @@ class Threads:
             NotFoundError: when the message is gone.
         """
         position = None
-        async for stored in self.store(conversation.thread_id).iterate():
+        async for stored in self.store(conversation.thread_id).iter_messages():
             if stored.message.message_id == message_id:
                 position = stored.position
                 break
@@ -233,7 +233,7 @@ class Threads:
         """Messages of this user that have words of a query."""
         try:
             found = await self.store("any").search(query, limit=limit, all_threads=True)
-        except StoreRefusedError:
+        except StoreRejectedError:
             return await self._scan(query, limit)
         titles = {hit.thread_id: "" for hit in found}
         for thread_id in titles:
@@ -244,14 +244,14 @@ class Threads:
         """Read messages one by one, for stores without a search: the conversations begun last first."""
         words = [word for word in re.findall(r"\w+", query.lower()) if word]
         conversations, cursor = await self.listed(limit=_SCANNED_THREADS)
-        found: list[tuple[str, FoundMessage]] = []
+        found: list[tuple[str, SearchResult]] = []
         for conversation in conversations:
-            async for stored in self.store(conversation.thread_id).iterate():
+            async for stored in self.store(conversation.thread_id).iter_messages():
                 message = stored.message
                 if message.role not in ("user", "assistant") or not words:
                     continue
                 if set(words) & set(re.findall(r"\w+", message.text.lower())):
-                    hit = FoundMessage(conversation.thread_id, stored.position, message, 0.0)
+                    hit = SearchResult(conversation.thread_id, stored.position, message, 0.0)
                     found.append((conversation.about.shown_title, hit))
                     if len(found) == limit:
                         return Hits(found, is_scan=True, is_complete=False)

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from agent_stores.database import DatabaseMessageLog
-from agent_stores.log import ThreadKey
-from agent_stores.stores.database.schema import thread_digest
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.backend import Limits, ThreadKey
+from agent_stores.memory import InMemoryMessageLog
 from agent_stores.testing.conformance import *  # noqa: F403
-from agent_stores.testing.conformance import Backend
+from agent_stores.testing.conformance import Target
 
 SQL = ["sqlite", "postgresql", "postgresql+asyncpg", "mariadb"]
 
@@ -34,13 +32,15 @@ class Clock:
         self.ahead += seconds
 
 
-@pytest.fixture(params=["memory", *SQL])
-async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+@pytest.fixture(params=["memory", "memory-limited", *SQL])
+async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Target]:
     clock = Clock()
     name: str = request.param
-    if name == "memory":
-        log = InMemoryMessageLog(clock=clock)
-        yield Backend(name, open_log=lambda: log, advance=clock.advance)
+    if name.startswith("memory"):
+        # The limits make large commits staged, as on table services.
+        limits = Limits(commit_rows=4, commit_bytes=3_000_000) if name == "memory-limited" else None
+        log = InMemoryMessageLog(clock=clock, limits=limits)
+        yield Target(name, open_log=lambda: log, advance=clock.advance)
         return
     if name == "sqlite":
         url = str(tmp_path / "chat.db")
@@ -48,7 +48,7 @@ async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         server = request.getfixturevalue("mariadb_server" if name == "mariadb" else "postgres_server")
         url = server.url.replace("postgresql:", f"{name}:")
     # Each opening is a client of its own, as on another host; options that differ keep connections apart.
-    yield Backend(
+    yield Target(
         name,
         open_log=lambda: DatabaseMessageLog(url, clock=clock, engine_options=_apart()),
         open_in_process=partial(DatabaseMessageLog, url, timeout=60),

@@ -13,7 +13,7 @@ from agent_stores.log import ThreadKey
 from agent_stores.stores.azure_tables import keys
 from agent_stores.stores.azure_tables.calls import Call
 from agent_stores.testing.conformance import *  # noqa: F403
-from agent_stores.testing.conformance import Backend
+from agent_stores.testing.conformance import Target
 from tests.servers.azurite import AzuriteServer
 
 
@@ -31,7 +31,7 @@ class Clock:
 
 
 @pytest.fixture
-async def backend(azurite_server: AzuriteServer) -> Backend:
+async def target(azurite_server: AzuriteServer) -> Target:
     clock = Clock()
     text = azurite_server.connection_string
     table = f"conformance{uuid.uuid4().hex[:12]}"  # Azurite looks through a whole table for each query
@@ -49,7 +49,7 @@ async def backend(azurite_server: AzuriteServer) -> Backend:
         await log.aclose()
 
     # Each opening is a client of its own, as on another host; options that differ keep connections apart.
-    return Backend(
+    return Target(
         "azurite",
         open_log=lambda: AzureTableMessageLog(
             text, table_name=table, clock=clock, client_options={"user_agent": uuid.uuid4().hex}

@@ -13,7 +13,7 @@ from agent_stores.log import ThreadKey
 from agent_stores.redis import RedisMessageLog
 from agent_stores.stores.redis.keys import thread_keys
 from agent_stores.testing.conformance import *  # noqa: F403
-from agent_stores.testing.conformance import Backend
+from agent_stores.testing.conformance import Target
 
 SERVERS = {"valkey9": "valkey_server", "redis62": "redis62_server"}
 NOT_ON_FAKEREDIS = (
@@ -26,7 +26,7 @@ Run = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture(params=["valkey9", "redis62", "cluster", "sentinel", "fakeredis"])
-async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
     name: str = request.param
     if name == "fakeredis":
         fakeredis = pytest.importorskip("fakeredis")
@@ -35,7 +35,7 @@ async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
             pytest.skip("run on the real servers only: fakeredis has no sockets, and this takes long")
         make_client = partial(fakeredis.FakeAsyncRedis, server=fakeredis.FakeServer(), host="fake")
         client = make_client()
-        yield Backend(
+        yield Target(
             name,
             open_log=lambda: RedisMessageLog(redis_client=make_client()),
             corrupt=corrupter(lambda key, *command: client.execute_command(*command)),
@@ -58,7 +58,7 @@ async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
         return reply
 
     # Each opening is a client of its own, as on another host; options that differ keep connections apart.
-    yield Backend(
+    yield Target(
         name,
         open_log=lambda: RedisMessageLog(url, client_options={"client_name": uuid.uuid4().hex}),
         open_in_process=partial(RedisMessageLog, url, timeout=60),

@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from agent_stores import ChatMessage, ChatMessageStore, StoreRefusedError
+from agent_stores import ChatMessage, ChatMessageStore, StoreRejectedError
 from agent_stores.database import DatabaseMessageLog
 from agent_stores.search import MOST_TERMS, SearchableLog, search_terms
 from agent_stores.stores.database import search as database_search
-from agent_stores.stores.memory import InMemoryMessageLog
-from agent_stores.testing.conformance.backend import Backend, anyio_backend, make_store
+from agent_stores.memory import InMemoryMessageLog
+from agent_stores.testing.conformance.target import Target, anyio_backend, make_store
 from agent_stores.testing.conformance.search import TestSearch
 from agent_stores.testing.conformance.search import find as find
 
@@ -48,14 +48,14 @@ class Clock:
 
 
 @pytest.fixture(params=["memory", *DATABASES])
-async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
+async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Target]:
     clock = Clock()
     if request.param == "memory":
         log = InMemoryMessageLog(clock=clock)
-        yield Backend("memory", open_log=lambda: log, advance=clock.advance)
+        yield Target("memory", open_log=lambda: log, advance=clock.advance)
         return
     address = url(request, request.param, tmp_path)
-    yield Backend(
+    yield Target(
         request.param,
         open_log=lambda: DatabaseMessageLog(address, clock=clock, timeout=30),
         advance=clock.advance,
@@ -247,7 +247,7 @@ async def test_a_writer_without_rights_on_the_index_still_writes(
 
 async def test_mariadb_says_that_it_offers_none(request: pytest.FixtureRequest) -> None:
     log = DatabaseMessageLog(request.getfixturevalue("mariadb_server").url)
-    with pytest.raises(StoreRefusedError, match="no full-text search here; SQLite and PostgreSQL do"):
+    with pytest.raises(StoreRejectedError, match="no full-text search here; SQLite and PostgreSQL do"):
         await log.search("acme", "tea")
     await log.aclose()
 

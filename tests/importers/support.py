@@ -40,7 +40,7 @@ def read(
             log, thread_id=thread, tenant=tenant, dangling_calls=dangling_calls
         )
         await store.list_messages()
-        found = [stored.message async for stored in store.iterate()]
+        found = [stored.message async for stored in store.iter_messages()]
         await log.aclose()
         return found
 

@@ -265,7 +265,7 @@ def test_messages_were_deleted_in_the_target(tmp_path: Path, target: str) -> Non
     async def work() -> None:
         log = open_log(target)
         store: ChatMessageStore[ChatMessage] = ChatMessageStore(log, thread_id="s")
-        messages = [stored.message async for stored in store.iterate()]
+        messages = [stored.message async for stored in store.iter_messages()]
         for index in (0, 10, -1):
             await store.delete(messages[index].message_id or "")
         await log.aclose()
@@ -395,7 +395,7 @@ def test_hostile_names(tmp_path: Path, target: str) -> None:
 
 
 def test_too_large_for_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent_stores.stores.memory import InMemoryMessageLog
+    from agent_stores.memory import InMemoryMessageLog
 
     monkeypatch.setattr(InMemoryMessageLog, "max_message_bytes", property(lambda self: 2000))
     source = session_file(tmp_path, "s", count=3)

@@ -28,7 +28,7 @@ from agent_stores.errors import (
     MessageTooLargeError,
     OutcomeUnknownError,
     StoreError,
-    StoreRefusedError,
+    StoreRejectedError,
     StoreUnavailableError,
     UnsupportedVersionError,
 )
@@ -38,8 +38,8 @@ from agent_stores.stores.azure_tables.heads import LAYOUT
 from agent_stores.stores.azure_tables.rows import MAX_MESSAGE_BYTES
 from agent_stores.stores.azure_tables.text import PROPERTIES, UNITS
 from agent_stores.stores.azure_tables.transactions import MAX_BYTES
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.store import ChatMessageStore
+from agent_stores.memory import InMemoryMessageLog
 from tests.servers.azurite import AzuriteServer
 from tests.servers.http_proxy import HttpProxy
 
@@ -124,7 +124,7 @@ def record(name: str, **fields: Any) -> Record:
 
 
 async def texts(store: AzureTableChatMessageStore) -> list[str]:
-    return [item.message.text async for item in store.iterate()]
+    return [item.message.text async for item in store.iter_messages()]
 
 
 def key_of(store: AzureTableChatMessageStore) -> ThreadKey:
@@ -465,8 +465,8 @@ async def test_a_random_story_on_a_bad_connection(
             outcomes = [outcome and outcome.message_id for outcome in outcomes]
         assert outcomes[0] == outcomes[1], (step, action)
         proxy.heal()
-        held = [(item.position, item.message.text) async for item in store.iterate()]
-        assert held == [(item.position, item.message.text) async for item in expected.iterate()], step
+        held = [(item.position, item.message.text) async for item in store.iter_messages()]
+        assert held == [(item.position, item.message.text) async for item in expected.iter_messages()], step
 
 
 async def test_an_answer_that_stays_lost(make_store: MakeStore, proxy: HttpProxy) -> None:
@@ -525,7 +525,7 @@ async def test_no_service(azurite_server: AzuriteServer, free_port: int) -> None
 async def test_without_the_right_to_make_tables(make_store: MakeStore, proxy: HttpProxy) -> None:
     proxy.answer(403, b"POST /devstoreaccount1/Tables", times=100, code="AuthorizationPermissionMismatch")
     store = make_store()
-    with pytest.raises(StoreRefusedError, match="nothing was written"):
+    with pytest.raises(StoreRejectedError, match="nothing was written"):
         await store.add_messages([user("1")])
     proxy.heal()
     await make_store().add_messages([user("1")])  # by somebody who may
@@ -540,13 +540,13 @@ async def test_refusals(make_store: MakeStore, proxy: HttpProxy, azurite_server:
     store = make_store()
     await store.add_messages([user("1")])
     proxy.answer(403, b"$batch", code="AuthorizationFailure")
-    with pytest.raises(StoreRefusedError, match=r"AuthorizationFailure.*nothing was written"):
+    with pytest.raises(StoreRejectedError, match=r"AuthorizationFailure.*nothing was written"):
         await store.add_messages([user("2")])
     assert await texts(store) == ["1"]
     wrong = AzureTableChatMessageStore.from_account_and_key(
         azurite_server.account, "cGxhbnRlZC13cm9uZw==", azurite_server.endpoint
     )
-    with pytest.raises(StoreRefusedError) as caught:
+    with pytest.raises(StoreRejectedError) as caught:
         await wrong.add_messages([user("x")])
     assert "cGxhbnRlZC13cm9uZw" not in str(caught.value)
     await wrong.aclose()
@@ -659,7 +659,7 @@ async def _die_while_writing(log: Any, key: ThreadKey, proxy: HttpProxy, count: 
     proxy.answer(403, f"{count - 1}-last".encode(), times=100, code="AuthorizationFailure")
     body = json.dumps({"role": "user", "text": "last"}).encode()
     records = [Record(f"d{n}", body.replace(b"last", f"{n}-last".encode()), n) for n in range(count)]
-    with pytest.raises(StoreRefusedError):
+    with pytest.raises(StoreRejectedError):
         await log.append(key, records, batch_id="dying")
     assert len(proxy.requests) > before + 1
     proxy.heal()
@@ -857,7 +857,7 @@ async def test_what_rewriting_costs(make_log: Any, proxy: HttpProxy, rows: Any) 
     log, key = make_log(), ThreadKey(None, "t")
     await log.append(key, [record(str(n)) for n in range(20)], batch_id="b")
     proxy.counts()
-    assert await log.rewrite(key, [record("5"), record("summary")], batch_id="r") == 22
+    assert await log.replace_all(key, [record("5"), record("summary")], batch_id="r") == 22
     counts = proxy.counts()
     assert counts["transaction"] == 2  # the step itself, and the removal of the old rows
     assert counts["row"] + counts["query"] <= 12
@@ -891,7 +891,7 @@ async def test_rewriting_a_long_thread_with_the_same_ids(
         monkeypatch.setattr(appends, "sweep", nothing)
         monkeypatch.setattr(edits, "sweep", nothing)
     new = [record(f"{n}", pinned=n == 3) for n in range(130)] + [record(f"new {n}") for n in range(30)]
-    assert await log.rewrite(key, new, batch_id="r") == 310
+    assert await log.replace_all(key, new, batch_id="r") == 310
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     assert seen <= {(150, 1), (160, 151)}

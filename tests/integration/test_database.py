@@ -29,7 +29,7 @@ from agent_stores.errors import (
     MissingDependencyError,
     OutcomeUnknownError,
     StateError,
-    StoreRefusedError,
+    StoreRejectedError,
     StoreUnavailableError,
     UnsupportedVersionError,
 )
@@ -160,7 +160,7 @@ class TestCost:
         await store.add_messages([user("x")])
         await store.list_messages(last=20)
         await store.list_messages(before=10_000, last=20)
-        await store.iterate(after=10_000, page_size=20).__anext__()
+        await store.iter_messages(after=10_000, page_size=20).__anext__()
         read = [(sql, params) for sql, params in seen if "plans_messages" in sql and "INSERT" not in sql]
         assert len(read) == 4
         with engine.connect() as connection:
@@ -336,7 +336,7 @@ class TestConnections:
             server: Any = store.log._server  # type: ignore[attr-defined]
             limit = "PRAGMA max_page_count = 40"
             await server.run(lambda tx: tx.dbapi_connection.execute(limit).close(), write=True)
-            with pytest.raises(StoreRefusedError, match="full"):
+            with pytest.raises(StoreRejectedError, match="full"):
                 await store.add_messages([user("small"), user("x" * 1_000_000)])
             assert [message.text for message in await store.list_messages()] == ["kept"]
             await store.add_messages([user("small")])
@@ -435,7 +435,7 @@ class TestRefusals:
     async def test_a_wrong_password(self, postgres_server: PostgresServer) -> None:
         wrong = postgres_server.url.replace(postgres_server.password, SECRET)
         store = DatabaseChatMessageStore(wrong)
-        with pytest.raises(StoreRefusedError) as caught:
+        with pytest.raises(StoreRejectedError) as caught:
             await store.add_messages([user("x")])
         assert SECRET not in "".join(traceback.format_exception(caught.value))
         await store.aclose()
@@ -467,7 +467,7 @@ class TestRefusals:
             await store.add_messages([user("kept")])
         reading = DatabaseChatMessageStore(f"file:{path}?mode=ro", thread_id="t")
         assert [message.text for message in await reading.list_messages()] == ["kept"]
-        with pytest.raises(StoreRefusedError, match="readonly"):
+        with pytest.raises(StoreRejectedError, match="readonly"):
             await reading.add_messages([user("lost")])
         assert [message.text for message in await reading.list_messages()] == ["kept"]
         await reading.aclose()
@@ -481,7 +481,7 @@ class TestRefusals:
             "checkout",
             lambda connection, *_: connection.execute("PRAGMA max_page_count = 40").close(),
         )
-        with pytest.raises(StoreRefusedError, match="full"):
+        with pytest.raises(StoreRejectedError, match="full"):
             await store.add_messages([user("small"), user("x" * 1_000_000)])
         assert [message.text for message in await store.list_messages()] == ["kept"]
         await store.add_messages([user("small")])
@@ -493,7 +493,7 @@ class TestRefusals:
         path = tmp_path / "notes.txt"
         path.write_text("these are not the tables you are looking for" * 100)
         store = DatabaseChatMessageStore(path)
-        with pytest.raises(StoreRefusedError, match="not a database"):
+        with pytest.raises(StoreRejectedError, match="not a database"):
             await store.add_messages([user("x")])
         await store.aclose()
         missing = DatabaseChatMessageStore(tmp_path / "no" / "such" / "folder" / "chat.db")

@@ -20,7 +20,7 @@ from agent_stores import ChatMessage, RedisChatMessageStore
 from agent_stores.errors import (
     OutcomeUnknownError,
     StoreError,
-    StoreRefusedError,
+    StoreRejectedError,
     StoreUnavailableError,
     UnsupportedVersionError,
 )
@@ -61,7 +61,7 @@ def user(text: str, **fields: Any) -> ChatMessage:
 
 
 async def texts(store: RedisChatMessageStore) -> list[str]:
-    return [item.message.text async for item in store.iterate()]
+    return [item.message.text async for item in store.iter_messages()]
 
 
 def keys_of(store: RedisChatMessageStore) -> Keys:
@@ -330,9 +330,9 @@ async def test_a_server_that_is_full(server: RedisServer, make_store: MakeStore)
     before = await store.stats()
     server.command("CONFIG", "SET", "maxmemory", 1)
     for messages in ([user("one more")], [user("x" * 100_000) for _ in range(3)]):
-        with pytest.raises(StoreRefusedError, match="memory is full"):
+        with pytest.raises(StoreRejectedError, match="memory is full"):
             await store.add_messages(messages)
-    with pytest.raises(StoreRefusedError):
+    with pytest.raises(StoreRejectedError):
         await make_store(server.url).add_messages([user("a new thread")])
     assert len(await store.list_messages(last=50)) == 50
     after = await store.stats()
@@ -355,7 +355,7 @@ async def test_a_replica_is_read_and_not_written(
     assert (await replica.stats()).messages == 1
     assert store.thread_id in [t.thread_id for t in (await replica.list_threads(limit=10_000)).threads]
     for work in (replica.add_messages([user("2")]), replica.pop_last(), replica.delete("a")):
-        with pytest.raises(StoreRefusedError, match="read-only replica"):
+        with pytest.raises(StoreRejectedError, match="read-only replica"):
             await work
     assert await texts(store) == ["1"]
 
@@ -408,14 +408,14 @@ async def test_a_login_that_is_refused(server: RedisServer, make_store: MakeStor
     wrong = server.url.replace(server.password, "planted-wrong")
     without = f"redis://127.0.0.1:{server.port}"
     for url in (wrong, without):
-        with pytest.raises(StoreRefusedError) as caught:
+        with pytest.raises(StoreRejectedError) as caught:
             await make_store(url).list_messages()
         assert "planted" not in str(caught.value)
     store = make_store(server.url)
     await store.add_messages([user("1")])
     reader = make_store(f"redis://reader:planted-reader@127.0.0.1:{server.port}", thread_id=store.thread_id)
     assert await texts(reader) == ["1"]
-    with pytest.raises(StoreRefusedError, match="may not"):
+    with pytest.raises(StoreRejectedError, match="may not"):
         await reader.add_messages([user("2")])
     assert await texts(store) == ["1"]
 

@@ -85,7 +85,7 @@ def test_on_the_callers_threads(kind: str, loops: EventLoopPool, request: pytest
         for n in range(5):
             view.add_messages([user(str(n))])
         assert [message.text for message in view.list_messages(last=2)] == ["3", "4"]
-        assert [item.message.text for item in view.iterate(page_size=2)] == list("01234")
+        assert [item.message.text for item in view.iter_messages(page_size=2)] == list("01234")
         popped = view.pop_last()
         assert popped is not None
         assert popped.text == "4"
@@ -295,7 +295,7 @@ def test_an_interruption_between_taking_up_work_and_doing_it(
     try:
         with view_on(RedisMessageLog(redis62_server.url)) as view:
             view.add_messages([user(str(n)) for n in range(3)])
-            read = view.iterate(page_size=1)
+            read = view.iter_messages(page_size=1)
             assert next(read).position == 1
             sys.settrace(trace)
             with pytest.raises(KeyboardInterrupt):

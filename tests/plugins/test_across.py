@@ -211,7 +211,7 @@ def told(messages: list[ChatMessage]) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("writer", WRITERS)
 async def test_the_neutral_form(writer: str, log: MessageLog) -> None:
     await WRITERS[writer](log)
-    messages = [item.message async for item in ChatMessageStore(log, thread_id="s").iterate()]
+    messages = [item.message async for item in ChatMessageStore(log, thread_id="s").iter_messages()]
     assert told(messages) == STORY
 
 

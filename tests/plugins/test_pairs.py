@@ -7,7 +7,7 @@ import pytest
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.contents import UsageContent
 from agent_stores.langchain import StoreChatMessageHistory
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.memory import InMemoryMessageLog
 from tests.plugins.pairs.features import FEATURES
 from tests.plugins.pairs.table import BESIDE, COMMAND, FRAMEWORKS, KEPT, LEFT_OUT, PAGE, page_with, run, table
 

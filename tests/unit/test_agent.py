@@ -32,7 +32,7 @@ from agent_stores.errors import (
     StoreUnavailableError,
 )
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
+from agent_stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
 from agent_stores.testing.model_server import ModelServer
 from agent_stores.threads import AgentThread
 

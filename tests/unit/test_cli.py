@@ -40,9 +40,9 @@ from agent_stores.contents import (
 from agent_stores.errors import StoreUnavailableError
 from agent_stores.log import Record, ThreadKey
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore
+from agent_stores.store import ChatMessageStore
 from agent_stores.stores.database.store import DatabaseChatMessageStore
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.memory import InMemoryMessageLog
 from tests.servers.postgres import PostgresServer
 
 PACKAGE = str(Path(agent_stores.__file__).parents[1])
@@ -98,7 +98,7 @@ def fill(file: Path, thread_id: str, messages: Sequence[ChatMessage], tenant: st
 def read(file: Path, thread_id: str, tenant: str | None = None) -> list[ChatMessage]:
     async def work() -> list[ChatMessage]:
         async with DatabaseChatMessageStore(file, thread_id=thread_id, tenant=tenant) as store:
-            return [stored.message async for stored in store.iterate()]
+            return [stored.message async for stored in store.iter_messages()]
 
     return asyncio.run(work())
 
@@ -184,7 +184,9 @@ def test_tables_fit_and_do_not_steer_the_terminal(database: Path, capsys: pytest
 def test_show_newest_messages_despite_gaps(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def make_gaps() -> None:
         async with DatabaseChatMessageStore(database, thread_id=HOSTILE_ID) as store:
-            doomed = [stored.message.message_id or "" async for stored in store.iterate(after=3, before=25)]
+            doomed = [
+                stored.message.message_id or "" async for stored in store.iter_messages(after=3, before=25)
+            ]
             await store.delete(doomed)
 
     asyncio.run(make_gaps())

@@ -20,7 +20,7 @@ from agent_stores import (
     ContextProviderError,
     InMemoryMessageLog,
     RecallProvider,
-    StoreRefusedError,
+    StoreRejectedError,
     Window,
 )
 from agent_stores.database import DatabaseMessageLog
@@ -140,7 +140,7 @@ async def test_a_log_that_cannot_search_is_named() -> None:
     chat = store(Plain())
     with pytest.raises(ContextProviderError, match="Plain cannot; the in-memory log, SQLite"):
         await ask(chat, "boat")
-    with pytest.raises(StoreRefusedError, match="offers no search"):
+    with pytest.raises(StoreRejectedError, match="offers no search"):
         await chat.search("boat")
 
 

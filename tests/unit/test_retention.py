@@ -137,7 +137,7 @@ def test_no_mixture_of_limits_brings_an_invalid_conversation(
             await store.add_messages(rest[:size])
             rest = rest[size:]
             assert violations(await store.list_messages()) == []
-            held = [item.message async for item in store.iterate()]
+            held = [item.message async for item in store.iter_messages()]
             loose = [m for m in held if not m.pinned]
             if max_messages is not None and len(loose) > max_messages:
                 # More than the limit only where the newest group is longer than it.

@@ -103,7 +103,7 @@ async def test_everything_stays_known_and_nothing_is_shown_twice(log: Any) -> No
     assert 4 <= len(model.summarised) <= 15
     assert all(len(message.text) < 2000 for message in model.sent)
     assert len(model.sent) < 1 + 4 + 6 + 2
-    texts = [item.message.text async for item in chat.iterate() if not item.message.pinned]
+    texts = [item.message.text async for item in chat.iter_messages() if not item.message.pinned]
     assert texts == [text for number in range(30) for text in (f"fact{number}", "Noted.")]
     assert len(await chat.list_messages()) == 4
     assert len(await chat.list_messages(last=100)) == 60
@@ -232,7 +232,9 @@ async def test_covered_messages_that_are_gone_change_nothing(log: Any, gone: str
     note = await chat.get(note_id(SUMMARY))
     assert note is not None
     covers = note.additional_properties["agent_stores"]["covers"]
-    covered = [item.message async for item in chat.iterate(before=covers + 1) if not item.message.pinned]
+    covered = [
+        item.message async for item in chat.iter_messages(before=covers + 1) if not item.message.pinned
+    ]
     ids = [message.message_id for message in covered if message.message_id]
     await chat.delete(ids if gone.startswith("all") else ids[-1])
     await talk(chat, model, *(f"fact{number}" for number in range(12, 20)))

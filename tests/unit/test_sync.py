@@ -16,7 +16,7 @@ import pytest
 
 from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore, InMemoryChatMessageStore
 from agent_stores.errors import ArgumentError, NotFoundError, StoreClosedError
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.memory import InMemoryMessageLog
 from agent_stores.sync import SyncChatMessageStore
 
 
@@ -28,7 +28,7 @@ def test_every_operation(tmp_path: Path) -> None:
     with SyncChatMessageStore(DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")) as store:
         store.add_messages([user("1", "a"), user("2", "b"), user("3", "c")], expected_position=0)
         assert [message.text for message in store.list_messages(last=2)] == ["2", "3"]
-        assert [item.position for item in store.iterate(page_size=2)] == [1, 2, 3]
+        assert [item.position for item in store.iter_messages(page_size=2)] == [1, 2, 3]
         found = store.get("a")
         assert found is not None
         assert found.text == "1"
@@ -97,7 +97,7 @@ def test_after_a_fork(tmp_path: Path) -> None:
     code = f"""
 import os
 from agent_stores import ChatMessage, DatabaseChatMessageStore
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.memory import InMemoryMessageLog
 from agent_stores.sync import SyncChatMessageStore
 store = SyncChatMessageStore(DatabaseChatMessageStore({str(tmp_path / "chat.db")!r}, thread_id="t"))
 store.add_messages([ChatMessage("user", "parent")])

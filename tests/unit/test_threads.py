@@ -22,7 +22,7 @@ from agent_stores.errors import (
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol
 from agent_stores.states import sign_state
-from agent_stores.stores.memory import InMemoryChatMessageStore
+from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.threads import AgentThread
 
 pytestmark = pytest.mark.anyio

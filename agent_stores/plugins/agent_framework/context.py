@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from agent_stores.plugins.agent_framework.providers import Providers, framework_tools
 from agent_stores.protocols import ContextProvider
-from agent_stores.stores.options import identifier
+from agent_stores.store_options import identifier
 
 if TYPE_CHECKING:
     from agent_framework import AgentSession, SessionContext, SupportsAgentRun

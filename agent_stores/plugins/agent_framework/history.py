@@ -19,8 +19,8 @@ from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.retention import DanglingCalls
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.options import choice, identifier, sequence
+from agent_stores.store import ChatMessageStore
+from agent_stores.store_options import choice, identifier, sequence
 
 if TYPE_CHECKING:
     from agent_framework import AgentSession, SessionContext, SupportsAgentRun
@@ -148,7 +148,7 @@ class StoreHistoryProvider(HistoryProvider):
 
         Raises:
             MessageTooLargeError: when one is larger than the store can hold.
-            StoreUnavailableError, StoreRefusedError: when nothing was written.
+            StoreUnavailableError, StoreRejectedError: when nothing was written.
             OutcomeUnknownError: when they may or may not be stored; saving the same messages again is safe.
             ArgumentError, ArgumentTypeError: for an id that is not accepted, or a message that holds what
                 JSON cannot.

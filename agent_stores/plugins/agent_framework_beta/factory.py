@@ -12,7 +12,7 @@ from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdap
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
-from agent_stores.stores.options import choice
+from agent_stores.store_options import choice
 
 
 class ChatMessageStoreFactory:

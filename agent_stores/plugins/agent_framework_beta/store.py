@@ -16,8 +16,8 @@ from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.agent_framework_beta.marker import marked, pack, unpack
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.options import choice, sequence
+from agent_stores.store import ChatMessageStore
+from agent_stores.store_options import choice, sequence
 
 
 class ChatMessageStoreAdapter:
@@ -89,7 +89,7 @@ class ChatMessageStoreAdapter:
 
         Raises:
             MessageTooLargeError: when one is larger than the store can hold.
-            StoreUnavailableError, StoreRefusedError: when nothing was written.
+            StoreUnavailableError, StoreRejectedError: when nothing was written.
             OutcomeUnknownError: when they may or may not be stored; adding the same messages again is safe.
             ArgumentError, ArgumentTypeError: for a message that holds what JSON cannot.
             StateError: for a state that is not valid here.

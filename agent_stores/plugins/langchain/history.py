@@ -15,8 +15,8 @@ from typing_extensions import Self, Unpack
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.plugins.langchain.codec import LangChainCodec
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.options import identifier, sequence
+from agent_stores.store import ChatMessageStore
+from agent_stores.store_options import identifier, sequence
 
 _PART_OF = re.compile(r"(.+)#\d+", re.DOTALL)
 
@@ -74,7 +74,7 @@ class StoreChatMessageHistory(BaseChatMessageHistory):
         """Add messages at the end, in order, all or none; the cost does not depend on the length.
 
         Raises:
-            StoreUnavailableError, StoreRefusedError: when nothing was written.
+            StoreUnavailableError, StoreRejectedError: when nothing was written.
             OutcomeUnknownError: when they may or may not be stored; adding them again is safe.
             MessageTooLargeError: when one is larger than the store can hold.
             ArgumentError, ArgumentTypeError: for a message that JSON cannot hold, naming the field; nothing

@@ -18,7 +18,7 @@ from agent_stores.errors import ArgumentError, StateError
 from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.plugins.llama_index.threads import Threads
 from agent_stores.plugins.opening import PluginOptions, StoreSource
-from agent_stores.stores.options import sequence
+from agent_stores.store_options import sequence
 
 
 class StoreChatStore(BaseChatStore):

@@ -17,7 +17,7 @@ from agent_stores.plugins.llama_index.blocks import FRAMEWORK
 from agent_stores.plugins.llama_index.threads import Stored, Threads
 from agent_stores.plugins.opening import PluginOptions, StoreSource
 from agent_stores.retention import check_limit
-from agent_stores.stores.options import sequence
+from agent_stores.store_options import sequence
 
 _MARK = "archived"
 _THIS = "this"  # the message alone
@@ -113,7 +113,7 @@ class StoreDBChatStore(AsyncDBChatStore):
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
                 ours = [_marked(message, mark) for message in wanted]
-                await self._threads.neutral(key).rewrite(ours, expected_position=last)
+                await self._threads.neutral(key).replace_all(ours, expected_position=last)
                 return
             except ConflictError:  # somebody added a message since: it is to go, too
                 continue
@@ -171,7 +171,7 @@ class StoreDBChatStore(AsyncDBChatStore):
             return _with_status(await self._threads.all(key), status)
         wanted = _FIRST
         while True:
-            found = await self._threads.neutral(key).newest(wanted)
+            found = await self._threads.neutral(key).latest(wanted)
             items = [Stored(one, self._threads.codec.messages_of(one.message)) for one in found]
             if len(found) < wanted or any(_mark_of(one.message) == _THROUGH for one in found):
                 return _with_status(items, status)

@@ -17,7 +17,7 @@ from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
 from agent_stores.plugins.llama_index.threads import Threads
 from agent_stores.plugins.opening import PluginOptions, StoreSource
 from agent_stores.retention import check_limit
-from agent_stores.stores.options import identifier, sequence
+from agent_stores.store_options import identifier, sequence
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.differences import digest
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec, MessageOf
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
-from agent_stores.stores.base import ChatMessageStore, StoredMessage
+from agent_stores.store import ChatMessageStore, StoredMessage
 
 _PAGE = 1000
 _ATTEMPTS = 32
@@ -59,14 +59,14 @@ class Threads:
         """All messages as they are stored, oldest first."""
         return [
             Stored(stored, self.codec.messages_of(stored.message))
-            async for stored in self.neutral(key).iterate(page_size=_PAGE)
+            async for stored in self.neutral(key).iter_messages(page_size=_PAGE)
         ]
 
     async def newest(self, key: str) -> Stored | None:
         """The newest message of which LlamaIndex is shown something."""
         wanted = 1
         while True:
-            found = await self.neutral(key).newest(wanted)
+            found = await self.neutral(key).latest(wanted)
             for stored in reversed(found):
                 shown = self.codec.messages_of(stored.message)
                 if shown:
@@ -84,7 +84,7 @@ class Threads:
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
                 if [item.message for item in before] != wanted:
-                    await self.neutral(key).rewrite(wanted, expected_position=last)
+                    await self.neutral(key).replace_all(wanted, expected_position=last)
                 return
             except ConflictError:  # somebody added a message since: it is to go, too
                 continue
@@ -100,7 +100,7 @@ class Threads:
             wanted = self.aligned(before, [*messages[:at], message, *messages[at:]])
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
-                await self.neutral(key).rewrite(wanted, expected_position=last)
+                await self.neutral(key).replace_all(wanted, expected_position=last)
                 return
             except ConflictError:
                 continue
@@ -116,7 +116,7 @@ class Threads:
     async def delete_last(self, key: str) -> LlamaMessage | None:
         """Delete the newest message; None where there is none."""
         while True:
-            newest = await self.newest(key)
+            newest = await self.latest(key)
             if newest is None:
                 return None
             if await self.delete(key, newest.message, newest.shown[-1]):

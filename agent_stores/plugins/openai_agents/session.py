@@ -11,8 +11,8 @@ from typing_extensions import Self, Unpack
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.openai_agents.codec import ItemOf, ResponsesItemCodec
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.options import identifier
+from agent_stores.store import ChatMessageStore
+from agent_stores.store_options import identifier
 
 if TYPE_CHECKING:
     from agents import RunContextWrapper, TResponseInputItem
@@ -91,7 +91,7 @@ class StoreSession:
         """Add items at the end, in order, all or none; the cost does not depend on the length.
 
         Raises:
-            StoreUnavailableError, StoreRefusedError: when nothing was written.
+            StoreUnavailableError, StoreRejectedError: when nothing was written.
             OutcomeUnknownError: when they may or may not be stored; adding them again is safe.
             MessageTooLargeError: when one is larger than the store can hold.
             ArgumentError, ArgumentTypeError: for an item that JSON cannot hold; nothing is written.
@@ -146,7 +146,7 @@ class StoreSession:
         neutral = self._opened.neutral(self.session_id)
         wanted = count
         while wanted > 0:
-            stored = await neutral.newest(wanted)
+            stored = await neutral.latest(wanted)
             found = [(one.message, item) for one in stored for item in self._codec.items_of(one.message)]
             if len(found) >= count or len(stored) < wanted:
                 return found[-count:]

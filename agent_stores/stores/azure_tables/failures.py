@@ -14,7 +14,7 @@ from agent_stores.errors import (
     MessageTooLargeError,
     OutcomeUnknownError,
     StoreError,
-    StoreRefusedError,
+    StoreRejectedError,
     StoreUnavailableError,
 )
 from agent_stores.stores.azure_tables.sdk import (
@@ -154,13 +154,13 @@ def store_error(error: BaseException, *, place: str, secrets: Sequence[str], wri
     nothing = "; nothing was written" if write else ""
     status, code = status_of(error), code_of(error)
     if isinstance(error, ClientAuthenticationError) or status in (401, 403):
-        return StoreRefusedError(f"the service at {place} does not permit this: {detail}{nothing}")
+        return StoreRejectedError(f"the service at {place} does not permit this: {detail}{nothing}")
     if code in _TOO_LARGE or status == 413:
         return MessageTooLargeError(f"more than the service at {place} takes: {detail}{nothing}")
     if is_transient(error):
         return StoreUnavailableError(f"no answer from {place}: {detail}{nothing}")
     if status in (405, 409, 507):
-        return StoreRefusedError(f"the service at {place} refuses: {detail}{nothing}")
+        return StoreRejectedError(f"the service at {place} refuses: {detail}{nothing}")
     return StoreError(f"{place} could not do what it was asked: {detail}{nothing}")
 
 

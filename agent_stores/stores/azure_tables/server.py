@@ -40,7 +40,7 @@ class AzureTableServer:
         """Run an operation.
 
         Raises:
-            StoreUnavailableError, StoreRefusedError, MessageTooLargeError, StoreError: nothing was written.
+            StoreUnavailableError, StoreRejectedError, MessageTooLargeError, StoreError: nothing was written.
             OutcomeUnknownError: it may or may not be stored.
         """
         call = Call(self, write=write)

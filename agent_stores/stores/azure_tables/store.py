@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self, TypeVar, Unpack
 
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.options import StoreOptions
+from agent_stores.store import ChatMessageStore
+from agent_stores.store_options import StoreOptions
 
 if TYPE_CHECKING:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential

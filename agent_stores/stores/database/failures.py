@@ -12,7 +12,7 @@ from agent_stores.errors import (
     MessageTooLargeError,
     OutcomeUnknownError,
     StoreError,
-    StoreRefusedError,
+    StoreRejectedError,
     StoreUnavailableError,
 )
 
@@ -146,7 +146,7 @@ def store_error(
         )
     text = f"{failure.value} at {place}: {detail}{'; nothing was written' if write else ''}"
     if failure is Failure.REFUSED:
-        return StoreRefusedError(text)
+        return StoreRejectedError(text)
     if failure is Failure.TOO_LARGE:
         return MessageTooLargeError(text)
     if failure is Failure.OTHER:

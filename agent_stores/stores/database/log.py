@@ -269,7 +269,7 @@ class DatabaseMessageLog:
         The index is kept from then on: each message that is written costs its words.
 
         Raises:
-            StoreRefusedError: on MariaDB, which is not searched; when the user may not create tables.
+            StoreRejectedError: on MariaDB, which is not searched; when the user may not create tables.
         """
         server, _ = self._use()
         return await server.search.build(server)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from agent_stores.errors import StoreRefusedError
+from agent_stores.errors import StoreRejectedError
 from agent_stores.log import Entry, ThreadKey
 from agent_stores.search import SEARCHED_ROLES, Found, search_terms
 from agent_stores.stores.database.schema import Schema, from_text, tenant_digest, thread_digest
@@ -54,12 +54,12 @@ class SearchIndex:
         """Make the index complete; returns how many messages this call looked at. Costs nothing once it is.
 
         Raises:
-            StoreRefusedError: when this database offers no search.
+            StoreRejectedError: when this database offers no search.
         """
         if self._is_built:
             return 0
         if self._dialect not in ("sqlite", "postgresql"):
-            raise StoreRefusedError(
+            raise StoreRejectedError(
                 f"{server.address.place} offers no full-text search here; SQLite and PostgreSQL do"
             )
         if not await server.run(self._is_complete):

@@ -94,7 +94,7 @@ class DatabaseServer:
             repeatable: whether it may run again after it may have been committed.
 
         Raises:
-            StoreUnavailableError, StoreRefusedError, MessageTooLargeError, StoreError: nothing was written.
+            StoreUnavailableError, StoreRejectedError, MessageTooLargeError, StoreError: nothing was written.
             OutcomeUnknownError: it may or may not be stored.
         """
         deadline = time.monotonic() + self._timeout

@@ -25,7 +25,7 @@ from redis.exceptions import (
 from agent_stores.errors import (
     OutcomeUnknownError,
     StoreError,
-    StoreRefusedError,
+    StoreRejectedError,
     StoreUnavailableError,
     UnsupportedVersionError,
 )
@@ -125,7 +125,7 @@ def store_error(
             "else changed its keys. delete_thread() removes what is left; nothing was written"
         )
     if code in _REFUSED:
-        return StoreRefusedError(f"{_REFUSED[code]} at {place}: {detail}; nothing was written")
+        return StoreRejectedError(f"{_REFUSED[code]} at {place}: {detail}; nothing was written")
     if code in _TRANSIENT or isinstance(error, CONNECTION_ERRORS):
         return StoreUnavailableError(f"no answer from {place}: {detail}; nothing was written")
     return StoreError(f"{place} could not do what it was asked: {detail}")

@@ -81,7 +81,7 @@ class RedisServer:
             again: whether it may run a second time after it may have been carried out.
 
         Raises:
-            StoreUnavailableError, StoreRefusedError, StoreError: nothing was written.
+            StoreUnavailableError, StoreRejectedError, StoreError: nothing was written.
             OutcomeUnknownError: it may or may not be stored.
         """
         return await self._finish(_Call(script, keys, arguments), again=again)

@@ -5,10 +5,10 @@ A backend's own test module needs five lines::
     from agent_stores.testing.conformance import *
 
     @pytest.fixture
-    async def backend():
-        yield Backend("mine", open_log=lambda: MyLog("server-of-my-own"))
+    async def target():
+        yield Target("mine", open_log=lambda: MyLog("server-of-my-own"))
 
-Each test opens logs through the ``backend`` fixture; `Backend` says what else a backend may offer, so that
+Each test opens logs through the ``backend`` fixture; `Target` says what else a backend may offer, so that
 more can be tested. The suite needs the extra ``testing``, and runs on anyio's pytest plugin.
 """
 
@@ -28,7 +28,6 @@ for _name in (
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
-from agent_stores.testing.conformance.backend import Backend, anyio_backend, make_store  # noqa: E402
 from agent_stores.testing.conformance.content import TestContent, TestCorruption, TestSizes  # noqa: E402
 from agent_stores.testing.conformance.idempotency import TestCancellation, TestIdempotency  # noqa: E402
 from agent_stores.testing.conformance.isolation import TestIsolation, TestListing  # noqa: E402
@@ -37,9 +36,10 @@ from agent_stores.testing.conformance.order import TestOrder  # noqa: E402
 from agent_stores.testing.conformance.reference import TestAgainstReference  # noqa: E402
 from agent_stores.testing.conformance.retention import TestTimeToLive, TestTrimming, TestWindow  # noqa: E402
 from agent_stores.testing.conformance.states import TestStates  # noqa: E402
+from agent_stores.testing.conformance.target import Target, anyio_backend, make_store  # noqa: E402
 
 __all__ = [
-    "Backend",
+    "Target",
     "TestAgainstReference",
     "TestCancellation",
     "TestContent",

@@ -23,7 +23,7 @@ from agent_stores.contents import (
 from agent_stores.errors import CorruptMessageError, MessageTooLargeError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.testing.conformance.backend import Backend, MakeStore, call, result, stored, user
+from agent_stores.testing.conformance.target import MakeStore, Target, call, result, stored, user
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 
@@ -57,7 +57,7 @@ class TestContent:
     async def test_everything_comes_back_as_it_was(self, make_store: MakeStore) -> None:
         store = make_store()
         await store.add_messages([EVERYTHING])
-        assert [item.message async for item in store.iterate()] == [EVERYTHING]
+        assert [item.message async for item in store.iter_messages()] == [EVERYTHING]
         assert await store.get("everything") == EVERYTHING
 
     async def test_call_ids_of_any_text(self, make_store: MakeStore) -> None:
@@ -123,7 +123,7 @@ class TestSizes:
             store = make_store(limited, thread_id=store.thread_id)
         limit = store.log.max_message_bytes
         assert limit is not None
-        with pytest.raises(MessageTooLargeError, match=f"up to {limit} bytes") as caught:
+        with pytest.raises(MessageTooLargeError, match=f"at most {limit} bytes") as caught:
             await store.add_messages([user("fits"), user("x" * (limit + 1))])
         assert caught.value.limit == limit
         assert caught.value.size > limit
@@ -146,16 +146,16 @@ class _Limited:
 @pytest.mark.anyio
 class TestCorruption:
     async def test_one_unreadable_message(
-        self, make_store: MakeStore, backend: Backend, caplog: pytest.LogCaptureFixture
+        self, make_store: MakeStore, target: Target, caplog: pytest.LogCaptureFixture
     ) -> None:
         store = make_store()
         await store.add_messages([user("1", message_id="a"), user("2", message_id="b"), user("3")])
-        if backend.corrupt is None:
-            assert backend.open_in_process is None, (
+        if target.corrupt is None:
+            assert target.open_in_process is None, (
                 "a backend that outlives the process says how to corrupt it"
             )
             return
-        await backend.corrupt(store._key, 2)
+        await target.corrupt(store._key, 2)
         with pytest.raises(CorruptMessageError, match="position 2") as caught:
             await store.list_messages()
         assert (caught.value.thread_id, caught.value.position) == (store.thread_id, 2)

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from agent_stores.testing.conformance.backend import MakeStore, stored, user
+from agent_stores.testing.conformance.target import MakeStore, stored, user
 
 HOSTILE_NAMES = [
     "a",

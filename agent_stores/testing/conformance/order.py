@@ -10,8 +10,8 @@ import pytest
 
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.testing.conformance.backend import Backend, MakeStore, stored, user
+from agent_stores.store import ChatMessageStore
+from agent_stores.testing.conformance.target import MakeStore, Target, stored, user
 
 PROCESSES = 8
 MESSAGES = 200  # of each process, in calls of two
@@ -25,7 +25,7 @@ class TestOrder:
         await store.add_messages([user("3")])
         await store.add_messages([])
         assert [message.text for message in await store.list_messages()] == ["1", "2", "3"]
-        assert [item.position async for item in store.iterate()] == [1, 2, 3]
+        assert [item.position async for item in store.iter_messages()] == [1, 2, 3]
 
     async def test_another_client_sees_what_was_added(self, make_store: MakeStore) -> None:
         one = make_store()
@@ -46,13 +46,13 @@ class TestOrder:
         await asyncio.gather(*(write(task) for task in range(12)))
         check_turns(await stored(first), writers=12, turns=6)
 
-    async def test_processes_that_write_at_once(self, make_store: MakeStore, backend: Backend) -> None:
-        if backend.open_in_process is None:
+    async def test_processes_that_write_at_once(self, make_store: MakeStore, target: Target) -> None:
+        if target.open_in_process is None:
             return  # its data cannot be reached from another process
         store = make_store()
         context = multiprocessing.get_context("spawn")
         processes = [
-            context.Process(target=_write, args=(backend.open_in_process, store.thread_id, number))
+            context.Process(target=_write, args=(target.open_in_process, store.thread_id, number))
             for number in range(PROCESSES)
         ]
         for process in processes:

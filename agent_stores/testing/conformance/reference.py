@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from agent_stores.memory import InMemoryMessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.stores.memory import InMemoryMessageLog
-from agent_stores.testing.conformance.backend import MakeStore, call, label, labels, result, user
+from agent_stores.store import ChatMessageStore
+from agent_stores.testing.conformance.target import MakeStore, call, label, labels, result, user
 
 STEPS = 40
 
@@ -46,7 +46,7 @@ def _choose(story: random.Random, step: int, ids: list[str]) -> tuple[str, tuple
         return "clear", ()
     if chance < 0.95:
         messages = [_message(story, f"{step}.{n}", ids) for n in range(story.choice([0, 1, 4, 9]))]
-        return "rewrite", (messages,)
+        return "replace_all", (messages,)
     return "count", ()
 
 
@@ -67,8 +67,8 @@ def _message(story: random.Random, name: str, ids: list[str]) -> ChatMessage:
 
 
 async def _compare(store: ChatMessageStore, reference: ChatMessageStore, story: random.Random) -> None:
-    held = [(item.position, label(item.message)) async for item in store.iterate()]
-    assert held == [(item.position, label(item.message)) async for item in reference.iterate()]
+    held = [(item.position, label(item.message)) async for item in store.iter_messages()]
+    assert held == [(item.position, label(item.message)) async for item in reference.iter_messages()]
     stats = [await each.stats() for each in (store, reference)]
     for name in ("messages", "tokens", "last_position"):
         assert getattr(stats[0], name) == getattr(stats[1], name), name

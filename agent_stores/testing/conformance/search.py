@@ -1,4 +1,4 @@
-"""What a search finds, and what it must not: for logs that offer one (`SearchableLog`).
+"""What a search finds, and what it must not: for logs that offer one (`MessageLog.supports_search`).
 
 It is not part of ``from agent_stores.testing.conformance import *``: a backend whose log can search imports
 `TestSearch` from here beside it.
@@ -12,10 +12,10 @@ import uuid
 import pytest
 
 from agent_stores.errors import ArgumentError
+from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.search import SearchableLog
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.testing.conformance.backend import Backend, MakeStore, call, result, user
+from agent_stores.store import ChatMessageStore
+from agent_stores.testing.conformance.target import MakeStore, Target, call, result, user
 
 pytestmark = pytest.mark.anyio
 
@@ -33,17 +33,17 @@ HOSTILE = (
 )
 
 
-def searchable(store: ChatMessageStore) -> SearchableLog:
+def searchable(store: ChatMessageStore) -> MessageLog:
     """The store's log, which must be able to search."""
     log = store.log
-    assert isinstance(log, SearchableLog)
+    assert log.supports_search
     return log
 
 
 async def find(store: ChatMessageStore, query: str, **options: object) -> list[str]:
     """The texts that a search finds in the store's tenant."""
     hits = await searchable(store).search(store.tenant, query, **options)  # type: ignore[arg-type]
-    return [ChatMessage.from_json(hit.entry.body).text for hit in hits]
+    return [ChatMessage.from_json(hit.row.body).text for hit in hits]
 
 
 def own() -> str:
@@ -80,9 +80,9 @@ class TestSearch:
         await store.add_messages([user("one"), user("two", message_id="m")])
         (hit,) = await searchable(store).search(store.tenant, "two")
         assert hit.thread_id == store.thread_id
-        assert hit.entry.position == 2
+        assert hit.row.position == 2
         assert hit.score > 0
-        assert ChatMessage.from_json(hit.entry.body).message_id == "m"
+        assert ChatMessage.from_json(hit.row.body).message_id == "m"
 
     async def test_tenants_never_meet(self, make_store: MakeStore) -> None:
         name = own()
@@ -138,13 +138,13 @@ class TestSearch:
             await store.add_messages([user(f"tea {n}")])
         assert sorted(await find(store, "tea")) == ["tea 3", "tea 4"]
 
-    async def test_what_expired_is_not_found(self, backend: Backend, make_store: MakeStore) -> None:
+    async def test_what_expired_is_not_found(self, target: Target, make_store: MakeStore) -> None:
         tenant = own()
         short, long = make_store(tenant=tenant, ttl=1), make_store(tenant=tenant)
         await short.add_messages([user("short tea")])
         await long.add_messages([user("long tea")])
         assert len(await find(long, "tea")) == 2
-        await backend.advance(1.5)
+        await target.advance(1.5)
         assert await find(long, "tea") == ["long tea"]
         await short.add_messages([user("new tea")])
         assert sorted(await find(long, "tea")) == ["long tea", "new tea"]

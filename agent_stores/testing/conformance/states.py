@@ -12,8 +12,8 @@ import pytest
 
 from agent_stores.errors import StateError, UnsupportedVersionError
 from agent_stores.log import MessageLog
-from agent_stores.stores.base import ChatMessageStore
-from agent_stores.testing.conformance.backend import Backend, MakeStore, stored, user
+from agent_stores.store import ChatMessageStore
+from agent_stores.testing.conformance.target import MakeStore, Target, stored, user
 
 
 @pytest.mark.anyio
@@ -31,14 +31,14 @@ class TestStates:
         assert await stored(store) == ["1", "2"]
         assert json.loads(json.dumps(await other.serialize())) == state
 
-    async def test_another_process_goes_on(self, make_store: MakeStore, backend: Backend) -> None:
-        if backend.open_in_process is None:
+    async def test_another_process_goes_on(self, make_store: MakeStore, target: Target) -> None:
+        if target.open_in_process is None:
             return  # its data cannot be reached from another process
         store = make_store()
         await store.add_messages([user("before")])
         state = json.dumps(await store.serialize())
         process = multiprocessing.get_context("spawn").Process(
-            target=_go_on, args=(backend.open_in_process, state)
+            target=_go_on, args=(target.open_in_process, state)
         )
         process.start()
         await asyncio.to_thread(process.join, 60)

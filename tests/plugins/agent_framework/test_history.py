@@ -43,7 +43,7 @@ from agent_stores.errors import (
     UnansweredToolCallError,
 )
 from agent_stores.log import Record, ThreadKey
-from agent_stores.stores.base import ChatMessageStore
+from agent_stores.store import ChatMessageStore
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.agent_framework.kinds import dump, messages
 
@@ -391,7 +391,7 @@ async def test_tools_and_a_window(url: str, model: Any) -> None:
             response = await agent.run("What is the weather in Oslo and Rome?", session=session)
             assert "Oslo: 11 degrees; Rome: 11 degrees" in response.text
         store = history.store(session.session_id)
-        found = [item.message async for item in store.iterate()]
+        found = [item.message async for item in store.iter_messages()]
         assert len(found) == 12
         assert [len(message.tool_calls) for message in found[:4]] == [0, 2, 0, 0]
         assert {call.name for call in found[1].tool_calls} == {"weather"}
@@ -412,7 +412,7 @@ async def test_saving_after_each_call_of_the_service(url: str, model: Any) -> No
         for _ in range(2):
             response = await agent.run("What is the weather in Oslo and Rome?", session=session)
             assert "Oslo: 11 degrees; Rome: 11 degrees" in response.text
-        found = [item.message async for item in history.store(session.session_id).iterate()]
+        found = [item.message async for item in history.store(session.session_id).iter_messages()]
         assert [message.role for message in found] == ["user", "assistant", "tool", "assistant"] * 2 or [
             message.role for message in found
         ] == ["user", "assistant", "tool", "tool", "assistant"] * 2

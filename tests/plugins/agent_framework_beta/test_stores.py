@@ -268,7 +268,7 @@ async def test_tools(url: str, openai: AsyncOpenAI) -> None:
         for _ in range(3):
             answer = await agent.run("What is the weather in Oslo and Rome?", thread=thread)
             assert "Oslo: 11 degrees; Rome: 11 degrees" in answer.text
-        found = [item.message async for item in thread.message_store.store.iterate()]
+        found = [item.message async for item in thread.message_store.store.iter_messages()]
         assert len(found) <= 6
         assert [one.role for one in found if one.role != "tool"][-3:] == ["user", "assistant", "assistant"]
         assert {call.name for one in found for call in one.tool_calls} == {"weather"}

@@ -29,7 +29,7 @@ from agent_stores.errors import (
 from agent_stores.llama_index import StoreChatStore
 from agent_stores.log import MessageLog, Record, ThreadKey
 from agent_stores.retention import Window
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.memory import InMemoryMessageLog
 from tests.plugins.llama_index.messages import MESSAGES, message, text
 
 
@@ -148,15 +148,15 @@ async def test_what_is_set_keeps_what_other_frameworks_left(log: MessageLog) -> 
             ChatMessage("user", contents=["seen", OpaqueContent({"type": "x.y"})], message_id="4"),
         ]
     )
-    before = [item.message async for item in theirs.iterate()]
+    before = [item.message async for item in theirs.iter_messages()]
     store = StoreChatStore(log)
     shown = await store.aget_messages("a")
     assert said(shown) == ["q", None, "x", "y", "seen"]
     await store.aset_messages("a", [*shown, user("more")])
-    after = [item.message async for item in theirs.iterate()]
+    after = [item.message async for item in theirs.iter_messages()]
     assert after[:-1] == before
     await store.aset_messages("a", [user("begin"), *shown[:2], *shown[3:]])
-    after = [item.message async for item in theirs.iterate()]
+    after = [item.message async for item in theirs.iter_messages()]
     assert [item.message_id for item in after][1:4] == ["1", "2", "hidden"]
     assert after[1:4] == before[:3]
     assert after[-1] == before[-1]

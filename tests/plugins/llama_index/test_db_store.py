@@ -146,7 +146,7 @@ async def test_what_other_frameworks_left(log: MessageLog) -> None:
     store = StoreDBChatStore(log)
     assert said(await store.archive_oldest_messages("a", 1)) == ["q"]
     assert said(await store.get_messages("a")) == ["r"]
-    first, hidden, _ = [item.message async for item in theirs.iterate()]
+    first, hidden, _ = [item.message async for item in theirs.iter_messages()]
     assert first.additional_properties["langchain"] == {"x": 1}
     assert hidden.contents == (UsageContent(total_tokens=1),)
 

@@ -32,7 +32,7 @@ from agent_stores.errors import (
 from agent_stores.log import MessageLog, Record, ThreadKey
 from agent_stores.openai_agents import StoreSession
 from agent_stores.retention import Window
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.memory import InMemoryMessageLog
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.openai_agents.items import ITEMS
 

@@ -101,7 +101,7 @@ class Neutral:
     async def again(self, log: MessageLog, messages: Sequence[Any]) -> None:
         """As an application that edits a conversation, which it reads as it is stored."""
         store = ChatMessageStore(log, thread_id="s", dangling_calls="keep")
-        await store.rewrite(await store.list_messages())
+        await store.replace_all(await store.list_messages())
 
     def say(self, messages: Sequence[Any]) -> list[Aspect]:
         return [aspect for message in messages for aspect in _say(message)]

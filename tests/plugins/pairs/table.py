@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from agent_stores import ChatMessageStore
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.memory import InMemoryMessageLog
+from agent_stores.memory import InMemoryMessageLog
 from tests.plugins.pairs.agent_framework import AgentFramework
 from tests.plugins.pairs.features import FEATURES, Aspect, Feature, Framework
 from tests.plugins.pairs.langchain import LangChain
@@ -143,7 +143,7 @@ def _described(kind: str, aspect: Aspect, feature: Feature) -> str:
 
 
 async def _stored(log: InMemoryMessageLog) -> list[ChatMessage]:
-    return [item.message async for item in ChatMessageStore(log, thread_id="s").iterate()]
+    return [item.message async for item in ChatMessageStore(log, thread_id="s").iter_messages()]
 
 
 @contextmanager

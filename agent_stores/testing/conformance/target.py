@@ -14,11 +14,11 @@ import pytest
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.base import ChatMessageStore
+from agent_stores.store import ChatMessageStore
 
 
 @dataclass
-class Backend:
+class Target:
     """A backend under test.
 
     Attributes:
@@ -52,13 +52,13 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def make_store(backend: Backend) -> AsyncIterator[MakeStore]:
+async def make_store(target: Target) -> AsyncIterator[MakeStore]:
     """A factory of stores, which closes what it opened."""
     async with AsyncExitStack() as stack:
 
         def make(log: MessageLog | None = None, **options: Any) -> ChatMessageStore:
             if log is None:
-                log = backend.open_log()
+                log = target.open_log()
                 stack.push_async_callback(log.aclose)
             options.setdefault("thread_id", f"t-{uuid.uuid4().hex}")
             return ChatMessageStore(log, **options)
@@ -95,4 +95,4 @@ async def labels(store: ChatMessageStore, **limits: Any) -> list[str]:
 
 async def stored(store: ChatMessageStore) -> list[str]:
     """What a store holds, in short."""
-    return [label(item.message) async for item in store.iterate(page_size=7)]
+    return [label(item.message) async for item in store.iter_messages(page_size=7)]

@@ -1,24 +1,24 @@
-"""The options that every store takes, and the checks of what callers give."""
+"""The options that every store takes, and checks of arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Generic, Literal, get_args
+from typing import Any, Generic, Literal, cast, get_args
 
 from typing_extensions import TypedDict, TypeVar
 
+from agent_stores.backend import TtlRefresh
 from agent_stores.errors import ArgumentError, ArgumentTypeError
-from agent_stores.log import TtlRefresh
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import MessageCodec
-from agent_stores.retention import DanglingCalls, Window
+from agent_stores.retention import DanglingCalls, Window, check_limit
 from agent_stores.tokens import TokenCounter
 
 M = TypeVar("M", default=ChatMessage)
 
 OnCorrupt = Literal["raise", "skip"]
-"""What a read does with a stored message that it cannot read."""
+"""What a read does with a stored message that cannot be decoded."""
 
 
 class StoreOptions(TypedDict, Generic[M], total=False):
@@ -30,6 +30,7 @@ class StoreOptions(TypedDict, Generic[M], total=False):
     ttl: float | timedelta | None
     ttl_refresh: TtlRefresh
     messages: Sequence[M] | None
+    metadata: Mapping[str, Any] | None
     codec: MessageCodec[M] | None
     window: Window | None
     dangling_calls: DanglingCalls
@@ -40,9 +41,9 @@ class StoreOptions(TypedDict, Generic[M], total=False):
 def identifier(name: str, value: Any) -> str:
     """Any non-empty text."""
     if not isinstance(value, str):
-        raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted is non-empty text")
+        raise ArgumentTypeError(f"{name} must be a non-empty str, got {type(value).__name__}")
     if not value:
-        raise ArgumentError(f"{name} is empty; accepted is any non-empty text")
+        raise ArgumentError(f"{name} must be a non-empty str, got an empty one")
     return value
 
 
@@ -50,7 +51,7 @@ def choice(name: str, value: Any, choices: Any) -> Any:
     """One of the values of a `Literal` type."""
     accepted = get_args(choices)
     if value not in accepted:
-        raise ArgumentError(f"{name} is {value!r}; accepted are {', '.join(map(repr, accepted))}")
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
     return value
 
 
@@ -59,7 +60,12 @@ def sequence(name: str, value: Any) -> list[Any]:
     if type(value) is list:
         return list(value)
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
-        raise ArgumentTypeError(
-            f"{name} is of type {type(value).__name__}; accepted is a sequence, as a list"
-        )
+        raise ArgumentTypeError(f"{name} must be a sequence, such as a list, got {type(value).__name__}")
     return list(value)
+
+
+def positive(name: str, value: Any) -> int:
+    """A number from 1 up."""
+    if check_limit(name, value) in (None, 0):
+        raise ArgumentError(f"{name} must be a positive int, got {value!r}")
+    return cast("int", value)

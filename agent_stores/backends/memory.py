@@ -1,0 +1,225 @@
+"""Threads in a dictionary of this process, on the contract alone: for tests, samples and small tools."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import threading
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from agent_stores.backend import (
+    Limits,
+    ListCursor,
+    ListedThread,
+    Row,
+    Snapshot,
+    Thread,
+    ThreadKey,
+    ThreadOrder,
+    VersionConflict,
+)
+from agent_stores.capabilities import SearchHit
+from agent_stores.search import index_terms, search_terms
+
+
+class _Stored:
+    """A thread: its metadata, its version, its rows by position, and the positions of its ids."""
+
+    __slots__ = ("ids", "rows", "thread", "version")
+
+    def __init__(self) -> None:
+        self.thread = Thread()
+        self.version = 0
+        self.rows: list[Row] = []
+        self.ids: dict[str, list[int]] = {}  # a staged row may have the id of a visible one
+
+    def remove(self, rows: Sequence[Row]) -> None:
+        positions = {row.position for row in rows}
+        for row in self.rows:
+            if row.position in positions:
+                self.ids[row.message_id].remove(row.position)
+        self.rows = [row for row in self.rows if row.position not in positions]
+
+    def put(self, row: Row) -> None:
+        index = bisect.bisect_left(self.rows, row.position, key=_position)
+        if index < len(self.rows) and self.rows[index].position == row.position:
+            self.rows[index] = row
+        else:
+            self.rows.insert(index, row)
+            self.ids.setdefault(row.message_id, []).append(row.position)
+
+
+class MemoryBackend:
+    """A `Backend` whose data lives as long as this object. Safe for threads and for any event loop.
+
+    Args:
+        limits: limits of a commit, for tests of how large commits are staged.
+    """
+
+    location = "memory"
+    supports_inline = True
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._threads: dict[ThreadKey, _Stored] = {}
+        self._versions = 0
+
+    async def load(self, key: ThreadKey) -> Snapshot | None:
+        """See `Backend.load`."""
+        with self._lock:
+            stored = self._threads.get(key)
+            return None if stored is None else Snapshot(stored.thread, stored.version)
+
+    async def rows(
+        self,
+        key: ThreadKey,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        newest: bool = False,
+        bodies: bool = True,
+        staged: bool = False,
+    ) -> Snapshot | None:
+        """See `Backend.rows`."""
+        with self._lock:
+            stored = self._threads.get(key)
+            if stored is None:
+                return None
+            last = math.inf if staged else stored.thread.last_position
+            before = before if before is not None and before <= last else math.ceil(min(last, 2**62)) + 1
+            start = bisect.bisect_right(stored.rows, after, key=_position)
+            rows = stored.rows[start : bisect.bisect_left(stored.rows, before, key=_position)]
+        if limit is not None and newest:
+            positions = [row.position for row in rows if not row.pinned]
+            first = positions[-limit] if 0 < limit <= len(positions) else math.inf if limit == 0 else 0
+            rows = [row for row in rows if row.pinned or row.position >= first]
+        elif limit is not None:
+            rows = rows[:limit]
+        return Snapshot(stored.thread, stored.version, rows)
+
+    async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
+        """See `Backend.find`."""
+        with self._lock:
+            stored = self._threads.get(key)
+            if stored is None:
+                return {}
+            found = {}
+            for message_id in message_ids:
+                position = min(stored.ids.get(message_id, ()), default=math.inf)
+                if position <= stored.thread.last_position:
+                    row = stored.rows[bisect.bisect_left(stored.rows, position, key=_position)]
+                    found[message_id] = replace(row, body=b"")
+            return found
+
+    async def commit(
+        self,
+        key: ThreadKey,
+        thread: Thread | None,
+        *,
+        expected: object,
+        put: Sequence[Row] = (),
+        delete: Sequence[Row] = (),
+        clear: bool = False,
+    ) -> int | None:
+        """See `Backend.commit`."""
+        with self._lock:
+            stored = self._threads.get(key)
+            if expected != (None if stored is None else stored.version):
+                raise VersionConflict
+            if thread is None:
+                self._threads.pop(key, None)
+                return None
+            if stored is None:
+                stored = self._threads[key] = _Stored()
+            if clear:
+                stored.remove([row for row in stored.rows if row.position <= stored.thread.last_position])
+            stored.remove(delete)
+            for row in put:
+                stored.put(row)
+            self._versions += 1
+            stored.thread, stored.version = thread, self._versions
+            return stored.version
+
+    async def threads(
+        self,
+        tenant: str | None,
+        *,
+        prefix: str = "",
+        after: ListCursor | None = None,
+        limit: int = 100,
+        order: ThreadOrder = "id",
+        expired_before: int | None = None,
+    ) -> list[ListedThread]:
+        """See `Backend.threads`."""
+        with self._lock:
+            listed = [ListedThread(key, each.thread, each.version) for key, each in self._threads.items()]
+        if expired_before is not None:
+            return [item for item in listed if item.thread.is_expired(expired_before)][:limit]
+
+        def place(updated_us: int, thread_id: str) -> tuple[int, str]:
+            return (-updated_us if order == "recent" else 0, thread_id)
+
+        return sorted(
+            (
+                item
+                for item in listed
+                if item.key.tenant == tenant
+                and item.key.thread_id.startswith(prefix)
+                and (after is None or place(item.thread.updated_us, item.key.thread_id) > place(*after))
+            ),
+            key=lambda item: place(item.thread.updated_us, item.key.thread_id),
+        )[:limit]
+
+    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
+        """See `TenantLister.tenants`."""
+        with self._lock:
+            names = {key.tenant for key in self._threads}
+        named = sorted(name for name in names if name is not None and (after is None or name > after))
+        first: list[str | None] = [None] if after is None and None in names else []
+        return [*first, *named][:limit]
+
+    async def search(
+        self,
+        tenant: str | None,
+        query: str,
+        *,
+        limit: int,
+        thread_id: str | None,
+        before: tuple[str, int] | None,
+        now_us: int,
+    ) -> list[SearchHit]:
+        """See `SearchableBackend.search`; reads every message of the tenant."""
+        with self._lock:
+            rows = [
+                (key.thread_id, row)
+                for key, stored in self._threads.items()
+                if key.tenant == tenant and thread_id in (None, key.thread_id)
+                if not stored.thread.is_expired(now_us)
+                for row in stored.rows
+                if before is None or key.thread_id != before[0] or row.position < before[1]
+            ]
+        documents = [(name, row, words) for name, row in rows if (words := index_terms(row.body))]
+        weights = {
+            term: math.log1p(len(documents) / max(1, sum(term in words for *_, words in documents)))
+            for term in search_terms(query)
+        }
+        hits = [
+            SearchHit(name, row, score / math.log(math.e + len(words)))
+            for name, row, words in documents
+            if (score := sum(weight for term, weight in weights.items() if term in words))
+        ]
+        hits.sort(key=lambda hit: (hit.score, hit.row.created_us, hit.row.position), reverse=True)
+        return hits[:limit]
+
+    async def aclose(self) -> None:
+        """Forget all threads."""
+        with self._lock:
+            self._threads.clear()
+
+
+def _position(row: Row) -> int:
+    return row.position

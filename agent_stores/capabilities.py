@@ -1,0 +1,156 @@
+"""What a backend may offer beyond the contract: each a small protocol, detected with ``isinstance``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive, Version
+
+
+@runtime_checkable
+class Appender(Protocol):
+    """A backend that appends in one round trip."""
+
+    async def append(
+        self,
+        key: ThreadKey,
+        rows: Sequence[Row],
+        *,
+        request_id: str,
+        now_us: int,
+        expected_position: int | None = None,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None = None,
+        create: bool = True,
+    ) -> int | None:
+        """Append rows and trim the thread in one atomic step, as `MessageLog.append` does by commits.
+
+        In this order: an expired thread is removed. A call whose `request_id` is among the thread's recent
+        ones changes nothing, and so does one whose ids all exist. When some of the ids exist, or an id comes
+        twice in `rows`, the backend returns None. `expected_position` is compared. Rows get the positions
+        after `last_position`. While the thread has more than `max_messages` rows that are not pinned, the
+        oldest ones are removed, up to a boundary (`agent_stores.thread_updates.trim_index`). Counters, times,
+        `recent_request_ids`, the time-to-live (`agent_stores.thread_updates.with_ttl`, then `written`),
+        `updated_us` and the version change.
+
+        A backend may return None, before it writes, for any other case that it leaves to the log's general
+        path: for example when a trim finds no boundary nearby.
+
+        Args:
+            key: the thread.
+            rows: in order, not empty; their positions are 0.
+            request_id: names the call and its retries.
+            now_us: the time; a backend may use its server's.
+            expected_position: the `last_position` that the thread must have, 0 for a thread without rows.
+            max_messages: the largest number of rows that are not pinned.
+            ttl: the thread's time-to-live, unless it is explicit; None leaves it unchanged.
+            create: False returns None when there is no such thread, it has expired, or no message was ever
+                added to it (`last_position` is 0).
+
+        Returns:
+            The thread's last position; None when the log is to append by the general path.
+
+        Raises:
+            ConflictError: when `expected_position` differs; nothing was written.
+            OutcomeUnknownError: when the connection was lost while the write was confirmed.
+        """
+        ...
+
+
+@runtime_checkable
+class LatestReader(Protocol):
+    """A backend that reads the end of a thread in one round trip, with no more columns than a view needs."""
+
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+        """The newest `limit` rows that are not pinned, all of them for None, and every pinned row, in order.
+
+        A thread that does not exist, or has expired at `now_us`, has none. Renews a time-to-live that reads
+        renew. Of each row, `position`, `body`, `pinned` and `boundary` are set.
+        """
+        ...
+
+
+@runtime_checkable
+class ThreadCopier(Protocol):
+    """A backend that copies a thread on the server."""
+
+    async def copy(
+        self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
+    ) -> int | None:
+        """Copy the rows up to position `at` to a new thread, in one atomic step.
+
+        Args:
+            key: the thread to copy.
+            new_key: the new thread.
+            thread: the new thread's metadata; the backend sets its counters (messages, pinned, bytes, tokens)
+                and `last_us` from the copied rows.
+            expected: the version that the thread `key` must have.
+            at: the last position to copy.
+
+        Returns:
+            How many rows were copied; None when the thread `new_key` exists, and nothing was written.
+
+        Raises:
+            VersionConflict: when the version is another one; nothing was written.
+        """
+        ...
+
+
+@runtime_checkable
+class TenantLister(Protocol):
+    """A backend that lists its tenants."""
+
+    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
+        """Tenants that have threads, by name; None, for threads without a tenant, comes first.
+
+        Args:
+            after: only tenants after this name.
+            limit: how many at most.
+        """
+        ...
+
+
+@runtime_checkable
+class Sweeper(Protocol):
+    """A backend that leaves invisible data behind, which somebody has to remove later."""
+
+    async def sweep(self, *, limit: int) -> int:
+        """Remove invisible data in bounded steps; returns how many rows were removed, 0 when none is left."""
+        ...
+
+
+class SearchHit(NamedTuple):
+    """A message that a search found.
+
+    Attributes:
+        thread_id: its thread.
+        row: the message; `position` and `body` are set.
+        score: how well it matches, compared with others of the same search; higher is better.
+    """
+
+    thread_id: str
+    row: Row
+    score: float
+
+
+@runtime_checkable
+class SearchableBackend(Protocol):
+    """A backend that finds messages by their words."""
+
+    async def search(
+        self,
+        tenant: str | None,
+        query: str,
+        *,
+        limit: int,
+        thread_id: str | None,
+        before: tuple[str, int] | None,
+        now_us: int,
+    ) -> list[SearchHit]:
+        """See `MessageLog.search`; threads that have expired at `now_us` (microseconds) are left out.
+
+        The query is a text, not a language: its words are `agent_stores.search.search_terms`, and a message
+        that has any of them is found. The first search may build an index, which can take a while.
+        """
+        ...

@@ -1,0 +1,257 @@
+"""Load, plan, commit: how every operation of a log takes effect exactly once over a `Backend`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Generic, NamedTuple
+
+from msgspec.structs import replace
+from typing_extensions import TypeVar
+
+from agent_stores.backend import (
+    Backend,
+    Row,
+    Snapshot,
+    Thread,
+    ThreadKey,
+    Version,
+    VersionConflict,
+    in_batches,
+)
+from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
+from agent_stores.event_loops import may_block
+from agent_stores.thread_updates import with_request, written
+from agent_stores.writer_queue import WriterQueue
+
+T = TypeVar("T")
+
+_PATIENCE = 30.0  # seconds of conflicts with other writers before an operation gives up
+_UNKNOWN_OUTCOMES = 3  # lost connections during one operation before it gives up
+_LONGEST_PAUSE = 0.05  # seconds between two attempts
+_PAGE = 512  # rows read at once
+
+
+class Base(NamedTuple):
+    """What an operation starts from.
+
+    Attributes:
+        thread: the thread's metadata; that of a new thread when it does not exist or has expired.
+        version: its version; None when the server has no such thread.
+        exists: whether the thread exists and has not expired.
+    """
+
+    thread: Thread
+    version: Version | None
+    exists: bool
+
+
+class Change(NamedTuple, Generic[T]):
+    """What an operation commits; nothing, without a thread and `delete_thread`.
+
+    Attributes:
+        result: what the operation returns.
+        thread: the thread's new metadata.
+        put: rows to write.
+        delete: rows to remove; put and delete fit into one commit, unless only `put` is large.
+        clear: whether all rows are removed that were visible before.
+        delete_thread: whether the thread is deleted.
+    """
+
+    result: T
+    thread: Thread | None = None
+    put: Sequence[Row] = ()
+    delete: Sequence[Row] = ()
+    clear: bool = False
+    delete_thread: bool = False
+
+
+Plan = Callable[[Base, int], Awaitable[Change[T]]]
+"""Works out a change from what is there, and the time in microseconds. It may be called more than once."""
+
+
+class Committer:
+    """Commits changes of threads on one backend.
+
+    Args:
+        backend: the database.
+        clock: returns seconds since 1970 UTC.
+    """
+
+    def __init__(self, backend: Backend, clock: Callable[[], float]) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._queue = WriterQueue()
+
+    def now_us(self) -> int:
+        """The time in microseconds since 1970 UTC."""
+        return int(self._clock() * 1_000_000)
+
+    async def load(self, key: ThreadKey) -> Base:
+        """Load a thread's metadata."""
+        return self._base(await self._backend.load(key))
+
+    async def update(self, key: ThreadKey, plan: Plan[T], *, request_id: str | None = None) -> T:
+        """Commit what `plan` works out, and return its result; once, whatever else happens meanwhile.
+
+        Args:
+            key: the thread.
+            plan: see `Plan`.
+            request_id: names the operation in the thread's recent request ids; a random one by default.
+
+        Raises:
+            StoreUnavailableError: when other writers were faster all the time; nothing was written.
+            OutcomeUnknownError: when the connection was lost repeatedly while the commit was confirmed.
+            StoreError: what the backend raises.
+        """
+        request_id = request_id or new_request_id()
+        uncertain: list[Change[T]] = []  # changes whose commit had an unknown outcome
+        deadline = time.monotonic() + _PATIENCE
+        async with self._queue.turn(key):
+            attempt = 0
+            while True:
+                try:
+                    base = await self.load(key)
+                except StoreError as error:
+                    if uncertain:
+                        raise _outcome_unknown(error) from error
+                    raise
+                if uncertain and _took_effect(base, uncertain[-1], request_id):
+                    return uncertain[-1].result
+                try:
+                    change = await plan(base, self.now_us())
+                    await self._commit(key, base, change, request_id)
+                    return change.result
+                except VersionConflict:
+                    if time.monotonic() > deadline:
+                        raise StoreUnavailableError(
+                            f"{self._backend.location}: other writers were faster for {_PATIENCE:g} seconds; "
+                            "nothing was written"
+                        ) from None
+                except OutcomeUnknownError:
+                    uncertain.append(change)
+                    if len(uncertain) == _UNKNOWN_OUTCOMES:
+                        raise
+                await _pause(attempt)
+                attempt += 1
+
+    async def pages(
+        self,
+        key: ThreadKey,
+        version: Version | None,
+        *,
+        before: int | None = None,
+        bodies: bool = True,
+        staged: bool = False,
+        after: int = 0,
+    ) -> AsyncIterator[list[Row]]:
+        """The rows of a thread in pages, oldest first, all of one version.
+
+        Raises:
+            VersionConflict: when another client wrote to the thread meanwhile.
+        """
+        while version is not None:
+            snapshot = await self._backend.rows(
+                key, after=after, before=before, limit=_PAGE, bodies=bodies, staged=staged
+            )
+            check_version(snapshot, version)
+            rows = snapshot.rows if snapshot else []
+            if rows:
+                yield rows
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1].position
+
+    def fits(self, rows: int) -> bool:
+        """Whether one commit may put and delete this many rows."""
+        most = self._backend.limits.commit_rows
+        return most is None or rows <= most
+
+    def _base(self, snapshot: Snapshot | None) -> Base:
+        if snapshot is None:
+            return Base(Thread(), None, exists=False)
+        if snapshot.thread.is_expired(self.now_us()):
+            return Base(Thread(), snapshot.version, exists=False)
+        return Base(snapshot.thread, snapshot.version, exists=True)
+
+    async def _commit(self, key: ThreadKey, base: Base, change: Change[T], request_id: str) -> None:
+        version = base.version
+        if change.delete_thread:
+            await self._backend.commit(key, None, expected=version)
+            return
+        if change.thread is None:
+            return
+        thread = written(with_request(change.thread, request_id), self.now_us())
+        # What expired is removed in the step that begins the thread anew.
+        clear = change.clear or (version is not None and not base.exists)
+        if base.thread.staged_position:
+            version = await self._discard_staged(key, base)
+        put = list(change.put)
+        batches = list(in_batches(put, self._backend.limits, reserve=len(change.delete)))
+        if len(batches) > 1:
+            staged = replace(base.thread, staged_position=put[-1].position)
+            if clear and not base.exists:
+                version = await self._backend.commit(key, staged, expected=version, clear=True)
+                clear = False
+            for batch in batches[:-1]:
+                version = await self._backend.commit(key, staged, expected=version, put=batch)
+            put = batches[-1]
+        await self._backend.commit(
+            key,
+            replace(thread, staged_position=0),
+            expected=version,
+            put=put,
+            delete=change.delete,
+            clear=clear,
+        )
+
+    async def _discard_staged(self, key: ThreadKey, base: Base) -> Version | None:
+        """Remove the rows that an unfinished commit left above the last position."""
+        limits = self._backend.limits
+        last = base.thread.last_position
+        rows = [
+            row
+            async for page in self.pages(key, base.version, after=last, bodies=False, staged=True)
+            for row in page
+        ]
+        version = base.version
+        for batch in in_batches(rows, limits):
+            version = await self._backend.commit(key, base.thread, expected=version, delete=batch)
+        return await self._backend.commit(key, replace(base.thread, staged_position=0), expected=version)
+
+
+def new_request_id() -> str:
+    """A random request id."""
+    return os.urandom(8).hex()
+
+
+def check_version(snapshot: Snapshot | None, version: Version) -> None:
+    """Check that a later read is of the version that an operation started from.
+
+    Raises:
+        VersionConflict: when it is not.
+    """
+    if snapshot is None or snapshot.version != version:
+        raise VersionConflict
+
+
+def _took_effect(base: Base, change: Change[T], request_id: str) -> bool:
+    if change.delete_thread:
+        return not base.exists
+    return request_id in base.thread.recent_request_ids
+
+
+def _outcome_unknown(error: StoreError) -> OutcomeUnknownError:
+    return OutcomeUnknownError(f"the outcome of a write is unknown, and the server cannot be asked: {error}")
+
+
+async def _pause(attempt: int) -> None:
+    longest = min(_LONGEST_PAUSE, 0.001 * 2 ** min(attempt, 10))
+    pause = random.uniform(0, longest)  # noqa: S311 - jitter
+    if may_block():
+        time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
+    else:
+        await asyncio.sleep(pause)

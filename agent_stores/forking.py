@@ -1,0 +1,72 @@
+"""Forks: copying a thread, or its beginning, to a new one."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from agent_stores.backend import Backend, Row, Thread, ThreadKey, VersionConflict
+from agent_stores.capabilities import ThreadCopier
+from agent_stores.committer import Base, Change, Committer
+from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
+from agent_stores.thread_updates import with_rows
+
+_ATTEMPTS = 20  # of copying a thread that other clients write to
+
+
+async def fork_thread(
+    backend: Backend, committer: Committer, key: ThreadKey, new_key: ThreadKey, at: int | None
+) -> int:
+    """See `MessageLog.fork`."""
+    for _ in range(_ATTEMPTS):
+        source = await committer.load(key)
+        if not source.exists:
+            raise NotFoundError(f"thread {key.thread_id!r} does not exist")
+        target = await committer.load(new_key)
+        if target.exists:
+            raise _exists(new_key)
+        last = source.thread.last_position if at is None else min(at, source.thread.last_position)
+        thread = replace(
+            source.thread,
+            last_position=last,
+            staged_position=0,
+            messages=0,
+            pinned=0,
+            bytes=0,
+            tokens=0,
+            recent_request_ids=(),
+        )
+        try:
+            if isinstance(backend, ThreadCopier) and target.version is None:
+                copied = await backend.copy(key, new_key, thread, expected=source.version, at=last)
+                if copied is None:
+                    raise _exists(new_key)
+                return copied
+            rows = [
+                row async for page in committer.pages(key, source.version, before=last + 1) for row in page
+            ]
+        except VersionConflict:
+            continue
+        return await committer.update(new_key, _Copy(new_key, thread, rows))
+    raise StoreUnavailableError(
+        f"{backend.location}: thread {key.thread_id!r} changed too often to be copied; nothing was written"
+    )
+
+
+class _Copy:
+    """Plans the new thread."""
+
+    def __init__(self, key: ThreadKey, thread: Thread, rows: list[Row]) -> None:
+        self._key = key
+        self._rows = rows
+        self._thread = with_rows(thread, rows)
+        if rows:
+            self._thread = replace(self._thread, last_us=rows[-1].created_us)
+
+    async def __call__(self, base: Base, now_us: int) -> Change[int]:
+        if base.exists:
+            raise _exists(self._key)
+        return Change(len(self._rows), self._thread, self._rows)
+
+
+def _exists(key: ThreadKey) -> ThreadExistsError:
+    return ThreadExistsError(f"thread {key.thread_id!r} exists")

@@ -1,0 +1,137 @@
+"""What callers are told of a thread without its messages, and pages of threads."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+
+from agent_stores.backend import Backend, ListCursor, ListedThread, Thread, ThreadKey, ThreadOrder
+from agent_stores.errors import ArgumentError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class ThreadStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What a log knows of a thread without reading its messages. All times are in UTC.
+
+    Attributes:
+        tenant: its owner, or None.
+        thread_id: its id.
+        messages: how many messages it has, pinned ones included.
+        bytes: the size of their JSON documents.
+        tokens: their tokens, as counted when they were written.
+        last_position: the position of the newest message that it ever had; 0 if it never had one.
+        first_at: when the first message ever added was created.
+        last_at: when the last message added was created.
+        updated_at: when the thread was last written.
+        expires_at: when it expires unless it is renewed; None for never.
+        metadata: the application's data.
+        revision: how often `metadata` was changed.
+    """
+
+    tenant: str | None
+    thread_id: str
+    messages: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    last_position: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    updated_at: datetime | None = None
+    expires_at: datetime | None = None
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    revision: int = 0
+
+
+class ThreadPage(msgspec.Struct, frozen=True):
+    """A page of a tenant's threads.
+
+    Attributes:
+        threads: in the order that was asked for.
+        cursor: the argument that asks for the next page; None after the last one.
+    """
+
+    threads: list[ThreadStats]
+    cursor: str | None = None
+
+
+def make_stats(key: ThreadKey, thread: Thread) -> ThreadStats:
+    """A thread's metadata as callers see it."""
+    return ThreadStats(
+        tenant=key.tenant,
+        thread_id=key.thread_id,
+        messages=thread.messages,
+        bytes=thread.bytes,
+        tokens=thread.tokens,
+        last_position=thread.last_position,
+        first_at=from_microseconds(thread.first_us),
+        last_at=from_microseconds(thread.last_us),
+        updated_at=from_microseconds(thread.updated_us),
+        expires_at=from_microseconds(thread.expires_us),
+        metadata=thread.metadata,
+        revision=thread.revision,
+    )
+
+
+def from_microseconds(value: int | None) -> datetime | None:
+    """Microseconds since 1970 UTC as a datetime."""
+    return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def to_microseconds(value: datetime) -> int:
+    """A datetime with a time zone as microseconds since 1970 UTC, exactly."""
+    return (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def encode_cursor(order: ThreadOrder, last: ListCursor) -> str:
+    """The cursor that follows a thread."""
+    return json.dumps([order, last.updated_us, last.thread_id])
+
+
+def decode_cursor(order: ThreadOrder, cursor: str | None) -> ListCursor | None:
+    """The thread that a cursor follows.
+
+    Raises:
+        ArgumentError: when it is not a cursor of this order.
+    """
+    if cursor is None:
+        return None
+    try:
+        given, updated_us, thread_id = json.loads(cursor)
+    except (ValueError, TypeError, RecursionError):
+        given = updated_us = thread_id = None
+    if given != order or type(updated_us) is not int or not isinstance(thread_id, str):
+        raise ArgumentError(f"cursor must be one that list_threads(order={order!r}) returned")
+    return ListCursor(updated_us, thread_id)
+
+
+async def list_page(
+    backend: Backend,
+    tenant: str | None,
+    prefix: str,
+    limit: int,
+    cursor: str | None,
+    order: ThreadOrder,
+    now_us: int,
+) -> ThreadPage:
+    """A page of threads that have not expired at `now_us` (microseconds); see `MessageLog.list_threads`."""
+    after = decode_cursor(order, cursor)
+    found: list[ListedThread] = []
+    while len(found) <= limit:
+        wanted = limit + 1 - len(found)
+        page = await backend.threads(tenant, prefix=prefix, after=after, limit=wanted, order=order)
+        found += (item for item in page if not item.thread.is_expired(now_us))
+        if len(page) < wanted:
+            break
+        after = _cursor_of(page[-1])
+    threads = [make_stats(item.key, item.thread) for item in found[:limit]]
+    return ThreadPage(
+        threads, encode_cursor(order, _cursor_of(found[limit - 1])) if len(found) > limit else None
+    )
+
+
+def _cursor_of(item: ListedThread) -> ListCursor:
+    return ListCursor(item.thread.updated_us, item.key.thread_id)

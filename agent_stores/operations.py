@@ -1,0 +1,288 @@
+"""What each operation of `MessageLog` changes: plans for `Committer.update`.
+
+Arguments are those of the log's methods, which describe them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from agent_stores import append_plan
+from agent_stores.backend import Backend, Row, Thread, ThreadKey, TimeToLive
+from agent_stores.committer import Base, Change, Committer, check_version
+from agent_stores.errors import ConflictError
+from agent_stores.thread_updates import (
+    check_position,
+    expiry_after,
+    with_metadata,
+    with_rows,
+    with_ttl,
+)
+
+
+class NewThread(NamedTuple):
+    """What a thread begins with, when the first operation on it writes.
+
+    Attributes:
+        rows: its first rows, in order.
+        metadata: its metadata.
+    """
+
+    rows: Sequence[Row] = ()
+    metadata: Mapping[str, Any] = {}
+
+
+class Operations:
+    """The operations of a log over the contract's six methods.
+
+    Args:
+        backend: the database.
+        committer: commits the changes.
+    """
+
+    def __init__(self, backend: Backend, committer: Committer) -> None:
+        self._backend = backend
+        self._committer = committer
+
+    async def append(
+        self,
+        key: ThreadKey,
+        rows: Sequence[Row],
+        *,
+        request_id: str,
+        expected_position: int | None,
+        max_messages: int | None,
+        ttl: TimeToLive | None,
+        new_thread: NewThread | None,
+    ) -> int:
+        """See `MessageLog.append`."""
+        trim_to = 0  # trim up to this position afterwards, when it takes more than one commit
+
+        async def plan(base: Base, now_us: int) -> Change[int]:
+            nonlocal trim_to
+            trim_to = 0
+            thread = base.thread
+            if request_id in thread.recent_request_ids:
+                return Change(thread.last_position)
+            present = await self._find(key, base, [row.message_id for row in rows])
+            known = {*present, *await self._find_trimmed(key, base, rows, present)} if present else present
+            added = append_plan.new_rows(rows, known)
+            if not added:
+                return Change(thread.last_position)
+            check_position(thread, expected_position)
+            if new_thread is not None and thread.last_position == 0:
+                added = append_plan.new_rows([*new_thread.rows, *added], ())
+                if not base.exists:
+                    thread = with_metadata(thread, new_thread.metadata)
+            unpinned = thread.unpinned
+            thread, added = append_plan.place(thread, added)
+            put, delete = await self._split_trimmed(key, base, unpinned, added, max_messages)
+            if delete and not self._committer.fits(len(put) + len(delete)):
+                trim_to, delete = delete[-1].position, []
+            thread = with_rows(with_rows(thread, put), delete, -1)
+            return Change(thread.last_position, with_ttl(thread, ttl, now_us), put, delete)
+
+        position = await self._committer.update(key, plan, request_id=request_id)
+        while trim_to and await self._trim_step(key, trim_to):
+            pass
+        return position
+
+    async def replace(self, key: ThreadKey, row: Row) -> bool:
+        """See `MessageLog.replace`."""
+
+        async def plan(base: Base, now_us: int) -> Change[bool]:
+            old = (await self._find(key, base, [row.message_id])).get(row.message_id)
+            if old is None:
+                return Change(False)
+            new = replace(row, position=old.position, boundary=old.boundary)
+            return Change(True, with_rows(with_rows(base.thread, [old], -1), [new]), [new])
+
+        return await self._committer.update(key, plan)
+
+    async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
+        """See `MessageLog.delete`."""
+        ids = list(dict.fromkeys(message_ids))
+        step = self._backend.limits.commit_rows or max(1, len(ids))
+        deleted = 0
+        for start in range(0, len(ids), step):
+            deleted += await self._delete(key, ids[start : start + step])
+        return deleted
+
+    async def _delete(self, key: ThreadKey, ids: Sequence[str]) -> int:
+        async def plan(base: Base, now_us: int) -> Change[int]:
+            rows = list((await self._find(key, base, ids)).values())
+            return Change(len(rows), with_rows(base.thread, rows, -1) if rows else None, delete=rows)
+
+        return await self._committer.update(key, plan)
+
+    async def pop_last(self, key: ThreadKey) -> Row | None:
+        """See `MessageLog.pop_last`."""
+
+        async def plan(base: Base, now_us: int) -> Change[Row | None]:
+            if base.thread.unpinned == 0:
+                return Change(None)
+            snapshot = await self._backend.rows(key, limit=1, newest=True)
+            check_version(snapshot, base.version)
+            newest = [row for row in snapshot.rows if not row.pinned][-1] if snapshot else None
+            if newest is None:
+                return Change(None)
+            return Change(newest, with_rows(base.thread, [newest], -1), delete=[newest])
+
+        return await self._committer.update(key, plan)
+
+    async def clear(self, key: ThreadKey) -> int:
+        """See `MessageLog.clear`."""
+
+        async def plan(base: Base, now_us: int) -> Change[int]:
+            if not base.thread.messages:
+                return Change(0)
+            return Change(base.thread.messages, _emptied(base.thread), clear=True)
+
+        return await self._committer.update(key, plan)
+
+    async def replace_all(
+        self,
+        key: ThreadKey,
+        rows: Sequence[Row],
+        *,
+        request_id: str,
+        expected_position: int | None,
+        ttl: TimeToLive | None,
+    ) -> int:
+        """See `MessageLog.replace_all`."""
+
+        async def plan(base: Base, now_us: int) -> Change[int]:
+            thread = base.thread
+            if request_id in thread.recent_request_ids:
+                return Change(thread.last_position)
+            check_position(thread, expected_position)
+            if not rows and not thread.messages:
+                return Change(thread.last_position)
+            thread, put = _emptied(thread), []
+            if rows:
+                thread, put = append_plan.place(thread, append_plan.new_rows(rows, ()))
+            thread = with_ttl(with_rows(thread, put), ttl, now_us)
+            return Change(thread.last_position, thread, put, clear=True)
+
+        return await self._committer.update(key, plan, request_id=request_id)
+
+    async def create(self, key: ThreadKey, new_thread: NewThread, ttl: TimeToLive | None) -> None:
+        """Create a thread with its metadata alone, unless it exists."""
+
+        async def plan(base: Base, now_us: int) -> Change[None]:
+            if base.exists:
+                return Change(None)
+            return Change(None, with_ttl(with_metadata(base.thread, new_thread.metadata), ttl, now_us))
+
+        await self._committer.update(key, plan)
+
+    async def update_metadata(
+        self,
+        key: ThreadKey,
+        changes: Mapping[str, Any],
+        *,
+        expected_revision: int | None,
+        ttl: TimeToLive | None,
+    ) -> int:
+        """See `MessageLog.update_metadata`."""
+
+        async def plan(base: Base, now_us: int) -> Change[int]:
+            thread = base.thread
+            if expected_revision is not None and expected_revision != thread.revision:
+                raise ConflictError(
+                    f"expected_revision is {expected_revision}, but the metadata's revision is "
+                    f"{thread.revision}: another client changed it; nothing was written",
+                    expected=expected_revision,
+                    actual=thread.revision,
+                )
+            changed = with_metadata(thread, changes)
+            if changed is thread:
+                return Change(thread.revision)
+            return Change(changed.revision, with_ttl(changed, ttl, now_us))
+
+        return await self._committer.update(key, plan)
+
+    async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
+        """See `MessageLog.set_ttl`."""
+
+        async def plan(base: Base, now_us: int) -> Change[bool]:
+            if not base.exists:
+                return Change(False)
+            expires_us = expiry_after(ttl.seconds, now_us)
+            return Change(
+                True,
+                replace(
+                    base.thread,
+                    ttl=ttl.seconds,
+                    ttl_refresh=ttl.refresh,
+                    ttl_explicit=True,
+                    expires_us=expires_us,
+                ),
+            )
+
+        return await self._committer.update(key, plan)
+
+    async def delete_thread(self, key: ThreadKey) -> bool:
+        """See `MessageLog.delete_thread`."""
+
+        async def plan(base: Base, now_us: int) -> Change[bool]:
+            return Change(base.exists, delete_thread=base.version is not None)
+
+        return await self._committer.update(key, plan)
+
+    async def _find(self, key: ThreadKey, base: Base, message_ids: Sequence[str]) -> dict[str, Row]:
+        return await self._backend.find(key, message_ids) if base.exists else {}
+
+    async def _find_trimmed(
+        self, key: ThreadKey, base: Base, rows: Sequence[Row], present: Mapping[str, Row]
+    ) -> set[str]:
+        """The ids of rows that an earlier call with the same rows stored, and that were removed since.
+
+        They come directly before a row that is in the thread, and nothing is at the positions before it.
+        """
+        trimmed: set[str] = set()
+        missing: list[str] = []
+        for row in rows:
+            stored = present.get(row.message_id)
+            if stored is None:
+                missing.append(row.message_id)
+                continue
+            first = stored.position - len(missing)
+            if missing and first > 0:
+                snapshot = await self._backend.rows(
+                    key, after=first - 1, before=stored.position, limit=1, bodies=False
+                )
+                check_version(snapshot, base.version)
+                if snapshot and not snapshot.rows:
+                    trimmed.update(missing)
+            missing = []
+        return trimmed
+
+    async def _split_trimmed(
+        self, key: ThreadKey, base: Base, unpinned: int, added: Sequence[Row], max_messages: int | None
+    ) -> tuple[list[Row], list[Row]]:
+        pages = self._committer.pages(key, base.version if base.exists else None, bodies=False)
+        return await append_plan.split_trimmed(unpinned, added, max_messages, pages)
+
+    async def _trim_step(self, key: ThreadKey, trim_to: int) -> bool:
+        """Remove as many rows as one commit can, up to a position; returns whether there are more."""
+        step = self._backend.limits.commit_rows or 1
+
+        async def plan(base: Base, now_us: int) -> Change[bool]:
+            rows: list[Row] = []
+            version = base.version if base.exists else None
+            async for page in self._committer.pages(key, version, before=trim_to + 1, bodies=False):
+                rows += (row for row in page if not row.pinned)
+                if len(rows) > step:
+                    break
+            thread = with_rows(base.thread, rows[:step], -1) if rows else None
+            return Change(len(rows) > step, thread, delete=rows[:step])
+
+        return await self._committer.update(key, plan)
+
+
+def _emptied(thread: Thread) -> Thread:
+    return replace(thread, messages=0, pinned=0, bytes=0, tokens=0)
