@@ -7,34 +7,27 @@ are the business of `ChatMessageStore`, above it. `agent_stores.operations` says
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
-from agent_stores.backend import Backend, Row, Snapshot, ThreadKey, ThreadOrder, TimeToLive, VersionConflict
+from agent_stores.backend import Backend, Row, ThreadKey, ThreadOrder, TimeToLive
 from agent_stores.capabilities import (
     Appender,
     LatestReader,
     SearchableBackend,
     SearchHit,
-    Sweeper,
     TenantLister,
 )
 from agent_stores.committer import Committer, new_request_id
 from agent_stores.errors import (
     ArgumentError,
-    ConflictError,
-    OutcomeUnknownError,
     StoreClosedError,
     StoreRejectedError,
 )
 from agent_stores.forking import fork_thread
 from agent_stores.listing import ThreadPage, ThreadStats, list_page, make_stats
 from agent_stores.operations import NewThread, Operations
-from agent_stores.thread_updates import expiry_after
 
 __all__ = ["MessageLog", "NewThread", "ThreadKey", "ThreadPage", "ThreadStats", "TimeToLive"]
 
@@ -151,18 +144,8 @@ class MessageLog:
         ttl: TimeToLive | None = None,
     ) -> None:
         """Create a thread with what it begins with, unless a message was added to it before."""
-        if new_thread.rows:
-            with contextlib.suppress(ConflictError):  # it exists
-                await self.append(
-                    key,
-                    new_thread.rows,
-                    expected_position=0,
-                    max_messages=max_messages,
-                    ttl=ttl,
-                    new_thread=NewThread((), new_thread.metadata),
-                )
-            return
-        await self._operations.create(key, new_thread, ttl)
+        self._check_open()
+        await self._operations.create(key, new_thread, max_messages, ttl)
 
     async def latest(self, key: ThreadKey, limit: int | None = None) -> list[Row]:
         """The newest `limit` rows that are not pinned, all for None, and every pinned row, in order.
@@ -193,7 +176,7 @@ class MessageLog:
         if snapshot is None or snapshot.thread.is_expired(self._committer.now_us()):
             return []
         if snapshot.thread.ttl_refresh == "read" and snapshot.thread.ttl is not None:
-            await self._renew(key, snapshot)
+            await self._operations.renew(key, snapshot)
         return snapshot.rows
 
     async def get(self, key: ThreadKey, message_id: str) -> Row | None:
@@ -281,7 +264,6 @@ class MessageLog:
         *,
         expected_revision: int | None = None,
         ttl: TimeToLive | None = None,
-        new_thread: NewThread | None = None,
     ) -> int:
         """Merge JSON-ready values into a thread's metadata, by key; creates the thread if there is none.
 
@@ -290,7 +272,6 @@ class MessageLog:
             changes: new values by key; None deletes a key.
             expected_revision: the `ThreadStats.revision` that the metadata must have.
             ttl: as for `append`.
-            new_thread: what the thread begins with if there is none.
 
         Returns:
             The metadata's revision.
@@ -300,8 +281,6 @@ class MessageLog:
             ArgumentError: when the metadata would be larger than `METADATA_BYTES`; nothing is written.
         """
         self._check_open()
-        if new_thread is not None:
-            await self.create(key, new_thread, ttl=ttl)
         return await self._operations.update_metadata(
             key, changes, expected_revision=expected_revision, ttl=ttl
         )
@@ -380,15 +359,7 @@ class MessageLog:
             limit: how many threads at most, and how many rows of other invisible data.
         """
         self._check_open()
-        purged = 0
-        expired = await self.backend.threads(None, limit=limit, expired_before=self._committer.now_us())
-        for thread in expired:
-            with contextlib.suppress(VersionConflict):  # another client wrote to it, or purged it
-                await self.backend.commit(thread.key, None, expected=thread.version)
-                purged += 1
-        if isinstance(self.backend, Sweeper):
-            await self.backend.sweep(limit=limit)
-        return purged
+        return await self._operations.purge_expired(limit)
 
     @property
     def supports_search(self) -> bool:
@@ -417,6 +388,8 @@ class MessageLog:
             StoreRejectedError: when the server has no search.
         """
         self._check_open()
+        if limit < 0:
+            raise ArgumentError(f"limit must be a non-negative int, got {limit}")
         if not isinstance(self.backend, SearchableBackend):
             raise StoreRejectedError(f"{self.location} has no search")
         return await self.backend.search(
@@ -432,10 +405,3 @@ class MessageLog:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreClosedError(f"the log of {self.location} is closed")
-
-    async def _renew(self, key: ThreadKey, snapshot: Snapshot) -> None:
-        """Renew the time-to-live after a read."""
-        thread = snapshot.thread
-        renewed = replace(thread, expires_us=expiry_after(thread.ttl, self._committer.now_us()))
-        with contextlib.suppress(VersionConflict, OutcomeUnknownError):  # the next read renews it
-            await self.backend.commit(key, renewed, expected=snapshot.version)

@@ -5,15 +5,17 @@ Arguments are those of the log's methods, which describe them.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from agent_stores import append_plan
-from agent_stores.backend import Backend, Row, Thread, ThreadKey, TimeToLive
+from agent_stores.backend import Backend, Row, Snapshot, Thread, ThreadKey, TimeToLive, VersionConflict
+from agent_stores.capabilities import Sweeper
 from agent_stores.committer import Base, Change, Committer, check_version
-from agent_stores.errors import ConflictError
+from agent_stores.errors import ConflictError, OutcomeUnknownError
 from agent_stores.thread_updates import (
     check_position,
     expiry_after,
@@ -161,7 +163,8 @@ class Operations:
             check_position(thread, expected_position)
             if not rows and not thread.messages:
                 return Change(thread.last_position)
-            thread, put = _emptied(thread), []
+            thread = _emptied(thread)
+            put: list[Row] = []
             if rows:
                 thread, put = append_plan.place(thread, append_plan.new_rows(rows, ()))
             thread = with_ttl(with_rows(thread, put), ttl, now_us)
@@ -169,13 +172,21 @@ class Operations:
 
         return await self._committer.update(key, plan, request_id=request_id)
 
-    async def create(self, key: ThreadKey, new_thread: NewThread, ttl: TimeToLive | None) -> None:
-        """Create a thread with its metadata alone, unless it exists."""
+    async def create(
+        self, key: ThreadKey, new_thread: NewThread, max_messages: int | None, ttl: TimeToLive | None
+    ) -> None:
+        """See `MessageLog.create`."""
 
         async def plan(base: Base, now_us: int) -> Change[None]:
-            if base.exists:
+            if base.thread.last_position or (base.exists and not new_thread.rows):
                 return Change(None)
-            return Change(None, with_ttl(with_metadata(base.thread, new_thread.metadata), ttl, now_us))
+            thread, put = base.thread, list(new_thread.rows)
+            if not base.exists:
+                thread = with_metadata(thread, new_thread.metadata)
+            if put:
+                thread, put = append_plan.place(thread, append_plan.new_rows(put, ()))
+                put, _ = await self._split_trimmed(key, base, base.thread.unpinned, put, max_messages)
+            return Change(None, with_ttl(with_rows(thread, put), ttl, now_us), put)
 
         await self._committer.update(key, plan)
 
@@ -232,6 +243,25 @@ class Operations:
             return Change(base.exists, delete_thread=base.version is not None)
 
         return await self._committer.update(key, plan)
+
+    async def renew(self, key: ThreadKey, snapshot: Snapshot) -> None:
+        """Renew the time-to-live of a thread that was read."""
+        thread = snapshot.thread
+        renewed = replace(thread, expires_us=expiry_after(thread.ttl, self._committer.now_us()))
+        with contextlib.suppress(VersionConflict, OutcomeUnknownError):  # the next read renews it
+            await self._backend.commit(key, renewed, expected=snapshot.version)
+
+    async def purge_expired(self, limit: int) -> int:
+        """See `MessageLog.purge_expired`."""
+        purged = 0
+        expired = await self._backend.threads(None, limit=limit, expired_before=self._committer.now_us())
+        for thread in expired:
+            with contextlib.suppress(VersionConflict):  # another client wrote to it, or purged it
+                await self._backend.commit(thread.key, None, expected=thread.version)
+                purged += 1
+        if isinstance(self._backend, Sweeper):
+            await self._backend.sweep(limit=limit)
+        return purged
 
     async def _find(self, key: ThreadKey, base: Base, message_ids: Sequence[str]) -> dict[str, Row]:
         return await self._backend.find(key, message_ids) if base.exists else {}
