@@ -121,6 +121,10 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the thread has expired."""
         return self.expires_us is not None and self.expires_us <= now_us
 
+    def is_visible(self, now_us: int) -> bool:
+        """Whether the thread exists for callers: it has not expired, and a first commit was finished."""
+        return not self.is_expired(now_us) and bool(self.recent_request_ids)
+
     @property
     def unpinned(self) -> int:
         """How many rows are not pinned."""

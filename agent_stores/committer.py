@@ -39,14 +39,16 @@ class Base(NamedTuple):
     """What an operation starts from.
 
     Attributes:
-        thread: the thread's metadata; that of a new thread when it does not exist or has expired.
+        thread: the thread's metadata; that of a new thread when it is not visible.
         version: its version; None when the server has no such thread.
-        exists: whether the thread exists and has not expired.
+        exists: whether the thread is visible (`Thread.is_visible`).
+        stored: the metadata on the server; None when it has no such thread.
     """
 
     thread: Thread
     version: Version | None
     exists: bool
+    stored: Thread | None
 
 
 class Change(NamedTuple, Generic[T]):
@@ -172,10 +174,10 @@ class Committer:
 
     def _base(self, snapshot: Snapshot | None) -> Base:
         if snapshot is None:
-            return Base(Thread(), None, exists=False)
-        if snapshot.thread.is_expired(self.now_us()):
-            return Base(Thread(), snapshot.version, exists=False)
-        return Base(snapshot.thread, snapshot.version, exists=True)
+            return Base(Thread(), None, exists=False, stored=None)
+        stored, version, _ = snapshot
+        exists = stored.is_visible(self.now_us())
+        return Base(stored if exists else Thread(), version, exists, stored)
 
     async def _commit(self, key: ThreadKey, base: Base, change: Change[T], request_id: str) -> None:
         version = base.version
@@ -185,10 +187,10 @@ class Committer:
         if change.thread is None:
             return
         thread = written(with_request(change.thread, request_id), self.now_us())
-        # What expired is removed in the step that begins the thread anew.
+        # What has expired is removed in the step that creates the thread again.
         clear = change.clear or (version is not None and not base.exists)
-        if base.thread.staged_position:
-            version = await self._discard_staged(key, base)
+        if base.stored is not None and base.stored.staged_position:
+            version = await self._discard_staged(key, base.stored, version)
         put = list(change.put)
         batches = list(in_batches(put, self._backend.limits, reserve=len(change.delete)))
         if len(batches) > 1:
@@ -208,19 +210,15 @@ class Committer:
             clear=clear,
         )
 
-    async def _discard_staged(self, key: ThreadKey, base: Base) -> Version | None:
+    async def _discard_staged(
+        self, key: ThreadKey, stored: Thread, version: Version | None
+    ) -> Version | None:
         """Remove the rows that an unfinished commit left above the last position."""
-        limits = self._backend.limits
-        last = base.thread.last_position
-        rows = [
-            row
-            async for page in self.pages(key, base.version, after=last, bodies=False, staged=True)
-            for row in page
-        ]
-        version = base.version
-        for batch in in_batches(rows, limits):
-            version = await self._backend.commit(key, base.thread, expected=version, delete=batch)
-        return await self._backend.commit(key, replace(base.thread, staged_position=0), expected=version)
+        pages = self.pages(key, version, after=stored.last_position, bodies=False, staged=True)
+        rows = [row async for page in pages for row in page]
+        for batch in in_batches(rows, self._backend.limits):
+            version = await self._backend.commit(key, stored, expected=version, delete=batch)
+        return await self._backend.commit(key, replace(stored, staged_position=0), expected=version)
 
 
 def new_request_id() -> str:

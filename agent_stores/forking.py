@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from agent_stores.backend import Backend, Row, Thread, ThreadKey, VersionConflict
 from agent_stores.capabilities import ThreadCopier
-from agent_stores.committer import Base, Change, Committer
+from agent_stores.committer import Base, Change, Committer, new_request_id
 from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
 from agent_stores.thread_updates import with_rows
 
@@ -33,7 +33,7 @@ async def fork_thread(
             pinned=0,
             bytes=0,
             tokens=0,
-            recent_request_ids=(),
+            recent_request_ids=(new_request_id(),),
         )
         try:
             if isinstance(backend, ThreadCopier) and target.version is None:

@@ -117,13 +117,13 @@ async def list_page(
     order: ThreadOrder,
     now_us: int,
 ) -> ThreadPage:
-    """A page of threads that have not expired at `now_us` (microseconds); see `MessageLog.list_threads`."""
+    """A page of threads that are visible at `now_us` (microseconds); see `MessageLog.list_threads`."""
     after = decode_cursor(order, cursor)
     found: list[ListedThread] = []
     while len(found) <= limit:
         wanted = limit + 1 - len(found)
         page = await backend.threads(tenant, prefix=prefix, after=after, limit=wanted, order=order)
-        found += (item for item in page if not item.thread.is_expired(now_us))
+        found += (item for item in page if item.thread.is_visible(now_us))
         if len(page) < wanted:
             break
         after = _cursor_of(page[-1])

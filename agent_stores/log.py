@@ -124,7 +124,6 @@ class MessageLog:
             )
             if position is not None:
                 return position
-
         return await self._operations.append(
             key,
             rows,
@@ -173,7 +172,7 @@ class MessageLog:
         snapshot = await self.backend.rows(
             key, after=after, before=before, limit=limit, newest=newest, bodies=bodies
         )
-        if snapshot is None or snapshot.thread.is_expired(self._committer.now_us()):
+        if snapshot is None or not snapshot.thread.is_visible(self._committer.now_us()):
             return []
         if snapshot.thread.ttl_refresh == "read" and snapshot.thread.ttl is not None:
             await self._operations.renew(key, snapshot)
@@ -353,10 +352,8 @@ class MessageLog:
     async def purge_expired(self, *, limit: int = 1000) -> int:
         """Remove expired threads, of every tenant, and other invisible data; returns how many threads.
 
-        Expired threads read as empty in any case. Servers that expire threads by themselves return 0.
-
-        Args:
-            limit: how many threads at most, and how many rows of other invisible data.
+        Expired threads read as empty in any case. Servers that expire threads by themselves return 0. `limit`
+        bounds the threads, and the rows of other invisible data.
         """
         self._check_open()
         return await self._operations.purge_expired(limit)
