@@ -248,8 +248,6 @@ class MessageLog:
             ttl=ttl,
         )
 
-    # -- threads ------------------------------------------------------------------------------------------
-
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """What is known of a thread, its metadata included; None when there is no such thread."""
         self._check_open()
@@ -292,10 +290,7 @@ class MessageLog:
     async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
         """Copy a thread up to and including position `at` (all of it by default) to a new thread.
 
-        Positions, metadata and the time-to-live are the same in the copy.
-
-        Returns:
-            How many rows were copied.
+        Positions, metadata and the time-to-live are the same. Returns how many rows were copied.
 
         Raises:
             NotFoundError: when there is no such thread.

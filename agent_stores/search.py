@@ -7,7 +7,12 @@ stored until it is deleted, trimmed or expired, and by its new words once it is 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Iterable
+
+from agent_stores.backend import Row
+from agent_stores.capabilities import SearchHit
 
 SEARCHED_ROLES = ("user", "assistant")
 """The roles whose messages are searched."""
@@ -53,3 +58,25 @@ def index_terms(body: bytes) -> frozenset[str]:
         return frozenset(word for text in texts for word in all_words(text))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return frozenset()
+
+
+def rank_rows(rows: Iterable[tuple[str, Row]], query: str) -> list[SearchHit]:
+    """The rows that have words of a query, best first: for backends without an index of their own.
+
+    A word counts more the fewer rows have it, and a row the less the longer it is.
+
+    Args:
+        rows: thread ids and rows.
+        query: any text.
+    """
+    documents = [(thread_id, row, words) for thread_id, row in rows if (words := index_terms(row.body))]
+    weights = {
+        term: math.log1p(len(documents) / max(1, sum(term in words for *_, words in documents)))
+        for term in search_terms(query)
+    }
+    hits = [
+        SearchHit(thread_id, row, score / math.log(math.e + len(words)))
+        for thread_id, row, words in documents
+        if (score := sum(weight for term, weight in weights.items() if term in words))
+    ]
+    return sorted(hits, key=lambda hit: (hit.score, hit.row.created_us, hit.row.position), reverse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import math
 import threading
 from collections.abc import Sequence
 
@@ -21,7 +20,7 @@ from agent_stores.backend import (
     VersionConflict,
 )
 from agent_stores.capabilities import SearchHit
-from agent_stores.search import index_terms, search_terms
+from agent_stores.search import rank_rows
 
 
 class _Stored:
@@ -35,15 +34,20 @@ class _Stored:
         self.rows: list[Row] = []
         self.ids: dict[str, list[int]] = {}  # a staged row may have the id of a visible one
 
+    def index(self, position: int) -> int:
+        return bisect.bisect_left(self.rows, position, key=lambda row: row.position)
+
     def remove(self, rows: Sequence[Row]) -> None:
         positions = {row.position for row in rows}
-        for row in self.rows:
-            if row.position in positions:
-                self.ids[row.message_id].remove(row.position)
-        self.rows = [row for row in self.rows if row.position not in positions]
+        for row in rows:
+            self.ids[row.message_id].remove(row.position)
+            if not self.ids[row.message_id]:
+                del self.ids[row.message_id]
+        if positions:
+            self.rows = [row for row in self.rows if row.position not in positions]
 
     def put(self, row: Row) -> None:
-        index = bisect.bisect_left(self.rows, row.position, key=_position)
+        index = self.index(row.position)
         if index < len(self.rows) and self.rows[index].position == row.position:
             self.rows[index] = row
         else:
@@ -89,14 +93,13 @@ class MemoryBackend:
             stored = self._threads.get(key)
             if stored is None:
                 return None
-            last = math.inf if staged else stored.thread.last_position
-            before = before if before is not None and before <= last else math.ceil(min(last, 2**62)) + 1
-            start = bisect.bisect_right(stored.rows, after, key=_position)
-            rows = stored.rows[start : bisect.bisect_left(stored.rows, before, key=_position)]
-        if limit is not None and newest:
+            end = len(stored.rows) if staged else stored.index(stored.thread.last_position + 1)
+            end = end if before is None else min(end, stored.index(before))
+            rows = stored.rows[stored.index(after + 1) : end]
+        if newest and limit is not None:
             positions = [row.position for row in rows if not row.pinned]
-            first = positions[-limit] if 0 < limit <= len(positions) else math.inf if limit == 0 else 0
-            rows = [row for row in rows if row.pinned or row.position >= first]
+            dropped = set(positions[: max(0, len(positions) - limit)])
+            rows = [row for row in rows if row.position not in dropped]
         elif limit is not None:
             rows = rows[:limit]
         return Snapshot(stored.thread, stored.version, rows)
@@ -107,13 +110,13 @@ class MemoryBackend:
             stored = self._threads.get(key)
             if stored is None:
                 return {}
-            found = {}
-            for message_id in message_ids:
-                position = min(stored.ids.get(message_id, ()), default=math.inf)
-                if position <= stored.thread.last_position:
-                    row = stored.rows[bisect.bisect_left(stored.rows, position, key=_position)]
-                    found[message_id] = replace(row, body=b"")
-            return found
+            last = stored.thread.last_position
+            positions = {mid: min(stored.ids[mid]) for mid in message_ids if mid in stored.ids}
+            return {
+                mid: replace(stored.rows[stored.index(position)], body=b"")
+                for mid, position in positions.items()
+                if position <= last
+            }
 
     async def commit(
         self,
@@ -136,7 +139,7 @@ class MemoryBackend:
             if stored is None:
                 stored = self._threads[key] = _Stored()
             if clear:
-                stored.remove([row for row in stored.rows if row.position <= stored.thread.last_position])
+                stored.remove(stored.rows[: stored.index(stored.thread.last_position + 1)])
             stored.remove(delete)
             for row in put:
                 stored.put(row)
@@ -202,24 +205,9 @@ class MemoryBackend:
                 for row in stored.rows
                 if before is None or key.thread_id != before[0] or row.position < before[1]
             ]
-        documents = [(name, row, words) for name, row in rows if (words := index_terms(row.body))]
-        weights = {
-            term: math.log1p(len(documents) / max(1, sum(term in words for *_, words in documents)))
-            for term in search_terms(query)
-        }
-        hits = [
-            SearchHit(name, row, score / math.log(math.e + len(words)))
-            for name, row, words in documents
-            if (score := sum(weight for term, weight in weights.items() if term in words))
-        ]
-        hits.sort(key=lambda hit: (hit.score, hit.row.created_us, hit.row.position), reverse=True)
-        return hits[:limit]
+        return rank_rows(rows, query)[:limit]
 
     async def aclose(self) -> None:
         """Forget all threads."""
         with self._lock:
             self._threads.clear()
-
-
-def _position(row: Row) -> int:
-    return row.position
