@@ -56,7 +56,7 @@ class _Stored:
 
 
 class MemoryBackend:
-    """A `Backend` whose data lives as long as this object. Safe for threads and for any event loop.
+    """A `Backend` whose data lives as long as this object; for any thread and event loop.
 
     Args:
         limits: limits of a commit, for tests of how large commits are staged.
@@ -110,13 +110,10 @@ class MemoryBackend:
             stored = self._threads.get(key)
             if stored is None:
                 return {}
+            positions = {name: min(stored.ids[name]) for name in message_ids if name in stored.ids}
+            rows = {name: stored.rows[stored.index(position)] for name, position in positions.items()}
             last = stored.thread.last_position
-            positions = {mid: min(stored.ids[mid]) for mid in message_ids if mid in stored.ids}
-            return {
-                mid: replace(stored.rows[stored.index(position)], body=b"")
-                for mid, position in positions.items()
-                if position <= last
-            }
+            return {name: replace(row, body=b"") for name, row in rows.items() if row.position <= last}
 
     async def commit(
         self,
@@ -136,8 +133,7 @@ class MemoryBackend:
             if thread is None:
                 self._threads.pop(key, None)
                 return None
-            if stored is None:
-                stored = self._threads[key] = _Stored()
+            stored = self._threads.setdefault(key, _Stored())
             if clear:
                 stored.remove(stored.rows[: stored.index(stored.thread.last_position + 1)])
             stored.remove(delete)
@@ -162,28 +158,18 @@ class MemoryBackend:
             listed = [ListedThread(key, each.thread, each.version) for key, each in self._threads.items()]
         if expired_before is not None:
             return [item for item in listed if item.thread.is_expired(expired_before)][:limit]
-
-        def place(updated_us: int, thread_id: str) -> tuple[int, str]:
-            return (-updated_us if order == "recent" else 0, thread_id)
-
-        return sorted(
-            (
-                item
-                for item in listed
-                if item.key.tenant == tenant
-                and item.key.thread_id.startswith(prefix)
-                and (after is None or place(item.thread.updated_us, item.key.thread_id) > place(*after))
-            ),
-            key=lambda item: place(item.thread.updated_us, item.key.thread_id),
-        )[:limit]
+        sign = -1 if order == "recent" else 0
+        start = None if after is None else (sign * after.updated_us, after.thread_id)
+        listed = [i for i in listed if i.key.tenant == tenant and i.key.thread_id.startswith(prefix)]
+        places = sorted(((sign * item.thread.updated_us, item.key.thread_id), item) for item in listed)
+        return [item for place, item in places if start is None or place > start][:limit]
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`."""
         with self._lock:
             names = {key.tenant for key in self._threads}
-        named = sorted(name for name in names if name is not None and (after is None or name > after))
-        first: list[str | None] = [None] if after is None and None in names else []
-        return [*first, *named][:limit]
+        ordered = sorted(names, key=lambda name: (name is not None, name or ""))
+        return [name for name in ordered if after is None or (name is not None and name > after)][:limit]
 
     async def search(
         self,
