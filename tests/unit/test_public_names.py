@@ -26,7 +26,6 @@ DESIGNED = {
     "AzureTableChatMessageStore",
     "MessageLog",
     "RecallProvider",
-    "SearchableLog",
     "SummaryProvider",
 }
 

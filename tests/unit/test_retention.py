@@ -1,4 +1,4 @@
-"""Cuts, windows and views, checked against an independent reading of the chat-completions API's rules."""
+"""Boundaries, windows and views, checked against an independent reading of the chat-completions API's rules."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from agent_stores import (
     ApprovalResponseContent,
     ChatMessage,
     InMemoryChatMessageStore,
+    ReasoningContent,
     TextContent,
     ToolCallContent,
     ToolResultContent,
     Window,
 )
 from agent_stores.errors import ArgumentError, UnansweredToolCallError
-from agent_stores.retention import cut_at, group_cuts, is_synthesized, message_links, repair, window_start
+from agent_stores.backend import MAX_RUN, ThreadKey
+from agent_stores.retention import find_boundaries, is_synthesized, repair, window_start
 from agent_stores.testing.chat_rules import chat_violations
+from agent_stores.thread_updates import trim_index
 
 ids = st.sampled_from(["a", "b", "c", "d"])
 
@@ -137,13 +140,12 @@ def test_no_mixture_of_limits_brings_an_invalid_conversation(
             await store.add_messages(rest[:size])
             rest = rest[size:]
             assert violations(await store.list_messages()) == []
-            held = [item.message async for item in store.iter_messages()]
-            loose = [m for m in held if not m.pinned]
-            if max_messages is not None and len(loose) > max_messages:
+            rows = await store.log.read(ThreadKey(None, store.thread_id))
+            boundaries = [row.boundary for row in rows if not row.pinned]
+            if max_messages is not None and len(boundaries) > max_messages:
                 # More than the limit only where the newest group is longer than it.
-                cuts, _ = group_cuts(map(message_links, loose))
-                assert not any(cuts[len(loose) - max_messages :])
-                assert cuts[0]
+                assert not any(boundaries[len(boundaries) - max_messages :])
+                assert boundaries[0]
         for start in range(0, 15, 3):
             assert violations(await store.list_messages(after=start, last=4)) == []
             assert violations(await store.list_messages(before=start)) == []
@@ -153,44 +155,65 @@ def test_no_mixture_of_limits_brings_an_invalid_conversation(
 
 @given(conversations)
 @settings(max_examples=300)
-def test_cuts_never_part_a_call_from_its_result(messages: list[ChatMessage]) -> None:
-    cuts, open_calls = group_cuts(map(message_links, messages))
-    assert len(cuts) == len(messages)
-    pairs = []
+def test_a_boundary_never_parts_a_call_from_its_result(messages: list[ChatMessage]) -> None:
+    boundaries = find_boundaries(messages)
+    assert len(boundaries) == len(messages)
+    inside = set()
     waiting: dict[str, int] = {}
+    previous: list[type] = []
     for index, message in enumerate(messages):
-        own = {c.call_id for c in message.tool_calls}
-        for r in message.tool_results:
-            if r.call_id not in own and r.call_id in waiting:
-                pairs.append((waiting.pop(r.call_id), index))
-        waiting.update((call_id, index) for call_id in own)
-        for r in message.tool_results:
-            if r.call_id in own:
-                waiting.pop(r.call_id, None)
-    assert open_calls == waiting
-    for index, cut in enumerate(cuts):
-        assert cut == (not any(start < index <= end for start, end in pairs))
+        own = {call.call_id for call in message.tool_calls}
+        for answer in message.tool_results:
+            if answer.call_id not in own:
+                inside.update(range(waiting.pop(answer.call_id, index - 1) + 1, index + 1))
+        answered = {answer.call_id for answer in message.tool_results}
+        waiting.update((call_id, index) for call_id in own - answered)
+        kinds = [type(part) for part in message.contents]
+        if previous and set(previous) == set(kinds) == {ToolCallContent}:
+            inside.add(index)  # items of one turn
+        previous = kinds
+    assert [index for index, boundary in enumerate(boundaries) if not boundary] == sorted(inside)
+
+
+def test_the_items_of_a_turn_stay_together() -> None:
+    reasoning = ChatMessage("assistant", contents=[ReasoningContent("hm")])
+    calls = [call_message(["a"]), call_message(["b"])]
+    results = [result_message(["a"]), result_message(["b"])]
+    question = ChatMessage("user", "?")
+    turn = [question, reasoning, *calls, *results, ChatMessage("assistant", "!")]
+    assert find_boundaries(turn) == [True, True, False, False, False, False, True]
+    # A result that comes alone answers a call of an earlier batch.
+    assert find_boundaries([result_message(["a"]), question]) == [False, True]
+    asked = ChatMessage("assistant", contents=[ApprovalRequestContent("r", ToolCallContent("c", "f", "{}"))])
+    answer = ChatMessage("user", contents=[ApprovalResponseContent("r", True)])
+    assert find_boundaries([question, asked, question, answer]) == [True, True, False, False]
 
 
 @given(st.lists(st.booleans(), max_size=10), st.integers(0, 12))
-def test_where_a_cut_falls(cuts: list[bool], start: int) -> None:
-    cuts = [True, *cuts]
-    found = cut_at(cuts, start)
-    after = [i for i in range(start, len(cuts)) if cuts[i]]
+def test_where_a_trim_cuts(boundaries: list[bool], start: int) -> None:
+    boundaries = [True, *boundaries]
+    found = trim_index(boundaries, start)
+    after = [i for i in range(start, len(boundaries)) if boundaries[i]]
     if start == 0:
         assert found == 0
-    elif start >= len(cuts):
-        assert found == len(cuts)
+    elif start >= len(boundaries):
+        assert found == len(boundaries)
     elif after:
         assert found == after[0]
     else:
-        assert found == max(i for i in range(start) if cuts[i])
+        assert found == max(i for i in range(start) if boundaries[i])
+
+
+def test_a_long_run_without_a_boundary_is_cut() -> None:
+    for run in (MAX_RUN - 1, MAX_RUN):
+        assert trim_index([True, *[False] * (run + 5)], run) == 0
+    assert trim_index([True, *[False] * (MAX_RUN + 5)], MAX_RUN + 1) == MAX_RUN + 1
 
 
 def test_a_window_by_tokens_shows_the_newest_message_at_least() -> None:
-    cuts = [True] * 4
+    boundaries = [True] * 4
     for limit, start in ((0, 4), (1, 3), (10, 3), (19, 3), (20, 2), (1000, 0)):
-        assert window_start(cuts, tokens=[10] * 4, max_tokens=limit) == start
+        assert window_start(boundaries, tokens=[10] * 4, max_tokens=limit) == start
 
 
 def test_the_policy_raise_names_the_calls() -> None:
@@ -228,8 +251,28 @@ def test_a_real_result_takes_the_place_of_a_synthesized_one() -> None:
     assert repair(late, "synthesize") == [call_message(["a"]), result_message(["a"])]
 
 
+@pytest.mark.parametrize("start", range(4))
+def test_a_window_that_starts_on_a_user_message(start: int) -> None:
+    turn = [
+        ChatMessage("assistant", "hello"),
+        call_message(["a"]),
+        result_message(["a"]),
+        ChatMessage("user", "question"),
+        ChatMessage("assistant", "answer"),
+    ]
+
+    async def run() -> None:
+        store = InMemoryChatMessageStore(window=Window(start_on="user"))
+        await store.add_messages([ChatMessage("system", "rules", pinned=True), *turn[start:]])
+        assert [m.text for m in await store.list_messages()] == ["rules", "question", "answer"]
+        assert [m.text for m in await store.list_messages(last=1)] == ["rules", "answer"]  # nothing else
+        assert [m.text for m in await store.list_messages(max_tokens=1000)] == ["rules", "question", "answer"]
+
+    asyncio.run(run())
+
+
 def test_windows_are_validated() -> None:
-    for bad in ({"last": -1}, {"max_tokens": -1}, {"max_age": -0.5}, {"max_age": float("nan")}):
+    for bad in ({"last": -1}, {"max_tokens": -1}, {"max_age": -0.5}, {"max_age": float("nan")}, {"start_on": "tool"}):
         with pytest.raises(ArgumentError, match=next(iter(bad))):
             Window(**bad)
 
