@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 
+import blockbuster
 import pytest
 
 from tests.servers import ports
@@ -39,3 +40,10 @@ def free_port() -> Iterator[int]:
     lease = ports.PortLease()
     yield lease.port
     lease.release()
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """Code of the library that would block a running event loop raises `blockbuster.BlockingError`."""
+    with blockbuster.blockbuster_ctx("agent_stores"):
+        yield
