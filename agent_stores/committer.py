@@ -24,7 +24,7 @@ from agent_stores.backend import (
 )
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from agent_stores.event_loops import may_block
-from agent_stores.thread_updates import with_request, written
+from agent_stores.thread_updates import expiry_after, with_request, written
 from agent_stores.writer_queue import WriterQueue
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ T = TypeVar("T")
 _PATIENCE = 30.0  # seconds of conflicts with other writers before an operation gives up
 _UNKNOWN_OUTCOMES = 3  # lost connections during one operation before it gives up
 _LONGEST_PAUSE = 0.05  # seconds between two attempts
+_LONGEST_COMMIT = 3600.0  # seconds until an unfinished thread may be purged
 _PAGE = 512  # rows read at once
 
 
@@ -129,14 +130,15 @@ class Committer:
                     return change.result
                 except VersionConflict:
                     if time.monotonic() > deadline:
-                        raise StoreUnavailableError(
-                            f"{self._backend.location}: other writers were faster for {_PATIENCE:g} seconds; "
-                            "nothing was written"
-                        ) from None
+                        raise self._too_many_conflicts(bool(uncertain)) from None
                 except OutcomeUnknownError:
                     uncertain.append(change)
                     if len(uncertain) == _UNKNOWN_OUTCOMES:
                         raise
+                except StoreUnavailableError as error:
+                    if uncertain:  # the server may still be busy with a commit whose reply was lost
+                        raise _outcome_unknown(error) from error
+                    raise
                 await _pause(attempt)
                 attempt += 1
 
@@ -167,6 +169,12 @@ class Committer:
                 return
             after = rows[-1].position
 
+    def _too_many_conflicts(self, is_uncertain: bool) -> StoreError:
+        text = f"{self._backend.location}: other writers were faster for {_PATIENCE:g} seconds; "
+        if is_uncertain:
+            return OutcomeUnknownError(f"{text}the outcome of a write is unknown")
+        return StoreUnavailableError(f"{text}nothing was written")
+
     def fits(self, rows: int) -> bool:
         """Whether one commit may put and delete this many rows."""
         most = self._backend.limits.commit_rows
@@ -195,6 +203,8 @@ class Committer:
         batches = list(in_batches(put, self._backend.limits, reserve=len(change.delete)))
         if len(batches) > 1:
             staged = replace(base.thread, staged_position=put[-1].position)
+            if not base.exists:  # so that it is purged, should this never be finished
+                staged = replace(staged, expires_us=expiry_after(_LONGEST_COMMIT, self.now_us()))
             if clear and not base.exists:
                 version = await self._backend.commit(key, staged, expected=version, clear=True)
                 clear = False

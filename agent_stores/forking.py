@@ -8,7 +8,7 @@ from agent_stores.backend import Backend, Row, Thread, ThreadKey, VersionConflic
 from agent_stores.capabilities import ThreadCopier
 from agent_stores.committer import Base, Change, Committer, new_request_id
 from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
-from agent_stores.thread_updates import with_rows
+from agent_stores.thread_updates import with_rows, written
 
 _ATTEMPTS = 20  # of copying a thread that other clients write to
 
@@ -26,7 +26,7 @@ async def fork_thread(
             raise _exists(new_key)
         last = source.thread.last_position if at is None else min(at, source.thread.last_position)
         thread = replace(
-            source.thread,
+            written(source.thread, committer.now_us()),
             last_position=last,
             staged_position=0,
             messages=0,

@@ -12,6 +12,7 @@ from agent_stores.backend import Backend, ListCursor, ListedThread, Thread, Thre
 from agent_stores.errors import ArgumentError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_LARGEST_PAGE = 1000  # threads
 
 
 class ThreadStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,13 +121,14 @@ async def list_page(
     """A page of threads that are visible at `now_us` (microseconds); see `MessageLog.list_threads`."""
     after = decode_cursor(order, cursor)
     found: list[ListedThread] = []
+    wanted = limit + 1
     while len(found) <= limit:
-        wanted = limit + 1 - len(found)
         page = await backend.threads(tenant, prefix=prefix, after=after, limit=wanted, order=order)
         found += (item for item in page if item.thread.is_visible(now_us))
         if len(page) < wanted:
             break
         after = _cursor_of(page[-1])
+        wanted = max(wanted, min(2 * wanted, _LARGEST_PAGE))  # there may be many threads that are not visible
     threads = [make_stats(item.key, item.thread) for item in found[:limit]]
     return ThreadPage(
         threads, encode_cursor(order, _cursor_of(found[limit - 1])) if len(found) > limit else None

@@ -20,11 +20,7 @@ from agent_stores.capabilities import (
     TenantLister,
 )
 from agent_stores.committer import Committer, new_request_id
-from agent_stores.errors import (
-    ArgumentError,
-    StoreClosedError,
-    StoreRejectedError,
-)
+from agent_stores.errors import ArgumentError, StoreClosedError, StoreRejectedError
 from agent_stores.forking import fork_thread
 from agent_stores.listing import ThreadPage, ThreadStats, list_page, make_stats
 from agent_stores.operations import NewThread, Operations
@@ -185,7 +181,7 @@ class MessageLog:
         if found is None:
             return None
         rows = await self.read(key, after=found.position - 1, before=found.position + 1, limit=1)
-        return rows[0] if rows else None
+        return rows[0] if rows and rows[0].message_id == message_id else None
 
     # -- editing ------------------------------------------------------------------------------------------
 
@@ -260,7 +256,9 @@ class MessageLog:
         changes: Mapping[str, Any],
         *,
         expected_revision: int | None = None,
+        max_messages: int | None = None,
         ttl: TimeToLive | None = None,
+        new_thread: NewThread | None = None,
     ) -> int:
         """Merge JSON-ready values into a thread's metadata, by key; creates the thread if there is none.
 
@@ -268,10 +266,11 @@ class MessageLog:
             key: the thread.
             changes: new values by key; None deletes a key.
             expected_revision: the `ThreadStats.revision` that the metadata must have.
+            max_messages: as for `create`.
             ttl: as for `append`.
+            new_thread: what the thread begins with if there is none.
 
-        Returns:
-            The metadata's revision.
+        Returns the metadata's revision.
 
         Raises:
             ConflictError: when `expected_revision` differs; nothing is written.
@@ -279,7 +278,12 @@ class MessageLog:
         """
         self._check_open()
         return await self._operations.update_metadata(
-            key, changes, expected_revision=expected_revision, ttl=ttl
+            key,
+            changes,
+            expected_revision=expected_revision,
+            max_messages=max_messages,
+            ttl=ttl,
+            new_thread=new_thread,
         )
 
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
@@ -330,11 +334,7 @@ class MessageLog:
         return await list_page(self.backend, tenant, prefix, limit, cursor, order, now_us)
 
     async def list_tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
-        """A page of the tenants that have threads, by name; None, for no tenant, comes first.
-
-        Args:
-            after: the last tenant of the previous page.
-            limit: how many at most.
+        """At most `limit` tenants that have threads, after a name, by name; None, for no tenant, comes first.
 
         Raises:
             StoreRejectedError: when the server cannot list them.

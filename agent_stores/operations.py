@@ -61,11 +61,10 @@ class Operations:
         new_thread: NewThread | None,
     ) -> int:
         """See `MessageLog.append`."""
-        trim_to = 0  # trim up to this position afterwards, when it takes more than one commit
+        left: list[Row] = []  # rows that are trimmed afterwards, when it takes more than one commit
 
         async def plan(base: Base, now_us: int) -> Change[int]:
-            nonlocal trim_to
-            trim_to = 0
+            left.clear()
             thread = base.thread
             if request_id in thread.recent_request_ids:
                 return Change(thread.last_position)
@@ -83,13 +82,14 @@ class Operations:
             thread, added = append_plan.place(thread, added)
             put, delete = await self._split_trimmed(key, base, unpinned, added, max_messages)
             if delete and not self._committer.fits(len(put) + len(delete)):
-                trim_to, delete = delete[-1].position, []
+                left.extend(delete)
+                delete = []
             thread = with_rows(with_rows(thread, put), delete, -1)
             return Change(thread.last_position, with_ttl(thread, ttl, now_us), put, delete)
 
         position = await self._committer.update(key, plan, request_id=request_id)
-        while trim_to and await self._trim_step(key, trim_to):
-            pass
+        if left:
+            await self._delete_in_steps(key, {row.message_id: row.position for row in left})
         return position
 
     async def replace(self, key: ThreadKey, row: Row) -> bool:
@@ -106,19 +106,23 @@ class Operations:
 
     async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
         """See `MessageLog.delete`."""
-        ids = list(dict.fromkeys(message_ids))
-        step = self._backend.limits.commit_rows or max(1, len(ids))
-        deleted = 0
-        for start in range(0, len(ids), step):
-            deleted += await self._delete(key, ids[start : start + step])
-        return deleted
+        return await self._delete_in_steps(key, dict.fromkeys(message_ids))
 
-    async def _delete(self, key: ThreadKey, ids: Sequence[str]) -> int:
+    async def _delete_in_steps(self, key: ThreadKey, positions: Mapping[str, int | None]) -> int:
+        """Delete rows by id, those with a position only there, in commits that the server's limits allow."""
+        ids = list(positions)
+        step = self._backend.limits.commit_rows or max(1, len(ids))
+
         async def plan(base: Base, now_us: int) -> Change[int]:
-            rows = list((await self._find(key, base, ids)).values())
+            found = await self._find(key, base, batch)
+            rows = [row for name, row in found.items() if positions[name] in (None, row.position)]
             return Change(len(rows), with_rows(base.thread, rows, -1) if rows else None, delete=rows)
 
-        return await self._committer.update(key, plan)
+        deleted = 0
+        for start in range(0, len(ids), step):
+            batch = ids[start : start + step]
+            deleted += await self._committer.update(key, plan)
+        return deleted
 
     async def pop_last(self, key: ThreadKey) -> Row | None:
         """See `MessageLog.pop_last`."""
@@ -180,13 +184,8 @@ class Operations:
         async def plan(base: Base, now_us: int) -> Change[None]:
             if base.thread.last_position or (base.exists and not new_thread.rows):
                 return Change(None)
-            thread, put = base.thread, list(new_thread.rows)
-            if not base.exists:
-                thread = with_metadata(thread, new_thread.metadata)
-            if put:
-                thread, put = append_plan.place(thread, append_plan.new_rows(put, ()))
-                put, _ = await self._split_trimmed(key, base, base.thread.unpinned, put, max_messages)
-            return Change(None, with_ttl(with_rows(thread, put), ttl, now_us), put)
+            thread, put = await self._begin(key, base, new_thread, max_messages)
+            return Change(None, with_ttl(thread, ttl, now_us), put)
 
         await self._committer.update(key, plan)
 
@@ -196,12 +195,16 @@ class Operations:
         changes: Mapping[str, Any],
         *,
         expected_revision: int | None,
+        max_messages: int | None,
         ttl: TimeToLive | None,
+        new_thread: NewThread | None,
     ) -> int:
         """See `MessageLog.update_metadata`."""
 
         async def plan(base: Base, now_us: int) -> Change[int]:
-            thread = base.thread
+            thread, put = base.thread, list[Row]()
+            if new_thread is not None and not base.exists:
+                thread, put = await self._begin(key, base, new_thread, max_messages)
             if expected_revision is not None and expected_revision != thread.revision:
                 raise ConflictError(
                     f"expected_revision is {expected_revision}, but the metadata's revision is "
@@ -210,9 +213,9 @@ class Operations:
                     actual=thread.revision,
                 )
             changed = with_metadata(thread, changes)
-            if changed is thread:
+            if changed is base.thread:
                 return Change(thread.revision)
-            return Change(changed.revision, with_ttl(changed, ttl, now_us))
+            return Change(changed.revision, with_ttl(changed, ttl, now_us), put)
 
         return await self._committer.update(key, plan)
 
@@ -263,6 +266,17 @@ class Operations:
             await self._backend.sweep(limit=limit)
         return purged
 
+    async def _begin(
+        self, key: ThreadKey, base: Base, new_thread: NewThread, max_messages: int | None
+    ) -> tuple[Thread, list[Row]]:
+        """A thread with what it begins with, and the rows to put."""
+        thread = base.thread if base.exists else with_metadata(base.thread, new_thread.metadata)
+        if not new_thread.rows:
+            return thread, []
+        thread, placed = append_plan.place(thread, append_plan.new_rows(new_thread.rows, ()))
+        put, _ = await self._split_trimmed(key, base, 0, placed, max_messages)
+        return with_rows(thread, put), put
+
     async def _find(self, key: ThreadKey, base: Base, message_ids: Sequence[str]) -> dict[str, Row]:
         return await self._backend.find(key, message_ids) if base.exists else {}
 
@@ -278,7 +292,8 @@ class Operations:
         for row in rows:
             stored = present.get(row.message_id)
             if stored is None:
-                missing.append(row.message_id)
+                if row.message_id not in missing:
+                    missing.append(row.message_id)
                 continue
             first = stored.position - len(missing)
             if missing and first > 0:
@@ -296,22 +311,6 @@ class Operations:
     ) -> tuple[list[Row], list[Row]]:
         pages = self._committer.pages(key, base.version if base.exists else None, bodies=False)
         return await append_plan.split_trimmed(unpinned, added, max_messages, pages)
-
-    async def _trim_step(self, key: ThreadKey, trim_to: int) -> bool:
-        """Remove as many rows as one commit can, up to a position; returns whether there are more."""
-        step = self._backend.limits.commit_rows or 1
-
-        async def plan(base: Base, now_us: int) -> Change[bool]:
-            rows: list[Row] = []
-            version = base.version if base.exists else None
-            async for page in self._committer.pages(key, version, before=trim_to + 1, bodies=False):
-                rows += (row for row in page if not row.pinned)
-                if len(rows) > step:
-                    break
-            thread = with_rows(base.thread, rows[:step], -1) if rows else None
-            return Change(len(rows) > step, thread, delete=rows[:step])
-
-        return await self._committer.update(key, plan)
 
 
 def _emptied(thread: Thread) -> Thread:

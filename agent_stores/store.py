@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, cast
 from typing_extensions import TypeVar
 
 from agent_stores import _checks as check
+from agent_stores.backend import Row
 from agent_stores.committer import new_request_id
 from agent_stores.errors import ArgumentTypeError, NotFoundError, OutcomeUnknownError, StoreError
 from agent_stores.failed_calls import FailedCall
@@ -169,11 +170,7 @@ class ChatMessageStore(StoreBase[M]):
             decode=partial(decode_rows, thread_id=self.thread_id, on_corrupt=settings.on_corrupt),
             count_tokens=settings.count_tokens,
         )
-        await self._create_thread()
-        shown = await read()
-        if not shown and self._new_thread is not None:  # the thread may have expired
-            await self._create_thread(again=True)
-            shown = await read()
+        shown = await self._read(read, is_whole=not after and before is None)
         view = repair(shown, settings.dangling_calls)
         return cast("list[M]", view) if settings.codec is None else list(map(settings.from_message, view))
 
@@ -195,14 +192,18 @@ class ChatMessageStore(StoreBase[M]):
         check_limit("before", before)
         positive("page_size", page_size)
         self._open_log()
-        await self._create_thread()
+
+        async def read() -> list[Row]:
+            return await self._open_log().read(self._key, after=after, before=before, limit=page_size)
+
+        rows = await self._read(read, is_whole=not after and before is None)
         while True:
-            rows = await self._open_log().read(self._key, after=after, before=before, limit=page_size)
             for row, message in self._settings.from_rows(rows, self.thread_id):
                 yield StoredMessage(row.position, message)
             if len(rows) < page_size:
                 return
             after = rows[-1].position
+            rows = await read()
 
     async def latest(self, count: int) -> list[StoredMessage[M]]:
         """Exactly the newest *n* messages as they are stored, or all if there are fewer, oldest first.
@@ -215,10 +216,9 @@ class ChatMessageStore(StoreBase[M]):
         """
         if check_limit("count", count) is None:
             raise ArgumentTypeError("count must be a non-negative int, got None")
-        await self._create_thread()
         wanted = count
         while True:
-            rows = await self._open_log().latest(self._key, wanted)
+            rows = await self._read(partial(self._open_log().latest, self._key, wanted))
             found = self._settings.from_rows(rows, self.thread_id)
             if len(found) >= count or sum(not row.pinned for row in rows) < wanted:
                 return [StoredMessage(row.position, m) for row, m in found[max(0, len(found) - count) :]]
@@ -238,8 +238,9 @@ class ChatMessageStore(StoreBase[M]):
     async def stats(self) -> ThreadStats:
         """Counts, last position, times and metadata; zeros for a thread that does not exist."""
         log = self._open_log()
-        await self._create_thread()
-        return await log.stats(self._key) or ThreadStats(tenant=self.tenant, thread_id=self.thread_id)
+        return await self._read(partial(log.stats, self._key)) or ThreadStats(
+            tenant=self.tenant, thread_id=self.thread_id
+        )
 
     async def search(
         self, query: str, *, limit: int = 10, all_threads: bool = False

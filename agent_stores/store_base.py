@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", default=ChatMessage)
 N = TypeVar("N", default=ChatMessage)
+R = TypeVar("R")
 
 
 class LogHandle:
@@ -182,8 +184,7 @@ class StoreBase(Generic[M]):
         `ChatMessageStore.stats` has it together with its revision.
         """
         log = self._open_log()
-        await self._create_thread()
-        stats = await log.stats(self._key)
+        stats = await self._read(partial(log.stats, self._key))
         return {} if stats is None else stats.metadata
 
     async def update_metadata(
@@ -205,9 +206,13 @@ class StoreBase(Generic[M]):
         log = self._open_log()
         check_limit("expected_revision", expected_revision)
         values = check.json_object(changes, "changes")
-        await self._create_thread()
         return await log.update_metadata(
-            self._key, values, expected_revision=expected_revision, ttl=self._settings.ttl
+            self._key,
+            values,
+            expected_revision=expected_revision,
+            max_messages=self._settings.max_messages,
+            ttl=self._settings.ttl,
+            new_thread=self._new_thread,
         )
 
     async def set_ttl(self, ttl: float | timedelta | None, *, refresh: TtlRefresh | None = None) -> bool:
@@ -360,6 +365,20 @@ class StoreBase(Generic[M]):
         log = self._open_log()
         await log.create(self._key, self._new_thread, max_messages=settings.max_messages, ttl=settings.ttl)
         self._is_created = True
+
+    async def _read(self, read: Callable[[], Awaitable[R]], *, is_whole: bool = True) -> R:
+        """Create the thread, and read it; again when it may have expired since this store created it.
+
+        Args:
+            read: reads the thread; what it returns is false when there is none.
+            is_whole: whether it reads a thread from its beginning to its end.
+        """
+        await self._create_thread()
+        found = await read()
+        if not found and is_whole and self._new_thread is not None:
+            await self._create_thread(again=True)
+            found = await read()
+        return found
 
     def _from_row(self, row: Row | None) -> M | None:
         """The caller's message for a row."""

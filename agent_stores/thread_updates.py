@@ -76,9 +76,10 @@ def with_metadata(thread: Thread, changes: Mapping[str, Any]) -> Thread:
         ArgumentError: when the metadata would be larger than `METADATA_BYTES`.
     """
     merged = {key: value for key, value in {**thread.metadata, **changes}.items() if value is not None}
-    if merged == thread.metadata:
+    document = _json.encode(merged)
+    if document == _json.encode(thread.metadata):
         return thread
-    size = len(_json.encode(merged))
+    size = len(document)
     if size > METADATA_BYTES:
         raise ArgumentError(f"metadata must be at most {METADATA_BYTES} bytes as JSON, got {size}")
     return replace(thread, metadata=merged, revision=thread.revision + 1)

@@ -6,25 +6,30 @@ import asyncio
 import contextlib
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Hashable
+from typing import TypeAlias
 
 from agent_stores.event_loops import may_block
 
 _LONGEST_WAIT = 10.0  # seconds; a turn only avoids conflicts, which the version check detects in any case
+
+_Line: TypeAlias = "deque[asyncio.Future[None]]"
+"""Those who wait for a turn on a key; while one has the turn, the key has a line."""
 
 
 class WriterQueue:
     """Turns per key, first come, first served. Usable from any thread and any event loop."""
 
     def __init__(self) -> None:
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)
+        self.reset()
+        _queues.add(self)
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Forget all turns: after a fork, they belong to the parent."""
         self._lock = threading.Lock()
-        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        self._lines: dict[Hashable, _Line] = {}
 
     @contextlib.asynccontextmanager
     async def turn(self, key: Hashable) -> AsyncIterator[None]:
@@ -34,50 +39,58 @@ class WriterQueue:
             return
         turn: asyncio.Future[None] | None = None
         with self._lock:
-            waiting = self._waiting.get(key)
-            if waiting is None:
-                self._waiting[key] = deque()
+            line = self._lines.get(key)
+            if line is None:
+                line = self._lines[key] = deque()
             else:
                 turn = asyncio.get_running_loop().create_future()
-                waiting.append(turn)
+                line.append(turn)
         has_turn = turn is None
         try:
             if turn is not None:
-                has_turn = await self._wait(key, turn)
+                has_turn = await self._wait(key, line, turn)
             yield
         finally:
             if has_turn:
-                self._pass_on(key)
+                self._pass_on(key, line)
 
-    async def _wait(self, key: Hashable, turn: asyncio.Future[None]) -> bool:
+    async def _wait(self, key: Hashable, line: _Line, turn: asyncio.Future[None]) -> bool:
         """Wait for a turn; False when it took too long, and the caller goes on without."""
         try:
             await asyncio.wait_for(asyncio.shield(turn), _LONGEST_WAIT)
         except asyncio.TimeoutError:
-            return not self._leave(key, turn)
+            # The one that has the turn may be on a loop that no longer runs: others do not wait for it.
+            self._close(key, line)
+            return not self._leave(line, turn)
         except BaseException:
-            if not self._leave(key, turn):
-                self._pass_on(key)
+            if not self._leave(line, turn):
+                self._pass_on(key, line)
             raise
         return True
 
-    def _leave(self, key: Hashable, turn: asyncio.Future[None]) -> bool:
-        """Leave the queue; False when the turn was given already."""
+    def _leave(self, line: _Line, turn: asyncio.Future[None]) -> bool:
+        """Leave a line; False when the turn was given already."""
         with self._lock:
             try:
-                self._waiting[key].remove(turn)
-            except (KeyError, ValueError):
+                line.remove(turn)
+            except ValueError:
                 return False
             return True
 
-    def _pass_on(self, key: Hashable) -> None:
+    def _close(self, key: Hashable, line: _Line) -> None:
+        """Let those who come later begin a line of their own."""
+        with self._lock:
+            if self._lines.get(key) is line:
+                del self._lines[key]
+
+    def _pass_on(self, key: Hashable, line: _Line) -> None:
         while True:
             with self._lock:
-                waiting = self._waiting.get(key)
-                if not waiting:
-                    self._waiting.pop(key, None)
+                if not line:
+                    if self._lines.get(key) is line:
+                        del self._lines[key]
                     return
-                turn = waiting.popleft()
+                turn = line.popleft()
             try:
                 turn.get_loop().call_soon_threadsafe(_give, turn)
             except RuntimeError:  # that loop is closed
@@ -88,3 +101,14 @@ class WriterQueue:
 def _give(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
+
+
+def _reset_all() -> None:
+    for queue in list(_queues):
+        queue.reset()
+
+
+_queues: weakref.WeakSet[WriterQueue] = weakref.WeakSet()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_all)

@@ -96,13 +96,14 @@ class MemoryBackend:
             end = len(stored.rows) if staged else stored.index(stored.thread.last_position + 1)
             end = end if before is None else min(end, stored.index(before))
             rows = stored.rows[stored.index(after + 1) : end]
+            thread, version = stored.thread, stored.version
         if newest and limit is not None:
             positions = [row.position for row in rows if not row.pinned]
             dropped = set(positions[: max(0, len(positions) - limit)])
             rows = [row for row in rows if row.position not in dropped]
         elif limit is not None:
             rows = rows[:limit]
-        return Snapshot(stored.thread, stored.version, rows)
+        return Snapshot(thread, version, rows)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
@@ -187,8 +188,8 @@ class MemoryBackend:
                 (key.thread_id, row)
                 for key, stored in self._threads.items()
                 if key.tenant == tenant and thread_id in (None, key.thread_id)
-                if not stored.thread.is_expired(now_us)
-                for row in stored.rows
+                if stored.thread.is_visible(now_us)
+                for row in stored.rows[: stored.index(stored.thread.last_position + 1)]
                 if before is None or key.thread_id != before[0] or row.position < before[1]
             ]
         return rank_rows(rows, query)[:limit]
