@@ -255,7 +255,7 @@ class SQLiteAppend:
             f"DELETE FROM {{messages}} WHERE thread = {row_id} AND pinned = 0 AND position < "
             f"CASE WHEN {excess} <= 0 THEN 0 ELSE coalesce(({kept} AND m.boundary = 1 AND m.position >= "
             f"({kept} ORDER BY m.position LIMIT 1 OFFSET {excess}) ORDER BY m.position LIMIT 1), :fallback) END "
-            "RETURNING bytes, tokens"
+            "RETURNING bytes, tokens, message_id"
         )
         ttl_changes = "(:refresh IS NOT NULL AND ttl_explicit = 0 AND (ttl IS NOT :ttl OR ttl_refresh <> :refresh))"
         self.update = statements.make(

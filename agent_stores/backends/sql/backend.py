@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,9 @@ from agent_stores.backend import (
     VersionConflict,
 )
 from agent_stores.backends.sql import append_sql, names
+from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import BEGIN_WRITE, Abort, Database, DuplicateRow, Steps
+from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     LARGEST,
     REPLACED,
@@ -35,6 +38,7 @@ from agent_stores.backends.sql.statements import (
     to_row,
     to_thread,
 )
+from agent_stores.connection_registry import ServerRegistry
 from agent_stores.errors import MessageTooLargeError, OutcomeUnknownError
 
 _CHUNK = 50  # rows or ids in one statement; old versions of SQLite allow 999 values
@@ -64,11 +68,15 @@ class SQLBackend:
     A version is the number of the thread's row, and how often the thread was written.
 
     Args:
-        database: the database.
+        config: the database.
     """
 
-    def __init__(self, database: Database) -> None:
-        self.database = database
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.database, self._finalizer = _registry.acquire(
+            config.identity, lambda: connect(config), user=self
+        )
+        database = self.database
         self.supports_inline = database.supports_inline
         self.loop_independent = database.loop_independent
         self._dialect = database.dialect
@@ -85,7 +93,7 @@ class SQLBackend:
     @property
     def location(self) -> str:
         """See `Backend.location`."""
-        return self.database.location
+        return self._config.location
 
     @property
     def limits(self) -> Limits:
@@ -303,13 +311,17 @@ class SQLBackend:
         given = dict(zip(append_sql.VALUES, values, strict=True))
         most, added = given["most"], given["added"]
         insert = self._statements.insert
+        ids = {names.index_id(names.to_text(row.message_id)) for row in rows}
 
         def steps() -> Steps[int]:
             gone = gone_bytes = gone_tokens = 0
             if most is not None:
                 first = next((row for row in rows if not row.pinned), None)
                 fallback = LARGEST if first is not None and first.boundary else None
-                for size, tokens in (yield statements.trim.text, statements.trim.bind_names(**given, fallback=fallback)):
+                trim = statements.trim
+                for size, tokens, message_id in (yield trim.text, trim.bind_names(**given, fallback=fallback)):
+                    if message_id in ids:
+                        raise Abort
                     gone += 1
                     gone_bytes += size
                     gone_tokens += tokens
@@ -493,7 +505,8 @@ class SQLBackend:
             raise VersionConflict from None
 
     async def aclose(self) -> None:
-        """See `Backend.aclose`; the log closes the database, which other logs may use."""
+        """Close the connections, if no other backend of this process uses them."""
+        await _registry.release(self.database, self._finalizer)
 
     def _check_sizes(self, rows: Sequence[Row]) -> None:
         limit = self.limits.body_bytes
@@ -508,6 +521,23 @@ class SQLBackend:
 
     async def _select(self, sql: Sql, **values: Any) -> Any:
         return await self.database.rows(sql.text, sql.bind_names(**values))
+
+
+def connect(config: Config) -> Database:
+    """The database of a configuration; nothing connects before the first operation."""
+    if config.engine is None and config.dialect == "sqlite":
+        return SQLiteDatabase(config)
+    # psycopg's asynchronous connections do not run on the default event loop of Windows.
+    if config.engine is None and config.driver == "psycopg" and sys.platform != "win32":
+        from agent_stores.backends.sql.postgresql import PostgresDatabase
+
+        return PostgresDatabase(config)
+    from agent_stores.backends.sql.engines import make_database
+
+    return make_database(config)
+
+
+_registry: ServerRegistry[Database] = ServerRegistry()
 
 
 def _position(row: Row) -> int:

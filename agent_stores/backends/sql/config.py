@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
+from agent_stores.retention import check_limit, check_seconds
 
 try:  # the first import of SQLAlchemy on the way to the database store
     import sqlalchemy.ext.asyncio  # noqa: F401 - needs greenlet, which SQLAlchemy does not always bring
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 EXPECTED = "a file name, sqlite:///file, postgresql://user:password@host/database or mariadb://…"
+
+DEFAULT_PREFIX = "agent_stores_"
 
 ASYNC_DRIVERS = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy", "aiosqlite"})
 """Drivers that run on the event loop; all others run on worker threads."""
@@ -55,6 +58,7 @@ class Config(NamedTuple):
         max_connections: how many connections at most.
         engine_options: further options of the connections.
         engine: the caller's engine; None for connections of our own.
+        table_prefix: what the tables' names begin with.
     """
 
     url: URL
@@ -66,6 +70,14 @@ class Config(NamedTuple):
     max_connections: int = 10
     engine_options: Mapping[str, Any] = {}  # noqa: RUF012 - never changed
     engine: Engine | AsyncEngine | None = None
+    table_prefix: str = DEFAULT_PREFIX
+
+    @property
+    def identity(self) -> Hashable:
+        """What is the same for connections that can be shared."""
+        name = id(self.engine) if self.engine else self.url.render_as_string(hide_password=False)
+        options = repr(sorted(self.engine_options.items()))
+        return name, self.timeout, self.max_connections, self.table_prefix, options
 
     @property
     def driver(self) -> str:
@@ -77,6 +89,43 @@ class Config(NamedTuple):
         """Whether it is an SQLite database in memory."""
         name = self.url.database or ""
         return self.dialect == "sqlite" and (name in ("", ":memory:") or "mode=memory" in name)
+
+
+def make_config(
+    connection_string: str | os.PathLike[str] | URL | None,
+    *,
+    engine: Engine | AsyncEngine | None,
+    timeout: float,
+    max_connections: int,
+    table_prefix: str,
+    engine_options: Mapping[str, Any] | None,
+) -> Config:
+    """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`; see there.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for an invalid value.
+        MissingDependencyError: when no driver for the database is installed.
+    """
+    if (connection_string is None) == (engine is None):
+        raise ArgumentError("either connection_string or engine must be given, and not both")
+    if check_seconds("timeout", timeout, zero=False) is None:
+        raise ArgumentError("timeout must be a positive number of seconds, got None")
+    if not check_limit("max_connections", max_connections):
+        raise ArgumentError(f"max_connections must be a positive int, got {max_connections}")
+    if not table_prefix.isidentifier() or not table_prefix.isascii() or len(table_prefix) > 32:
+        raise ArgumentError(
+            f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"
+        )
+    config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
+    tables = "" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}"
+    return config._replace(
+        location=f"{config.location}{tables}",
+        timeout=float(timeout),
+        max_connections=max_connections,
+        engine_options=dict(engine_options or {}),
+        engine=engine,
+        table_prefix=table_prefix,
+    )
 
 
 def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:

@@ -112,7 +112,6 @@ class Database(ABC):
 
     Args:
         config: the database.
-        prefix: what the names of the tables begin with.
         style: how the driver marks values.
 
     Attributes:
@@ -125,12 +124,12 @@ class Database(ABC):
     supports_inline = False
     loop_independent = True
 
-    def __init__(self, config: Config, prefix: str, style: Style) -> None:
+    def __init__(self, config: Config, style: Style) -> None:
         self.config = config
         self.dialect = config.dialect
         self.users = 0
-        self.schema = Schema(config.dialect, prefix, config.place)
-        self.statements = Statements(config.dialect, prefix, style)
+        self.schema = Schema(config.dialect, config.table_prefix, config.place)
+        self.statements = Statements(config.dialect, config.table_prefix, style)
         self.limits = Limits(body_bytes=None if config.dialect == "mariadb" else _LARGEST_BODY)
         self.ready = False
         self._ready_lock = threading.Lock()

@@ -37,10 +37,10 @@ _READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 _DISCONNECTED = ("ConnectionDoesNotExistError", "InterfaceError", "ConnectionResetError")
 
 
-def make_database(config: Config, prefix: str) -> Database:
+def make_database(config: Config) -> Database:
     """The database of a configuration, by SQLAlchemy."""
     is_async = isinstance(config.engine, AsyncEngine) if config.engine else config.driver in ASYNC_DRIVERS
-    return AsyncEngineDatabase(config, prefix) if is_async else EngineDatabase(config, prefix)
+    return AsyncEngineDatabase(config) if is_async else EngineDatabase(config)
 
 
 class _Session:
@@ -146,9 +146,9 @@ class _Session:
 class EngineDatabase(Database):
     """A database by a synchronous engine, on worker threads."""
 
-    def __init__(self, config: Config, prefix: str) -> None:
+    def __init__(self, config: Config) -> None:
         self._borrowed = config.engine if isinstance(config.engine, Engine) else None
-        super().__init__(config, prefix, _style(self._borrowed, config))
+        super().__init__(config, _style(self._borrowed, config))
         self._engine = self._borrowed or _make(create_engine, config)
         # The driver is told to wait no longer than the call may; a caller's engine may not be.
         self.supports_inline = self._borrowed is None
@@ -206,11 +206,11 @@ class EngineDatabase(Database):
 class AsyncEngineDatabase(Database):
     """A database by asynchronous engines: the caller's, or one of ours for each event loop."""
 
-    def __init__(self, config: Config, prefix: str) -> None:
+    def __init__(self, config: Config) -> None:
         self._borrowed = config.engine if isinstance(config.engine, AsyncEngine) else None
         self._is_asyncpg = (self._borrowed.dialect.driver if self._borrowed else config.driver) == "asyncpg"
         style: Style = "$" if self._is_asyncpg else _style(self._borrowed and self._borrowed.sync_engine, config)
-        super().__init__(config, prefix, style)
+        super().__init__(config, style)
         self.loop_independent = self._borrowed is None
         if self._borrowed is None:
             _make(create_async_engine, config)  # so that a bad option is noticed now

@@ -38,8 +38,8 @@ class PostgresDatabase(Database):
     may give each of them another connection.
     """
 
-    def __init__(self, config: Config, prefix: str) -> None:
-        super().__init__(config, prefix, "$")
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, "$")
         self.arguments = _connect_arguments(config)
         self._pools = LoopClients(lambda: Pool(self), are_ours=True, timeout=config.timeout)
 

@@ -36,8 +36,8 @@ class SQLiteDatabase(Database):
 
     supports_inline = True
 
-    def __init__(self, config: Config, prefix: str) -> None:
-        super().__init__(config, prefix, "?")
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, "?")
         self._path, self._arguments = _connect_arguments(config)
         size = config.engine_options.get("pool_size") or config.max_connections
         self.readers = 0 if config.is_memory else max(0, min(_READERS, size - 1, config.max_connections - 1))
