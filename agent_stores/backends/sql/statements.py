@@ -179,7 +179,7 @@ class Statements:
 
     def named(self, text: str) -> str:
         """A text with the tables' names, which are letters, digits and underscores."""
-        return re.sub(r"\{([a-z_]+)\}", lambda match: f"{self.prefix}{match[1]}", text)
+        return re.sub(r"\{([a-z][a-z_0-9]*)\}", lambda match: f"{self.prefix}{match[1]}", text)
 
     @lru_cache(maxsize=64)  # noqa: B019 - statements live as long as their database
     def rows(self, *, newest: bool, bodies: bool, staged: bool) -> Sql:
