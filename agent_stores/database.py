@@ -1,6 +1,135 @@
-"""The database store: SQLite, PostgreSQL and MariaDB. Needs the extra ``database``."""
+"""Conversations in SQLite, PostgreSQL or MariaDB: `DatabaseMessageLog` and `DatabaseChatMessageStore`.
 
-from agent_stores.stores.database.log import DatabaseMessageLog
-from agent_stores.stores.database.store import DatabaseChatMessageStore
+Needs the extra ``database``.
+"""
 
-__all__ = ["DatabaseChatMessageStore", "DatabaseMessageLog"]
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import TypeVar, Unpack
+
+from agent_stores.log import MessageLog
+from agent_stores.messages import ChatMessage
+from agent_stores.store import ChatMessageStore
+from agent_stores.store_options import StoreOptions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from agent_stores.backends.sql.backend import SQLBackend
+
+M = TypeVar("M", default=ChatMessage)
+
+_PREFIX = "agent_stores_"
+
+
+class DatabaseMessageLog(MessageLog):
+    """Threads in the tables of an SQLite, PostgreSQL or MariaDB database.
+
+    Logs of one process that name a database alike share its connections. Nothing connects before the first
+    operation, which creates the tables where they are missing.
+
+    Args:
+        connection_string: an SQLite file's name, or a URL; see `DatabaseChatMessageStore`.
+        engine: the caller's SQLAlchemy engine, sync or async, instead; it is never disposed of here.
+        timeout: seconds that an operation may take, the wait for a connection included.
+        max_connections: how many connections at most; SQLite uses five, PostgreSQL as many per event loop.
+        table_prefix: what the tables' names begin with.
+        engine_options: further options: ``connect_args`` for the driver, ``pool_size``, and for MariaDB and
+            asyncpg all of SQLAlchemy's `create_engine`.
+        clock: returns seconds since 1970 UTC; for tests of expiry.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for an invalid value.
+        MissingDependencyError: when no driver for the database is installed.
+    """
+
+    backend: SQLBackend
+
+    def __init__(
+        self,
+        connection_string: str | os.PathLike[str] | URL | None = None,
+        *,
+        engine: Engine | AsyncEngine | None = None,
+        timeout: float = 10.0,
+        max_connections: int = 10,
+        table_prefix: str = _PREFIX,
+        engine_options: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        # Imported here, so that the class can be imported where SQLAlchemy is not installed.
+        from agent_stores.backends.sql.backend import SQLBackend
+        from agent_stores.backends.sql.config import make_config
+
+        config = make_config(
+            connection_string,
+            engine=engine,
+            timeout=timeout,
+            max_connections=max_connections,
+            table_prefix=table_prefix,
+            engine_options=engine_options,
+        )
+        super().__init__(SQLBackend(config), clock=clock)
+
+    async def build_search_index(self) -> int:
+        """Index all messages for `search`, in batches; returns how many were read, 0 when it is complete.
+
+        From then on, each write updates the index.
+
+        Raises:
+            StoreRejectedError: on MariaDB, which has no search; when the user may not create tables.
+        """
+        self._check_open()
+        return await self.backend.build_search_index()
+
+    def __repr__(self) -> str:
+        return f"DatabaseMessageLog({self.location!r})"
+
+
+class DatabaseChatMessageStore(ChatMessageStore[M]):
+    """A conversation in an SQLite, PostgreSQL or MariaDB database.
+
+    Args:
+        connection_string: where it is kept:
+            a file's name, as ``chat.db`` or ``sqlite:///chat.db``, for SQLite, which needs no server;
+            ``postgresql://user:password@host:port/database``;
+            ``mariadb://user:password@host:port/database``;
+            a driver may be named, as in ``postgresql+asyncpg://``.
+        engine: an SQLAlchemy engine, sync or async, instead of a connection string; it stays the caller's.
+        timeout, max_connections, table_prefix, engine_options: see `DatabaseMessageLog`.
+        options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for an invalid value.
+        MissingDependencyError: when no driver for the database is installed; names the extra.
+    """
+
+    state_type = "database"
+
+    def __init__(
+        self,
+        connection_string: str | os.PathLike[str] | URL | None = None,
+        *,
+        engine: Engine | AsyncEngine | None = None,
+        timeout: float = 10.0,
+        max_connections: int = 10,
+        table_prefix: str = _PREFIX,
+        engine_options: Mapping[str, Any] | None = None,
+        **options: Unpack[StoreOptions[M]],
+    ) -> None:
+        log = DatabaseMessageLog(
+            connection_string,
+            engine=engine,
+            timeout=timeout,
+            max_connections=max_connections,
+            table_prefix=table_prefix,
+            engine_options=engine_options,
+        )
+        super().__init__(log, **options)
+        self._take_ownership(log)

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from agent_stores.backend import Limits, ThreadKey
+from agent_stores.backends.sql.names import thread_digest
+from agent_stores.database import DatabaseMessageLog
 from agent_stores.memory import InMemoryMessageLog
 from agent_stores.testing.conformance import *  # noqa: F403
 from agent_stores.testing.conformance import Target
@@ -64,12 +65,18 @@ def _apart() -> dict[str, str]:
 def _corrupter(url: str) -> Callable[[ThreadKey, int], Awaitable[None]]:
     async def corrupt(key: ThreadKey, position: int) -> None:
         log = DatabaseMessageLog(url)
-        statement = text(
-            "UPDATE agent_messages SET body = '{\"role\": ' WHERE position = :position "
-            "AND thread = (SELECT id FROM agent_threads WHERE thread_key = :key)"
+        statement = (
+            "UPDATE agent_stores_messages SET body = '{\"role\": ' WHERE position = :position "
+            "AND thread = (SELECT id FROM agent_stores_threads WHERE thread_key = :key)"
         )
-        values = {"position": position, "key": thread_digest(key)}
-        await log._server.run(lambda tx: tx.conn.execute(statement, values).rowcount, write=True)
+        await log.backend.database.rows(
+            *_bound(log, statement, key=thread_digest(key), position=position), write=True
+        )
         await log.aclose()
 
     return corrupt
+
+
+def _bound(log: DatabaseMessageLog, text: str, **values: object) -> tuple[str, tuple[object, ...]]:
+    sql = log.backend.database.statements.make(text)
+    return sql.text, sql.bind_names(**values)

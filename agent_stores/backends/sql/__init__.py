@@ -1,0 +1,1 @@
+"""The SQL backend: SQLite, PostgreSQL and MariaDB."""

@@ -1,0 +1,219 @@
+"""Connection strings: which database they mean, with which driver, and what may be shown of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
+from agent_stores.retention import check_limit, check_seconds
+
+try:  # the first import of SQLAlchemy on the way to the database store
+    import sqlalchemy.ext.asyncio  # noqa: F401 - needs greenlet, which SQLAlchemy does not always bring
+    from sqlalchemy.engine import URL, make_url
+    from sqlalchemy.exc import ArgumentError as UrlError
+except ImportError:
+    raise MissingDependencyError.of(
+        "sqlalchemy[asyncio]", extra="database", purpose="the database store"
+    ) from None
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+EXPECTED = "a file name, sqlite:///file, postgresql://user:password@host/database or mariadb://…"
+
+DEFAULT_PREFIX = "agent_stores_"
+
+ASYNC_DRIVERS = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy", "aiosqlite"})
+"""Drivers that run on the event loop; all others run on worker threads."""
+
+_DIALECTS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mariadb": "mariadb",
+    "mysql": "mariadb",
+}
+# Drivers and their modules, the one that the extra installs first.
+_DRIVERS = {
+    "postgresql": (("psycopg", "psycopg"), ("asyncpg", "asyncpg"), ("psycopg2", "psycopg2")),
+    "mariadb": (("pymysql", "pymysql"), ("mysqlclient", "MySQLdb"), ("aiomysql", "aiomysql")),
+}
+_MODULES = {"mysqldb": "MySQLdb", "psycopg_async": "psycopg", "mysqlconnector": "mysql"}
+
+
+class Config(NamedTuple):
+    """A database and how to connect to it.
+
+    Attributes:
+        url: the connection string; holds the password.
+        dialect: ``sqlite``, ``postgresql`` or ``mariadb``.
+        location: the database without secrets, the same wherever it is mounted; goes into states.
+        place: the database without secrets, for errors: host and port, or the file's path.
+        secrets: texts that must never be shown.
+        timeout: seconds that an operation may take, the wait for a connection included.
+        max_connections: how many connections at most.
+        engine_options: further options of the connections.
+        engine: the caller's engine; None for connections of our own.
+        table_prefix: what the tables' names begin with.
+    """
+
+    url: URL
+    dialect: str
+    location: str
+    place: str
+    secrets: tuple[str, ...]
+    timeout: float = 10.0
+    max_connections: int = 10
+    engine_options: Mapping[str, Any] = {}  # noqa: RUF012 - never changed
+    engine: Engine | AsyncEngine | None = None
+    table_prefix: str = DEFAULT_PREFIX
+
+    @property
+    def identity(self) -> Hashable:
+        """What is the same for connections that can be shared."""
+        name = id(self.engine) if self.engine else self.url.render_as_string(hide_password=False)
+        options = repr(sorted(self.engine_options.items()))
+        return name, self.timeout, self.max_connections, self.table_prefix, options
+
+    @property
+    def driver(self) -> str:
+        """The driver's name in the URL."""
+        return self.url.drivername.partition("+")[2]
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is an SQLite database in memory."""
+        name = self.url.database or ""
+        return self.dialect == "sqlite" and (name in ("", ":memory:") or "mode=memory" in name)
+
+
+def make_config(
+    connection_string: str | os.PathLike[str] | URL | None,
+    *,
+    engine: Engine | AsyncEngine | None,
+    timeout: float,
+    max_connections: int,
+    table_prefix: str,
+    engine_options: Mapping[str, Any] | None,
+) -> Config:
+    """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`; see there.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for an invalid value.
+        MissingDependencyError: when no driver for the database is installed.
+    """
+    if (connection_string is None) == (engine is None):
+        raise ArgumentError("either connection_string or engine must be given, and not both")
+    if check_seconds("timeout", timeout, zero=False) is None:
+        raise ArgumentError("timeout must be a positive number of seconds, got None")
+    if not check_limit("max_connections", max_connections):
+        raise ArgumentError(f"max_connections must be a positive int, got {max_connections}")
+    if not table_prefix.isidentifier() or not table_prefix.isascii() or len(table_prefix) > 32:
+        raise ArgumentError(
+            f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"
+        )
+    config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
+    tables = "" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}"
+    return config._replace(
+        location=f"{config.location}{tables}",
+        timeout=float(timeout),
+        max_connections=max_connections,
+        engine_options=dict(engine_options or {}),
+        engine=engine,
+        table_prefix=table_prefix,
+    )
+
+
+def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
+    """Read a connection string; a text without ``://`` is the name of an SQLite file.
+
+    Raises:
+        ArgumentError: when it is malformed; never repeats the text, which may hold a password.
+        ArgumentTypeError: when it is not text, a path or an SQLAlchemy URL.
+        MissingDependencyError: when no driver for it is installed.
+    """
+    url = _parse_url(connection_string)
+    dialect = _DIALECTS.get(url.get_backend_name())
+    if dialect is None:
+        raise ArgumentError(f"connection_string must be {EXPECTED}, got one of an unknown kind")
+    if dialect == "sqlite":
+        return _sqlite(url)
+    driver = url.drivername.partition("+")[2]
+    url = url.set(drivername=f"{dialect}+{driver or _find_driver(dialect)}")
+    if driver and find_spec(_MODULES.get(driver, driver)) is None:
+        purpose = f"{dialect}+{driver}://"
+        if driver == _DRIVERS[dialect][0][0]:
+            raise MissingDependencyError.of(driver, extra=dialect, purpose=purpose)
+        raise MissingDependencyError(
+            f"{purpose} needs the package {driver!r}, which is not installed: "
+            f"pip install 'agent-stores[database]' {driver}",
+            name=driver,
+        )
+    hosts = url.host or _query(url, "host") or _query(url, "unix_socket") or "localhost"
+    port = url.port or _query(url, "port") or {"postgresql": 5432, "mariadb": 3306}[dialect]
+    place = f"{dialect}://{hosts}:{port}/{url.database or ''}"
+    secrets = [str(url.password or ""), _query(url, "password"), _query(url, "passwd")]
+    return Config(url, dialect, place, place, tuple(secret for secret in secrets if len(secret) > 3))
+
+
+def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
+    if isinstance(given, URL):
+        return given
+    if isinstance(given, os.PathLike):
+        return URL.create("sqlite", database=os.fspath(given))
+    if not isinstance(given, str):
+        raise ArgumentTypeError(f"connection_string must be {EXPECTED}, got {type(given).__name__}")
+    if not given.strip():
+        raise ArgumentError(f"connection_string must be {EXPECTED}, got an empty text")
+    if given.startswith("file:"):  # SQLite's own URIs
+        given = f"sqlite:///{given}{'&' if '?' in given else '?'}uri=true"
+    if "://" not in given:
+        return _file(given)
+    try:
+        return make_url(given)
+    except (UrlError, ValueError):
+        # Neither the text nor the cause is shown: a password with a "@" or ":" ends up in the wrong place.
+        raise ArgumentError(
+            f"connection_string must be {EXPECTED}, got a malformed URL. "
+            "Special characters in a password are written as %XX"
+        ) from None
+
+
+def _file(name: str) -> URL:
+    """The URL of a file's name; what may be a connection string of another kind is rejected unseen."""
+    scheme, colon, _ = name.partition(":")
+    is_scheme = bool(colon) and len(scheme) > 1 and name != ":memory:" and "/" not in scheme
+    if is_scheme or any(character in name for character in "=;@\0"):
+        raise ArgumentError(
+            f"connection_string must be {EXPECTED}, got a text that is no plain file name. A file whose name "
+            "holds one of : = ; @ is given as a path object or as sqlite:///name"
+        )
+    return URL.create("sqlite", database=name)
+
+
+def _sqlite(url: URL) -> Config:
+    name = url.database or ":memory:"
+    if name != ":memory:" and not name.startswith("file:"):
+        # Now, and not when the first operation connects. os.path.abspath asks for the folder by a function
+        # that detectors of blocking calls forbid on event loops.
+        name = os.path.normpath(os.path.join(os.fsdecode(os.getcwdb()), name))
+        url = url.set(database=name)
+    file = name.removeprefix("file:").partition("?")[0]
+    place = f"the SQLite file {file!r}" if file != ":memory:" else "the SQLite database in memory"
+    return Config(url.set(drivername="sqlite+pysqlite"), "sqlite", f"sqlite:///{file}", place, ())
+
+
+def _query(url: URL, name: str) -> str:
+    value = url.query.get(name, "")
+    return value if isinstance(value, str) else ",".join(value)
+
+
+def _find_driver(dialect: str) -> str:
+    for driver, module in _DRIVERS[dialect]:
+        if find_spec(module) is not None:
+            return driver
+    raise MissingDependencyError.of(_DRIVERS[dialect][0][0], extra=dialect, purpose=f"{dialect}://")

@@ -1,0 +1,97 @@
+"""How tenants, thread ids and message ids become columns, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from agent_stores.backend import ThreadKey
+
+SORT_LENGTH = 512
+"""The length of a thread id's sort key, in characters."""
+
+PREFIX_LENGTH = SORT_LENGTH - 64
+"""How many characters of a thread id its sort key certainly begins with."""
+
+ID_LENGTH = 255
+"""The longest message id, in characters, that the unique index holds; it holds a longer one's digest."""
+
+_tenant_keys: dict[str | None, bytes] = {None: hashlib.sha256(b"none").digest()}
+
+
+def thread_digest(key: ThreadKey) -> bytes:
+    """What identifies a thread: SHA-256 of the tenant's digest and the thread id."""
+    return hashlib.sha256(tenant_digest(key.tenant) + _encode(key.thread_id)).digest()
+
+
+def tenant_digest(tenant: str | None) -> bytes:
+    """What identifies a tenant; no tenant differs from every name."""
+    return _tenant_keys[None] if tenant is None else hashlib.sha256(b"name:" + _encode(tenant)).digest()
+
+
+def sort_key(column: str) -> str:
+    """What listings are ordered by, unique within a tenant: a thread id as its column holds it.
+
+    Of an id that is longer than the index allows, it is the beginning and a digest.
+    """
+    if len(column) <= SORT_LENGTH:
+        return column
+    return column[:PREFIX_LENGTH] + hashlib.sha256(column.encode()).hexdigest()
+
+
+def to_text(name: str) -> str:
+    """A name as text columns hold it: PostgreSQL rejects NUL, and every database unpaired surrogates.
+
+    Both are escaped with U+0001, which keeps the order of names by code point except for surrogates.
+    """
+    if name.isascii() and "\x00" not in name and "\x01" not in name:
+        return name
+    return _ESCAPED.sub(lambda match: _ESCAPES.get(match[0]) or f"\x01s{ord(match[0]):04x}", name)
+
+
+def from_text(column: str) -> str:
+    """The name that `to_text` or `join_ids` made a column's text of."""
+    if "\x01" not in column:
+        return column
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)) if match[1] else _UNESCAPES[match[0]], column)
+
+
+def index_id(column: str) -> str:
+    """A message id, as its column holds it, in the unique index."""
+    return column if len(column) <= ID_LENGTH else "\x01d" + hashlib.sha256(column.encode()).hexdigest()
+
+
+def join_ids(ids: Sequence[str]) -> str:
+    """Request ids as their column holds them: each followed by a line feed."""
+    return "".join(f"{escape_line(each)}\n" for each in ids)
+
+
+def split_ids(column: str) -> tuple[str, ...]:
+    """The request ids of a column."""
+    return tuple(map(from_text, column.split("\n")[:-1]))
+
+
+def escape_line(request_id: str) -> str:
+    """A request id without line feeds."""
+    return to_text(request_id).replace("\n", "\x01l")
+
+
+def next_text(prefix: str) -> str | None:
+    """The first text, by code point, after all that begin with a prefix; None when there is none."""
+    for index in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[index])
+        if code < 0x10FFFF:
+            return prefix[:index] + chr(0xE000 if code == 0xD7FF else code + 1)
+    return None
+
+
+# "n" sorts before "o", so that NUL stays before U+0001, and both before all other text.
+_ESCAPES = {"\x00": "\x01n", "\x01": "\x01o"}
+_UNESCAPES = {"\x01n": "\x00", "\x01o": "\x01", "\x01l": "\n"}
+_ESCAPED = re.compile("[\x00\x01\ud800-\udfff]")
+_ESCAPE = re.compile("\x01(?:s([0-9a-f]{4})|[nol])")
+
+
+def _encode(name: str) -> bytes:
+    return name.encode(errors="surrogatepass")

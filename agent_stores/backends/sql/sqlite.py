@@ -1,0 +1,271 @@
+"""SQLite by the standard library: one connection that writes, and some that read, which stay open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from typing import Any, cast
+from urllib.parse import urlencode
+
+from agent_stores.backends.sql.config import Config
+from agent_stores.backends.sql.database import BEGIN_WRITE, Call, Database, Steps
+from agent_stores.backends.sql.errors import PoolTimeout
+from agent_stores.backends.sql.thread_pool import ThreadPool
+from agent_stores.errors import ArgumentError
+from agent_stores.event_loops import may_block
+
+_READERS = 4  # connections that read one file at the same time
+_PAUSE = 0.01  # seconds between two attempts to change a file's mode
+_OPTIONS = {
+    "timeout": float,
+    "detect_types": int,
+    "isolation_level": str,
+    "check_same_thread": bool,
+    "cached_statements": int,
+    "uri": bool,
+}
+_of_the_parent: list[object] = []
+"""Connections that a forked child has of its parent: closing them would disturb the parent's locks."""
+
+
+class SQLiteDatabase(Database):
+    """An SQLite file, or a database in memory, which has one connection only."""
+
+    supports_inline = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, "?")
+        self._path, self._arguments = _connect_arguments(config)
+        size = config.engine_options.get("pool_size") or config.max_connections
+        self.readers = 0 if config.is_memory else max(0, min(_READERS, size - 1, config.max_connections - 1))
+        self._reset()
+
+    def _reset(self) -> None:
+        self._writer: sqlite3.Connection | None = None
+        self._writing = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._free_readers = threading.Semaphore(self.readers)
+        self._threads: dict[bool, ThreadPool] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    async def _attempt(self, call: Call[Any], deadline: float) -> Any:
+        if may_block():
+            return self._perform(call, deadline)
+        threads = self._threads.get(call.write) or self._start_threads(call.write)
+        return await threads.run(lambda: self._perform(call, deadline), deadline - time.monotonic())
+
+    def _perform(self, call: Call[Any], deadline: float) -> Any:
+        """Run a call on this thread."""
+        if not self.ready:
+            self._prepare(deadline)
+        if not call.write and self.readers:
+            return self._read(call, deadline)
+        if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise PoolTimeout("another call of this process is writing")
+        conn = None
+        try:
+            conn = self._writer
+            if conn is None:
+                conn = self._writer = self._connect()
+            call.uses(conn, sqlite3.Connection.interrupt)
+            if call.steps is None:
+                text, values = call.statement
+                call.committing = call.write
+                result = _result(conn.execute(text, values))
+            else:
+                conn.execute("BEGIN IMMEDIATE" if call.write else "BEGIN")
+                result = _drive(conn, call.steps())
+                call.commits()
+                conn.execute("COMMIT")
+            call.committing = False
+            return result
+        finally:
+            call.ends()
+            if conn is not None and conn.in_transaction:
+                self._roll_back(conn)
+            self._writing.release()
+
+    def _read(self, call: Call[Any], deadline: float) -> Any:
+        if not self._free_readers.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise PoolTimeout("other calls of this process are reading")
+        conn = None
+        try:
+            try:
+                conn = self._idle.pop()
+            except IndexError:
+                conn = self._connect()
+            call.uses(conn, sqlite3.Connection.interrupt)
+            if call.steps is None:
+                return conn.execute(*call.statement).fetchall()
+            conn.execute("BEGIN")
+            return _drive(conn, call.steps())
+        finally:
+            call.ends()
+            if conn is not None:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+                if self._closed:
+                    conn.close()
+                else:
+                    self._idle.append(conn)
+            self._free_readers.release()
+
+    def _roll_back(self, conn: sqlite3.Connection) -> None:
+        try:
+            conn.execute("ROLLBACK")
+        except sqlite3.Error:  # whatever it is, the next call gets another connection
+            self._writer = None
+            conn.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, **self._arguments)
+
+    def _prepare(self, deadline: float) -> None:
+        with self._ready_lock:
+            if self.ready:
+                return
+            with self._writing:
+                conn = self._writer or self._connect()
+                self._writer = conn
+                try:
+                    use_wal(conn, deadline, read_only="mode=ro" in self._path)
+                    _drive(conn, self.prepare_steps())
+                    if conn.in_transaction:
+                        conn.execute("COMMIT")
+                finally:
+                    if conn.in_transaction:
+                        self._roll_back(conn)
+            self.ready = True
+
+    def _start_threads(self, write: bool) -> ThreadPool:
+        with self._lock:
+            if not self._threads:
+                writing = ThreadPool(1, "agent-stores-write")
+                reading = ThreadPool(self.readers, "agent-stores-read") if self.readers else writing
+                self._threads = {True: writing, False: reading}
+            return self._threads[write]
+
+    async def aclose(self) -> None:
+        """Wait for what is running, and close the connections."""
+        if may_block():
+            self.close_at_exit()
+            return
+        try:
+            closing = asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
+        except RuntimeError:  # no thread begins any more: the process ends
+            self.close_at_exit()
+        else:
+            await closing
+
+    def close_unused(self) -> None:
+        """See `Database.close_unused`."""
+        self.close_at_exit()
+
+    def close_at_exit(self) -> None:
+        """Wait for what is running, and close the connections."""
+        with self._lock:
+            threads, self._threads = set(self._threads.values()), {}
+        for each in threads:
+            each.close(self.config.timeout)
+        self._closed = True
+        if self._writing.acquire(timeout=self.config.timeout):
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self._writing.release()
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+        self._closed = False  # a log that was opened meanwhile may use it
+
+    def reset_after_fork(self) -> None:
+        """See `Database.reset_after_fork`."""
+        _of_the_parent.extend((self._writer, self._idle))
+        self._ready_lock = threading.Lock()
+        self._reset()
+
+
+def use_wal(conn: Any, deadline: float, *, read_only: bool = False) -> None:
+    """Switch an SQLite file to write-ahead logging, so that readers and a writer do not wait for each other.
+
+    The mode stays with the file. Switching does not wait for locks by itself, so it is tried again.
+
+    Args:
+        conn: the driver's connection, in no transaction.
+        deadline: when to give up, by `time.monotonic`.
+        read_only: whether the file cannot be written.
+    """
+    while True:
+        cursor = conn.cursor()
+        try:
+            cursor.execute("PRAGMA journal_mode")
+            if read_only or cursor.fetchone()[0] in ("wal", "memory"):
+                return
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "readonly" in str(error):
+                return  # reading works without it
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        finally:
+            cursor.close()
+        time.sleep(_PAUSE)
+
+
+def _drive(conn: sqlite3.Connection, steps: Steps[Any]) -> Any:
+    """Run the steps of a transaction."""
+    execute = conn.execute
+    send = steps.send
+    result: Any = None
+    try:
+        while True:
+            text, values = send(result)
+            if text is BEGIN_WRITE:
+                result = None if conn.in_transaction else execute("BEGIN IMMEDIATE")
+            else:
+                cursor = execute(text, values)
+                result = cursor.rowcount if cursor.description is None else cursor.fetchall()
+    except StopIteration as end:
+        return end.value
+
+
+def _result(cursor: sqlite3.Cursor) -> Any:
+    return cursor.rowcount if cursor.description is None else cursor.fetchall()
+
+
+def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
+    """The name of the file, and the further arguments of `sqlite3.connect`.
+
+    Raises:
+        ArgumentError: for an option that it does not have.
+    """
+    # Transactions are begun by hand: BEGIN IMMEDIATE waits for the lock, an upgrade cannot.
+    arguments: dict[str, Any] = {
+        "timeout": config.timeout * 0.8,  # before ours, as SQLite says what it waited for
+        "check_same_thread": False,
+        "isolation_level": None,
+    }
+    query = dict(config.url.query)
+    name = config.url.database or ":memory:"
+    given = {key: query.pop(key) for key in list(query) if key in _OPTIONS}
+    for key, value in given.items():
+        try:
+            arguments[key] = str(value).lower() in ("1", "true", "yes") if _OPTIONS[key] is bool else _OPTIONS[key](value)
+        except ValueError:
+            raise ArgumentError(f"the option {key} of connection_string must be a number") from None
+    if name.startswith("file:"):
+        arguments["uri"] = True
+        if query:
+            name += ("&" if "?" in name else "?") + urlencode(cast("Any", query), doseq=True)
+    elif query:
+        raise ArgumentError(f"connection_string must have options of sqlite3 only, got {', '.join(sorted(query))}")
+    arguments.update(config.engine_options.get("connect_args", {}))
+    unknown = set(arguments) - {*_OPTIONS, "factory", "autocommit"}
+    if unknown:
+        raise ArgumentError(f"connect_args must be options of sqlite3.connect, got {', '.join(sorted(unknown))}")
+    return name, arguments
