@@ -144,7 +144,7 @@ class Appender:
             head = stored.head
             if call.request_id in head.thread.recent_request_ids:
                 return _certain(head.thread.last_position, is_fresh)
-            if head.thread.is_expired(call.now_us) or head.thread.staged_position:
+            if not head.thread.is_visible(call.now_us) or head.thread.staged_position:
                 return _certain(None, is_fresh)
         if not call.create and head.thread.last_position == 0:
             return _certain(None, is_fresh)

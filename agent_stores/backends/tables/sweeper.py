@@ -94,7 +94,7 @@ class TableSweeper:
     async def _sweep_live(self, visit: Visit, stored: StoredHead, now_us: int, limit: int) -> int:
         """Remove what a writer that died left in a thread, and what is at or below its floor."""
         partition, head = keys.thread_partition(visit.key), stored.head
-        if not head.thread.updated_us:  # the first commit was never completed
+        if not head.thread.recent_request_ids:  # the first commit was never completed
             await self._table.transact([delete(partition, keys.HEAD, stored.version)])
             self._cache.drop(visit.key)
             return await self.remove_generation(partition, head.generation, limit)
