@@ -7,7 +7,7 @@ from typing import Any
 
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
-from agent_stores.stores.azure_tables.names import is_azure_url
+from agent_stores.backends.tables.azure_names import is_azure_url
 
 SCHEMES = (
     "sqlite:///file (or a file's name), postgresql://…, mariadb://…, redis://…, rediss://…, unix:///socket, "
@@ -37,10 +37,10 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
 
         return InMemoryMessageLog(**options)
     if isinstance(url, str) and is_azure_url(url):
-        from agent_stores.stores.azure_tables.address import address_from_url
-        from agent_stores.stores.azure_tables.log import AzureTableMessageLog
+        from agent_stores.azure import AzureTableMessageLog
+        from agent_stores.backends.tables.azure_config import arguments_from_url
 
-        return AzureTableMessageLog(**address_from_url(url, options.pop("table_name", None)), **options)
+        return AzureTableMessageLog(**arguments_from_url(url, options.pop("table_name", None)), **options)
     scheme = url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "sqlite"
     if isinstance(url, str) and scheme in _REDIS:
         from agent_stores.stores.redis.log import RedisMessageLog

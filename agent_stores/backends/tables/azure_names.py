@@ -22,11 +22,11 @@ def check_table_name(table_name: Any) -> str:
         ArgumentError, ArgumentTypeError: when it is not.
     """
     if not isinstance(table_name, str):
-        raise ArgumentTypeError(f"table_name is of type {type(table_name).__name__}; accepted is str")
+        raise ArgumentTypeError(f"table_name must be a str, got {type(table_name).__name__}")
     if not _TABLE.fullmatch(table_name) or table_name.lower() == "tables":
         raise ArgumentError(
-            f"table_name is {table_name!r}; accepted are 3 to 63 letters and digits (A-Z, a-z, 0-9) that "
-            "begin with a letter, but not 'tables'"
+            "table_name must have 3 to 63 letters and digits (A-Z, a-z, 0-9), begin with a letter and not be "
+            f"'tables', got {table_name!r}"
         )
     return table_name
 

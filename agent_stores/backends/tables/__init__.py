@@ -1,0 +1,1 @@
+"""Threads in tables of rows named by partition and sort key: Azure Table Storage, Cosmos DB, DynamoDB."""

@@ -1,0 +1,278 @@
+"""Appending to a thread in one transaction, worked out from what the process remembers of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
+from agent_stores.backends.tables import keys, records
+from agent_stores.backends.tables.cache import MAX_OLDEST, Known, ThreadCache
+from agent_stores.backends.tables.index import Index
+from agent_stores.backends.tables.reader import Reader
+from agent_stores.backends.tables.records import Head, StoredHead, StoredRow
+from agent_stores.backends.tables.table import NEW, ConditionFailed, Operation, Table, delete, put
+from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError, StoreUnavailableError
+from agent_stores.thread_updates import (
+    check_position,
+    trim_index,
+    with_request,
+    with_rows,
+    with_ttl,
+    written,
+)
+
+_PATIENCE = 30.0  # seconds of conflicts with other processes before an append gives up
+_LONGEST_PAUSE = 0.1  # seconds between two attempts
+_UNKNOWN_OUTCOMES = 4  # lost answers before an append gives up
+_ITEM_BYTES = 2048  # of an item without its body, at most
+
+
+class _Call(NamedTuple):
+    """The arguments of an append."""
+
+    key: ThreadKey
+    rows: Sequence[Row]
+    request_id: str
+    now_us: int
+    expected_position: int | None
+    max_messages: int | None
+    ttl: TimeToLive | None
+    create: bool
+
+
+class _Uncertain(Exception):
+    """What the process remembers is not enough: the head has to be read."""
+
+
+class Appender:
+    """Appends to threads of a table.
+
+    Args:
+        table: the table.
+        cache: what the process knows of threads.
+        reader: reads threads.
+        index: the table's index.
+    """
+
+    def __init__(self, table: Table, cache: ThreadCache, reader: Reader, index: Index) -> None:
+        self._table = table
+        self._cache = cache
+        self._reader = reader
+        self._index = index
+
+    async def append(
+        self,
+        key: ThreadKey,
+        rows: Sequence[Row],
+        *,
+        request_id: str,
+        now_us: int,
+        expected_position: int | None,
+        max_messages: int | None,
+        ttl: TimeToLive | None,
+        create: bool,
+    ) -> int | None:
+        """See `agent_stores.capabilities.Appender.append`."""
+        unique: dict[str, Row] = {}
+        for row in rows:
+            unique.setdefault(row.message_id, row)
+        rows = list(unique.values())
+        call = _Call(key, rows, request_id, now_us, expected_position, max_messages, ttl, create)
+        if any(len(row.body) > self._table.limits.item_bytes for row in rows):
+            return None
+        async with self._cache.queue.turn(key):
+            return await self._until_done(call)
+
+    async def _until_done(self, call: _Call) -> int | None:
+        deadline = time.monotonic() + _PATIENCE
+        is_unknown, lost, attempt = False, 0, 0
+        known = self._cache.get(call.key)
+        is_fresh = False
+        while True:
+            if known is None or is_unknown:
+                try:
+                    await self._reader.head(call.key)
+                except StoreError as error:
+                    if is_unknown:
+                        raise _unknown(self._table.location) from error
+                    raise
+                known, is_fresh = self._cache.get(call.key), True
+            try:
+                return await self._attempt(call, known, is_fresh=is_fresh)
+            except _Uncertain:
+                known = None
+            except ConditionFailed as error:
+                self._cache.drop(call.key)
+                if error.index > 0:  # the head was as remembered, and an id exists
+                    return None
+                if time.monotonic() > deadline:
+                    raise StoreUnavailableError(
+                        f"{self._table.location}: other writers were faster for {_PATIENCE:g} seconds; "
+                        "nothing was written"
+                    ) from None
+                if is_fresh:
+                    await _pause(attempt)
+                    attempt += 1
+                known = None
+            except OutcomeUnknownError:
+                self._cache.drop(call.key)
+                is_unknown, lost = True, lost + 1
+                if lost == _UNKNOWN_OUTCOMES:
+                    raise
+            except StoreError as error:
+                if is_unknown:
+                    raise _unknown(self._table.location) from error
+                raise
+
+    async def _attempt(self, call: _Call, known: Known | None, *, is_fresh: bool) -> int | None:
+        """Append by one transaction.
+
+        Raises:
+            _Uncertain: when the thread may have changed since it was read, and that matters.
+            ConditionFailed: when it has changed (index 0), or an id exists.
+            OutcomeUnknownError: when the answer was lost.
+        """
+        stored = None if known is None else known.stored
+        head = Head(generation=keys.new_generation(call.now_us), thread=Thread())
+        if stored is not None:
+            head = stored.head
+            if call.request_id in head.thread.recent_request_ids:
+                return _certain(head.thread.last_position, is_fresh)
+            if not head.thread.is_visible(call.now_us) or head.thread.staged_position:
+                return _certain(None, is_fresh)
+        if not call.create and head.thread.last_position == 0:
+            return _certain(None, is_fresh)
+        try:
+            check_position(head.thread, call.expected_position)
+        except ConflictError:  # unless all rows are there, which the general path finds out
+            return _certain(None, is_fresh)
+        known, trimmed = await self._trimmed(call, known)
+        if trimmed is None or 1 + 2 * (len(call.rows) + len(trimmed)) > self._table.limits.operations:
+            return None
+        placed = [
+            replace(row, position=head.thread.last_position + number)
+            for number, row in enumerate(call.rows, 1)
+        ]
+        new = _grown(head, call, placed, trimmed)
+        new = await self._index.announce(call.key, stored.head if stored else None, new, call.now_us)
+        operations = self._operations(call, stored, new, placed, trimmed)
+        if operations is None:
+            return None
+        versions = await self._table.transact(operations)
+        self._remember(call, known, StoredHead(new, versions[0]), placed, len(trimmed))
+        if stored is not None:
+            await self._index.after_write(call.key, stored.head, new)
+        return new.thread.last_position
+
+    async def _trimmed(
+        self, call: _Call, known: Known | None
+    ) -> tuple[Known | None, Sequence[StoredRow] | None]:
+        """What is known of the thread now, and the messages that the append removes.
+
+        These are None when the general path has to find them.
+        """
+        added = [row for row in call.rows if not row.pinned]
+        unpinned = 0 if known is None else known.stored.thread.unpinned
+        excess = 0 if call.max_messages is None else unpinned + len(added) - call.max_messages
+        if excess <= 0:
+            return known, ()
+        if known is None or excess > min(unpinned, MAX_OLDEST):
+            return known, None
+        index = _cut(known, added, excess)
+        if index is None and not known.has_all:
+            head = known.stored.head
+            oldest = await self._reader.oldest(
+                call.key, head, head.floor + 1, head.thread.last_position, MAX_OLDEST, bodies=False
+            )
+            known = known._replace(oldest=oldest, has_all=len(oldest) == unpinned)
+            index = _cut(known, added, excess)
+        if index is None:
+            return known, None
+        removed = known.oldest[:index]
+        taken = {row.message_id for row in call.rows}
+        if any(each.tag or each.row.message_id in taken or not each.row.message_id for each in removed):
+            return known, None
+        return known, removed
+
+    def _operations(
+        self,
+        call: _Call,
+        stored: StoredHead | None,
+        new: Head,
+        placed: Sequence[Row],
+        trimmed: Sequence[StoredRow],
+    ) -> list[Operation] | None:
+        """The transaction; None when it is too large. Its first operation is that of the head."""
+        partition, generation = keys.thread_partition(call.key), new.generation
+        operations = [put(records.head_item(partition, new), NEW if stored is None else stored.version)]
+        for row in placed:
+            operations.append(put(records.message_item(partition, generation, row)))
+            operations.append(put(records.id_item(partition, generation, row), NEW))
+        for each in trimmed:
+            place = keys.message_sort(generation, each.row.position, pinned=False)
+            operations.append(delete(partition, place))
+            operations.append(delete(partition, keys.id_sort(generation, keys.digest(each.row.message_id))))
+        limits = self._table.limits
+        size = len(operations[0].item.body) + sum(len(row.body) for row in placed)
+        size += _ITEM_BYTES * len(operations)
+        if len(operations) > limits.operations or size > limits.transaction_bytes:
+            return None
+        return operations
+
+    def _remember(
+        self, call: _Call, known: Known | None, stored: StoredHead, placed: Sequence[Row], removed: int
+    ) -> None:
+        oldest = [] if known is None else list(known.oldest[removed:])
+        has_all = known is None or known.has_all or not known.stored.thread.unpinned
+        if has_all:
+            oldest += [StoredRow(replace(row, body=b"")) for row in placed if not row.pinned]
+        if len(oldest) > MAX_OLDEST or call.max_messages is None:
+            oldest, has_all = oldest[:MAX_OLDEST], False
+        self._cache.put(call.key, Known(stored, oldest, has_all))
+
+
+def _grown(head: Head, call: _Call, placed: Sequence[Row], trimmed: Sequence[StoredRow]) -> Head:
+    """The head after the append."""
+    thread = replace(
+        head.thread,
+        last_position=placed[-1].position,
+        first_us=placed[0].created_us if head.thread.first_us is None else head.thread.first_us,
+        last_us=placed[-1].created_us,
+    )
+    thread = with_rows(with_rows(thread, placed), [each.row for each in trimmed], -1)
+    thread = written(with_request(with_ttl(thread, call.ttl, call.now_us), call.request_id), call.now_us)
+    low = trimmed[-1].row.position if trimmed else head.low
+    return replace(head, thread=thread, low=low)
+
+
+def _cut(known: Known, added: Sequence[Row], excess: int) -> int | None:
+    """How many of the oldest messages a trim removes; None when what is known does not say."""
+    rows = [each.row for each in known.oldest]
+    if known.has_all:
+        index = trim_index([row.boundary for row in (*rows, *added)], excess)
+        return index if index <= len(rows) else None
+    return next((index for index in range(excess, len(rows)) if rows[index].boundary), None)
+
+
+def _certain(result: int | None, is_fresh: bool) -> int | None:
+    """A result that must not rest on what may be out of date."""
+    if not is_fresh:
+        raise _Uncertain
+    return result
+
+
+def _unknown(location: str) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        f"the connection to {location} was lost while a write was confirmed: it may or may not be stored"
+    )
+
+
+async def _pause(attempt: int) -> None:
+    longest = min(_LONGEST_PAUSE, 0.002 * 2 ** min(attempt, 10))
+    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - jitter

@@ -1,0 +1,199 @@
+"""The table protocol: four methods that a service implements, and the rows that they exchange.
+
+A table has items, named by a partition and a sort key. The items of a partition are sorted by code point, and
+a transaction changes some of them under conditions, all or none. Everything else is built on that once, in
+`agent_stores.backends.tables.backend`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+ItemKey: TypeAlias = tuple[str, str]
+"""A partition and a sort key: printable ASCII, at most 512 characters each, never ``/ \\ # ?``."""
+
+NEW: Final = ""
+"""The condition of an operation whose item must not exist."""
+
+
+class Item(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        partition: its partition.
+        sort: its sort key.
+        meta: a short text, always read; at most `TableLimits.meta_chars` characters.
+        body: a text of at most `TableLimits.item_bytes` bytes in UTF-8; empty if it was not asked for.
+        expires_at: when the service may remove the item by itself, in seconds since 1970; None for never.
+        version: what the service compares; changes with every write. Set by the service.
+    """
+
+    partition: str
+    sort: str
+    meta: str = ""
+    body: str = ""
+    expires_at: int | None = None
+    version: str = ""
+
+    @property
+    def key(self) -> ItemKey:
+        """The item's name."""
+        return self.partition, self.sort
+
+
+class Operation(NamedTuple):
+    """A change of one item.
+
+    Attributes:
+        kind: ``"put"`` replaces the item as a whole; ``"delete"`` removes it, and it must exist.
+        item: the item; for a deletion, its key.
+        condition: `NEW`, or the version that the item must have; None for no condition.
+    """
+
+    kind: Literal["put", "delete"]
+    item: Item
+    condition: str | None = None
+
+
+def put(item: Item, condition: str | None = None) -> Operation:
+    """The operation that writes an item."""
+    return Operation("put", item, condition)
+
+
+def delete(partition: str, sort: str, condition: str | None = None) -> Operation:
+    """The operation that removes an item."""
+    return Operation("delete", Item(partition, sort), condition)
+
+
+class Page(NamedTuple):
+    """Items of a query.
+
+    Attributes:
+        items: in the order of their sort keys.
+        is_last: whether no more items follow in the range.
+    """
+
+    items: list[Item]
+    is_last: bool
+
+
+class TableLimits(NamedTuple):
+    """What a service can store and how it reads. Bytes are those of UTF-8.
+
+    Attributes:
+        operations: the largest number of operations of a transaction.
+        transaction_bytes: the largest sum of the bodies of a transaction.
+        item_bytes: the largest body of an item.
+        body_bytes: the largest body of a message, which may take several items.
+        meta_chars: the longest `Item.meta`.
+        snapshot_pages: whether a page of a query is of one moment.
+    """
+
+    operations: int
+    transaction_bytes: int
+    item_bytes: int
+    body_bytes: int
+    meta_chars: int = 30_000
+    snapshot_pages: bool = True
+
+
+class ConditionFailed(Exception):
+    """The condition of an operation does not hold; nothing was written.
+
+    Attributes:
+        index: which operation of the transaction.
+    """
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+class Table(Protocol):
+    """A table of a service. Its methods may be called from any event loop.
+
+    They try again by themselves what is certain to have had no effect, and raise
+    `agent_stores.errors.OutcomeUnknownError` for a transaction whose answer was lost, and other errors of
+    `agent_stores.errors.StoreError`.
+    """
+
+    @property
+    def location(self) -> str:
+        """Where the table is, without secrets."""
+        ...
+
+    @property
+    def limits(self) -> TableLimits:
+        """What the service can store."""
+        ...
+
+    async def get(self, keys: Sequence[ItemKey], *, bodies: bool = True) -> dict[ItemKey, Item]:
+        """The items of these names that exist, as last written; each as of a moment of its own."""
+        ...
+
+    async def query(
+        self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
+    ) -> Page:
+        """Items of a partition from sort key `first` on, and before `end`, as last written.
+
+        A page may have fewer items than `limit` and not be the last, but then it has at least one item.
+        """
+        ...
+
+    async def transact(self, operations: Sequence[Operation]) -> list[str]:
+        """Carry out operations on different items of one partition, all or none.
+
+        Returns:
+            The new versions of the items, in order; any text for deletions.
+
+        Raises:
+            ConditionFailed: when the condition of one does not hold.
+            OutcomeUnknownError: when the answer was lost.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close what the table opened."""
+        ...
+
+
+async def query_all(
+    table: Table, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
+) -> list[Item]:
+    """The first `limit` items of a range, all by default, in as many requests as it takes."""
+    found: list[Item] = []
+    while True:
+        left = None if limit is None else limit - len(found)
+        if left is not None and left <= 0:
+            return found
+        page = await table.query(partition, first, end, limit=left, bodies=bodies)
+        found += page.items
+        if page.is_last:
+            return found
+        first = after(page.items[-1].sort)
+
+
+def after(sort: str) -> str:
+    """The first sort key after another one."""
+    return f"{sort}\x20"
+
+
+async def gather(work: Iterable[Awaitable[T]], limit: int = 16) -> list[T]:
+    """Await several things at once, at most `limit` at a time; when one fails, the others are cancelled."""
+    free = asyncio.Semaphore(limit)
+
+    async def run(one: Awaitable[T]) -> T:
+        async with free:
+            return await one
+
+    tasks = [asyncio.ensure_future(run(one)) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

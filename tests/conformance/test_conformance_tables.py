@@ -1,0 +1,90 @@
+"""The conformance suite on tables: in memory, on Azurite, and on moto's DynamoDB."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from functools import partial
+
+import pytest
+from azure.data.tables.aio import TableServiceClient
+
+from agent_stores.azure import AzureTableMessageLog
+from agent_stores.backend import ThreadKey
+from agent_stores.backends.tables import keys
+from agent_stores.backends.tables.backend import TablesBackend
+from agent_stores.backends.tables.table import TableLimits
+from agent_stores.log import MessageLog
+from agent_stores.testing.conformance import *  # noqa: F403
+from agent_stores.testing.conformance import Target
+from tests.servers.azurite import AzuriteServer
+from tests.tables.memory_table import LIMITS, MemoryTable
+
+SMALL = TableLimits(
+    operations=12,
+    transaction_bytes=200_000,
+    item_bytes=60_000,
+    body_bytes=16 * 1024 * 1024,
+    snapshot_pages=False,
+)
+
+
+class Clock:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+    async def advance(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+def _azurite(server: AzuriteServer) -> Target:
+    clock = Clock()
+    text = server.connection_string
+    name = f"conformance{uuid.uuid4().hex[:12]}"  # Azurite looks through a whole table for each query
+
+    async def corrupt(key: ThreadKey, position: int) -> None:
+        async with TableServiceClient.from_connection_string(text) as service:
+            table = service.get_table_client(name)
+            query = f"PartitionKey eq '{keys.thread_partition(key)}'"
+            async for entity in table.query_entities(query):
+                sort = entity["RowKey"]
+                if sort[0] == "r" and keys.message_place(sort)[2] == position:
+                    await table.upsert_entity({**entity, "body": '{"role": '})
+
+    # Each opening is a client of its own, as on another host; options that differ keep connections apart.
+    return Target(
+        "azurite",
+        open_log=lambda: AzureTableMessageLog(
+            text, table_name=name, clock=clock, client_options={"user_agent": uuid.uuid4().hex}
+        ),
+        open_in_process=partial(AzureTableMessageLog, text, table_name=name, timeout=60),
+        corrupt=corrupt,
+        advance=clock.advance,
+    )
+
+
+@pytest.fixture(params=["memory", "memory-small", "azurite"])
+async def target(request: pytest.FixtureRequest) -> Target:
+    if request.param == "azurite":
+        return _azurite(request.getfixturevalue("azurite_server"))
+    clock = Clock()
+    table = MemoryTable(LIMITS) if request.param == "memory" else MemoryTable(SMALL, page=7)
+
+    async def corrupt(key: ThreadKey, position: int) -> None:
+        items = table.partitions[keys.thread_partition(key)]
+        for sort, item in items.items():
+            if sort[0] == "r" and keys.message_place(sort)[2] == position:
+                items[sort] = item._replace(body='{"role": ')
+
+    # Each opening is a client with a memory of its own, as on another host.
+    return Target(
+        request.param,
+        open_log=lambda: MessageLog(TablesBackend(table, clock=clock), clock=clock),
+        corrupt=corrupt,
+        advance=clock.advance,
+    )
