@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from agent_stores.backends.tables.azure_names import is_azure_url
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
-from agent_stores.backends.tables.azure_names import is_azure_url
 
 SCHEMES = (
     "sqlite:///file (or a file's name), postgresql://…, mariadb://…, redis://…, rediss://…, unix:///socket, "
@@ -48,6 +48,6 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         return RedisMessageLog(url, **options)
     if scheme not in ("sqlite", "postgresql", "postgres", "mariadb", "mysql"):
         raise ArgumentError(f"the store's URL begins with {scheme!r}; accepted are {SCHEMES}")
-    from agent_stores.stores.database.log import DatabaseMessageLog
+    from agent_stores.database import DatabaseMessageLog
 
     return DatabaseMessageLog(url, **options)

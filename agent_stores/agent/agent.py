@@ -17,11 +17,11 @@ from agent_stores.agent.responses import AgentResponse, AgentUpdate
 from agent_stores.agent.tools import ToolInput, toolbox
 from agent_stores.agent.turn import Turn, TurnSettings
 from agent_stores.errors import ArgumentTypeError
+from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol, ContextProvider
 from agent_stores.retention import check_limit
 from agent_stores.states import StateKey
-from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.threads import AgentThread, read_thread_state
 
 AgentInput: TypeAlias = "str | ChatMessage | Sequence[str | ChatMessage] | None"

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from agent_stores.backends.tables.azure_names import is_azure_url
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.messages import ChatMessage
-from agent_stores.stores.azure_tables.names import is_azure_url
 from agent_stores.store import ChatMessageStore, StoredMessage
 from agent_stores.store_options import OnCorrupt
 from agent_stores.urls import open_log

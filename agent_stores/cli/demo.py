@@ -17,10 +17,10 @@ from rich.text import Text
 
 from agent_stores.cli import render
 from agent_stores.cli.exit_codes import ExitCode
+from agent_stores.database import DatabaseChatMessageStore
 from agent_stores.errors import ArgumentError
 from agent_stores.messages import ChatMessage
 from agent_stores.store import StoredMessage
-from agent_stores.stores.database.store import DatabaseChatMessageStore
 from agent_stores.testing.local_model import local_model
 
 

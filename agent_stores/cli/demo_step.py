@@ -22,9 +22,9 @@ from rich.text import Text
 from agent_stores.agent import ChatAgent, OpenAIChatClient
 from agent_stores.cli import render
 from agent_stores.cli.exit_codes import ExitCode, exit_code
+from agent_stores.database import DatabaseChatMessageStore
 from agent_stores.errors import AgentStoresError
 from agent_stores.store import ChatMessageStore
-from agent_stores.stores.database.store import DatabaseChatMessageStore
 from agent_stores.threads import AgentThread
 
 NAME = "Alice"

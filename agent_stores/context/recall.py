@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from agent_stores.capabilities import SearchHit
 from agent_stores.context.blocks import data_message, one_line, within_tokens
 from agent_stores.context.threads import place_of_oldest, stored_thread
 from agent_stores.errors import ArgumentError, ArgumentTypeError, ContextProviderError
@@ -13,7 +14,6 @@ from agent_stores.message_format import decode_message
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import Context, ContextProvider
 from agent_stores.retention import check_limit, check_seconds
-from agent_stores.search import Found, SearchableLog
 
 DEFAULT_RECALL_PROMPT = (
     "## Earlier messages\n"
@@ -35,7 +35,8 @@ class RecallProvider(ContextProvider):
     ``</recalled>``. What the model is shown anyway is not looked for, and no other tenant's messages are. A
     thread without a tenant recalls its own messages only, as threads without a tenant may be anybody's.
 
-    It needs a thread whose store has a log that can search (`SearchableLog`): in memory, SQLite, PostgreSQL.
+    It needs a thread whose store has a log with search (`MessageLog.supports_search`): in memory, SQLite,
+    PostgreSQL.
     The first search builds the database's index; `DatabaseMessageLog.build_search_index` does so beforehand.
 
     Args:
@@ -93,10 +94,10 @@ class RecallProvider(ContextProvider):
         if store is None or not query.strip() or not self._limit:
             return Context()
         log = store.log
-        if not isinstance(log, SearchableLog):
+        if not log.supports_search:
             raise ContextProviderError(
-                f"RecallProvider needs a log that can search, and {type(log).__name__} cannot; the in-memory "
-                "log, SQLite and PostgreSQL can"
+                f"RecallProvider needs a store with search, and {log.location} has none: use the in-memory store, "
+                "SQLite or PostgreSQL"
             )
         if self._scope == "tenant" and store.tenant is None:
             raise ContextProviderError(
@@ -120,9 +121,9 @@ class RecallProvider(ContextProvider):
             return Context()
         return Context(messages=[data_message("recalled", lines, prompt=self._context_prompt)])
 
-    def _lines(self, hits: Sequence[Found]) -> list[str]:
+    def _lines(self, hits: Sequence[SearchHit]) -> list[str]:
         """What is shown of the messages that were found, oldest first."""
-        found = [decode_message(hit.entry.body) for hit in hits]
+        found = [decode_message(hit.row.body) for hit in hits]
         lines = []
         for message in found:
             text = one_line(message.text)

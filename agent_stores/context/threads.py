@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from agent_stores.backend import ThreadKey
 from agent_stores.errors import ContextProviderError
-from agent_stores.log import ThreadKey
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
 

@@ -257,7 +257,9 @@ class SQLiteAppend:
             f"({kept} ORDER BY m.position LIMIT 1 OFFSET {excess}) ORDER BY m.position LIMIT 1), :fallback) END "
             "RETURNING bytes, tokens, message_id"
         )
-        ttl_changes = "(:refresh IS NOT NULL AND ttl_explicit = 0 AND (ttl IS NOT :ttl OR ttl_refresh <> :refresh))"
+        ttl_changes = (
+            "(:refresh IS NOT NULL AND ttl_explicit = 0 AND (ttl IS NOT :ttl OR ttl_refresh <> :refresh))"
+        )
         self.update = statements.make(
             "UPDATE {threads} SET version = version + 1, last_position = last_position + :added, "
             "messages = messages + :added - :gone, pinned = pinned + :pinned, bytes = bytes + :bytes, "

@@ -319,7 +319,9 @@ class SQLBackend:
                 first = next((row for row in rows if not row.pinned), None)
                 fallback = LARGEST if first is not None and first.boundary else None
                 trim = statements.trim
-                for size, tokens, message_id in (yield trim.text, trim.bind_names(**given, fallback=fallback)):
+                for size, tokens, message_id in (
+                    yield trim.text, trim.bind_names(**given, fallback=fallback)
+                ):
                     if message_id in ids:
                         raise Abort
                     gone += 1
@@ -378,7 +380,9 @@ class SQLBackend:
                 await self.load(key)
             self._check_sizes(put)
         try:
-            return await self.database.transact(lambda: self._commit_steps(values, thread, expected, put, delete, clear))
+            return await self.database.transact(
+                lambda: self._commit_steps(values, thread, expected, put, delete, clear)
+            )
         except (Abort, DuplicateRow):
             raise VersionConflict from None
 
@@ -417,7 +421,10 @@ class SQLBackend:
             yield sql.text, sql.bind((row_id, *part))
         for rows in _chunks(put):
             sql = s.insert(len(rows), replace=True)
-            yield sql.text, sql.bind(tuple(value for row in rows for value in (row_id, *row_values(row, row.position))))
+            yield (
+                sql.text,
+                sql.bind(tuple(value for row in rows for value in (row_id, *row_values(row, row.position)))),
+            )
         return row_id, version
 
     async def _commit_postgresql(
@@ -433,7 +440,15 @@ class SQLBackend:
         if thread is None:
             head = "DELETE FROM {threads} WHERE thread_key = :key AND id = :id AND version = :version"
         elif expected is None:
-            columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id", "version", *THREAD_COLUMNS)
+            columns = (
+                "thread_key",
+                "tenant_key",
+                "sort_key",
+                "tenant",
+                "thread_id",
+                "version",
+                *THREAD_COLUMNS,
+            )
             head = (
                 f"INSERT INTO {{threads}} ({', '.join(columns)}) VALUES (:{', :'.join(columns)}) "
                 "ON CONFLICT (thread_key) DO NOTHING"

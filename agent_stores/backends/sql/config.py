@@ -68,7 +68,7 @@ class Config(NamedTuple):
     secrets: tuple[str, ...]
     timeout: float = 10.0
     max_connections: int = 10
-    engine_options: Mapping[str, Any] = {}  # noqa: RUF012 - never changed
+    engine_options: Mapping[str, Any] = {}
     engine: Engine | AsyncEngine | None = None
     table_prefix: str = DEFAULT_PREFIX
 

@@ -55,10 +55,26 @@ class Call(Generic[T]):
         timed_out: whether `time_out` was called.
     """
 
-    __slots__ = ("_connection", "_interrupt", "_lock", "abandoned", "attempt", "committing", "statement", "steps", "timed_out", "write")
+    __slots__ = (
+        "_connection",
+        "_interrupt",
+        "_lock",
+        "abandoned",
+        "attempt",
+        "committing",
+        "statement",
+        "steps",
+        "timed_out",
+        "write",
+    )
 
     def __init__(
-        self, statement: tuple[str, Values], steps: Callable[[], Steps[T]] | None, *, write: bool, attempt: int
+        self,
+        statement: tuple[str, Values],
+        steps: Callable[[], Steps[T]] | None,
+        *,
+        write: bool,
+        attempt: int,
     ) -> None:
         self.statement = statement
         self.steps = steps
@@ -99,7 +115,6 @@ class Call(Generic[T]):
             self.abandoned = self.abandoned or not self.committing
             if self._connection is not None and self._interrupt is not None and (self.abandoned or hung):
                 self._interrupt(self._connection)
-
 
     def time_out(self) -> None:
         """Give up because the time is up."""
@@ -150,7 +165,9 @@ class Database(ABC):
         result: T = await self._run(("", ()), steps, write=write)
         return result
 
-    async def _run(self, statement: tuple[str, Values], steps: Callable[[], Steps[Any]] | None, *, write: bool) -> Any:
+    async def _run(
+        self, statement: tuple[str, Values], steps: Callable[[], Steps[Any]] | None, *, write: bool
+    ) -> Any:
         deadline = time.monotonic() + self.config.timeout
         lost = attempt = 0
         while True:
@@ -175,14 +192,18 @@ class Database(ABC):
                 attempt += 1
                 again = failure is Failure.TRANSIENT or (broken and lost == 1 and not unknown)
                 if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
-                    raise self._translate(failure, error, write=write, may_have_applied=unknown) from _cause(error)
+                    raise self._translate(failure, error, write=write, may_have_applied=unknown) from _cause(
+                        error
+                    )
             pause = min(_FIRST_PAUSE * 2**attempt, 0.2) * random.uniform(0.5, 1.5)  # noqa: S311
             if may_block():
                 time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
             else:
                 await asyncio.sleep(pause)
 
-    def _translate(self, failure: Failure, error: BaseException, *, write: bool, may_have_applied: bool) -> StoreError:
+    def _translate(
+        self, failure: Failure, error: BaseException, *, write: bool, may_have_applied: bool
+    ) -> StoreError:
         return translate_error(
             Failure.UNAVAILABLE if failure is Failure.TRANSIENT else failure,
             error,

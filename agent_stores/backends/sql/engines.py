@@ -209,7 +209,9 @@ class AsyncEngineDatabase(Database):
     def __init__(self, config: Config) -> None:
         self._borrowed = config.engine if isinstance(config.engine, AsyncEngine) else None
         self._is_asyncpg = (self._borrowed.dialect.driver if self._borrowed else config.driver) == "asyncpg"
-        style: Style = "$" if self._is_asyncpg else _style(self._borrowed and self._borrowed.sync_engine, config)
+        style: Style = (
+            "$" if self._is_asyncpg else _style(self._borrowed and self._borrowed.sync_engine, config)
+        )
         super().__init__(config, style)
         self.loop_independent = self._borrowed is None
         if self._borrowed is None:
@@ -244,7 +246,11 @@ class AsyncEngineDatabase(Database):
                 call.committing = False
                 return result
             except BaseException as error:
-                if raw.is_closed() or type(error).__name__ in _DISCONNECTED or not isinstance(error, Exception):
+                if (
+                    raw.is_closed()
+                    or type(error).__name__ in _DISCONNECTED
+                    or not isinstance(error, Exception)
+                ):
                     await _invalidate(conn)
                     with contextlib.suppress(AttributeError):
                         error.connection_invalidated = True  # type: ignore[attr-defined]
@@ -376,5 +382,7 @@ def _connect_arguments(config: Config) -> dict[str, Any]:
     }.get(config.driver, ("connect_timeout",))
     arguments.update(dict.fromkeys(names, seconds))
     if config.driver == "pymysql":
-        arguments["init_command"] = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"  # fewer deadlocks
+        arguments["init_command"] = (
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"  # fewer deadlocks
+        )
     return {name: value for name, value in arguments.items() if name not in config.url.query}

@@ -86,7 +86,9 @@ def driver_error(error: BaseException) -> BaseException:
 
 def classify(error: BaseException, dialect: str) -> Failure:
     """The kind of failure that a driver's error stands for."""
-    if isinstance(error, PoolTimeout) or type(error).__module__ == "sqlalchemy.exc" and "Timeout" in repr(type(error)):
+    if isinstance(error, PoolTimeout) or (
+        type(error).__module__ == "sqlalchemy.exc" and "Timeout" in repr(type(error))
+    ):
         return Failure.UNAVAILABLE
     cause: Any = driver_error(error)
     found: Failure | None = None

@@ -255,7 +255,9 @@ def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
     given = {key: query.pop(key) for key in list(query) if key in _OPTIONS}
     for key, value in given.items():
         try:
-            arguments[key] = str(value).lower() in ("1", "true", "yes") if _OPTIONS[key] is bool else _OPTIONS[key](value)
+            arguments[key] = (
+                str(value).lower() in ("1", "true", "yes") if _OPTIONS[key] is bool else _OPTIONS[key](value)
+            )
         except ValueError:
             raise ArgumentError(f"the option {key} of connection_string must be a number") from None
     if name.startswith("file:"):
@@ -263,9 +265,13 @@ def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
         if query:
             name += ("&" if "?" in name else "?") + urlencode(cast("Any", query), doseq=True)
     elif query:
-        raise ArgumentError(f"connection_string must have options of sqlite3 only, got {', '.join(sorted(query))}")
+        raise ArgumentError(
+            f"connection_string must have options of sqlite3 only, got {', '.join(sorted(query))}"
+        )
     arguments.update(config.engine_options.get("connect_args", {}))
     unknown = set(arguments) - {*_OPTIONS, "factory", "autocommit"}
     if unknown:
-        raise ArgumentError(f"connect_args must be options of sqlite3.connect, got {', '.join(sorted(unknown))}")
+        raise ArgumentError(
+            f"connect_args must be options of sqlite3.connect, got {', '.join(sorted(unknown))}"
+        )
     return name, arguments

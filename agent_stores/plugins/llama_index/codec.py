@@ -22,7 +22,6 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.notes import is_note
 from agent_stores.plugins.differences import apply_difference, keep_difference, same
 from agent_stores.plugins.left_out import LeftOut, error_text
 from agent_stores.plugins.leftovers import leftovers, with_leftovers
@@ -108,8 +107,6 @@ class LlamaIndexCodec:
 
     def messages_of(self, message: ChatMessage) -> list[MessageOf]:
         """LlamaIndex's messages for one of ours, with the parts that each of them shows."""
-        if is_note(message):
-            return []
         kept = leftovers(message, FRAMEWORK)
         every = tuple(range(len(message.contents)))
         if "original" in kept:

@@ -19,7 +19,6 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ROLES, ChatMessage, Role
-from agent_stores.notes import is_note
 from agent_stores.plugins.differences import apply_difference, digest, keep_difference, same
 from agent_stores.plugins.left_out import LeftOut, error_text
 from agent_stores.plugins.leftovers import leftovers
@@ -89,8 +88,6 @@ class ResponsesItemCodec:
 
     def items_of(self, message: ChatMessage) -> list[ItemOf]:
         """The items for a message, with the parts that each of them shows."""
-        if is_note(message):
-            return []
         kept = leftovers(message, FRAMEWORK)
         every = tuple(range(len(message.contents)))
         kind = kept.get("kind")
