@@ -96,8 +96,8 @@ class RecallProvider(ContextProvider):
         log = store.log
         if not log.supports_search:
             raise ContextProviderError(
-                f"RecallProvider needs a store with search, and {log.location} has none: use the in-memory store, "
-                "SQLite or PostgreSQL"
+                f"RecallProvider needs a store with search, and {log.location} has none: use the "
+                "in-memory store, SQLite or PostgreSQL"
             )
         if self._scope == "tenant" and store.tenant is None:
             raise ContextProviderError(
