@@ -10,7 +10,7 @@ from typing import Any, Generic, cast
 from typing_extensions import TypeVar
 
 from agent_stores import _checks as check
-from agent_stores.backend import Row, TimeToLive, TtlRefresh
+from agent_stores.backend import Row, Thread, TimeToLive, TtlRefresh
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.message_rows import decode_rows, make_rows
 from agent_stores.messages import ChatMessage
@@ -18,6 +18,7 @@ from agent_stores.operations import NewThread
 from agent_stores.protocols import MessageCodec
 from agent_stores.retention import DanglingCalls, Window, check_limit, check_seconds
 from agent_stores.store_options import OnCorrupt, choice, sequence
+from agent_stores.thread_updates import with_metadata
 from agent_stores.tokens import TokenCounter, estimate_tokens
 
 M = TypeVar("M", default=ChatMessage)
@@ -61,9 +62,8 @@ class StoreSettings(Generic[M]):
             )
         self.count_tokens = count_tokens or estimate_tokens
         self.initial_messages = [] if messages is None else self.to_messages(sequence("messages", messages))
-        self.initial_metadata: dict[str, Any] = (
-            {} if metadata is None else check.json_object(metadata, "metadata")
-        )
+        initial_metadata = {} if metadata is None else check.json_object(metadata, "metadata")
+        self.initial_metadata = with_metadata(Thread(), initial_metadata).metadata
 
     def with_codec(
         self, codec: MessageCodec[N] | None, dangling_calls: DanglingCalls | None

@@ -20,21 +20,27 @@ for _name in (
     "content",
     "idempotency",
     "isolation",
+    "listing",
+    "metadata",
     "operations",
     "order",
     "reference",
     "retention",
+    "retries",
     "states",
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
 from agent_stores.testing.conformance.content import TestContent, TestCorruption, TestSizes  # noqa: E402
 from agent_stores.testing.conformance.idempotency import TestCancellation, TestIdempotency  # noqa: E402
-from agent_stores.testing.conformance.isolation import TestIsolation, TestListing  # noqa: E402
+from agent_stores.testing.conformance.isolation import TestIsolation  # noqa: E402
+from agent_stores.testing.conformance.listing import TestListing  # noqa: E402
+from agent_stores.testing.conformance.metadata import TestMetadata  # noqa: E402
 from agent_stores.testing.conformance.operations import TestLifecycle, TestOperations  # noqa: E402
 from agent_stores.testing.conformance.order import TestOrder  # noqa: E402
 from agent_stores.testing.conformance.reference import TestAgainstReference  # noqa: E402
 from agent_stores.testing.conformance.retention import TestTimeToLive, TestTrimming, TestWindow  # noqa: E402
+from agent_stores.testing.conformance.retries import TestRetries  # noqa: E402
 from agent_stores.testing.conformance.states import TestStates  # noqa: E402
 from agent_stores.testing.conformance.target import Target, anyio_backend, make_store  # noqa: E402
 
@@ -48,8 +54,10 @@ __all__ = [
     "TestIsolation",
     "TestLifecycle",
     "TestListing",
+    "TestMetadata",
     "TestOperations",
     "TestOrder",
+    "TestRetries",
     "TestSizes",
     "TestStates",
     "TestTimeToLive",

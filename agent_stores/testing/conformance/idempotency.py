@@ -10,29 +10,12 @@ import pytest
 from agent_stores.errors import ArgumentError, ConflictError, OutcomeUnknownError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
+from agent_stores.testing.conformance.retries import LostReply
 from agent_stores.testing.conformance.target import MakeStore, labels, stored, user
 
 
 def _turn(name: str) -> list[ChatMessage]:
     return [user(f"{name}: {n}", message_id=f"{name}: {n}") for n in range(3)]
-
-
-class LostReply:
-    """A log whose next append is done, but whose reply is lost."""
-
-    def __init__(self, log: MessageLog) -> None:
-        self._log = log
-        self.lose = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    async def append(self, *args: Any, **kwargs: Any) -> int:
-        position = await self._log.append(*args, **kwargs)
-        if self.lose:
-            self.lose = False
-            raise OutcomeUnknownError("the connection was lost while the write was confirmed")
-        return position
 
 
 @pytest.mark.anyio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import uuid
 
 import pytest
@@ -131,60 +130,3 @@ class TestIsolation:
         for name in HOSTILE_NAMES:
             assert await store.delete(name) == 1
         assert await store.count() == 0
-
-
-@pytest.mark.anyio
-class TestListing:
-    async def test_by_prefix(self, make_store: MakeStore) -> None:
-        tenant = uuid.uuid4().hex
-        log = make_store().log
-        names = ["user%1", "user_1", "user_1:a", "user_1:b", "user_2", "User_1", "user", "use", "usex"]
-        for name in names:
-            await make_store(log, tenant=tenant, thread_id=name).add_messages([user("x")])
-        store = make_store(log, tenant=tenant)
-        for prefix in (
-            "",
-            "u",
-            "use",
-            "user",
-            "user_",
-            "user_1",
-            "user_1:",
-            "user%",
-            "U",
-            "z",
-            "user_1:a\x00",
-        ):
-            page = await store.list_threads(prefix=prefix)
-            expected = sorted(name for name in names if name.startswith(prefix))
-            assert [stats.thread_id for stats in page.threads] == expected, prefix
-            assert page.cursor is None
-
-    async def test_in_pages(self, make_store: MakeStore) -> None:
-        tenant = uuid.uuid4().hex
-        log = make_store().log
-        names = sorted(f"t{a}{b}" for a, b in itertools.product("abc", repeat=2))
-        for name in reversed(names):
-            await make_store(log, tenant=tenant, thread_id=name).add_messages([user("x"), user("y")])
-        store = make_store(log, tenant=tenant)
-        for limit in (1, 4, 9, 20):
-            found, cursor = [], None
-            for _ in range(20):
-                page = await store.list_threads(limit=limit, cursor=cursor)
-                assert len(page.threads) <= limit
-                found += [stats.thread_id for stats in page.threads]
-                cursor = page.cursor
-                if cursor is None:
-                    break
-            assert found == names
-        assert {stats.messages for stats in (await store.list_threads()).threads} == {2}
-
-    async def test_threads_of_others_are_not_listed(self, make_store: MakeStore) -> None:
-        tenant = uuid.uuid4().hex
-        mine = make_store(tenant=tenant)
-        theirs = make_store(tenant=f"{tenant}-other", log=mine.log)
-        for store in (mine, theirs):
-            await store.add_messages([user("x")])
-        assert [t.thread_id for t in (await mine.list_threads()).threads] == [mine.thread_id]
-        assert not await mine.delete_thread(theirs.thread_id)
-        assert await theirs.count() == 1
