@@ -15,7 +15,7 @@ from agent_stores import append_plan
 from agent_stores.backend import Backend, Row, Snapshot, Thread, ThreadKey, TimeToLive, VersionConflict
 from agent_stores.capabilities import Sweeper
 from agent_stores.committer import Base, Change, Committer, check_version
-from agent_stores.errors import ConflictError, OutcomeUnknownError
+from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import (
     check_position,
     expiry_after,
@@ -89,7 +89,8 @@ class Operations:
 
         position = await self._committer.update(key, plan, request_id=request_id)
         if left:
-            await self._delete_in_steps(key, {row.message_id: row.position for row in left})
+            with contextlib.suppress(StoreError):  # the rows are added; the next append trims the rest
+                await self._delete_in_steps(key, {row.message_id: row.position for row in left})
         return position
 
     async def replace(self, key: ThreadKey, row: Row) -> bool:
