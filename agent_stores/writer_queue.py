@@ -57,16 +57,17 @@ class WriterQueue:
     async def _wait(self, key: Hashable, line: _Line, turn: asyncio.Future[None]) -> bool:
         """Wait for a turn; False when it took too long, and the caller goes on without."""
         try:
-            await asyncio.wait_for(asyncio.shield(turn), _LONGEST_WAIT)
-        except asyncio.TimeoutError:
-            # The one that has the turn may be on a loop that no longer runs: others do not wait for it.
-            self._close(key, line)
-            return not self._leave(line, turn)
+            # Not `wait_for`, which before Python 3.12 may ignore that the task is cancelled.
+            done, _ = await asyncio.wait([turn], timeout=_LONGEST_WAIT)
         except BaseException:
             if not self._leave(line, turn):
                 self._pass_on(key, line)
             raise
-        return True
+        if done:
+            return True
+        # The one that has the turn may be on a loop that no longer runs: others do not wait for it.
+        self._close(key, line)
+        return not self._leave(line, turn)
 
     def _leave(self, line: _Line, turn: asyncio.Future[None]) -> bool:
         """Leave a line; False when the turn was given already."""
