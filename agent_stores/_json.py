@@ -20,7 +20,8 @@ MAX_DEPTH = 100
 Every supported Python reads that many levels; without a limit one writes what another cannot read.
 """
 
-_MAX_INT = 10**4300 - 1  # more digits are not read by default
+_MAX_DIGITS = 4299  # of an int; msgspec does not read more
+_MAX_INT = 10**_MAX_DIGITS - 1
 _MAX_REPR = 80  # characters of a value in an error
 
 _encoder = msgspec.json.Encoder()
@@ -164,7 +165,7 @@ def _copy(value: Any, max_depth: int) -> Any:
         return value
     if isinstance(value, int):
         if not -_MAX_INT <= value <= _MAX_INT:
-            raise _InvalidError(ArgumentError, "must be an int of at most 4300 digits")
+            raise _InvalidError(ArgumentError, f"must be an int of at most {_MAX_DIGITS} digits")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -86,7 +86,8 @@ def message_to_dict(message: ChatMessage) -> dict[str, Any]:
     """The message as JSON-ready data."""
     data = cast("dict[str, Any]", msgspec.to_builtins(message))
     if not _is_plain(message):
-        data["contents"] = [_part_to_dict(part) for part in message.contents]
+        if message.contents:
+            data["contents"] = [_part_to_dict(part) for part in message.contents]
         _flatten_unknown(data, ChatMessage)
     return data
 
