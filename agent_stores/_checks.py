@@ -1,11 +1,11 @@
-"""Checks of single values that callers give: each returns the value to keep, or raises a clear error."""
+"""Checks of single arguments: each returns the value to keep, or raises an error that names the argument."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from agent_stores._json import json_value
+from agent_stores import _json
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 
 Check = Callable[[Any, str], Any]
@@ -13,55 +13,75 @@ Check = Callable[[Any, str], Any]
 
 
 def text(value: Any, where: str) -> Any:
-    """Any text, the empty text included."""
+    """Any text, including the empty text."""
     if not isinstance(value, str):
-        raise ArgumentTypeError(f"{where} is of type {type(value).__name__}; accepted is str")
-    return value
+        raise ArgumentTypeError(f"{where} must be a str, got {type(value).__name__}")
+    return value if value.isascii() else _json.join_surrogates(value)
 
 
 def name(value: Any, where: str) -> Any:
     """Any non-empty text."""
-    if not text(value, where):
-        raise ArgumentError(f"{where} is empty; accepted is any non-empty text")
-    return value
+    if not isinstance(value, str):
+        raise ArgumentTypeError(f"{where} must be a non-empty str, got {type(value).__name__}")
+    if not value:
+        raise ArgumentError(f"{where} must be a non-empty str, got an empty one")
+    return value if value.isascii() else _json.join_surrogates(value)
 
 
 def flag(value: Any, where: str) -> Any:
     """A bool."""
     if not isinstance(value, bool):
-        raise ArgumentTypeError(f"{where} is of type {type(value).__name__}; accepted is bool")
+        raise ArgumentTypeError(f"{where} must be a bool, got {type(value).__name__}")
     return value
 
 
 def token_count(value: Any, where: str) -> Any:
-    """A number of tokens, 0 or more, or None."""
+    """A number of tokens, or None."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{where} is of type {type(value).__name__}; accepted are int and None")
+        raise ArgumentTypeError(f"{where} must be a non-negative int or None, got {type(value).__name__}")
     if value < 0:
-        raise ArgumentError(f"{where} is {value}; accepted are 0 or more tokens, or None")
-    return value
+        raise ArgumentError(f"{where} must be a non-negative int or None, got {value}")
+    return _json.json_value(value, where)
 
 
 def binary(value: Any, where: str) -> Any:
-    """Bytes, or what converts to them without a copy of meaning."""
+    """Bytes; a bytearray or memoryview is copied."""
     if isinstance(value, bytes):
         return value
     if not isinstance(value, (bytearray, memoryview)):
-        raise ArgumentTypeError(f"{where} is of type {type(value).__name__}; accepted is bytes")
+        raise ArgumentTypeError(f"{where} must be bytes, got {type(value).__name__}")
     return bytes(value)
 
 
-def json_object(value: Any, where: str) -> dict[str, Any]:
-    """A copy of a mapping as a JSON object; see `json_value`."""
+def json_object(
+    value: Any, where: str, *, max_depth: int = _json.MAX_DEPTH, max_bytes: int | None = None
+) -> dict[str, Any]:
+    """A copy of a mapping as a JSON object; see `json_value`.
+
+    Args:
+        value: the caller's value.
+        where: its name, for the error.
+        max_depth: how many levels of objects and arrays it may have.
+        max_bytes: how large its JSON may be; None for no limit.
+
+    Raises:
+        ArgumentTypeError: when it is not a mapping, or JSON does not have the type of a part of it.
+        ArgumentError: when it is too deep or too large, or a number in it is.
+    """
     if not isinstance(value, Mapping):
-        raise ArgumentTypeError(f"{where} is of type {type(value).__name__}; accepted is a mapping")
-    return cast("dict[str, Any]", json_value(value, where)) if value else {}
+        raise ArgumentTypeError(f"{where} must be a mapping, got {type(value).__name__}")
+    if not value:
+        return {}
+    found = cast("dict[str, Any]", _json.json_value(value, where, max_depth=max_depth))
+    if max_bytes is not None and (size := len(_json.encode(found))) > max_bytes:
+        raise ArgumentError(f"{where} must be at most {max_bytes} bytes as JSON, got {size}")
+    return found
 
 
 def optional(check: Check) -> Check:
-    """The check that also accepts None."""
+    """The check that also takes None."""
 
     def checked(value: Any, where: str) -> Any:
         return None if value is None else check(value, where)

@@ -1,7 +1,7 @@
-"""What a message is made of: immutable, typed content parts.
+"""The parts of a message: immutable, typed.
 
-Every part has a ``type`` on the wire (docs/message-format.md lists them with their fields). A part of a type
-that this version does not know becomes an `OpaqueContent`, and fields that it does not know are kept in
+Every part has a ``type`` in its JSON (docs/message-format.md lists the types with their fields). A part of a
+type that this version does not know becomes an `OpaqueContent`, and fields that it does not know are kept in
 ``unknown_fields``: both are written back as they were read.
 """
 
@@ -9,94 +9,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 import msgspec
-from msgspec.structs import force_setattr
 
 from agent_stores import _checks as check
-from agent_stores._json import json_value
+from agent_stores._part_checks import PART_DEPTH, check_depth, has_unknown_call, part_object, part_value
+from agent_stores.content_base import Content as Content
+from agent_stores.content_base import Name, TokenCount
 from agent_stores.errors import ArgumentError, ArgumentTypeError
-
-# What the constructors check, for documents.
-Name = Annotated[str, msgspec.Meta(min_length=1)]
-TokenCount = Annotated[int, msgspec.Meta(ge=0)]
 
 _optional_text = check.optional(check.text)
 _optional_tokens = check.optional(check.token_count)
 
 
 def _arguments(value: Any, where: str) -> Any:
-    return value if isinstance(value, str) else check.json_object(value, where)
+    return check.text(value, where) if isinstance(value, str) else part_object(value, where)
 
 
 def _call(value: Any, where: str) -> Any:
     if not isinstance(value, ToolCallContent):
-        raise ArgumentTypeError(f"{where} is of type {type(value).__name__}; accepted is ToolCallContent")
+        raise ArgumentTypeError(f"{where} must be a ToolCallContent, got {type(value).__name__}")
+    check_depth([value], where, PART_DEPTH - 1)
     return value
 
 
 def _parts(value: Any, where: str) -> Any:
-    return content_parts(value, where)
+    parts = content_parts(value, where)
+    check_depth(parts, where, PART_DEPTH - 2)
+    return parts
 
 
 def _opaque(value: Any, where: str) -> Any:
-    data = check.json_object(value, where)
+    data = check.json_object(value, where, max_depth=PART_DEPTH)
     kind = data.get("type")
     if not isinstance(kind, str) or not kind:
-        raise ArgumentError(f"{where} has no 'type'; an opaque part needs one, as text")
-    if kind in CONTENT_TYPES:
-        raise ArgumentError(f"{where} is of the known type {kind!r}; use {CONTENT_TYPES[kind].__name__}")
+        raise ArgumentError(f"{where}['type'] must be a non-empty str, got {kind!r}")
+    if kind in CONTENT_TYPES and not has_unknown_call(data):
+        raise ArgumentError(
+            f"{where}['type'] must not be a known type, got {kind!r}; use {CONTENT_TYPES[kind].__name__}"
+        )
     return data
-
-
-class _CheckedMeta(msgspec.StructMeta):
-    """Checks what callers construct; decoding does not come this way, as the decoder has checked it."""
-
-    if not TYPE_CHECKING:
-
-        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-            part = super().__call__(*args, **kwargs)
-            part._check()
-            return part
-
-
-class Content(
-    msgspec.Struct,
-    metaclass=_CheckedMeta,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    omit_defaults=True,
-    repr_omit_defaults=True,
-    gc=False,  # it holds JSON data, which has no cycles
-):
-    """Base of the content parts.
-
-    Attributes:
-        additional_properties: JSON-ready data that belongs to the part and has no field of its own.
-        unknown_fields: fields that a newer version wrote, written back at the top level of the part.
-    """
-
-    _checks: ClassVar[Mapping[str, check.Check]] = {}
-
-    additional_properties: Mapping[str, Any] = {}
-    unknown_fields: Mapping[str, Any] = msgspec.field(default_factory=dict, name="$unknown")
-
-    @property
-    def type(self) -> str:
-        """The part's type name on the wire."""
-        return str(self.__struct_config__.tag)
-
-    def __hash__(self) -> int:
-        return hash(self.type)
-
-    def _check(self) -> None:
-        for name, checked in (*self._checks.items(), *_COMMON_CHECKS):
-            given = getattr(self, name)
-            kept = checked(given, f"{type(self).__name__}.{name}")
-            if kept is not given:
-                force_setattr(self, name, kept)
 
 
 class TextContent(Content, frozen=True, tag="text", kw_only=False):
@@ -112,11 +65,11 @@ class TextContent(Content, frozen=True, tag="text", kw_only=False):
 
 
 class ReasoningContent(Content, frozen=True, tag="reasoning", kw_only=False):
-    """What a model says that it thought.
+    """A model's reasoning.
 
     Attributes:
-        text: the reasoning or its summary; may be empty when a provider shows none of it.
-        protected_data: the provider's signed or encrypted form, to be handed back to it unchanged.
+        text: the reasoning or its summary; empty when the provider does not show it.
+        protected_data: the provider's signed or encrypted form, to be returned to it unchanged.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {"text": check.text, "protected_data": _optional_text}
@@ -134,12 +87,12 @@ def _media_kind(media_type: str | None) -> MediaKind:
 
 
 class DataContent(Content, frozen=True, tag="data", kw_only=False):
-    """An image, a file or a recording, by its bytes (Base64 on the wire).
+    """An image, a recording or another file, by its bytes (Base64 in JSON).
 
     Attributes:
         data: the bytes.
         media_type: their type, such as ``image/png``.
-        filename: the file's name, where it has one.
+        filename: the file's name, if it has one.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {
@@ -154,7 +107,7 @@ class DataContent(Content, frozen=True, tag="data", kw_only=False):
 
     @property
     def kind(self) -> MediaKind:
-        """What the media type says that it is: ``image``, ``audio``, ``video``, ``text`` or else ``file``."""
+        """The kind of its media type: ``image``, ``audio``, ``video``, ``text``, or ``file`` for others."""
         return _media_kind(self.media_type)
 
     def __repr__(self) -> str:
@@ -162,12 +115,12 @@ class DataContent(Content, frozen=True, tag="data", kw_only=False):
 
 
 class UriContent(Content, frozen=True, tag="uri", kw_only=False):
-    """An image, a file or a recording, by its address.
+    """An image, a recording or another file, by its address.
 
     Attributes:
-        uri: the address; not fetched by this library.
-        media_type: the type of what is there, where known.
-        filename: the file's name, where it has one.
+        uri: the address; this library does not fetch it.
+        media_type: the type of the file, if known.
+        filename: the file's name, if it has one.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {
@@ -182,7 +135,7 @@ class UriContent(Content, frozen=True, tag="uri", kw_only=False):
 
     @property
     def kind(self) -> MediaKind:
-        """What the media type says that it is: ``image``, ``audio``, ``video``, ``text`` or else ``file``."""
+        """The kind of its media type: ``image``, ``audio``, ``video``, ``text``, or ``file`` for others."""
         return _media_kind(self.media_type)
 
 
@@ -190,9 +143,9 @@ class ToolCallContent(Content, frozen=True, tag="tool_call", kw_only=False):
     """A model's request to call a tool.
 
     Attributes:
-        call_id: names the call; its result carries the same id. Some models use an id again in later turns.
+        call_id: identifies the call; its result has the same id. Some models reuse ids in later turns.
         name: the tool's name.
-        arguments: as the model gave them: JSON text (which may be malformed), or an object.
+        arguments: the model's arguments: JSON text (which may be malformed), or an object.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {
@@ -206,7 +159,7 @@ class ToolCallContent(Content, frozen=True, tag="tool_call", kw_only=False):
     arguments: str | dict[str, Any] = ""
 
     def parse_arguments(self) -> dict[str, Any]:
-        """The arguments as an object; no text means no arguments.
+        """The arguments as an object; empty text means no arguments.
 
         Raises:
             ArgumentError: when the text is not a JSON object.
@@ -217,26 +170,28 @@ class ToolCallContent(Content, frozen=True, tag="tool_call", kw_only=False):
             return {}
         try:
             value = json.loads(self.arguments)
-        except ValueError as error:
-            raise ArgumentError(f"the arguments of {self.name!r} are not JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise ArgumentError(f"arguments of {self.name!r} must be a JSON object: {error}") from None
         if not isinstance(value, dict):
-            raise ArgumentError(f"the arguments of {self.name!r} are not a JSON object")
+            raise ArgumentError(
+                f"arguments of {self.name!r} must be a JSON object, got {type(value).__name__}"
+            )
         return value
 
 
 class ToolResultContent(Content, frozen=True, tag="tool_result", kw_only=False):
-    """What a tool call brought.
+    """The result of a tool call.
 
     Attributes:
         call_id: the id of the call that it answers.
         result: the result as JSON-ready data; text for most tools.
-        is_error: whether the tool failed; the result then says how.
+        is_error: whether the tool failed; the result then describes the error.
         contents: further parts of the result, such as an image.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {
         "call_id": check.name,
-        "result": json_value,
+        "result": part_value,
         "is_error": check.flag,
         "contents": _parts,
     }
@@ -247,7 +202,7 @@ class ToolResultContent(Content, frozen=True, tag="tool_result", kw_only=False):
     contents: tuple[AnyContent, ...] = ()
 
     def result_text(self) -> str:
-        """The result as a model is shown it: text as it is, other data as JSON."""
+        """The result as text for a model: text as it is, other data as JSON."""
         if isinstance(self.result, str):
             return self.result
         return json.dumps(self.result, ensure_ascii=False)
@@ -257,7 +212,7 @@ class ApprovalRequestContent(Content, frozen=True, tag="approval_request", kw_on
     """A tool call that waits for a person's approval.
 
     Attributes:
-        request_id: names the request; the response carries the same id.
+        request_id: identifies the request; the response has the same id.
         tool_call: the call to be approved.
     """
 
@@ -273,7 +228,7 @@ class ApprovalResponseContent(Content, frozen=True, tag="approval_response", kw_
     Attributes:
         request_id: the id of the request that it answers.
         approved: whether the call may be made.
-        tool_call: the call, where the framework repeats it.
+        tool_call: the call, if the framework repeats it.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {
@@ -291,9 +246,9 @@ class ErrorContent(Content, frozen=True, tag="error", kw_only=False):
     """An error that belongs to the conversation.
 
     Attributes:
-        message: what went wrong.
-        code: the provider's or tool's code for it.
-        details: anything further.
+        message: the error's text.
+        code: the provider's or tool's error code.
+        details: further information.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {
@@ -308,12 +263,12 @@ class ErrorContent(Content, frozen=True, tag="error", kw_only=False):
 
 
 class UsageContent(Content, frozen=True, tag="usage", kw_only=False):
-    """What a model call consumed, in tokens.
+    """The tokens that a model call used.
 
     Attributes:
         input_tokens: tokens sent.
         output_tokens: tokens received.
-        total_tokens: both, as the provider counts them.
+        total_tokens: their sum, as the provider counts it.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {
@@ -331,16 +286,23 @@ class OpaqueContent(Content, frozen=True, tag="$opaque", kw_only=False):
     """A part of a type that this version does not know, kept as it is.
 
     Attributes:
-        data: the whole part, its ``type`` included.
+        data: the whole part, including its ``type``. It has no additional properties apart from those.
     """
 
     _checks: ClassVar[Mapping[str, check.Check]] = {"data": _opaque}
 
-    data: dict[str, Any]
+    # No length satisfies this: documents of the tag "$opaque" are not decoded into a part without a check.
+    data: Annotated[dict[str, Any], msgspec.Meta(min_length=1, max_length=0)]
+
+    def _check(self) -> None:
+        super()._check()
+        for name in ("additional_properties", "unknown_fields"):
+            if getattr(self, name):
+                raise ArgumentError(f"OpaqueContent.{name} must be empty: data holds the whole part")
 
     @property
     def type(self) -> str:
-        """The part's own type name."""
+        """The part's own type."""
         return str(self.data["type"])
 
 
@@ -374,14 +336,14 @@ CONTENT_TYPES: Mapping[str, type[Content]] = {
         UsageContent,
     )
 }
-"""The parts that this version knows, by their type on the wire."""
+"""The parts that this version knows, by their type in JSON."""
 
 
 def content_parts(value: object, where: str) -> tuple[AnyContent, ...]:
-    """The parts that a caller gave, as a tuple; text stands for a `TextContent`.
+    """The caller's parts as a tuple; a str becomes a `TextContent`.
 
     Raises:
-        ArgumentTypeError: when it is neither text, a part, nor a sequence of these.
+        ArgumentTypeError: when it is neither a str, a part, nor a sequence of these.
     """
     if isinstance(value, str):
         return (TextContent(value),)
@@ -391,8 +353,7 @@ def content_parts(value: object, where: str) -> tuple[AnyContent, ...]:
         not isinstance(value, Sequence) or isinstance(value, (bytes, bytearray))
     ):
         raise ArgumentTypeError(
-            f"{where} is of type {type(value).__name__}; accepted are text, a content part, "
-            "or a sequence of these"
+            f"{where} must be a str, a content part or a sequence of these, got {type(value).__name__}"
         )
     parts: list[AnyContent] = []
     for index, item in enumerate(value):
@@ -402,12 +363,6 @@ def content_parts(value: object, where: str) -> tuple[AnyContent, ...]:
             parts.append(cast("AnyContent", item))
         else:
             raise ArgumentTypeError(
-                f"{where}[{index}] is of type {type(item).__name__}; accepted are text and content parts"
+                f"{where}[{index}] must be a str or a content part, got {type(item).__name__}"
             )
     return tuple(parts)
-
-
-_COMMON_CHECKS: tuple[tuple[str, check.Check], ...] = (
-    ("additional_properties", check.json_object),
-    ("unknown_fields", check.json_object),
-)

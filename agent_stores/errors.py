@@ -1,22 +1,22 @@
-"""The errors of the library, told apart by what the caller can do next.
+"""The errors of the library, by what the caller can do next.
 
-Every error derives from `AgentStoresError`. No message, argument or repr of an error holds a password, key
-or token: places are named by host, port and database only.
+Every error derives from `AgentStoresError`. No message, argument or repr of an error contains a password, key
+or token: servers are named by host, port and database only.
 """
 
 from __future__ import annotations
 
 
 class AgentStoresError(Exception):
-    """Base of every error that this library raises."""
+    """Base class of all errors of this library."""
 
 
 class ArgumentError(AgentStoresError, ValueError):
-    """An argument has a value that is not accepted; nothing was read or written."""
+    """An argument has an invalid value; nothing was read or written."""
 
 
 class ArgumentTypeError(AgentStoresError, TypeError):
-    """An argument has a type that is not accepted; nothing was read or written."""
+    """An argument has the wrong type; nothing was read or written."""
 
 
 class MissingDependencyError(AgentStoresError, ImportError):
@@ -24,7 +24,7 @@ class MissingDependencyError(AgentStoresError, ImportError):
 
     @classmethod
     def of(cls, package: str, *, extra: str, purpose: str) -> MissingDependencyError:
-        """The error for a package that an extra of ours brings, worded once for all of them."""
+        """The error for a package that an extra of this library installs."""
         return cls(
             f"{purpose} needs the package {package!r}, which is not installed: "
             f"pip install 'agent-stores[{extra}]'",
@@ -33,26 +33,26 @@ class MissingDependencyError(AgentStoresError, ImportError):
 
 
 class MessageFormatError(AgentStoresError, ValueError):
-    """A message document is malformed; the message names the field and the position in the document."""
+    """A JSON document is not a message; the error names the field and its position in the document."""
 
 
 class UnsupportedVersionError(AgentStoresError):
-    """Data, a state or a schema was written by a newer version: upgrade the library to use it."""
+    """A newer version wrote the data, state or schema: upgrade the library to use it."""
 
 
 class StateError(AgentStoresError, ValueError):
-    """A serialized state is not valid here: another store's, another server's, or malformed."""
+    """A serialized state is malformed, or of another store or server."""
 
 
 class StateSignatureError(StateError):
-    """A serialized state's signature is missing or does not match: do not trust the state."""
+    """The signature of a serialized state is missing or does not match: do not trust the state."""
 
 
 class UnansweredToolCallError(AgentStoresError):
-    """Tool calls without results, or results without calls, under the policy ``"raise"``.
+    """There are tool calls without results, or results without calls, and `dangling_calls` is ``"raise"``.
 
     Attributes:
-        call_ids: the ids of the calls concerned, in order.
+        call_ids: the ids of those calls, in order.
     """
 
     def __init__(self, message: str, *, call_ids: tuple[str, ...] = ()) -> None:
@@ -61,7 +61,7 @@ class UnansweredToolCallError(AgentStoresError):
 
 
 class StoreError(AgentStoresError):
-    """A store could not do what was asked."""
+    """A store operation failed."""
 
 
 class StoreUnavailableError(StoreError):
@@ -69,27 +69,27 @@ class StoreUnavailableError(StoreError):
 
 
 class OutcomeUnknownError(StoreError):
-    """The connection was lost while a write was being confirmed: it may or may not be stored.
+    """The connection was lost before a write was confirmed: it may or may not be stored.
 
-    Adding the same messages again is safe: what is stored already is not added twice. The other operations
-    say in the message whether calling again is.
+    Adding the same messages again is safe: stored messages are not added twice. For other operations the
+    error says whether a retry is safe.
     """
 
 
 class StoreRejectedError(StoreError):
-    """The server refuses the operation: read-only, full, or not permitted. Nothing was written."""
+    """The server rejects the operation: it is read-only, full, or denies access. Nothing was written."""
 
 
 class StoreClosedError(StoreError):
-    """The store was closed by `aclose`, and cannot be used any more."""
+    """The store was closed and can no longer be used."""
 
 
 class ConflictError(StoreError):
-    """Somebody else wrote to the thread since the position that the caller expected.
+    """Another client changed the thread since the position or revision that the caller expects.
 
     Attributes:
-        expected: the position that the caller gave.
-        actual: the position of the thread's last message now.
+        expected: the caller's expected position or revision.
+        actual: the current one.
     """
 
     def __init__(self, message: str, *, expected: int | None = None, actual: int | None = None) -> None:
@@ -99,18 +99,18 @@ class ConflictError(StoreError):
 
 
 class ThreadExistsError(StoreError):
-    """The thread to be created exists already; nothing was written."""
+    """The thread to create already exists; nothing was written."""
 
 
 class NotFoundError(StoreError, LookupError):
-    """The message or thread that was named does not exist."""
+    """The message or thread does not exist."""
 
 
 class CorruptMessageError(StoreError):
-    """A stored message cannot be read.
+    """A stored message cannot be decoded.
 
     Attributes:
-        thread_id: the thread that holds it.
+        thread_id: its thread.
         position: its position in the thread.
     """
 
@@ -121,11 +121,11 @@ class CorruptMessageError(StoreError):
 
 
 class MessageTooLargeError(StoreError, ValueError):
-    """A message is larger than the store can hold; nothing was written.
+    """A message is larger than the store's limit; nothing was written.
 
     Attributes:
-        size: the message's size in bytes.
-        limit: the store's limit in bytes.
+        size: the size of the message's JSON, in bytes.
+        limit: the store's limit, in bytes.
     """
 
     def __init__(self, message: str, *, size: int = 0, limit: int = 0) -> None:
@@ -135,11 +135,11 @@ class MessageTooLargeError(StoreError, ValueError):
 
 
 class AgentRunError(AgentStoresError):
-    """An agent's run failed; nothing of the turn was added to the thread."""
+    """An agent's run failed; the turn was not added to the thread."""
 
 
 class ContextProviderError(AgentStoresError):
-    """A context provider that is not to be left out failed; the message says what became of the turn.
+    """A required context provider failed; the error says whether the turn was added to the thread.
 
-    A provider raises it to fail the run. Any other error of a provider is logged, and the run goes on.
+    A provider raises it to fail the run. Other errors of a provider are logged, and the run continues.
     """

@@ -11,13 +11,14 @@ from typing_extensions import TypeVar, Unpack
 from agent_stores import _checks as check
 from agent_stores.backend import Limits
 from agent_stores.backends.memory import MemoryBackend
-from agent_stores.errors import StateError
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
 from agent_stores.log import MessageLog, NewThread
 from agent_stores.message_format import decode_message, message_from_dict, message_to_dict
 from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import StoreOptions
+from agent_stores.thread_updates import METADATA_BYTES
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -74,8 +75,13 @@ class InMemoryChatMessageStore(ChatMessageStore[M]):
         thread_id, extra = self._read_state(serialized_store_state)
         documents = extra.pop("messages", [])
         if not isinstance(documents, (list, tuple)):
-            raise StateError("the state's messages must be an array")
-        metadata = check.json_object(extra.pop("metadata", {}), "metadata")
+            raise StateError(f"the state's messages must be an array, got {type(documents).__name__}")
+        try:
+            metadata = check.json_object(
+                extra.pop("metadata", {}), "the state's metadata", max_bytes=METADATA_BYTES
+            )
+        except (ArgumentError, ArgumentTypeError) as error:
+            raise StateError(str(error)) from None
         messages = [message_from_dict(document) for document in documents]
         self._switch_thread(thread_id, extra)
         settings = self._settings

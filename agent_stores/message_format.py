@@ -1,7 +1,7 @@
 """Messages as JSON documents (docs/message-format.md), version 1.
 
-Reading is fast for documents with known fields only: msgspec decodes them straight into `ChatMessage`. A
-document that holds more is read a second time, field by field, so that nothing of it is lost.
+msgspec decodes documents with only known fields directly into `ChatMessage`. Other documents are read a
+second time, field by field, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from agent_stores import _json
+from agent_stores._part_checks import UNKNOWN_FIELDS, has_unknown_call, known_fields
 from agent_stores.contents import (
     CONTENT_TYPES,
     AnyContent,
@@ -20,10 +21,9 @@ from agent_stores.contents import (
     ApprovalResponseContent,
     Content,
     OpaqueContent,
-    ToolCallContent,
     ToolResultContent,
 )
-from agent_stores.errors import MessageFormatError, UnsupportedVersionError
+from agent_stores.errors import ArgumentError, ArgumentTypeError, MessageFormatError, UnsupportedVersionError
 from agent_stores.messages import FORMAT_VERSION, ChatMessage
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -43,42 +43,61 @@ def decode_message(document: bytes | str) -> ChatMessage:
     """The message of a JSON document.
 
     Raises:
-        MessageFormatError: when it is malformed, naming the field and the position.
-        UnsupportedVersionError: when its format has another meaning in a newer version.
+        MessageFormatError: when it is malformed; the error names the field and the position.
+        UnsupportedVersionError: when it is of a newer version of the format.
     """
+    _check_depth(document)
+    return decode_stored(document)
+
+
+def decode_stored(document: bytes | str) -> ChatMessage:
+    """The message of a stored document, which was checked on its way in; raises as `decode_message` does."""
     try:
         return _decoder.decode(document)
     except msgspec.ValidationError:
-        pass  # unknown fields or types, or a real error: told apart below
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # escapes that msgspec does not take, or not JSON at all
+        pass  # unknown fields or types, or an error, which the second reading names
+    except (msgspec.DecodeError, UnicodeError):
+        pass  # unpaired surrogates, or not JSON
+    except RecursionError:  # the document is nested too deep, or the caller's stack is nearly used up
+        _check_depth(document)
+        raise
+    _check_depth(document)
     try:
         plain = _json.decode(document, _plain_decoder, Any)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeError) as error:
         raise MessageFormatError(f"the message is not a JSON document: {error}") from None
     return message_from_dict(plain)
 
 
 def decode_messages(documents: Sequence[bytes]) -> list[ChatMessage]:
-    """The messages of several documents; raises as `decode_message` does."""
+    """The messages of several stored documents; raises as `decode_message` does."""
     try:
         return list(map(_decoder.decode, documents))
-    except (msgspec.DecodeError, UnicodeDecodeError):  # of which `ValidationError` is one
-        return list(map(decode_message, documents))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):  # `ValidationError` is a `DecodeError`
+        return list(map(decode_stored, documents))
+
+
+def _check_depth(document: bytes | str) -> None:
+    if _json.is_too_deep(document):
+        raise MessageFormatError(f"the message must be nested at most {_json.MAX_DEPTH} levels deep")
 
 
 def message_to_dict(message: ChatMessage) -> dict[str, Any]:
     """The message as JSON-ready data."""
     data = cast("dict[str, Any]", msgspec.to_builtins(message))
     if not _is_plain(message):
-        data["contents"] = [_part_to_dict(part) for part in message.contents]
-        data.update(data.pop("$unknown", {}))
+        if message.contents:
+            data["contents"] = [_part_to_dict(part) for part in message.contents]
+        _flatten_unknown(data, ChatMessage)
     return data
 
 
 def message_from_dict(data: Any) -> ChatMessage:
     """The message of JSON-ready data; raises as `decode_message` does."""
-    fields = _mapping(data, "the message")
+    try:
+        fields = _mapping(_json.json_value(data, "the message"), "the message")
+    except (ArgumentError, ArgumentTypeError) as error:
+        raise MessageFormatError(str(error)) from None
     version = fields.pop("v", FORMAT_VERSION)
     if type(version) is not int or version < 1:
         raise MessageFormatError(f"v: expected a version number, got {version!r}")
@@ -114,12 +133,20 @@ def _part_to_dict(part: Content) -> dict[str, Any]:
     if isinstance(part, OpaqueContent):
         return dict(part.data)
     data = cast("dict[str, Any]", msgspec.to_builtins(part))
-    data.update(data.pop("$unknown", {}))
+    _flatten_unknown(data, type(part))
     if isinstance(part, ToolResultContent) and part.contents:
         data["contents"] = [_part_to_dict(inner) for inner in part.contents]
     if isinstance(part, (ApprovalRequestContent, ApprovalResponseContent)) and part.tool_call is not None:
         data["tool_call"] = _part_to_dict(part.tool_call)
     return data
+
+
+def _flatten_unknown(data: dict[str, Any], kind: type[msgspec.Struct]) -> None:
+    """Move unknown fields to the top level; they never replace known ones."""
+    unknown = data.pop(UNKNOWN_FIELDS, None)
+    if unknown:
+        known = known_fields(kind)
+        data.update((name, value) for name, value in unknown.items() if name not in known)
 
 
 def _parts_from_list(value: Any, where: str) -> tuple[AnyContent, ...]:
@@ -133,7 +160,7 @@ def _part_from_dict(value: Any, where: str) -> AnyContent:
     kind = fields.get("type")
     if not isinstance(kind, str) or not kind:
         raise MessageFormatError(f"{where}.type: expected the part's type as text, got {_json_type(kind)}")
-    if kind not in CONTENT_TYPES:
+    if kind not in CONTENT_TYPES or has_unknown_call(fields):
         return OpaqueContent(fields)
     del fields["type"]
     part_type = CONTENT_TYPES[kind]
@@ -141,10 +168,7 @@ def _part_from_dict(value: Any, where: str) -> AnyContent:
     if part_type is ToolResultContent and "contents" in fields:
         nested["contents"] = _parts_from_list(fields.pop("contents"), f"{where}.contents")
     if "tool_call" in part_type.__struct_fields__ and fields.get("tool_call") is not None:
-        call = _part_from_dict(fields["tool_call"], f"{where}.tool_call")
-        if not isinstance(call, ToolCallContent):  # a kind of call that a newer version knows
-            return _opaque({"type": kind, **fields})
-        nested["tool_call"] = call
+        nested["tool_call"] = _part_from_dict(fields["tool_call"], f"{where}.tool_call")
         # The struct is read with the call's known fields, which the complete call then replaces.
         fields["tool_call"] = {"type": "tool_call", "call_id": "x", "name": "x"}
     part = _read_struct(part_type, fields, f"{where}.")
@@ -153,15 +177,10 @@ def _part_from_dict(value: Any, where: str) -> AnyContent:
     return cast("AnyContent", part)
 
 
-def _opaque(data: dict[str, Any]) -> OpaqueContent:
-    """A part kept as it is, though its type is known."""
-    part = OpaqueContent({"type": "unknown"})
-    force_setattr(part, "data", data)
-    return part
-
-
 def _read_struct(kind: type[S], fields: dict[str, Any], where: str) -> S:
     """Read a struct, keeping the fields that it does not have."""
+    if fields.pop(UNKNOWN_FIELDS, {}) != {}:
+        raise MessageFormatError(f"{where}{UNKNOWN_FIELDS}: the name is reserved")
     known = set(kind.__struct_encode_fields__)
     unknown = {name: value for name, value in fields.items() if name not in known}
     present = {name: value for name, value in fields.items() if name in known}
@@ -172,9 +191,25 @@ def _read_struct(kind: type[S], fields: dict[str, Any], where: str) -> S:
         path = path.rstrip("`").lstrip(".")
         name = f"{where}{path}" if path else where.rstrip(".")
         raise MessageFormatError(f"{name or 'the message'}: {reason[:1].lower()}{reason[1:]}") from None
+    except UnicodeEncodeError:
+        name = f"{where}{_find_surrogates(kind, present)}"
+        raise MessageFormatError(f"{name}: an unpaired surrogate is not valid here") from None
     if unknown:
-        force_setattr(struct, "unknown_fields", {**unknown, **getattr(struct, "unknown_fields", {})})
+        force_setattr(struct, "unknown_fields", unknown)
     return struct
+
+
+def _find_surrogates(kind: type[msgspec.Struct], values: Mapping[str, Any]) -> str:
+    """The name of the field whose text msgspec cannot convert."""
+    for field in msgspec.structs.fields(kind):
+        try:
+            if field.encode_name in values:
+                msgspec.convert(values[field.encode_name], field.type)
+        except UnicodeEncodeError:
+            return field.encode_name
+        except msgspec.ValidationError:
+            pass
+    return "the message"
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

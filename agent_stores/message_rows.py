@@ -17,7 +17,7 @@ from agent_stores.errors import (
     UnsupportedVersionError,
 )
 from agent_stores.listing import to_microseconds
-from agent_stores.message_format import decode_message, decode_messages, encode_message
+from agent_stores.message_format import decode_messages, decode_stored, encode_message
 from agent_stores.messages import ChatMessage
 from agent_stores.retention import find_boundaries
 from agent_stores.store_options import OnCorrupt
@@ -103,7 +103,7 @@ def decode_rows(
     decoded = []
     for row in rows:
         try:
-            decoded.append((row, decode_message(row.body)))
+            decoded.append((row, decode_stored(row.body)))
         except (MessageFormatError, UnsupportedVersionError) as error:
             text = f"message at position {row.position} of thread {thread_id!r} cannot be read"
             if on_corrupt == "raise":

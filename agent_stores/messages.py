@@ -10,6 +10,9 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from agent_stores import _checks as check
+from agent_stores._json import MAX_DEPTH
+from agent_stores._part_checks import UNKNOWN_FIELDS, check_unknown_fields
+from agent_stores.content_base import UnknownFields
 from agent_stores.contents import (
     AnyContent,
     Content,
@@ -21,20 +24,20 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-"""Who speaks. ``developer`` is what newer models call ``system``."""
+"""The author's role. Newer models call ``system`` ``developer``."""
 
 ROLES: tuple[str, ...] = get_args(Role)
 
 _PINNABLE = ("system", "developer")
 
 FORMAT_VERSION = 1
-"""Version of the JSON format; new fields do not change it, a change of meaning does."""
+"""Version of the JSON format. New fields do not change it; a change of a field's meaning does."""
 
-_SHOWN = 200  # characters of text in a repr
+_MAX_REPR = 200  # characters of text in a repr
 
 
 class _MessageMeta(msgspec.StructMeta):
-    """Gives `ChatMessage` its constructor; decoding builds the struct directly, without Python code."""
+    """The constructor of `ChatMessage`; decoding builds the struct directly, without Python code."""
 
     if not TYPE_CHECKING:
 
@@ -52,15 +55,14 @@ class _MessageMeta(msgspec.StructMeta):
             unknown_fields: Mapping[str, Any] | None = None,
         ) -> Any:
             if not isinstance(role, str) or role not in ROLES:
-                raise ArgumentError(f"role is {role!r}; accepted are {', '.join(ROLES)}")
+                raise ArgumentError(f"role must be one of {', '.join(ROLES)}, got {role!r}")
             if text is not None:
                 if not isinstance(text, str):
                     raise ArgumentTypeError(
-                        f"text is of type {type(text).__name__}; accepted is str "
-                        "(give other parts as contents=)"
+                        f"text must be a str or None, got {type(text).__name__}; other parts go to contents="
                     )
                 if contents is not None:
-                    raise ArgumentError("text and contents are both given; accepted is one of them")
+                    raise ArgumentError("text and contents must not be given together")
                 contents = text
             if created_at is not None:
                 created_at = _utc(created_at)
@@ -72,8 +74,14 @@ class _MessageMeta(msgspec.StructMeta):
                 message_id=None if message_id is None else check.name(message_id, "message_id"),
                 created_at=created_at,
                 pinned=pinned,
-                additional_properties=check.json_object(additional_properties or {}, "additional_properties"),
-                unknown_fields=check.json_object(unknown_fields or {}, "unknown_fields"),
+                additional_properties={}
+                if additional_properties is None
+                else check.json_object(
+                    additional_properties, "additional_properties", max_depth=MAX_DEPTH - 1
+                ),
+                unknown_fields={}
+                if unknown_fields is None
+                else check_unknown_fields(unknown_fields, "unknown_fields", cls, MAX_DEPTH),
             )
 
 
@@ -89,23 +97,25 @@ class ChatMessage(
 ):
     """One message of a conversation, immutable; equal when all fields are equal.
 
-    ``ChatMessage("user", "Hello")`` and ``ChatMessage(role="user", text="Hello")`` are the same; anything but
-    text is given as ``contents=[...]``.
+    ``ChatMessage("user", "Hello")`` and ``ChatMessage(role="user", text="Hello")`` are the same; parts other
+    than text are given as ``contents=[...]``. Its JSON is nested at most 100 levels deep.
 
     Args:
         role: ``system``, ``developer``, ``user``, ``assistant`` or ``tool``.
         text: the message's text, for a message of one text part.
-        contents: its parts, in order; text stands for a `TextContent`.
-        author_name: who wrote it, where several share a role.
-        message_id: names the message within its thread; a store gives one to a message that has none.
-        created_at: when it was made, with a time zone; kept in UTC. A store fills it in where it is missing.
-        pinned: for system and developer messages: trimming and windows always keep it, in front.
+        contents: its parts, in order; a str becomes a `TextContent`.
+        author_name: the author's name, if several share a role.
+        message_id: identifies the message within its thread; a store assigns one if it is missing.
+        created_at: time of creation, with a time zone; kept in UTC. A store sets it if it is missing.
+        pinned: for system and developer messages: trims and windows always keep it, before all others.
         additional_properties: JSON-ready data of the application or framework.
-        unknown_fields: fields that a newer version wrote, written back at the top level.
+        unknown_fields: fields that a newer version wrote, written back at the top level; none may have the
+            name of a known field.
 
     Raises:
-        ArgumentError: for an unknown role, an empty id, a naive time, or both text and contents.
-        ArgumentTypeError: for a value of another type, or one that JSON cannot hold.
+        ArgumentError: for an unknown role, an empty id, a time without a time zone, text together with
+            contents, a known field among the unknown ones, or data that is nested too deep.
+        ArgumentTypeError: for a value of the wrong type, or one that JSON cannot hold.
     """
 
     role: Role
@@ -115,7 +125,7 @@ class ChatMessage(
     created_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     pinned: bool = False
     additional_properties: Mapping[str, Any] = {}
-    unknown_fields: Mapping[str, Any] = msgspec.field(default_factory=dict, name="$unknown")
+    unknown_fields: UnknownFields = msgspec.field(default_factory=dict, name=UNKNOWN_FIELDS)
 
     if TYPE_CHECKING:
 
@@ -134,31 +144,32 @@ class ChatMessage(
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        """What holds for documents as for callers; decoding comes this way, too."""
+        """The checks that decoding does, too."""
         if self.pinned and self.role not in _PINNABLE:
             raise ArgumentError(
-                f"pinned is True for the role {self.role!r}; only system and developer messages can be pinned"
+                f"pinned must be False for a message of role {self.role!r}, got True: "
+                "only system and developer messages can be pinned"
             )
         if self.created_at is not None and self.created_at.tzinfo is not timezone.utc:
             force_setattr(self, "created_at", _utc(self.created_at))
 
     @property
     def text(self) -> str:
-        """The text parts, joined; other parts are left out."""
+        """The text parts, joined, without the other parts."""
         return "".join(part.text for part in self.contents if isinstance(part, TextContent))
 
     @property
     def tool_calls(self) -> tuple[ToolCallContent, ...]:
-        """The tool calls in it, in order."""
+        """Its tool calls, in order."""
         return tuple(part for part in self.contents if isinstance(part, ToolCallContent))
 
     @property
     def tool_results(self) -> tuple[ToolResultContent, ...]:
-        """The tool results in it, in order."""
+        """Its tool results, in order."""
         return tuple(part for part in self.contents if isinstance(part, ToolResultContent))
 
     def replace(self, **changes: Any) -> ChatMessage:
-        """A copy with some fields changed; takes the constructor's keywords, and checks them likewise.
+        """A copy with some fields changed; takes the constructor's keywords, and checks them the same way.
 
         Raises:
             ArgumentError, ArgumentTypeError: as the constructor does.
@@ -178,7 +189,7 @@ class ChatMessage(
         parts = [repr(self.role)]
         if len(self.contents) == 1 and isinstance(self.contents[0], TextContent):
             text = self.text
-            parts.append(repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"))
+            parts.append(repr(text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"))
         elif self.contents:
             parts.append(f"contents={list(self.contents)!r}")
         for name in ("author_name", "message_id"):
@@ -205,8 +216,8 @@ class ChatMessage(
         """Read a message from its JSON document.
 
         Raises:
-            MessageFormatError: when it is malformed, naming the field and the position.
-            UnsupportedVersionError: when a newer version wrote it in a format with another meaning.
+            MessageFormatError: when it is malformed; the error names the field and the position.
+            UnsupportedVersionError: when it is of a newer version of the format.
         """
         from agent_stores.message_format import decode_message
 
@@ -220,14 +231,14 @@ class ChatMessage(
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ChatMessage:
-        """Read a message from JSON-ready data; raises as `from_json` does."""
+        """Read a message from JSON-ready data; raises the errors of `from_json`."""
         from agent_stores.message_format import message_from_dict
 
         return message_from_dict(data)
 
 
 def _rebuild(*fields: Any) -> ChatMessage:
-    """Unpickle a message: field by field, as the struct holds them."""
+    """Unpickle a message from the values of its fields."""
     names = ChatMessage.__struct_fields__
     return ChatMessage(**cast("dict[str, Any]", dict(zip(names, fields, strict=False))))
 
@@ -235,15 +246,17 @@ def _rebuild(*fields: Any) -> ChatMessage:
 def _utc(value: Any) -> datetime:
     if not isinstance(value, datetime):
         raise ArgumentTypeError(
-            f"created_at is of type {type(value).__name__}; accepted is datetime with a time zone"
+            f"created_at must be a datetime with a time zone or None, got {type(value).__name__}"
         )
     if value.tzinfo is None or value.utcoffset() is None:
-        raise ArgumentError(f"created_at is {value.isoformat()}, without a time zone; give one, such as UTC")
+        raise ArgumentError(f"created_at must have a time zone, such as UTC, got {value.isoformat()}")
     try:
         found = value.astimezone(timezone.utc)
     except OverflowError:
-        raise ArgumentError(f"created_at is {value.isoformat()}, which UTC cannot say") from None
+        raise ArgumentError(
+            f"created_at must be between the years 1 and 9999 in UTC, got {value.isoformat()}"
+        ) from None
     if type(found) is datetime:
         return found
-    # Of a library's own class, which JSON does not take.
+    # A library's subclass, which msgspec does not encode.
     return datetime.combine(found.date(), found.time(), timezone.utc)

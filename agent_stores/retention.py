@@ -52,46 +52,46 @@ _APPROVAL = "approval:"
 
 
 def check_limit(name: str, value: int | None) -> int | None:
-    """The one validation of every limit that counts something.
+    """Check a limit that counts something: None for all, 0 for none, or a positive number.
 
     Raises:
         ArgumentTypeError: when it is neither an int nor None.
-        ArgumentError: when it is negative.
+        ArgumentError: when it is negative, or above `LARGEST`.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted are int and None")
-    if not 0 <= value <= LARGEST:
-        raise ArgumentError(
-            f"{name} is {value}; accepted are None for all, 0 for none, or a positive number up to 2**53 - 1"
-        )
+        raise ArgumentTypeError(f"{name} must be a non-negative int or None, got {type(value).__name__}")
+    if value < 0:
+        raise ArgumentError(f"{name} must be a non-negative int or None, got {value}")
+    if value > LARGEST:
+        raise ArgumentError(f"{name} must be at most 2**53 - 1, got a larger int")
     return value
 
 
 def check_seconds(name: str, value: float | timedelta | None, *, zero: bool) -> float | None:
-    """The one validation of every duration, in seconds or as a timedelta.
+    """Check a duration; returns it in seconds.
 
     Args:
         name: the argument's name.
-        value: what was given.
-        zero: whether 0 is accepted.
+        value: seconds, or a timedelta; None for none.
+        zero: whether it may be 0.
 
     Raises:
-        ArgumentTypeError: when it is not a number.
-        ArgumentError: when it is negative, not finite, or 0 where that is not accepted.
+        ArgumentTypeError: when it is not a number, a timedelta or None.
+        ArgumentError: when it is negative, not finite, 1e11 seconds or more, or 0 without `zero`.
     """
     if value is None:
         return None
     if isinstance(value, timedelta):
         value = value.total_seconds()
+    expected = f"{'non-negative' if zero else 'positive'} number of seconds, a timedelta or None"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentTypeError(
-            f"{name} is of type {type(value).__name__}; accepted are seconds, a timedelta or None"
-        )
-    if not (0 <= value < 1e11) or (value == 0 and not zero):
-        least = "0 or more" if zero else "more than 0"
-        raise ArgumentError(f"{name} is {value}; accepted are {least} seconds, up to 1e11, or None")
+        raise ArgumentTypeError(f"{name} must be a {expected}, got {type(value).__name__}")
+    if value < 0 or value != value or (value == 0 and not zero):
+        raise ArgumentError(f"{name} must be a {expected}, got {value}")
+    if value >= 1e11:
+        raise ArgumentError(f"{name} must be less than 1e11 seconds, got {float(min(value, 1e300)):g}")
     return float(value)
 
 

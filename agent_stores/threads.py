@@ -10,12 +10,11 @@ from weakref import WeakKeyDictionary
 from typing_extensions import Self
 
 from agent_stores import _checks as check
-from agent_stores._json import json_value
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
 from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol, ContextProvider
-from agent_stores.states import StateKey, check_state_header, sign_state, verify_state
+from agent_stores.states import STATE_DEPTH, StateKey, check_state_header, sign_state, verify_state
 
 STATE_TYPE = "agent_stores.thread"
 """The type of a thread's state."""
@@ -182,12 +181,14 @@ class AgentThread:
         """
         store = None if self._message_store is None else await self._message_store.serialize()
         try:
+            if store is not None:
+                store = check.json_object(store, "the store's state", max_depth=STATE_DEPTH)
             state: dict[str, Any] = {
                 **self._state_extra,
                 "type": STATE_TYPE,
                 "version": 1,
                 "service_thread_id": self._service_thread_id,
-                "store": None if store is None else check.json_object(store, "the store's state"),
+                "store": store,
             }
         except (ArgumentError, ArgumentTypeError) as error:
             raise StateError(f"the thread cannot be serialized: {error}") from None
@@ -283,11 +284,7 @@ def read_thread_state(state: Mapping[str, Any], key: StateKey | None) -> ThreadS
         raise StateError(f"the state's store is of type {type(store).__name__}; accepted is an object")
     if service_thread_id is not None and store is not None:
         raise StateError("the state names a service's conversation and a store; a thread has one of them")
-    try:
-        extra = json_value(fields, "the state")
-    except (ArgumentError, ArgumentTypeError) as error:
-        raise StateError(f"the state is not JSON-ready: {error}") from None
-    return ThreadState(service_thread_id, None if store is None else dict(store), extra)
+    return ThreadState(service_thread_id, None if store is None else dict(store), fields)
 
 
 async def _restore_store(state: dict[str, Any]) -> ChatMessageStoreProtocol[ChatMessage]:

@@ -546,7 +546,7 @@ def test_purge(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["import", "x", "--batch", "0", "--store", "memory:"], ExitCode.USAGE, "--batch"),
         (["threads", "--store", "ftp://host/x"], ExitCode.USAGE, "ftp"),
         (["threads", "--store", " "], ExitCode.USAGE, "empty"),
-        (["threads", "--store", "memory:", "--tenant", ""], ExitCode.USAGE, "tenant is empty"),
+        (["threads", "--store", "memory:", "--tenant", ""], ExitCode.USAGE, "tenant must be a non-empty str"),
         (["threads", "--store", "missing.db"], ExitCode.NOT_FOUND, "missing.db"),
         (["threads", "--store", "sqlite:///missing.db"], ExitCode.NOT_FOUND, "missing.db"),
         (["show", "nobody", "--store", "memory:"], ExitCode.NOT_FOUND, "nobody"),

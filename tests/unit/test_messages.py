@@ -6,14 +6,16 @@ import contextlib
 import copy
 import json
 import pickle
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_stores import _checks as check
 from agent_stores import (
     AnyContent,
     ApprovalRequestContent,
@@ -149,27 +151,51 @@ def test_times_are_kept_in_utc() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: ChatMessage("robot", "x"), ArgumentError, "role is 'robot'; accepted are system"),  # type: ignore[arg-type]
-        (lambda: ChatMessage("user", 7), ArgumentTypeError, "text is of type int"),  # type: ignore[arg-type]
-        (lambda: ChatMessage("user", "a", contents=["b"]), ArgumentError, "text and contents are both given"),
-        (lambda: ChatMessage("user", contents=[7]), ArgumentTypeError, r"contents\[0\] is of type int"),  # type: ignore[list-item]
-        (lambda: ChatMessage("user", "x", message_id=""), ArgumentError, "message_id is empty"),
+        (
+            lambda: ChatMessage("robot", "x"),
+            ArgumentError,
+            "role must be one of system, developer, user, assistant, tool, got 'robot'",
+        ),  # type: ignore[arg-type]
+        (lambda: ChatMessage("user", 7), ArgumentTypeError, "text must be a str or None, got int"),  # type: ignore[arg-type]
+        (
+            lambda: ChatMessage("user", "a", contents=["b"]),
+            ArgumentError,
+            "text and contents must not be given together",
+        ),
+        (
+            lambda: ChatMessage("user", contents=[7]),
+            ArgumentTypeError,
+            r"contents\[0\] must be a str or a content part, got int",
+        ),  # type: ignore[list-item]
+        (
+            lambda: ChatMessage("user", "x", message_id=""),
+            ArgumentError,
+            "message_id must be a non-empty str, got an empty one",
+        ),
         (lambda: ChatMessage("user", "x", pinned=True), ArgumentError, "only system and developer"),
         (lambda: ChatMessage("user", "x", created_at=datetime(2026, 1, 1)), ArgumentError, "time zone"),
         (
             lambda: ChatMessage("user", "x", additional_properties={"a": [{"b": {1, 2}}]}),
             ArgumentTypeError,
-            r"additional_properties\['a'\]\[0\]\['b'\] is of type set",
+            r"additional_properties\['a'\]\[0\]\['b'\] must be .*, got set",
         ),
         (
             lambda: ChatMessage("user", "x", additional_properties={"a": float("nan")}),
             ArgumentError,
-            r"additional_properties\['a'\] is nan",
+            r"additional_properties\['a'\] must be a finite number, got nan",
         ),
-        (lambda: ToolResultContent("c", {1: 2}), ArgumentTypeError, "has the key 1 of type int"),
-        (lambda: ToolCallContent("", "f"), ArgumentError, "ToolCallContent.call_id is empty"),
-        (lambda: UsageContent(-1), ArgumentError, "UsageContent.input_tokens is -1"),
-        (lambda: OpaqueContent({"a": 1}), ArgumentError, "has no 'type'"),
+        (
+            lambda: ToolResultContent("c", {1: 2}),
+            ArgumentTypeError,
+            "ToolResultContent.result must have keys of type str, got 1",
+        ),
+        (lambda: ToolCallContent("", "f"), ArgumentError, "ToolCallContent.call_id must be a non-empty str"),
+        (
+            lambda: UsageContent(-1),
+            ArgumentError,
+            "UsageContent.input_tokens must be a non-negative int or None, got -1",
+        ),
+        (lambda: OpaqueContent({"a": 1}), ArgumentError, r"data\['type'\] must be a non-empty str, got None"),
         (lambda: OpaqueContent({"type": "text"}), ArgumentError, "use TextContent"),
     ],
 )
@@ -179,10 +205,349 @@ def test_bad_values_are_named(make: Any, error: type[Exception], words: str) -> 
     assert isinstance(caught.value, AgentStoresError)
 
 
+# What others may send: documents of known and unknown fields with values of any kind, often of the right one.
+_field_names = st.sampled_from(
+    ["role", "pinned", "contents", "message_id", "v", "type", "text", "$unknown", "unknown_fields", "mood"]
+)
+_part_types = st.sampled_from(
+    [
+        *("text", "reasoning", "data", "uri", "tool_call", "tool_result", "approval_request"),
+        *("approval_response", "error", "usage", "$opaque", "$unknown", "hologram", ""),
+    ]
+)
+_any_fields = st.dictionaries(_field_names | texts, json_values, max_size=2)
+_hidden = st.fixed_dictionaries({}, optional={"$unknown": _any_fields})
+
+
+def _document_of_part(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    known = st.fixed_dictionaries(
+        {"type": _part_types},
+        optional={
+            "text": texts | json_values,
+            "call_id": names,
+            "name": names,
+            "request_id": names,
+            "approved": st.booleans(),
+            "message": texts,
+            "uri": names,
+            "data": st.sampled_from(["", "AA==", "%"]) | _any_fields,
+            "media_type": texts,
+            "arguments": texts | objects,
+            "result": json_values,
+            "input_tokens": st.integers(-1, 2**70),
+            "contents": st.lists(inner, max_size=2),
+            "tool_call": inner,
+            "additional_properties": objects,
+        },
+    )
+    return st.builds(
+        lambda *fields: {k: v for part in fields for k, v in part.items()}, _any_fields, _hidden, known
+    )
+
+
+part_documents = st.recursive(json_values, _document_of_part, max_leaves=4)
+documents = st.builds(
+    lambda *fields: {k: v for part in fields for k, v in part.items()},
+    _any_fields,
+    _hidden,
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["system", "developer", "user", "assistant", "tool", "robot", "\ud800"])},
+        optional={
+            "v": st.integers(0, 2),
+            "pinned": st.booleans(),
+            "contents": st.lists(_document_of_part(part_documents), max_size=3),
+            "message_id": texts,
+            "created_at": st.datetimes(timezones=st.none() | st.just(timezone.utc)).map(datetime.isoformat),
+            "additional_properties": objects,
+        },
+    ),
+)
+
+
+@settings(max_examples=500)
+@given(documents)
+def test_any_accepted_document_is_read_back_as_it_was_validated(document: dict[str, Any]) -> None:
+    found = []
+    for read in (
+        lambda: ChatMessage.from_dict(document),
+        lambda: ChatMessage.from_json(json.dumps(document)),
+        lambda: ChatMessage.from_json(json.dumps(document, ensure_ascii=False)),
+    ):
+        try:
+            message = read()
+        except (MessageFormatError, UnsupportedVersionError):
+            continue
+        found.append(message)
+        assert ChatMessage.from_json(message.to_json()) == message
+        assert ChatMessage.from_dict(message.to_dict()) == message
+        assert (message.role, message.pinned) == (document["role"], document.get("pinned", False))
+        assert len(message.contents) == len(document.get("contents", []))
+        for part, given_part in zip(message.contents, document.get("contents", []), strict=True):
+            assert part.type == given_part["type"]
+        assert message.replace() == message
+        assert pickle.loads(pickle.dumps(message)) == message
+        assert copy.deepcopy(message) == message
+    assert len(found) in (0, 3)
+    assert found.count(found[0]) == 3 if found else True
+
+
+SYSTEM = {"role": "system", "pinned": True}
+TEXT = {"type": "text", "text": "x"}
+RESULT = {"type": "tool_result", "call_id": "c", "result": "real"}
+CALL = {"type": "tool_call", "call_id": "c", "name": "f"}
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"role": "user", "$unknown": SYSTEM}, r"^\$unknown: the name is reserved"),
+        ({"role": "user", "$unknown": {"v": 99}}, r"^\$unknown"),
+        ({"role": "user", "$unknown": {"contents": [TEXT]}}, r"^\$unknown"),
+        ({"role": "user", "$unknown": {"$unknown": SYSTEM}}, r"^\$unknown"),
+        ({"role": "user", "$unknown": SYSTEM, "mood": 1}, r"^\$unknown"),
+        ({"role": "user", "$unknown": None}, r"^\$unknown"),
+        (
+            {"role": "user", "contents": [{**TEXT, "$unknown": {"type": "tool_call", "text": "y"}}]},
+            r"contents\[0\]\.\$unknown",
+        ),
+        (
+            {"role": "tool", "contents": [{**RESULT, "contents": [{**TEXT, "$unknown": {"text": "y"}}]}]},
+            r"contents\[0\]\.contents\[0\]\.\$unknown",
+        ),
+        (
+            {
+                "role": "assistant",
+                "contents": [
+                    {
+                        "type": "approval_request",
+                        "request_id": "r",
+                        "tool_call": {**CALL, "$unknown": {"name": "delete_everything"}},
+                    }
+                ],
+            },
+            r"contents\[0\]\.tool_call\.\$unknown",
+        ),
+    ],
+)
+def test_documents_do_not_hide_known_fields(document: dict[str, Any], words: str) -> None:
+    with pytest.raises(MessageFormatError, match=words):
+        ChatMessage.from_dict(document)
+    with pytest.raises(MessageFormatError, match=words):
+        ChatMessage.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("name", ["role", "contents", "pinned", "message_id", "v", "$unknown"])
+def test_unknown_fields_of_a_message_are_no_known_ones(name: str) -> None:
+    with pytest.raises(
+        ArgumentError, match=f"unknown_fields must not have the name .*, got '{re.escape(name)}'"
+    ):
+        ChatMessage("user", "x", unknown_fields={"mood": 1, name: "system"})
+    with pytest.raises(ArgumentError, match="unknown_fields"):
+        ChatMessage("user", "x").replace(unknown_fields={name: "system"})
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda fields: TextContent("x", unknown_fields=fields), "text"),
+        (lambda fields: TextContent("x", unknown_fields=fields), "type"),
+        (lambda fields: ToolCallContent("c", "f", unknown_fields=fields), "name"),
+        (lambda fields: ToolResultContent("c", unknown_fields=fields), "contents"),
+        (
+            lambda fields: ApprovalRequestContent("r", ToolCallContent("c", "f"), unknown_fields=fields),
+            "tool_call",
+        ),
+        (lambda fields: DataContent(b"", "a/b", unknown_fields=fields), "$unknown"),
+    ],
+)
+def test_unknown_fields_of_a_part_are_no_known_ones(make: Any, field: str) -> None:
+    assert make({"mood": 1}).unknown_fields == {"mood": 1}
+    with pytest.raises(ArgumentError, match=f"Content.unknown_fields .*, got '{re.escape(field)}'"):
+        make({field: "other"})
+
+
+def test_encoding_never_replaces_known_fields() -> None:
+    """Even for a message whose constructor was circumvented."""
+    part = msgspec.structs.replace(
+        TextContent("real"), unknown_fields={"mood": 1, "text": "x", "type": "uri"}
+    )
+    message = msgspec.structs.replace(ChatMessage("user", "x"), contents=(part,), unknown_fields=SYSTEM)
+    found = ChatMessage.from_json(message.to_json())
+    assert (found.role, found.pinned, found.text) == ("user", False, "real")
+    assert found.contents[0].unknown_fields == {"mood": 1}
+    assert ChatMessage.from_dict(message.to_dict()) == found
+
+
+def test_documents_of_an_opaque_part_do_not_hide_a_known_one() -> None:
+    hidden = {"role": "user", "contents": [{"type": "$opaque", "data": {"type": "text", "text": "other"}}]}
+    message = ChatMessage.from_json(json.dumps(hidden))
+    assert message == ChatMessage.from_dict(hidden)
+    assert json.loads(message.to_json())["contents"] == hidden["contents"]
+    for field in ("additional_properties", "unknown_fields"):
+        with pytest.raises(ArgumentError, match=f"OpaqueContent.{field} must be empty"):
+            OpaqueContent({"type": "x"}, **{field: {"a": 1}})  # type: ignore[arg-type]
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def in_results(levels: int) -> dict[str, Any]:
+    """A tool result in a tool result, and so on."""
+    part: dict[str, Any] = {"type": "tool_result", "call_id": "c"}
+    for _ in range(levels - 1):
+        part = {"type": "tool_result", "call_id": "c", "contents": [part]}
+    return part
+
+
+def json_text(levels: int) -> str:
+    """A document whose encoder would not go so deep."""
+    return f'{{"role":"user","additional_properties":{{"a":{"[" * levels}{"]" * levels}}}}}'
+
+
+@pytest.mark.parametrize("levels", [101, 1_500, 5_000, 200_000])
+def test_documents_that_are_nested_too_deep(levels: int) -> None:
+    for document in (json_text(levels - 2), json_text(levels - 2).replace("role", "x", 1), "[" * levels):
+        for form in (document, document.encode(), document.replace('"a"', r'"\ud800"')):
+            with pytest.raises(MessageFormatError, match="at most 100 levels deep"):
+                ChatMessage.from_json(form)
+    with pytest.raises(MessageFormatError, match="at most 100 levels deep"):
+        ChatMessage.from_dict({"role": "user", "additional_properties": {"a": nested(levels - 2)}})
+
+
+def test_the_deepest_documents() -> None:
+    """The limit is the same for constructors and documents, wherever the value is."""
+    for limit, make in (
+        (98, lambda value: ChatMessage("user", additional_properties={"a": value})),
+        (99, lambda value: ChatMessage("user", unknown_fields={"a": value})),
+        (
+            96,
+            lambda value: ChatMessage("user", contents=[TextContent("", additional_properties={"a": value})]),
+        ),
+        (97, lambda value: ChatMessage("user", contents=[TextContent("", unknown_fields={"a": value})])),
+        (97, lambda value: ChatMessage("tool", contents=[ToolResultContent("c", value)])),
+        (96, lambda value: ChatMessage("assistant", contents=[ToolCallContent("c", "f", {"a": value})])),
+        (97, lambda value: ChatMessage("user", contents=[OpaqueContent({"type": "x", "a": value})])),
+        (
+            95,
+            lambda value: ChatMessage(
+                "user", contents=[ApprovalRequestContent("r", ToolCallContent("c", "f", {"a": value}))]
+            ),
+        ),
+        (
+            95,
+            lambda value: ChatMessage(
+                "user", contents=[ToolResultContent("c", contents=(ToolResultContent("d", value),))]
+            ),
+        ),
+    ):
+        message = make(nested(limit))
+        assert ChatMessage.from_json(message.to_json()) == message
+        assert ChatMessage.from_dict(message.to_dict()) == message
+        assert copy.deepcopy(message) == message
+        with pytest.raises(ArgumentError, match=r"must be nested at most \d+ levels deep"):
+            make(nested(limit + 1))
+        deeper = message.to_json().replace(b"[]", b"[[]]", 1)
+        assert deeper != message.to_json()
+        with pytest.raises(MessageFormatError, match="at most 100 levels deep"):
+            ChatMessage.from_json(deeper)
+
+
+def test_results_in_results() -> None:
+    message = ChatMessage.from_dict({"role": "tool", "contents": [in_results(49)]})
+    assert message.replace() == message
+    assert copy.deepcopy(message) == message
+    assert ChatMessage.from_json(message.to_json()) == message
+    with pytest.raises(MessageFormatError, match="at most 100 levels deep"):
+        ChatMessage.from_dict({"role": "tool", "contents": [in_results(50)]})
+    with pytest.raises(ArgumentError, match="ToolResultContent.contents must be nested at most 96 levels"):
+        ToolResultContent("c", contents=message.contents)
+
+
+def test_brackets_in_text_are_no_levels() -> None:
+    for text in ("[" * 500, '"{' * 500, "\\[" * 500, "\\" * 3 + '"[' * 500 + "\ud800"):
+        message = ChatMessage("user", text, additional_properties={text: [text, {}, []] * 200})
+        assert ChatMessage.from_json(message.to_json()) == message
+        assert ChatMessage.from_json(message.to_json().decode()) == message
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"role": "\ud800"}, "role: an unpaired surrogate is not valid here"),
+        ({"role": "user", "created_at": "\ud800"}, "created_at: an unpaired surrogate"),
+        ({"role": "user", "pinned": "\ud800"}, "pinned: "),
+        ({"role": "user", "v": "\ud800"}, "v: expected a version number"),
+        (
+            {"role": "user", "contents": [{"type": "data", "data": "\ud800", "media_type": "a/b"}]},
+            r"contents\[0\]\.data: an unpaired surrogate",
+        ),
+    ],
+)
+def test_surrogates_where_no_text_may_be(document: dict[str, Any], words: str) -> None:
+    for read in (
+        lambda: ChatMessage.from_dict(document),
+        lambda: ChatMessage.from_json(json.dumps(document)),
+        lambda: ChatMessage.from_json(json.dumps(document, ensure_ascii=False)),
+    ):
+        with pytest.raises(MessageFormatError, match=words):
+            read()
+    with pytest.raises(ArgumentError, match=r"role must be .*, got '\\ud800'"):
+        ChatMessage("\ud800")  # type: ignore[arg-type]
+
+
+def test_pairs_of_surrogates_are_the_characters_that_they_encode() -> None:
+    """JSON cannot tell them apart."""
+    pair = "\ud83d\ude00"
+    message = ChatMessage(
+        "user", pair, author_name=pair, message_id=pair, additional_properties={pair: [pair]}
+    )
+    assert message.text == message.author_name == message.message_id == "\U0001f600"
+    assert message.additional_properties == {"\U0001f600": ["\U0001f600"]}
+    assert ChatMessage.from_json(message.to_json()) == message
+    assert ChatMessage("user", "\ude00\ud83d").text == "\ude00\ud83d"
+
+
+def test_numbers_that_json_cannot_hold() -> None:
+    largest = 10**4299 - 1
+    message = ChatMessage("user", additional_properties={"a": largest, "b": -largest})
+    assert ChatMessage.from_json(message.to_json()) == message
+    with pytest.raises(ArgumentError, match=r"\['a'\] must be an int of at most 4299 digits"):
+        ChatMessage("user", additional_properties={"a": 10**4299})
+    with pytest.raises(ArgumentError, match="at most 4299 digits"):
+        UsageContent(10**4299)
+    for number in ("1e400", "-1e400", "NaN", "Infinity", "1" * 4301):
+        for text in ("", r"\ud800"):
+            with pytest.raises(MessageFormatError):
+                ChatMessage.from_json(f'{{"role":"user","author_name":"{text}","mood":{number}}}')
+    with pytest.raises(MessageFormatError, match=r"the message\['mood'\] must be a finite number"):
+        ChatMessage.from_dict({"role": "user", "mood": float("nan")})
+    with pytest.raises(MessageFormatError, match=r"the message\['mood'\] must be .*, got set"):
+        ChatMessage.from_dict({"role": "user", "mood": {1}})
+
+
+def test_documents_are_utf_8() -> None:
+    text = '{"role":"user"}'
+    for document in (text.encode("utf-16"), b'{"role":"user","mood":"\xed\xa0\x80"}'):
+        with pytest.raises(MessageFormatError, match="not a JSON document"):
+            ChatMessage.from_json(document)
+
+
+def test_sizes_of_objects() -> None:
+    assert check.json_object({"a": "ü"}, "metadata", max_bytes=10) == {"a": "ü"}
+    with pytest.raises(ArgumentError, match="metadata must be at most 9 bytes as JSON, got 10"):
+        check.json_object({"a": "ü"}, "metadata", max_bytes=9)
+    with pytest.raises(ArgumentError, match="metadata must be nested at most 100 levels deep"):
+        check.json_object({"a": nested(100)}, "metadata")
+
+
 def test_data_that_refers_to_itself() -> None:
     loop: dict[str, Any] = {}
     loop["loop"] = loop
-    with pytest.raises(ArgumentError, match="nested too deeply"):
+    with pytest.raises(ArgumentError, match="additional_properties must be nested at most 99 levels deep"):
         ChatMessage("user", "x", additional_properties=loop)
 
 
@@ -219,7 +584,10 @@ def test_data_that_refers_to_itself() -> None:
             b'{"role":"assistant","contents":[{"type":"usage","input_tokens":-1}]}',
             r"contents\[0\]\.input_tokens",
         ),
-        (b'{"role":"user","created_at":"0001-01-01T00:00:00+05:00"}', "which UTC cannot say"),
+        (
+            b'{"role":"user","created_at":"0001-01-01T00:00:00+05:00"}',
+            "created_at must be between the years 1 and 9999",
+        ),
     ],
 )
 def test_malformed_documents_name_field_and_position(document: bytes, words: str) -> None:

@@ -84,13 +84,13 @@ async def test_arguments_go_before_the_environment(
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda: OpenAIChatClient(""), ArgumentError, "model is empty"),
-        (lambda: OpenAIChatClient(5), ArgumentTypeError, "model is of type int"),  # type: ignore[arg-type]
-        (lambda: OpenAIChatClient(api_key=5), ArgumentTypeError, "api_key is of type int"),  # type: ignore[arg-type]
+        (lambda: OpenAIChatClient(""), ArgumentError, "model must be a non-empty str"),
+        (lambda: OpenAIChatClient(5), ArgumentTypeError, "model must be a non-empty str, got int"),  # type: ignore[arg-type]
+        (lambda: OpenAIChatClient(api_key=5), ArgumentTypeError, "api_key must be a non-empty str, got int"),  # type: ignore[arg-type]
         (lambda: OpenAIChatClient(api_key=f"{KEY}\nx"), ArgumentError, "api_key is blank, or"),
         (lambda: OpenAIChatClient(api_key="ключ"), ArgumentError, "api_key is blank, or"),
         (lambda: OpenAIChatClient(api_key=" "), ArgumentError, "api_key is blank, or"),
-        (lambda: OpenAIChatClient(base_url=""), ArgumentError, "base_url is empty"),
+        (lambda: OpenAIChatClient(base_url=""), ArgumentError, "base_url must be a non-empty str"),
         (lambda: OpenAIChatClient(base_url="host/v1"), ArgumentError, "begins with https://"),
         (lambda: OpenAIChatClient(base_url="http://[x"), ArgumentError, "begins with https://"),
         (lambda: OpenAIChatClient(base_url=f"http://a:{KEY}@host"), ArgumentError, "would be logged"),

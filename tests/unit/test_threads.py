@@ -82,9 +82,9 @@ async def test_a_thread_is_of_one_kind() -> None:
 
 def test_bad_arguments() -> None:
     wrong: Any = object()
-    with pytest.raises(ArgumentError, match="service_thread_id is empty"):
+    with pytest.raises(ArgumentError, match="service_thread_id must be a non-empty str"):
         AgentThread(service_thread_id="")
-    with pytest.raises(ArgumentTypeError, match="service_thread_id is of type object"):
+    with pytest.raises(ArgumentTypeError, match="service_thread_id must be a non-empty str, got object"):
         AgentThread(service_thread_id=wrong)
     with pytest.raises(ArgumentTypeError, match="message_store is of type object"):
         AgentThread(message_store=wrong)
@@ -165,15 +165,15 @@ async def test_a_state_makes_no_connection() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"type": "agent_stores.memory"}, StateError, "accepted is 'agent_stores.thread'"),
-        ({"version": 2}, UnsupportedVersionError, "up to 1"),
+        ({"type": "agent_stores.memory"}, StateError, "must be 'agent_stores.thread', got 'agent_stores.memory'"),
+        ({"version": 2}, UnsupportedVersionError, "must be at most 1"),
         ({"version": "1"}, StateError, "version"),
         ({"service_thread_id": 7}, StateError, "service_thread_id"),
         ({"service_thread_id": ""}, StateError, "service_thread_id"),
         ({"service_thread_id": "t"}, StateError, "one of them"),
         ({"store": "text"}, StateError, "store is of type str"),
         ({"store": {}}, StateError, "type None"),
-        ({"extra": {1}}, StateError, "not JSON-ready"),
+        ({"extra": {1}}, StateError, r"the state\['extra'\] must be .*, got set"),
     ],
 )
 async def test_bad_states(change: dict[str, Any], error: type[Exception], match: str) -> None:
@@ -240,9 +240,9 @@ async def test_signed_states() -> None:
         (tampered, "old", "does not match"),
         ({**signed, "added": 1}, "old", "does not match"),
         (signed, "new", "does not match"),
-        ({**signed, "signature": 5}, "old", "not signed"),
-        (await thread.serialize(), "old", "not signed"),
-        (signed, None, "is signed"),
+        ({**signed, "signature": 5}, "old", "must be signed"),
+        (await thread.serialize(), "old", "must be signed"),
+        (signed, None, "the key that signed the state"),
         (sign_state(tampered, "attacker"), ["new", "old"], "does not match"),
     ):
         with pytest.raises(StateSignatureError, match=match):

@@ -346,7 +346,7 @@ class TestTimeToLive:
         for bad in (0, -1, float("nan"), float("inf")):
             with pytest.raises(ArgumentError, match="ttl is"):
                 make_store(ttl=bad)
-        with pytest.raises(ArgumentTypeError, match="ttl is of type str"):
+        with pytest.raises(ArgumentTypeError, match="ttl must be a positive number of seconds, a timedelta or None, got str"):
             make_store(ttl="60")
         with pytest.raises(ArgumentError, match="ttl_refresh must be one of"):
             make_store(ttl=60, ttl_refresh="sometimes")

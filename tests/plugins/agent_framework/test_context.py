@@ -136,5 +136,5 @@ async def test_one_that_fails(model: Any, caplog: pytest.LogCaptureFixture) -> N
 async def test_arguments() -> None:
     with pytest.raises(ArgumentTypeError, match=r"context_providers\[0\] is of type int"):
         ContextProviderAdapter([3])  # type: ignore[list-item]
-    with pytest.raises(ArgumentError, match="source_id is empty"):
+    with pytest.raises(ArgumentError, match="source_id must be a non-empty str"):
         ContextProviderAdapter(Names(), source_id="")

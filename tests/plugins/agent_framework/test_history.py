@@ -499,25 +499,25 @@ async def test_sources(url: str) -> None:
 
 async def test_arguments(tmp_path: Path) -> None:
     history = StoreHistoryProvider(tmp_path / "chat.db")
-    with pytest.raises(ArgumentTypeError, match="session_id is of type NoneType"):
+    with pytest.raises(ArgumentTypeError, match="session_id must be a non-empty str, got NoneType"):
         await history.get_messages(None)
-    with pytest.raises(ArgumentError, match="session_id is empty"):
+    with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
         await history.save_messages("", [user("x")])
     with pytest.raises(ArgumentTypeError, match="a message is of type str"):
         await history.save_messages("s", ["x"])  # type: ignore[list-item]
     bad = Content.from_text("x", additional_properties={"a": object()})
-    with pytest.raises(ArgumentTypeError, match=r"contents\[0\].additional_properties\['a'\] is of type"):
+    with pytest.raises(ArgumentTypeError, match=r"contents\[0\].additional_properties\['a'\] must be a str, int,"):
         await history.save_messages("s", [user("good"), Message("user", [bad])])
     assert await history.get_messages("s") == []
     await history.save_messages("s", [])
     await history.aclose()
-    with pytest.raises(ArgumentError, match="max_messages is -1"):
+    with pytest.raises(ArgumentError, match="max_messages must be a non-negative int or None, got -1"):
         StoreHistoryProvider("memory:", max_messages=-1)
     with pytest.raises(ArgumentTypeError, match="store_context_from is text"):
         StoreHistoryProvider("memory:", store_context_from="memory")
     with pytest.raises(ArgumentError, match="dangling_calls is 'x'"):
         StoreHistoryProvider("memory:", dangling_calls="x")  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="source_id is empty"):
+    with pytest.raises(ArgumentError, match="source_id must be a non-empty str"):
         StoreHistoryProvider("memory:", source_id="")
 
 

@@ -161,23 +161,23 @@ def test_what_json_cannot_hold() -> None:
 
     refused(
         ArgumentTypeError,
-        r"contents\[0\]\.result is of type bytes",
+        r"contents\[0\]\.result must be .*, got bytes",
         Content("function_result", call_id="c", result=b"x"),
     )
     refused(
         ArgumentTypeError,
-        r"contents\[0\]\.arguments\['a'\] is of type object",
+        r"contents\[0\]\.arguments\['a'\] must be .*, got object",
         Content.from_function_call("c", "n", arguments={"a": object()}),
     )
     refused(
         ArgumentTypeError,
-        r"additional_properties\['k'\] is of type object",
+        r"additional_properties\['k'\] must be .*, got object",
         text("x"),
         additional_properties={"k": object()},
     )
     refused(
         ArgumentError,
-        r"additional_properties\['k'\] is nan",
+        r"additional_properties\['k'\] must be a finite number, got nan",
         text("x"),
         additional_properties={"k": float("nan")},
     )

@@ -144,9 +144,9 @@ async def test_a_state_does_not_lead_elsewhere(url: str, tmp_path: Path, openai:
     plain, signed = await state_of(agent()), await state_of(agent(key=KEY))
     await refused(agent(elsewhere), plain, StateError, "location")
     await refused(agent(tenant="b"), plain, StateError, "tenant")
-    await refused(agent(key=KEY), plain, StateSignatureError, "not signed")
+    await refused(agent(key=KEY), plain, StateSignatureError, "must be signed")
     await refused(agent(key="another"), signed, StateSignatureError, "does not match")
-    await refused(agent(), signed, StateSignatureError, "is signed")
+    await refused(agent(), signed, StateSignatureError, "the key that signed the state")
     await agent(key=["new", KEY]).deserialize_thread(signed)
 
     def changed(state: Any, **fields: Any) -> Any:
@@ -296,7 +296,7 @@ async def test_arguments(tmp_path: Path) -> None:
         ChatMessageStoreAdapter("memory:")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="dangling_calls is 'x'"):
         ChatMessageStoreFactory("memory:", dangling_calls="x")  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="max_messages is -1"):
+    with pytest.raises(ArgumentError, match="max_messages must be a non-negative int or None, got -1"):
         ChatMessageStoreFactory("memory:", max_messages=-1)
     with pytest.raises(ArgumentTypeError, match="a message is of type str"):
         await ChatMessageStoreFactory("memory:")().add_messages(["x"])

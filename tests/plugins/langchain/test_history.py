@@ -190,11 +190,11 @@ async def test_options(log: MessageLog) -> None:
     assert (stats.messages, stats.tenant) == (3, "acme")
     assert stats.expires_at is not None
     assert await StoreChatMessageHistory("s", log).aget_messages() == []
-    with pytest.raises(ArgumentError, match="ttl is -1"):
+    with pytest.raises(ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got -1"):
         StoreChatMessageHistory("s", log, ttl=-1)
     with pytest.raises(ArgumentTypeError, match="thread_id is not an option"):
         StoreChatMessageHistory("s", log, thread_id="x")  # type: ignore[call-arg]
-    with pytest.raises(ArgumentError, match="session_id is empty"):
+    with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
         StoreChatMessageHistory("", log)
     with pytest.raises(ArgumentTypeError, match=r"messages\[1\] is of type str"):
         await history.aadd_messages([HumanMessage("a"), "b"])  # type: ignore[list-item]

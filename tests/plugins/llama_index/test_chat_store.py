@@ -243,7 +243,7 @@ async def test_options(log: MessageLog) -> None:
         StoreChatStore(log, window=Window(last=1))
     with pytest.raises(ArgumentError, match="ttl is 0"):
         StoreChatStore(log, ttl=0)
-    with pytest.raises(ArgumentError, match="thread_id is empty"):
+    with pytest.raises(ArgumentError, match="thread_id must be a non-empty str"):
         await store.aget_messages("")
     with pytest.raises(ArgumentTypeError, match="a message is of type str"):
         await store.async_add_message("a", "text")  # type: ignore[arg-type]

@@ -76,9 +76,9 @@ async def test_the_limits_of_archiving(log: MessageLog) -> None:
     assert await store.archive_oldest_messages("a", 1) == []
     assert await store.delete_oldest_messages("a", 1) == []
     assert await store.get_messages("none") == []
-    with pytest.raises(ArgumentError, match="n is -1"):
+    with pytest.raises(ArgumentError, match="n must be a non-negative int or None, got -1"):
         await store.archive_oldest_messages("a", -1)
-    with pytest.raises(ArgumentError, match="limit is -1"):
+    with pytest.raises(ArgumentError, match="limit must be a non-negative int or None, got -1"):
         await store.get_messages("a", limit=-1)
 
 

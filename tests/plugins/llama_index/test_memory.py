@@ -109,9 +109,9 @@ async def test_token_limits(log: MessageLog) -> None:
         await memory.aget(initial_token_count=7)
     by_model = StoreMemory.from_defaults(log, llm=MockLLM())
     assert by_model.token_limit == int(MockLLM().metadata.context_window * 0.75)
-    with pytest.raises(ArgumentError, match="token_limit is -1"):
+    with pytest.raises(ArgumentError, match="token_limit must be a non-negative int or None, got -1"):
         StoreMemory(log, token_limit=-1)
-    with pytest.raises(ArgumentError, match="chat_store_key is empty"):
+    with pytest.raises(ArgumentError, match="chat_store_key must be a non-empty str"):
         StoreMemory(log, chat_store_key="")
     with pytest.raises(ArgumentTypeError, match="codec is not an option"):
         StoreMemory(log, codec=None)  # type: ignore[call-arg]

@@ -280,9 +280,9 @@ async def test_options(log: MessageLog) -> None:
         StoreSession("s", log, dangling_calls="drop")
     with pytest.raises(ArgumentTypeError, match="codec is not an option"):
         StoreSession("s", log, codec=None)  # type: ignore[call-arg]
-    with pytest.raises(ArgumentError, match="max_messages is -1"):
+    with pytest.raises(ArgumentError, match="max_messages must be a non-negative int or None, got -1"):
         StoreSession("s", log, max_messages=-1)
-    with pytest.raises(ArgumentError, match="session_id is empty"):
+    with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
         StoreSession("", log)
     with pytest.raises(ArgumentTypeError, match="source is of type int"):
         StoreSession("s", 5)  # type: ignore[arg-type]
