@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import sys
+from pathlib import Path
 
 from .ports import LOOPBACK
 from .process import ServerError, ServerProcess
@@ -28,7 +29,8 @@ class DynamoDBServer(ServerProcess):
         """Nothing to prepare."""
 
     def _command(self) -> list[str]:
-        return [sys.executable, "-m", "moto.server", "-H", LOOPBACK, "-p", str(self.port)]
+        script = Path(__file__).with_name("dynamodb_step.py")
+        return [sys.executable, str(script), "-H", LOOPBACK, "-p", str(self.port)]
 
     def _probe(self) -> None:
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
