@@ -57,6 +57,8 @@ def append(names: str, **options: Any) -> Step:
 
 def step(name: str, *arguments: Any, **options: Any) -> Step:
     async def run(log: MessageLog) -> Any:
+        if name == "purge":
+            return await log.purge_expired()
         result = await getattr(log, name)(KEY, *arguments, **options)
         return result.message_id if isinstance(result, Row) else result
 
@@ -172,3 +174,65 @@ async def _check_nothing_is_left(table: MemoryTable, clock: Clock) -> None:
         assert kinds.count("h") == (contents is not None)
         assert kinds.count("u") >= messages
     assert not [item for item in table.items("x.") if item.meta.startswith("g")]
+
+
+PREPARE = [append("ab"), append("C1")]
+WRITES: list[Step] = [
+    append("de", max_messages=3),
+    append("bf"),
+    append("ghijklm"),
+    step("pop_last"),
+    step("clear"),
+    step("delete", ["a", "1"]),
+    step("replace", row("b", size=2_000)),
+    step("replace_all", [row(name) for name in "bnopqrs"], request_id="all"),
+    step("delete_thread"),
+    step("update_metadata", {"n": 1}),
+    step("fork", OTHER),
+    step("purge"),
+]
+
+
+async def _outcome(log: MessageLog, run: Callable[[MessageLog], Awaitable[Any]]) -> Any:
+    try:
+        return await run(log)
+    except StoreError as error:
+        return type(error).__name__
+
+
+@pytest.mark.parametrize("first", range(len(WRITES)))
+async def test_another_writer_at_every_call(first: int) -> None:
+    """Another process writes between any two calls of an operation: as if one came after the other."""
+    clock = Clock()
+    one = WRITES[first][1]
+    for label, other in WRITES[:first] + WRITES[first + 1 :]:
+        outcomes = []
+        for is_swapped in (False, True):
+            log = MessageLog(MemoryBackend(), clock=clock)
+            for _, run in PREPARE:
+                await run(log)
+            results = [await _outcome(log, run) for run in ((other, one) if is_swapped else (one, other))]
+            outcomes.append((results[::-1] if is_swapped else results, await _state(log)))
+        for at in itertools.count():
+            table = MemoryTable(SMALL, page=5)
+            log, stranger = _log(table, clock), _log(table, clock)
+            for _, run in PREPARE:
+                await run(log)
+            table.count()
+            others: list[Any] = []
+
+            async def write(number: int, name: str, at: int = at) -> None:
+                if number == at and not others:
+                    others.append(None)
+                    table.quiet = True
+                    others[0] = await _outcome(stranger, other)
+                    table.quiet = False
+
+            table.between = write
+            mine = await _outcome(log, one)
+            table.between = None
+            if not others:
+                break
+            found = ([mine, others[0]], await _state(_log(table, clock)))
+            assert found in outcomes, (label, at)
+            await _check_nothing_is_left(table, clock)
