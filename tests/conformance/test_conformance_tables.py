@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from functools import partial
+from typing import cast
 
 import pytest
 from azure.data.tables.aio import TableServiceClient
@@ -13,11 +15,14 @@ from agent_stores.azure import AzureTableMessageLog
 from agent_stores.backend import ThreadKey
 from agent_stores.backends.tables import keys
 from agent_stores.backends.tables.backend import TablesBackend
-from agent_stores.backends.tables.table import TableLimits
+from agent_stores.backends.tables.dynamodb import DynamoDBTable
+from agent_stores.backends.tables.table import TableLimits, put, query_all
+from agent_stores.dynamodb import DynamoDBMessageLog
 from agent_stores.log import MessageLog
 from agent_stores.testing.conformance import *  # noqa: F403
 from agent_stores.testing.conformance import Target
 from tests.servers.azurite import AzuriteServer
+from tests.servers.dynamodb import DynamoDBServer
 from tests.tables.memory_table import LIMITS, MemoryTable
 
 SMALL = TableLimits(
@@ -68,10 +73,36 @@ def _azurite(server: AzuriteServer) -> Target:
     )
 
 
-@pytest.fixture(params=["memory", "memory-small", "azurite"])
+def _dynamodb(server: DynamoDBServer) -> Target:
+    clock = Clock()
+    options = {"region_name": server.region, "endpoint_url": server.endpoint}
+    name = f"conformance-{uuid.uuid4().hex[:12]}"
+    openings = itertools.count(1)
+
+    async def corrupt(key: ThreadKey, position: int) -> None:
+        log = DynamoDBMessageLog(name, **options)
+        table = cast("DynamoDBTable", cast("TablesBackend", log.backend)._table)
+        for item in await query_all(table, keys.thread_partition(key), "r", "s"):
+            if keys.message_place(item.sort)[2] == position:
+                await table.transact([put(item._replace(body='{"role": '))])
+        await log.aclose()
+
+    # Each opening is a client of its own, as on another host; options that differ keep connections apart.
+    return Target(
+        "dynamodb",
+        open_log=lambda: DynamoDBMessageLog(name, clock=clock, timeout=10 + next(openings) / 1000, **options),
+        open_in_process=partial(DynamoDBMessageLog, name, timeout=60, **options),
+        corrupt=corrupt,
+        advance=clock.advance,
+    )
+
+
+@pytest.fixture(params=["memory", "memory-small", "azurite", "dynamodb"])
 async def target(request: pytest.FixtureRequest) -> Target:
     if request.param == "azurite":
         return _azurite(request.getfixturevalue("azurite_server"))
+    if request.param == "dynamodb":
+        return _dynamodb(request.getfixturevalue("dynamodb_server"))
     clock = Clock()
     table = MemoryTable(LIMITS) if request.param == "memory" else MemoryTable(SMALL, page=7)
 

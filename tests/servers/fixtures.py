@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from . import azurite, mariadb, postgres, redis
+    from . import azurite, dynamodb, mariadb, postgres, redis
 
 
 def _need(*modules: str) -> None:
@@ -97,4 +97,17 @@ def azurite_server() -> Iterator[azurite.AzuriteServer]:
 
     _skip_if(azurite.available())
     with azurite.AzuriteServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dynamodb_server() -> Iterator[dynamodb.DynamoDBServer]:
+    """An emulator of DynamoDB, shared by the session; the environment has credentials for it."""
+    _need("aiobotocore", "moto")
+    from . import dynamodb
+
+    names = {"AWS_ACCESS_KEY_ID": "planted-id", "AWS_SECRET_ACCESS_KEY": "planted-s3cret"}
+    with pytest.MonkeyPatch.context() as patch, dynamodb.DynamoDBServer() as server:
+        for name, value in names.items():
+            patch.setenv(name, value)
         yield server

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from agent_stores.backends.tables.cache import ThreadCache
+from agent_stores.backends.tables.table import ConditionFailed
 from agent_stores.connection_registry import LoopClient, LoopClients, ServerRegistry
 from agent_stores.errors import (
     MessageTooLargeError,
@@ -37,7 +38,8 @@ class Failure(NamedTuple):
     """What a failed request means.
 
     Attributes:
-        kind: ``"transient"``: the same request may succeed later; ``"rejected"``; ``"too large"``; ``"other"``.
+        kind: ``"transient"`` when the same request may succeed later; ``"rejected"``, ``"too large"``,
+            ``"other"``.
         detail: what the service or the client says, without secrets.
         may_have_applied: whether the service may have carried out the request.
         wait: how many seconds the service asks to wait; None if it does not.
@@ -116,30 +118,44 @@ class ServiceTable(ABC, Generic[C]):
     def _explain(self, error: BaseException) -> Failure:
         """What an error of the client or the service means."""
 
-    async def _request(self, ask: Callable[[C], Awaitable[T]], *, write: bool = False) -> T:
+    async def _request(
+        self, ask: Callable[[C], Awaitable[T]], *, write: bool = False, repeatable: bool = False
+    ) -> T:
         """Make a request, several times if it is certain to have had no effect and time allows.
+
+        Args:
+            ask: makes the request.
+            write: whether it writes.
+            repeatable: whether repeating a write that took effect does no harm.
 
         Raises:
             StoreError: nothing was written.
             OutcomeUnknownError: the answer to a write was lost.
         """
-        deadline, attempt = time.monotonic() + self._timeout, 0
+        deadline, attempt, is_unknown = time.monotonic() + self._timeout, 0, False
         while True:
             client = self._server.client()
             try:
                 async with time_limit(max(0.0, deadline - time.monotonic())):
                     return await ask(client)
+            except ConditionFailed as error:
+                if is_unknown:  # it may be the effect of the first attempt
+                    raise self._outcome_unknown() from error
+                raise
             except self.errors as error:
                 if isinstance(error, asyncio.TimeoutError) and time.monotonic() >= deadline:
                     raise self._timed_out(write) from error
                 failure = self._explain(error)
-                if write and failure.may_have_applied:
+                is_unknown = is_unknown or (write and failure.may_have_applied)
+                if is_unknown and not repeatable:
                     raise self._outcome_unknown() from error
                 attempt += 1
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt) * random.uniform(0.3, 1)  # noqa: S311
                 pause += failure.wait or 0.0
                 is_over = attempt == _ATTEMPTS or time.monotonic() + pause > deadline
                 if failure.kind != "transient" or is_over:
+                    if is_unknown:
+                        raise self._outcome_unknown() from error
                     raise self._store_error(failure, write) from error
             await asyncio.sleep(pause)
 
