@@ -22,7 +22,7 @@ from agent_stores.backend import (
     VersionConflict,
     in_batches,
 )
-from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
+from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError, StoreUnavailableError
 from agent_stores.event_loops import may_block
 from agent_stores.thread_updates import with_request, written
 from agent_stores.writer_queue import WriterQueue
@@ -133,9 +133,10 @@ class Committer:
                             f"{self._backend.location}: other writers were faster for {_PATIENCE:g} seconds; "
                             "nothing was written"
                         ) from None
-                except OutcomeUnknownError:
+                except OutcomeUnknownError as error:
                     uncertain.append(change)
-                    if len(uncertain) == _UNKNOWN_OUTCOMES:
+                    # That the write is on this server does not say that replicas have it.
+                    if len(uncertain) == _UNKNOWN_OUTCOMES or isinstance(error, NotReplicatedError):
                         raise
                 await _pause(attempt)
                 attempt += 1

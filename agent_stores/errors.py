@@ -76,6 +76,13 @@ class OutcomeUnknownError(StoreError):
     """
 
 
+class NotReplicatedError(OutcomeUnknownError):
+    """A write is not known to be on as many replicas as were asked for: a failover may lose it.
+
+    Calling again waits for the replicas again.
+    """
+
+
 class StoreRejectedError(StoreError):
     """The server refuses the operation: read-only, full, or not permitted. Nothing was written."""
 

@@ -12,7 +12,7 @@ end
 -- The index of the first entry at or after a position, and whether it is at that position.
 local function locate(position, length)
   local last = length > 0 and position_at(length - 1, length) or 0
-  if position > last then
+  if length == 0 or position > last then
     return length, false
   end
   -- Without gaps both bounds are equal.
