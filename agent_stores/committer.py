@@ -22,7 +22,7 @@ from agent_stores.backend import (
     VersionConflict,
     in_batches,
 )
-from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
+from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError, StoreUnavailableError
 from agent_stores.event_loops import may_block
 from agent_stores.thread_updates import expiry_after, with_request, written
 from agent_stores.writer_queue import WriterQueue
@@ -131,9 +131,10 @@ class Committer:
                 except VersionConflict:
                     if time.monotonic() > deadline:
                         raise self._too_many_conflicts(bool(uncertain)) from None
-                except OutcomeUnknownError:
+                except OutcomeUnknownError as error:
                     uncertain.append(change)
-                    if len(uncertain) == _UNKNOWN_OUTCOMES:
+                    # That the write is on this server does not say that replicas have it.
+                    if len(uncertain) == _UNKNOWN_OUTCOMES or isinstance(error, NotReplicatedError):
                         raise
                 except StoreUnavailableError as error:
                     if uncertain:  # the server may still be busy with a commit whose reply was lost

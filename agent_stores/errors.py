@@ -76,6 +76,13 @@ class OutcomeUnknownError(StoreError):
     """
 
 
+class NotReplicatedError(OutcomeUnknownError):
+    """A write is not known to be on as many replicas as were asked for: a failover may lose it.
+
+    Calling again waits for the replicas again.
+    """
+
+
 class StoreRejectedError(StoreError):
     """The server rejects the operation: it is read-only, full, or denies access. Nothing was written."""
 

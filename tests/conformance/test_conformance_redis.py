@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent_stores.backends.redis.keys import thread_keys
 from agent_stores.log import ThreadKey
 from agent_stores.redis import RedisMessageLog
-from agent_stores.stores.redis.keys import thread_keys
 from agent_stores.testing.conformance import *  # noqa: F403
 from agent_stores.testing.conformance import Target
 
@@ -38,7 +38,7 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
         yield Target(
             name,
             open_log=lambda: RedisMessageLog(redis_client=make_client()),
-            corrupt=corrupter(lambda key, *command: client.execute_command(*command)),
+            corrupt=corrupter(client.execute_command),
         )
         return
     if name == "cluster":
@@ -51,9 +51,9 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
     else:
         url = request.getfixturevalue(SERVERS[name]).url
 
-    async def run(key: bytes, *command: Any) -> Any:
+    async def run(*command: Any) -> Any:
         log = RedisMessageLog(url)
-        reply = (await log._server.run_each(None, [(key, command)]))[0]
+        reply = await log._redis._server.execute(*command)
         await log.aclose()
         return reply
 
@@ -68,9 +68,9 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
 
 def corrupter(run: Run) -> Callable[[ThreadKey, int], Awaitable[None]]:
     async def corrupt(key: ThreadKey, position: int) -> None:
-        entries = thread_keys("agent", key).entries
+        messages = thread_keys("agent", key).messages
         index = position - 1  # nothing was trimmed
-        line = (await run(entries, "LINDEX", entries, index)).partition(b"\n")[0]
-        await run(entries, "LSET", entries, index, line + b'\n{"role": ')
+        line = (await run("LINDEX", messages, index)).partition(b"\n")[0]
+        await run("LSET", messages, index, line + b'\n{"role": ')
 
     return corrupt

@@ -1,0 +1,1 @@
+"""The Redis backend: threads on Redis and Valkey. docs/redis.md describes it."""

@@ -1,0 +1,360 @@
+"""`RedisBackend`: the contract on Redis and Valkey. The scripts in ``lua/`` do the work."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from agent_stores.backend import (
+    Limits,
+    ListCursor,
+    ListedThread,
+    Row,
+    Snapshot,
+    Thread,
+    ThreadKey,
+    ThreadOrder,
+    TimeToLive,
+    Version,
+    VersionConflict,
+)
+from agent_stores.backends.redis import scripts
+from agent_stores.backends.redis.config import Config
+from agent_stores.backends.redis.keys import (
+    SHARDS,
+    decode,
+    encode,
+    quote_name,
+    shard_keys,
+    thread_keys,
+)
+from agent_stores.backends.redis.rows import (
+    THREAD_FIELDS,
+    RedisVersion,
+    decode_latest,
+    decode_row,
+    decode_thread,
+    encode_placed_row,
+    encode_row,
+    encode_thread,
+    encode_ttl,
+    is_plain,
+)
+from agent_stores.backends.redis.server import RedisServer
+from agent_stores.connection_registry import ServerRegistry
+from agent_stores.errors import OutcomeUnknownError, StoreError
+from agent_stores.thread_updates import position_conflict
+
+_LARGEST_BODY = 500_000_000  # bytes; servers take arguments of up to 512 MiB (proto-max-bulk-len)
+
+
+class RedisBackend:
+    """Threads on a Redis or Valkey server, behind Sentinel, or in a Cluster.
+
+    Backends of one process that name a server alike share its connections. Nothing connects before the first
+    operation.
+
+    Args:
+        config: the server.
+        key_prefix: the beginning of all keys.
+        wait_replicas: how many replicas must have a write before it is acknowledged.
+        wait_timeout: seconds to wait for them.
+        server_options: arguments of `RedisServer`.
+    """
+
+    supports_inline: bool
+    loop_independent: bool
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        key_prefix: str = "agent",
+        wait_replicas: int = 0,
+        wait_timeout: float = 1.0,
+        **server_options: Any,
+    ) -> None:
+        self._prefix = key_prefix
+        self._wait = (wait_replicas, max(1, round(wait_timeout * 1000))) if wait_replicas else None
+        self._server, self._finalizer = _registry.acquire(
+            (config.identity, repr(sorted(server_options.items()))),
+            lambda: RedisServer(config, **server_options),
+            user=self,
+        )
+        is_lent_async = config.client is not None and not config.is_blocking
+        self.supports_inline = not is_lent_async
+        # Credential providers renew tokens in the background, on the loop that asked first.
+        self.loop_independent = not is_lent_async and "credential_provider" not in config.options
+
+    @property
+    def location(self) -> str:
+        """See `Backend.location`."""
+        return f"{self._server.config.location}#{self._prefix}"
+
+    @property
+    def limits(self) -> Limits:
+        """See `Backend.limits`."""
+        return Limits(body_bytes=_LARGEST_BODY)
+
+    async def append(
+        self,
+        key: ThreadKey,
+        rows: Sequence[Row],
+        *,
+        request_id: str,
+        now_us: int,
+        expected_position: int | None = None,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None = None,
+        create: bool = True,
+    ) -> int | None:
+        """See `Appender.append`."""
+        if len({row.message_id for row in rows}) < len(rows):
+            return None
+        keys = thread_keys(self._prefix, key)
+        arguments = [
+            quote_name(request_id),
+            "" if expected_position is None else expected_position,
+            "" if max_messages is None else max_messages,
+            *encode_ttl(ttl),
+            "1" if create else "",
+            "1" if self._wait else "",
+            keys.thread_id,
+            *map(encode_row, rows),
+        ]
+        reply, _ = await self._server.run(scripts.APPEND, keys, arguments, wait=self._wait)
+        if isinstance(reply, list):
+            raise position_conflict(expected_position, int(reply[0]))
+        return None if reply is None else int(reply)
+
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+        """See `LatestReader.latest`: one LRANGE where the list alone is known to show all, else a script."""
+        keys, server = thread_keys(self._prefix, key), self._server
+        if keys.messages in server.plain and limit != 0:
+            entries = await server.execute("LRANGE", keys.messages, 0 if limit is None else -limit, -1)
+            if entries and is_plain(entries[-1]):
+                return decode_latest(entries)
+        arguments = ["" if limit is None else limit, keys.thread_id]
+        reply, _ = await server.run(scripts.LATEST, keys, arguments)
+        if reply is None:
+            server.note_plain(keys.messages, plain=False)
+            return []
+        entries, pinned, plain = reply
+        server.note_plain(keys.messages, plain=bool(plain) and bool(entries))
+        rows = decode_latest([*pinned, *entries])
+        return sorted(rows, key=_position) if pinned else rows
+
+    async def load(self, key: ThreadKey) -> Snapshot | None:
+        """See `Backend.load`."""
+        reply, _ = await self._server.run(scripts.LOAD, thread_keys(self._prefix, key), [])
+        return None if reply is None else Snapshot(*decode_thread(key, _mapping(reply[0]), reply[1]))
+
+    async def rows(
+        self,
+        key: ThreadKey,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int | None = None,
+        newest: bool = False,
+        bodies: bool = True,
+        staged: bool = False,
+    ) -> Snapshot | None:
+        """See `Backend.rows`."""
+        arguments = [
+            after,
+            "" if before is None else before,
+            "" if limit is None else limit,
+            "1" if newest else "",
+            "1" if bodies else "",
+        ]
+        reply, _ = await self._server.run(scripts.READ, thread_keys(self._prefix, key), arguments)
+        if reply is None:
+            return None
+        fields, left, entries, pinned = reply
+        rows = [decode_row(entry, bodies=bodies) for entry in entries]
+        if pinned:
+            found = (decode_row(entry, bodies=bodies) for entry in pinned)
+            rows += (row for row in found if row.position > after and (not before or row.position < before))
+            rows.sort(key=_position)
+        if limit is not None and not newest:
+            del rows[limit:]
+        return Snapshot(*decode_thread(key, _mapping(fields), left), rows)
+
+    async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
+        """See `Backend.find`."""
+        if not message_ids:
+            return {}
+        arguments = [0, "", "", "", "", *map(quote_name, message_ids)]
+        reply, _ = await self._server.run(scripts.READ, thread_keys(self._prefix, key), arguments)
+        rows = () if reply is None else (decode_row(entry, bodies=False) for entry in reply[2])
+        return {row.message_id: row for row in rows}
+
+    async def commit(
+        self,
+        key: ThreadKey,
+        thread: Thread | None,
+        *,
+        expected: Version | None,
+        put: Sequence[Row] = (),
+        delete: Sequence[Row] = (),
+        clear: bool = False,
+    ) -> Version | None:
+        """See `Backend.commit`. It may run twice: a commit has an id of its own."""
+        assert expected is None or isinstance(expected, RedisVersion)  # noqa: S101
+        if thread is None:
+            await self._delete(key, expected or b"")
+            return None
+        keys = thread_keys(self._prefix, key)
+        left: str | int = "keep"
+        if expected is None or thread.expires_us != expected.expires_us:
+            left = "" if thread.expires_us is None else max(1, (thread.expires_us - time.time_ns() // 1000) // 1000)
+        delete = sorted(delete, key=_position)
+        lists = [
+            encode_thread(thread),
+            [quote_name(row.message_id) for row in delete],
+            [row.position for row in delete if not row.pinned],
+            [row.position for row in delete if row.pinned],
+        ]
+        arguments = [
+            expected or b"",
+            f"c{os.urandom(8).hex()}",
+            keys.thread_id,
+            left,
+            "1" if clear else "",
+            json.dumps(lists),
+            *map(encode_placed_row, sorted(put, key=_position)),
+        ]
+        reply, was_repeated = await self._server.run(scripts.COMMIT, keys, arguments, wait=self._wait)
+        if reply is None:
+            raise self._conflict(was_repeated)
+        return RedisVersion.of(reply, thread.expires_us)
+
+    async def remove(self, key: ThreadKey) -> bool:
+        """Delete a thread in any condition, also one that is damaged; returns whether there was one."""
+        return await self._delete(key, b"*")
+
+    async def threads(
+        self,
+        tenant: str | None,
+        *,
+        prefix: str = "",
+        after: ListCursor | None = None,
+        limit: int = 100,
+        order: ThreadOrder = "id",
+        expired_before: int | None = None,
+    ) -> list[ListedThread]:
+        """See `Backend.threads`.
+
+        One round trip to each server reads ids from the shards, and one reads the threads.
+        """
+        found: list[ListedThread] = []
+        if expired_before is not None:
+            return found  # the server removes expired threads
+        while len(found) < limit:
+            wanted = limit - len(found)
+            listed = await self._ids(tenant, encode(prefix), after, wanted, order)
+            found += await self._listed(tenant, [item for item in listed if item[1].startswith(encode(prefix))])
+            if len(listed) < wanted:
+                break
+            after = ListCursor(-listed[-1][0], decode(listed[-1][1]))
+        return found
+
+    async def aclose(self) -> None:
+        """Close the connections, if no other backend of this process uses them."""
+        await _registry.release(self._server, self._finalizer)
+
+    # -- internals ------------------------------------------------------------------------------------
+
+    async def _delete(self, key: ThreadKey, number: bytes) -> bool:
+        keys = thread_keys(self._prefix, key)
+        arguments = [keys.thread_id, number]
+        reply, was_repeated = await self._server.run(scripts.DELETE, keys, arguments, wait=self._wait)
+        if not reply and number != b"*":
+            raise self._conflict(was_repeated)
+        return bool(reply) or was_repeated
+
+    def _conflict(self, was_repeated: bool) -> Exception:
+        if not was_repeated:
+            return VersionConflict()
+        return OutcomeUnknownError(
+            f"the connection to {self._server.config.place} was lost while a write was confirmed: it may or "
+            "may not be stored"
+        )
+
+    async def _ids(
+        self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder
+    ) -> list[tuple[int, bytes]]:
+        """Negative times and ids of threads, in order; of each shard at most `limit`."""
+        shards = [shard_keys(self._prefix, tenant, shard) for shard in range(SHARDS)]
+        if order == "id":
+            low = b"[" + prefix if prefix else b"-"
+            if after is not None and (last := encode(after.thread_id)) >= prefix:
+                low = b"(" + last
+            high = b"(" + prefix + b"\xff" if prefix else b"+"
+            page = (low, high, "LIMIT", 0, limit)
+            ids = await self._server.pipeline([("ZRANGEBYLEX", shard.index, *page) for shard in shards])
+            return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
+        newest = "+inf" if after is None else after.updated_us
+        options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
+        replies = await self._server.pipeline(
+            [("ZREVRANGEBYSCORE", shard.recent, *options) for shard in shards]
+        )
+        found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
+        if after is not None:
+            last_item = (-after.updated_us, encode(after.thread_id))
+            found = [item for item in found if item > last_item]
+        return sorted(found)[:limit]
+
+    async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
+        """The threads of those ids that exist; the others are removed from their shards."""
+        names = [ThreadKey(tenant, decode(thread_id)) for _, thread_id in items]
+        keys = [thread_keys(self._prefix, name) for name in names]
+        commands = [
+            command for one in keys for command in (("HMGET", one.meta, *THREAD_FIELDS), ("PTTL", one.meta))
+        ]
+        replies = await self._server.pipeline(commands)
+        found = []
+        for index, name in enumerate(names):
+            fields = _fields(replies[2 * index])
+            if fields.get(b"layout") is None:
+                with contextlib.suppress(StoreError, VersionConflict):  # as on a replica
+                    await self._delete(name, b"")
+                continue
+            thread, version = decode_thread(name, fields, replies[2 * index + 1])
+            if items[index][0]:  # so that the next page follows the place in the listing
+                thread = replace(thread, updated_us=-items[index][0])
+            found.append(ListedThread(name, thread, version))
+        return found
+
+    def __repr__(self) -> str:
+        return f"RedisBackend({self.location!r})"
+
+
+def _position(row: Row) -> int:
+    return row.position
+
+
+def _mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _fields(values: Sequence[bytes | None]) -> dict[bytes, bytes]:
+    """The fields of a meta hash that was read by HMGET."""
+    named = zip(THREAD_FIELDS, values, strict=True)
+    return {name.encode(): value for name, value in named if value is not None}
+
+
+def _pairs(reply: Sequence[Any]) -> Any:
+    """Members and scores: pairs in RESP3, in turn in RESP2."""
+    return reply if reply and isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
+
+
+_registry: ServerRegistry[RedisServer] = ServerRegistry()

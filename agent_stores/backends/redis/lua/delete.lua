@@ -1,0 +1,11 @@
+-- Delete a thread, in any condition. Arguments: the thread id; the version that it must have, '*' for any, or ''
+-- for a thread that has no keys any more, to remove it from the keys of its shard. Replies 1 when it was done.
+local version = call('HGET', META, 'version') or ''
+if ARGV[2] ~= '*' and ARGV[2] ~= version or ARGV[2] == '' and call('EXISTS', META, MESSAGES, IDS, PINNED) > 0 then
+  return 0
+end
+local existed = call('UNLINK', META, MESSAGES, IDS, PINNED)
+for n = 5, 7 do
+  call('ZREM', KEYS[n], ARGV[1])
+end
+return (existed > 0 or ARGV[2] == '') and 1 or 0
