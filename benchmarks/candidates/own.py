@@ -382,7 +382,7 @@ class OursPostgres(_Ours):
         import psycopg
 
         async with await psycopg.AsyncConnection.connect(self.url, autocommit=True) as connection:
-            await connection.execute("ANALYZE agent_messages")
+            await connection.execute("ANALYZE agent_stores_messages")
 
     def _make(self, thread: str) -> ChatMessageStore:
         return DatabaseChatMessageStore(self.url, **self._options(thread))

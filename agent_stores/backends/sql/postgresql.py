@@ -28,7 +28,8 @@ from agent_stores.errors import ArgumentError
 _READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _IDLE = TransactionStatus.IDLE
 
-Connection = psycopg.AsyncConnection[Any]
+Cursor = psycopg.AsyncRawCursor[Any]
+"""Stands for its connection, which has no other one: making a cursor costs as much as a short statement."""
 
 
 class PostgresDatabase(Database):
@@ -45,22 +46,22 @@ class PostgresDatabase(Database):
 
     async def _attempt(self, call: Call[Any], deadline: float) -> Any:
         pool = self._pools.get()
-        conn = await pool.acquire(deadline)
+        cursor = await pool.acquire(deadline)
         # Instead of a task that waits for another: when time is up, the socket is shut down.
         timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
         try:
-            call.uses(conn, _shut_down)
+            call.uses(cursor, _shut_down)
             if not self.ready:
-                await self._prepare(conn)
+                await self._prepare(cursor)
             if call.steps is None and call.attempt == 0:
                 call.committing = call.write
-                result = await _execute(conn, *call.statement)
+                result = await _execute(cursor, *call.statement)
             else:
                 # Serialization failures, the one reason for another attempt, end with this isolation level.
-                await _execute(conn, _READ_COMMITTED, ())
-                result = await self._drive(conn, call)
+                await _execute(cursor, _READ_COMMITTED, ())
+                result = await self._drive(cursor, call)
                 call.commits()
-                await _execute(conn, "COMMIT", ())
+                await _execute(cursor, "COMMIT", ())
             call.committing = False
         except psycopg.Error as error:
             if call.timed_out:
@@ -69,29 +70,29 @@ class PostgresDatabase(Database):
         finally:
             timer.cancel()
             call.ends()
-            if conn.pgconn.transaction_status != _IDLE:
-                await pool.discard(conn)
+            if cursor.connection.pgconn.transaction_status != _IDLE:
+                await pool.discard(cursor)
             else:
-                pool.release(conn)
+                pool.release(cursor)
         return result
 
-    async def _drive(self, conn: Connection, call: Call[Any]) -> Any:
+    async def _drive(self, cursor: Cursor, call: Call[Any]) -> Any:
         if call.steps is None:
-            return await _execute(conn, *call.statement)
+            return await _execute(cursor, *call.statement)
         steps = call.steps()
         result: Any = None
         try:
             while True:
                 text, values = steps.send(result)
-                result = None if text is BEGIN_WRITE else await _execute(conn, text, values)
+                result = None if text is BEGIN_WRITE else await _execute(cursor, text, values)
         except StopIteration as end:
             return end.value
 
-    async def _prepare(self, conn: Connection) -> None:
+    async def _prepare(self, cursor: Cursor) -> None:
         call: Call[None] = Call(("", ()), self.prepare_steps, write=True, attempt=0)
-        await _execute(conn, _READ_COMMITTED, ())
-        await self._drive(conn, call)
-        await _execute(conn, "COMMIT", ())
+        await _execute(cursor, _READ_COMMITTED, ())
+        await self._drive(cursor, call)
+        await _execute(cursor, "COMMIT", ())
         self.ready = True
 
     def _is_broken(self, error: Exception) -> bool:
@@ -126,12 +127,12 @@ class Pool:
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
         self._arguments = database.arguments
         self._limit = database.config.max_connections
-        self._idle: list[Connection] = []
-        self._open: set[Connection] = set()
+        self._idle: list[Cursor] = []
+        self._open: set[Cursor] = set()
         self._connecting = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def acquire(self, deadline: float) -> Connection:
+    async def acquire(self, deadline: float) -> Cursor:
         """A connection that no other call uses.
 
         Raises:
@@ -152,40 +153,40 @@ class Pool:
                 raise
         return self._idle.pop()
 
-    def release(self, conn: Connection) -> None:
+    def release(self, cursor: Cursor) -> None:
         """Let another call use a connection."""
-        self._idle.append(conn)
-        self._wake()
+        self._idle.append(cursor)
+        if self._waiting:
+            self._wake()
 
-    async def discard(self, conn: Connection) -> None:
+    async def discard(self, cursor: Cursor) -> None:
         """Close a connection that is broken or in the middle of something."""
-        self._open.discard(conn)
-        closed = [conn]
-        if conn.broken:  # then idle ones may be, too: the server was restarted, or a proxy
+        closed = [cursor]
+        if cursor.connection.broken:  # then idle ones may be, too: the server was restarted, or a proxy
             closed += self._idle
             self._idle = []
-        for each in closed:
-            self._open.discard(each)
-            with contextlib.suppress(Exception):
-                await each.close()
+        await self._close(closed)
         self._wake()
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for conn in list(self._open):
-            with contextlib.suppress(Exception):
-                await conn.close()
-        self._open.clear()
-        self._idle.clear()
+        self._idle = []
+        await self._close(list(self._open))
 
     def close_sockets(self) -> None:
         """Close all connections, when their loop is gone."""
-        for conn in self._open:
-            conn.pgconn.finish()
+        for cursor in self._open:
+            cursor.connection.pgconn.finish()
         self._open.clear()
-        self._idle.clear()
+        self._idle = []
 
-    async def _connect(self, deadline: float) -> Connection:
+    async def _close(self, cursors: list[Cursor]) -> None:
+        for cursor in cursors:
+            self._open.discard(cursor)
+            with contextlib.suppress(Exception):
+                await cursor.connection.close()
+
+    async def _connect(self, deadline: float) -> Cursor:
         self._connecting += 1
         try:
             conn = await asyncio.wait_for(
@@ -194,9 +195,9 @@ class Pool:
         finally:
             self._connecting -= 1
             self._wake()
-        conn.cursor_factory = psycopg.AsyncRawCursor
-        self._open.add(conn)
-        return conn
+        cursor = psycopg.AsyncRawCursor(conn)
+        self._open.add(cursor)
+        return cursor
 
     def _wake(self) -> None:
         while self._waiting:
@@ -206,19 +207,23 @@ class Pool:
                 return
 
 
-async def _execute(conn: Connection, text: str, values: tuple[Any, ...]) -> Any:
-    cursor = conn.cursor()
+async def _execute(cursor: Cursor, text: str, values: tuple[Any, ...]) -> Any:
     try:
         await cursor.execute(text, values)
     except psycopg.OperationalError as error:
         error.agent_stores_used = True  # type: ignore[attr-defined] - unlike one of connecting
         raise
-    return cursor.rowcount if cursor.description is None else await cursor.fetchall()
+    result = cursor.pgresult
+    if result is None or not result.nfields:  # cursor.description would make objects of all columns
+        return cursor.rowcount
+    rows = await cursor.fetchall()
+    result.clear()  # the cursor stays, and with it the memory
+    return rows
 
 
-def _shut_down(conn: Connection) -> None:
+def _shut_down(cursor: Cursor) -> None:
     """Wake whoever waits for the server."""
-    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(conn.fileno())) as raw:
+    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(cursor.connection.fileno())) as raw:
         raw.shutdown(socket.SHUT_RDWR)
 
 
