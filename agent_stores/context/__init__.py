@@ -1,6 +1,6 @@
-"""Context providers that need no service, and what providers share: putting foreign text before a model."""
+"""Context providers that need no service, and functions for others that show untrusted text to a model."""
 
-from agent_stores.context.blocks import data_message, within_tokens
+from agent_stores.context.delimited import delimited_message, fit_budget
 from agent_stores.context.recall import DEFAULT_RECALL_PROMPT, RecallProvider
 from agent_stores.context.summary import DEFAULT_SUMMARY_PROMPT, SummaryProvider
 
@@ -9,6 +9,6 @@ __all__ = [
     "DEFAULT_SUMMARY_PROMPT",
     "RecallProvider",
     "SummaryProvider",
-    "data_message",
-    "within_tokens",
+    "delimited_message",
+    "fit_budget",
 ]

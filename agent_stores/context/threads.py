@@ -1,4 +1,4 @@
-"""What a provider reads of the thread of a run."""
+"""The store of a run's thread, and which part of it a model is shown."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
 
 
-def stored_thread(thread: Any, who: str) -> ChatMessageStore | None:
-    """The store of a run's thread; None for a conversation that a service keeps, or that has no store yet.
+def require_store(thread: Any, provider: str) -> ChatMessageStore | None:
+    """The store of a run's thread; None for a conversation that a service keeps, or without a store yet.
 
     Raises:
         ContextProviderError: when the provider was not given the thread, or the store is of another kind.
     """
     if thread is None:
-        raise ContextProviderError(f"{who} was not given the thread of the run, whose store it reads")
+        raise ContextProviderError(f"{provider} was not given the thread of the run, whose store it reads")
     store = getattr(thread, "message_store", None)
     if store is None or isinstance(store, ChatMessageStore):
         return store
     raise ContextProviderError(
-        f"{who} needs a thread whose store is a ChatMessageStore; this one's is {type(store).__name__}"
+        f"{provider} needs a thread whose store is a ChatMessageStore, got {type(store).__name__}"
     )
 
 
-async def place_of_oldest(store: ChatMessageStore, shown: Sequence[ChatMessage]) -> int | None:
-    """The position of the oldest message that a model is shown, pinned ones aside; None when none is.
+def thread_key(store: ChatMessageStore) -> ThreadKey:
+    """The name of a store's thread in its log."""
+    return ThreadKey(store.tenant, store.thread_id)
 
-    When that message was deleted meanwhile, it is the position of the next one that is there.
+
+async def oldest_position(store: ChatMessageStore, shown: Sequence[ChatMessage]) -> int | None:
+    """The position of the oldest unpinned message that a model is shown; None when there is none.
+
+    When that message was deleted meanwhile, it is the position of the next one that exists.
     """
-    key = ThreadKey(store.tenant, store.thread_id)
     for message in shown:
         if message.pinned or message.message_id is None:
             continue
-        entry = await store.log.get(key, message.message_id)
-        if entry is not None:
-            return entry.position
+        row = await store.log.get(thread_key(store), message.message_id)
+        if row is not None:
+            return row.position
     return None

@@ -27,7 +27,7 @@ from agent_stores import (
     ToolResultContent,
 )
 from agent_stores.cli.exit_codes import InputFileError
-from agent_stores.context import data_message
+from agent_stores.context import delimited_message
 from agent_stores.notes import make_note
 from agent_stores.testing.model_server import ModelServer
 from engine import Engine
@@ -348,7 +348,7 @@ async def test_a_run_that_fails_adds_nothing_and_says_why(threads: Threads) -> N
 class Remembers(ContextProvider):
     async def invoking(self, messages: Any, **kwargs: Any) -> Context:
         return Context(
-            messages=[data_message("memories", ["- The user's name is <Alice>", "- Likes tea"], prompt="P")]
+            messages=[delimited_message("memories", ["- The user's name is <Alice>", "- Likes tea"], prompt="P")]
         )
 
 

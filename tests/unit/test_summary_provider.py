@@ -31,10 +31,9 @@ from agent_stores import (
     ToolResultContent,
     Window,
 )
+from agent_stores.context.running_summary import KEY, load_summary, save_summary
 from agent_stores.database import DatabaseMessageLog
 from agent_stores.log import ThreadKey
-from agent_stores.notes import SUMMARY, note_id
-from agent_stores.redis import RedisMessageLog
 from agent_stores.testing.model_server import ModelServer
 from tests.servers.redis import RedisServer
 
@@ -79,6 +78,8 @@ async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[A
     elif request.param == "sqlite":
         log = DatabaseMessageLog(tmp_path / "chat.db")
     else:
+        from agent_stores.redis import RedisMessageLog
+
         server: RedisServer = request.getfixturevalue("redis62_server")
         log = RedisMessageLog(server.url, key_prefix=f"summary-{tmp_path.name}")
     yield log
@@ -90,7 +91,9 @@ def store(log: Any, thread_id: str = "t", last: int = 4, **options: Any) -> Chat
 
 
 async def talk(store: ChatMessageStore, model: Model, *texts: str, **options: Any) -> None:
-    async with ChatAgent(model, context_providers=SummaryProvider(**{"roll_at": 4, **options})) as agent:
+    async with ChatAgent(
+        model, context_providers=SummaryProvider(**{"summarize_after": 4, **options})
+    ) as agent:
         for text in texts:
             await agent.run(text, thread=AgentThread(message_store=store))
 
@@ -103,27 +106,60 @@ async def test_everything_stays_known_and_nothing_is_shown_twice(log: Any) -> No
     assert 4 <= len(model.summarised) <= 15
     assert all(len(message.text) < 2000 for message in model.sent)
     assert len(model.sent) < 1 + 4 + 6 + 2
-    texts = [item.message.text async for item in chat.iter_messages() if not item.message.pinned]
+    texts = [item.message.text async for item in chat.iter_messages()]
     assert texts == [text for number in range(30) for text in (f"fact{number}", "Noted.")]
     assert len(await chat.list_messages()) == 4
     assert len(await chat.list_messages(last=100)) == 60
 
 
-async def test_the_summary_is_no_message_of_any_view(log: Any) -> None:
+async def test_the_summary_is_metadata_and_no_message(log: Any) -> None:
     chat, model = store(log), Model()
     await chat.add_messages([ChatMessage("system", "Rules", pinned=True)])
     await talk(chat, model, *(f"fact{number}" for number in range(12)))
-    note = await chat.get(note_id(SUMMARY))
-    assert note is not None
-    assert note.pinned
-    for view in (
-        await chat.list_messages(),
-        await chat.list_messages(last=0),
-        await chat.list_messages(max_tokens=1),
-        await chat.list_messages(max_age=1000),
-        await chat.list_messages(after=3),
-    ):
-        assert note_id(SUMMARY) not in [message.message_id for message in view]
+    summary = (await chat.metadata())[KEY]
+    assert summary["text"].startswith("fact0")
+    assert await chat.count() == 1 + 24
+    row = await log.get(ThreadKey(None, "t"), summary["through_id"])
+    assert row.position == summary["through_position"] > 1
+    (listed,) = (await chat.list_threads()).threads
+    assert listed.metadata[KEY] == summary
+
+
+async def test_other_metadata_stays_and_may_change_at_any_time(log: Any) -> None:
+    class Busy(Model):
+        async def get_response(self, messages: Sequence[ChatMessage], **request: Any) -> ChatResponse:
+            await chat.update_metadata({"title": f"Title {len(self.summarised)}"})
+            return await super().get_response(messages, **request)
+
+    chat, model = store(log, metadata={"user": "alice"}), Busy()
+    await talk(chat, model, *(f"fact{number}" for number in range(12)))
+    metadata = await chat.metadata()
+    assert metadata["user"] == "alice"
+    assert metadata["title"] == f"Title {len(model.summarised) - 1}"  # as of its last call
+    assert model.facts() == [f"fact{n}" for n in range(12)]
+
+
+async def test_of_two_processes_one_saves_its_summary(log: Any) -> None:
+    """The other one's call of the model is lost, and nothing is overwritten."""
+    chat = store(log)
+    await chat.add_messages([ChatMessage("user", f"fact{n}") for n in range(10)])
+    stored = [item async for item in chat.iter_messages()]
+    mine = await load_summary(chat, await chat.stats())
+    assert (mine.text, mine.through_position) == ("", 0)
+    assert await save_summary(chat, mine, "theirs", stored[5])
+    assert not await save_summary(chat, mine, "mine", stored[2])
+    assert (await chat.metadata())[KEY]["text"] == "theirs"
+    theirs = await load_summary(chat, await chat.stats())
+    assert (theirs.text, theirs.through_position) == ("theirs", stored[5].position)
+    assert await save_summary(chat, theirs, "next", stored[7])
+
+
+async def test_a_summary_is_never_too_large_for_metadata(log: Any) -> None:
+    chat = store(log, metadata={"notes": "x" * 30_000})
+    await chat.add_messages([ChatMessage("user", "fact")])
+    (only,) = [item async for item in chat.iter_messages()]
+    assert await save_summary(chat, await load_summary(chat, await chat.stats()), "\u00e9" * 50_000, only)
+    assert set((await chat.metadata())[KEY]["text"]) == {"\u00e9"}
 
 
 async def test_it_is_put_before_the_model_as_data(log: Any) -> None:
@@ -132,7 +168,9 @@ async def test_it_is_put_before_the_model_as_data(log: Any) -> None:
     async with ChatAgent(
         model,
         instructions="Be kind.",
-        context_providers=SummaryProvider(roll_at=1, context_prompt="Before:", options={"temperature": 0}),
+        context_providers=SummaryProvider(
+            summarize_after=1, context_prompt="Before:", options={"temperature": 0}
+        ),
     ) as agent:
         thread = AgentThread(message_store=chat)
         for text in (evil, *(f"fact{n}" for n in range(1, 8))):
@@ -158,11 +196,11 @@ async def test_a_failed_summary_is_made_later(log: Any, caplog: pytest.LogCaptur
     await talk(chat, model, *(f"fact{number}" for number in range(8)))
     assert "SummaryProvider failed in invoked with RuntimeError" in caplog.text
     assert "planted" not in caplog.text
-    assert await chat.get(note_id(SUMMARY)) is None
+    assert KEY not in await chat.metadata()
     model.error = None
     await talk(chat, model, "fact8", "fact9")
     assert model.facts() == [f"fact{n}" for n in range(10)]
-    assert await chat.get(note_id(SUMMARY)) is not None
+    assert KEY in await chat.metadata()
 
 
 async def test_a_slow_summary_does_not_hold_up_a_run_for_long(log: Any) -> None:
@@ -174,7 +212,7 @@ async def test_a_slow_summary_does_not_hold_up_a_run_for_long(log: Any) -> None:
 
     chat = store(log)
     await asyncio.wait_for(talk(chat, Slow(), *(f"fact{n}" for n in range(6)), timeout=0.05), 10)
-    assert await chat.get(note_id(SUMMARY)) is None
+    assert KEY not in await chat.metadata()
 
 
 async def test_it_goes_with_the_thread(log: Any) -> None:
@@ -186,6 +224,22 @@ async def test_it_goes_with_the_thread(log: Any) -> None:
     await chat.clear()
     await talk(chat, model, "fact99")
     assert model.facts() == ["fact99"]
+
+
+@pytest.mark.parametrize("last", [0, 4])
+@pytest.mark.parametrize("how", ["clear", "replace_all"])
+async def test_what_was_cleared_or_replaced_is_not_shown_any_more(log: Any, how: str, last: int) -> None:
+    chat, model = store(log, last=last), Model()
+    await talk(chat, model, *(f"fact{number}" for number in range(12)))
+    assert KEY in await chat.metadata()
+    if how == "clear":
+        await chat.clear()
+        await chat.add_messages([ChatMessage("user", "factA"), ChatMessage("assistant", "Well.")])
+    else:
+        await chat.replace_all([ChatMessage("user", "factA"), ChatMessage("assistant", "Well.")])
+    for number in range(12):
+        await talk(chat, model, f"factB{number}")
+        assert model.facts() == ["factA", *(f"factB{n}" for n in range(number + 1))]
 
 
 async def test_a_branch_knows_nothing_of_what_came_after_it(log: Any) -> None:
@@ -200,13 +254,15 @@ async def test_a_branch_knows_nothing_of_what_came_after_it(log: Any) -> None:
     await whole.aclose()
 
 
-async def test_a_copy_with_a_summary_of_what_came_after_begins_anew(log: Any) -> None:
-    """As a log's own `fork` leaves it, which does not know of notes."""
+async def test_a_fork_ignores_a_summary_that_covers_more(log: Any) -> None:
+    """Also when it has grown since, so that other messages have the positions that the summary covers."""
     chat, model = store(log), Model()
     await talk(chat, model, *(f"fact{number}" for number in range(16)))
+    branch = await chat.fork("branch", at=16)
+    assert (await branch.metadata())[KEY] == (await chat.metadata())[KEY]
+    assert (await branch.metadata())[KEY]["through_position"] > 16
+    await branch.aclose()
     branch = store(log, "branch")
-    await log.fork(ThreadKey(None, "t"), ThreadKey(None, "branch"), at=16)
-    assert await branch.get(note_id(SUMMARY)) is not None
     for number in range(12):
         await talk(branch, model, f"factB{number}")
         facts = model.facts()
@@ -229,12 +285,8 @@ async def test_a_conversation_that_moves_takes_its_summary_along() -> None:
 async def test_covered_messages_that_are_gone_change_nothing(log: Any, gone: str) -> None:
     chat, model = store(log), Model()
     await talk(chat, model, *(f"fact{number}" for number in range(12)))
-    note = await chat.get(note_id(SUMMARY))
-    assert note is not None
-    covers = note.additional_properties["agent_stores"]["covers"]
-    covered = [
-        item.message async for item in chat.iter_messages(before=covers + 1) if not item.message.pinned
-    ]
+    through = (await chat.metadata())[KEY]["through_position"]
+    covered = [item.message async for item in chat.iter_messages(before=through + 1)]
     ids = [message.message_id for message in covered if message.message_id]
     await chat.delete(ids if gone.startswith("all") else ids[-1])
     await talk(chat, model, *(f"fact{number}" for number in range(12, 20)))
@@ -289,7 +341,9 @@ async def test_two_providers_with_one_that_fails() -> None:
     model, chat = Model(), store(InMemoryMessageLog())
     logging.getLogger("agent_stores").setLevel(logging.ERROR)
     try:
-        async with ChatAgent(model, context_providers=[Broken(), SummaryProvider(roll_at=1)]) as agent:
+        async with ChatAgent(
+            model, context_providers=[Broken(), SummaryProvider(summarize_after=1)]
+        ) as agent:
             for number in range(6):
                 await agent.run(f"fact{number}", thread=AgentThread(message_store=chat))
     finally:
@@ -302,7 +356,7 @@ def test_the_agents_own_model_after_a_restart(tmp_path: Path) -> None:
         "import asyncio, sys\n"
         "from agent_stores import *\n"
         "async def main():\n"
-        "    agent = ChatAgent(OpenAIChatClient(), context_providers=SummaryProvider(roll_at=2))\n"
+        "    agent = ChatAgent(OpenAIChatClient(), context_providers=SummaryProvider(summarize_after=2))\n"
         "    store = DatabaseChatMessageStore('chat.db', thread_id='t', window=Window(last=2))\n"
         "    for text in sys.argv[1:]:\n"
         "        print((await agent.run(text, thread=AgentThread(message_store=store))).text)\n"
@@ -333,9 +387,11 @@ def test_the_agents_own_model_after_a_restart(tmp_path: Path) -> None:
         assert say("What's my name?") == ["Your name is Alice."]
 
 
-@pytest.mark.parametrize("options", [{"roll_at": 0}, {"max_tokens": 0}, {"timeout": 0}, {"timeout": None}])
+@pytest.mark.parametrize(
+    "options", [{"summarize_after": 0}, {"max_tokens": 0}, {"timeout": 0}, {"timeout": None}]
+)
 def test_what_is_not_accepted(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(options))):
         SummaryProvider(**options)
-    with pytest.raises(ArgumentTypeError, match="chat_client is of type int"):
+    with pytest.raises(ArgumentTypeError, match="chat_client must be a ChatClient or None, got int"):
         SummaryProvider(chat_client=1)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from agent_stores import (
     ContextProvider,
     ContextProviderError,
 )
-from agent_stores.context import data_message, within_tokens
+from agent_stores.context import delimited_message, fit_budget
 from agent_stores_mem0.clients import Connection, Memory
 from agent_stores_mem0.scopes import Entities, Scope, check_id
 from agent_stores_mem0.writing import BackgroundWriter, UnwrittenTurn, Write, at_the_loops_end, within
@@ -199,10 +199,10 @@ class Mem0Provider(ContextProvider):
             return Context()
         memories = await self._search(query, partitions)
         texts = [memory.text for memory in memories]
-        kept = [texts[index] for index in within_tokens(texts, self._max_tokens)][: self._limit]
+        kept = [texts[index] for index in fit_budget(texts, self._max_tokens)][: self._limit]
         if not kept:
             return Context()
-        shown = data_message("memories", [f"- {text}" for text in kept], prompt=self._context_prompt)
+        shown = delimited_message("memories", [f"- {text}" for text in kept], prompt=self._context_prompt)
         return Context(messages=[shown])
 
     async def invoked(

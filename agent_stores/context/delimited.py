@@ -1,8 +1,8 @@
-"""Text of uncertain origin as data for a model: between delimiters that nothing in it can close.
+"""Untrusted text as data for a model, between delimiters that the text cannot close.
 
 Memories, summaries and old messages were written by users and models. They are shown in a message of the
-role ``user``, which no provider puts above the developer's instructions, between two tags; a tag inside the
-text is escaped, so that what follows it is still inside.
+role ``user``, which no provider ranks above the developer's instructions, between two tags. Tags in the text
+are escaped.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;"})
 
 
 def one_line(text: str) -> str:
-    """A text in one line: white space of every kind becomes one blank, other control characters go."""
+    """A text in one line: runs of white space become one space; other control characters are removed."""
     return " ".join("".join(c for c in text if c.isspace() or unicodedata.category(c) != "Cc").split())
 
 
-def data_message(tag: str, lines: Iterable[str], *, prompt: str) -> ChatMessage:
+def delimited_message(tag: str, lines: Iterable[str], *, prompt: str) -> ChatMessage:
     """A message that shows lines of text as data.
 
     Args:
         tag: names the delimiters, as ``memories`` for ``<memories>`` and ``</memories>``.
-        lines: the text; ``<`` and ``>`` in it are escaped, and line breaks become blanks.
-        prompt: stands before the delimiters, and says what the text is.
+        lines: the text; ``<`` and ``>`` in it are escaped, and line breaks become spaces.
+        prompt: comes before the delimiters, and says what the text is.
 
     Raises:
-        ArgumentError: when the tag is not a word.
+        ArgumentError: when the tag is not an identifier.
     """
     if not tag.isidentifier():
-        raise ArgumentError(f"tag is {tag!r}; accepted is a word of letters, digits and underscores")
+        raise ArgumentError(f"tag must be letters, digits and underscores, got {tag!r}")
     body = "\n".join(one_line(line).translate(_ESCAPES) for line in lines)
     head = f"{prompt}\n" if prompt else ""
     return ChatMessage("user", f"{head}<{tag}>\n{body}\n</{tag}>")
@@ -45,23 +45,20 @@ def text_tokens(text: str) -> int:
     return estimate_tokens(ChatMessage("user", text)) - MESSAGE_OVERHEAD
 
 
-def within_tokens(texts: Sequence[str], max_tokens: int | None) -> list[int]:
-    """Which texts fit a budget, best first: one that does not fit is left out, and the next ones are tried.
+def fit_budget(texts: Sequence[str], max_tokens: int | None) -> list[int]:
+    """The indexes of the texts that fit a budget, in order; a text that does not fit is skipped.
 
     Args:
-        texts: in the order of their worth.
-        max_tokens: how many tokens they may have together, as estimated offline; None for no limit.
-
-    Returns:
-        The indexes of those that fit, in order.
+        texts: the most valuable first.
+        max_tokens: the largest sum of their tokens, as estimated offline; None for no limit.
     """
     kept = []
-    spare = max_tokens
+    left = max_tokens
     for index, text in enumerate(texts):
-        if spare is not None:
+        if left is not None:
             cost = text_tokens(text)
-            if cost > spare:
+            if cost > left:
                 continue
-            spare -= cost
+            left -= cost
         kept.append(index)
     return kept
