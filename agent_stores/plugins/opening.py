@@ -11,8 +11,9 @@ from typing import Any, Generic, TypeAlias
 
 from typing_extensions import Self, TypedDict, TypeVar
 
+from agent_stores.backend import TtlRefresh
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
-from agent_stores.log import MessageLog, TtlRefresh
+from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.turns import joined
 from agent_stores.protocols import MessageCodec
