@@ -17,8 +17,8 @@ FRAMEWORK = "claude_agent"
 class TranscriptEntryCodec:
     """A `MessageCodec` of transcript entries, which are JSON objects of many types.
 
-    Entries of type ``user`` and ``assistant`` hold a message of the Messages API; every plug-in reads its text,
-    media, reasoning, tool calls and results. Entries of other types, such as titles, are kept whole.
+    Entries of type ``user`` and ``assistant`` hold a message of the Messages API; every plug-in reads its
+    text, media, reasoning, tool calls and results. Entries of other types, such as titles, are kept whole.
     """
 
     def __init__(self) -> None:

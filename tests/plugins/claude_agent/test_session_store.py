@@ -221,9 +221,9 @@ async def test_names_are_kept_apart(log: MessageLog, name: str) -> None:
     for number, key in enumerate(unique):
         assert await store.load(key) == [{"type": "x", "n": number}]
     assert {one["session_id"] for one in await store.list_sessions(name)} == {name, "b", "a/b#c"}
-    key: SessionKey = {"project_key": name, "session_id": name}
-    assert await store.list_subkeys(cast("Any", key)) == ["b#c", "c"]
-    await store.delete(key)
+    whole: SessionKey = {"project_key": name, "session_id": name}
+    assert await store.list_subkeys(cast("Any", whole)) == ["b#c", "c"]
+    await store.delete(whole)
     assert len([one for one in unique if await store.load(one) is not None]) == len(unique) - 3
 
 
