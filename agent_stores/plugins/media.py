@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from agent_stores.contents import DataContent, UriContent
 
+mimetypes.init()  # reads the system's files now, rather than on an event loop
 
 def data_url(part: DataContent) -> str:
     """The part as a ``data:`` URL."""

@@ -13,6 +13,7 @@ HOMES = {
     "llama_index": "llama_index",
     "agent_framework": "agent_framework",
     "agent_framework_beta": "agent_framework",
+    "claude_agent": "claude_agent_sdk",
 }
 
 

@@ -48,6 +48,7 @@ EXPECTED = {
         "agent: Your name is Alice.",
         "10 items in sqlite:///chat.db",
     ],
+    "claude_agent_sessions.py": ["1 session: 'Weather in Oslo'", "user: Will it rain", "resumed: 3 entries"],
     "agent_framework_history.py": ["agent: Your name is Alice.", "4 messages in sqlite:///chat.db"],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
