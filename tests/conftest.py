@@ -45,5 +45,5 @@ def free_port() -> Iterator[int]:
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[None]:
     """Code of the library that would block a running event loop raises `blockbuster.BlockingError`."""
-    with blockbuster.blockbuster_ctx("agent_stores"):
+    with blockbuster.blockbuster_ctx("agent_stores", excluded_modules=["agent_stores.testing"]):
         yield

@@ -190,9 +190,9 @@ async def test_bad_states(change: dict[str, Any], error: type[Exception], match:
 
 async def test_what_is_not_a_state() -> None:
     wrong: Any = ["state"]
-    with pytest.raises(StateError, match="of type list"):
+    with pytest.raises(StateError, match="must be a mapping, got list"):
         await AgentThread.deserialize(wrong)
-    with pytest.raises(StateError, match="of type list"):
+    with pytest.raises(StateError, match="must be a mapping, got list"):
         await AgentThread.deserialize(wrong, key="k")
 
 

@@ -244,14 +244,21 @@ async def test_content_parts_as_results() -> None:
     assert len((await Tool(draw).answer(at(arguments={"many": True}))).contents) == 2
 
 
-@pytest.mark.parametrize("value", [Custom(), float("nan"), {"a": [object()]}])
-async def test_results_that_json_cannot_hold(value: Any) -> None:
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (Custom(), "a Custom, which JSON cannot hold"),
+        (float("nan"), "must be a finite number, got nan"),
+        ({"a": [object()]}, "a object, which JSON cannot hold"),
+    ],
+)
+async def test_results_that_json_cannot_hold(value: Any, reason: str) -> None:
     def give() -> Any:
         return value
 
     result = await Tool(give).answer(at())
     assert result.is_error
-    assert "must be a finite number, got nan" in result.result_text()
+    assert reason in result.result_text()
 
 
 @pytest.mark.parametrize("error", [ValueError("no such city"), StopIteration("x"), KeyError()])

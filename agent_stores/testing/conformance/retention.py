@@ -344,7 +344,7 @@ class TestTimeToLive:
 
     async def test_it_is_validated(self, make_store: MakeStore) -> None:
         for bad in (0, -1, float("nan"), float("inf")):
-            with pytest.raises(ArgumentError, match="ttl is"):
+            with pytest.raises(ArgumentError, match="ttl must be"):
                 make_store(ttl=bad)
         with pytest.raises(ArgumentTypeError, match="ttl must be a positive number of seconds, a timedelta or None, got str"):
             make_store(ttl="60")

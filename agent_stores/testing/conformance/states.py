@@ -64,7 +64,7 @@ class TestStates:
         for change in changes:
             with pytest.raises(StateError):
                 await store.update_from_state({**state, **change})
-        with pytest.raises(UnsupportedVersionError, match="version 2"):
+        with pytest.raises(UnsupportedVersionError, match="version must be at most 1"):
             await store.update_from_state({**state, "version": 2})
         with pytest.raises(StateError):
             await store.update_from_state("text")  # type: ignore[arg-type]
