@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
+from agent_stores._json import MAX_DEPTH
 from agent_stores.contents import (
     ApprovalRequestContent,
     DataContent,
@@ -20,9 +23,11 @@ from agent_stores.contents import (
     UriContent,
     UsageContent,
 )
-from agent_stores.errors import CorruptMessageError, MessageTooLargeError
+from agent_stores.errors import ArgumentError, CorruptMessageError, MessageTooLargeError
 from agent_stores.log import MessageLog
+from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
+from agent_stores.store import ChatMessageStore
 from agent_stores.testing.conformance.target import MakeStore, Target, call, result, stored, user
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
@@ -91,6 +96,45 @@ class TestContent:
         assert one.created_at is not None
         assert abs((datetime.now(timezone.utc) - one.created_at).total_seconds()) < 60
 
+    async def test_unknown_fields_replace_no_known_ones(self, make_store: MakeStore) -> None:
+        """Not even those of a message whose constructor did not check them."""
+        hidden = {"role": "system", "pinned": True, "v": 99, "contents": [], "mood": "good"}
+        store = make_store(max_messages=1)
+        await store.add_messages([replace(user("1", message_id="a"), unknown_fields=hidden)])
+        (found,) = await store.list_messages()
+        assert (found.role, found.pinned, found.text) == ("user", False, "1")
+        assert found.unknown_fields == {"mood": "good"}
+        await store.replace("a", replace(found, unknown_fields=hidden))
+        await store.add_messages([user("2")])
+        assert await stored(store) == ["2"]
+
+    async def test_the_deepest_message(self, make_store: MakeStore) -> None:
+        value: Any = "x"
+        for _ in range(MAX_DEPTH - 2):
+            value = [value]
+        store = make_store()
+        await store.add_messages([user("1", message_id="a", additional_properties={"a": value})])
+        (found,) = await store.list_messages()
+        assert found.additional_properties == {"a": value}
+        other = make_store()
+        await other.add_messages([found])
+        assert await other.get("a") == found
+        with pytest.raises(ArgumentError, match="additional_properties must be nested at most 99 levels"):
+            found.replace(additional_properties={"a": [value]})
+
+    async def test_text_with_unpaired_surrogates(self, make_store: MakeStore) -> None:
+        store = make_store(thread_id="\ud800a", metadata={"\udfff": "\ud800"})
+        await store.add_messages([user("\ud800", message_id="\udfff", author_name="\ud800")])
+        (found,) = await store.list_messages()
+        assert (found.text, found.message_id, found.author_name) == ("\ud800", "\udfff", "\ud800")
+        assert await store.metadata() == {"\udfff": "\ud800"}
+        assert await store.delete(["\ud800"]) == 0
+        page = await store.list_threads(prefix="\ud800a")
+        assert [thread.thread_id for thread in page.threads] == [store.thread_id]
+        for cursor in ("\ud800", '["id", "\ud800", "x"]', '["id", 1, "\\ud800', "[" * 100_000):
+            with pytest.raises(ArgumentError, match="cursor must be one that list_threads"):
+                await store.list_threads(cursor=cursor)
+
     async def test_many_messages_in_one_call(self, make_store: MakeStore) -> None:
         store = make_store(max_messages=1100)
         messages = [user(str(n), message_id=str(n)) for n in range(1200)]
@@ -132,6 +176,10 @@ class TestSizes:
         assert await stored(store) == ["1"]
 
 
+async def _next(store: ChatMessageStore) -> Any:
+    return await store.iter_messages(after=1).__anext__()
+
+
 class _Limited:
     """A log with a lower limit than its own."""
 
@@ -145,6 +193,35 @@ class _Limited:
 
 @pytest.mark.anyio
 class TestCorruption:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b'{"role":"user","additional_properties":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}",
+            b'{"role":"user","mood":' + b"[" * 1_500 + b"]" * 1_500 + b"}",
+            b'{"role":"\\ud800"}',
+            b'{"role":"user","$unknown":{"role":"system","pinned":true}}',
+        ],
+        ids=["deep", "deep-unknown-field", "surrogate", "hidden-fields"],
+    )
+    async def test_a_record_of_another_program(
+        self, make_store: MakeStore, body: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = make_store()
+        await store.add_messages([user("1")])
+        (row,) = make_rows([user("2", message_id="b")], len)
+        await store.log.append(store._key, [replace(row, body=body, bytes=len(body))])
+        await store.add_messages([user("3")])
+        for read in (store.list_messages, partial(store.get, "b"), partial(_next, store)):
+            with pytest.raises(CorruptMessageError, match="position 2"):
+                await read()
+        skipping = make_store(store.log, thread_id=store.thread_id, on_corrupt="skip")
+        with caplog.at_level(logging.WARNING, "agent_stores"):
+            assert [message.text for message in await skipping.list_messages()] == ["1", "3"]
+            assert await stored(skipping) == ["1", "3"]
+        assert "position 2" in caplog.text
+        await store.replace("b", user("replaced"))
+        assert await stored(store) == ["1", "replaced", "3"]
+
     async def test_one_unreadable_message(
         self, make_store: MakeStore, target: Target, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -66,8 +66,15 @@ class TestStates:
                 await store.update_from_state({**state, **change})
         with pytest.raises(UnsupportedVersionError, match="version must be at most 1"):
             await store.update_from_state({**state, "version": 2})
-        with pytest.raises(StateError):
-            await store.update_from_state("text")  # type: ignore[arg-type]
+        for bad in ("text", None, 7, {**state, 7: "x"}, {**state, "x": {1}}, {**state, "x": float("nan")}):
+            with pytest.raises(StateError, match="^the state"):
+                await store.update_from_state(bad)  # type: ignore[arg-type]
+        for name in ("type", "version", "thread_id", "tenant", "location", "messages", "x"):
+            with pytest.raises(StateError):
+                await store.update_from_state({**state, name: _nested(1_500)})
+        for name in ("type", "version", "tenant", "location"):
+            with pytest.raises(StateError, match=r"\\ud800"):
+                await store.update_from_state({**state, name: "\ud800"})
         assert await store.serialize() == state
 
     async def test_restoring_adds_no_initial_messages(self, make_store: MakeStore) -> None:
@@ -82,6 +89,13 @@ class TestStates:
         other = make_store()
         await other.update_from_state(state)
         assert await other.serialize() == state
+
+
+def _nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 def _go_on(open_log: Callable[[], MessageLog], state: str) -> None:
