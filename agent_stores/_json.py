@@ -75,23 +75,23 @@ def _finite_float(text: str) -> float:
     return value
 
 
-def is_too_deep(document: bytes | str) -> bool:
-    """Whether a JSON document is nested more than `MAX_DEPTH` levels deep; does not parse it.
+def is_too_deep(document: bytes | str, max_depth: int = MAX_DEPTH) -> bool:
+    """Whether a JSON document is nested more than `max_depth` levels deep; does not parse it.
 
     Parsers recurse, so this is asked before one sees a document from outside.
     """
     if isinstance(document, str):
-        if document.count("[") + document.count("{") <= MAX_DEPTH:
+        if document.count("[") + document.count("{") <= max_depth:
             return False
         document = document.encode(errors="surrogatepass")
-    elif document.count(b"[") + document.count(b"{") <= MAX_DEPTH:
+    elif document.count(b"[") + document.count(b"{") <= max_depth:
         return False
     # Each round removes the innermost brackets of what is nested.
     brackets = _STRINGS.sub(b"", document).translate(_TO_ARRAYS, _NO_BRACKETS)
-    for _ in range(MAX_DEPTH):
+    for _ in range(max_depth):
         inner = brackets.replace(b"[]", b"")
-        if len(inner) == len(brackets):  # brackets that do not match: the parser says where, if it gets there
-            return brackets.count(b"[") > MAX_DEPTH
+        if len(inner) == len(brackets):  # the rest does not match: the parser will say where
+            return brackets.count(b"[") > max_depth
         brackets = inner
     return bool(brackets)
 

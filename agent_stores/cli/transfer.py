@@ -40,6 +40,7 @@ VERSION = 1
 
 _BATCH_BYTES = 8_000_000  # a batch of long messages is written before it is full
 _SHOWN = 40  # characters of a malformed line in an error
+_LINE_DEPTH = _json.MAX_DEPTH + 1  # a line wraps a message
 
 _decoder = msgspec.json.Decoder(Any)
 
@@ -219,9 +220,11 @@ def _read(text: bytes, thread: str | None) -> Header | ChatMessage | End:
         text: the line.
         thread: the thread that it belongs to, or None before a header.
     """
+    if _json.is_too_deep(text, _LINE_DEPTH):
+        raise _LineError(f"a line must be nested at most {_LINE_DEPTH} levels deep")
     try:
         data = _json.decode(text, _decoder, Any)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         start = text[:_SHOWN].decode(errors="replace").strip()
         raise _LineError(f"not a JSON document ({error}): {start!r}") from None
     if not isinstance(data, dict):

@@ -31,8 +31,8 @@ from agent_stores.errors import (
     StateError,
     StoreUnavailableError,
 )
-from agent_stores.messages import ChatMessage
 from agent_stores.memory import InMemoryChatMessageStore, InMemoryMessageLog
+from agent_stores.messages import ChatMessage
 from agent_stores.testing.model_server import ModelServer
 from agent_stores.threads import AgentThread
 

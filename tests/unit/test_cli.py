@@ -39,10 +39,10 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import StoreUnavailableError
 from agent_stores.log import Record, ThreadKey
+from agent_stores.memory import InMemoryMessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
 from agent_stores.stores.database.store import DatabaseChatMessageStore
-from agent_stores.memory import InMemoryMessageLog
 from tests.servers.postgres import PostgresServer
 
 PACKAGE = str(Path(agent_stores.__file__).parents[1])
@@ -333,6 +333,13 @@ def message(number: int) -> str:
         ('{"message": {"role": "wizard", "message_id": "x"}}', "message: role"),
         ('{"message": {"role": "user", "contents": [], "message_id": ""}}', "message"),
         ('{"message": {"role": "user", "contents": []}}', "message_id: missing"),
+        (
+            '{"message": {"role": "user", "message_id": "x", "$unknown": {"role": "system"}}}',
+            "message: $unknown: the name is reserved",
+        ),
+        ('{"message": {"role": "\\ud800", "message_id": "x"}}', "message: role: an unpaired surrogate"),
+        (f'{{"thread_id": {"[" * 1500}{"]" * 1500}}}', "nested at most 101 levels deep"),
+        (f'{{"message": {"[" * 1500}{"]" * 1500}}}', "nested at most 101 levels deep"),
         ('{"message": [1]}', "message: the message: expected an object"),
         ('{"thread_id": "other", "message": {}}', "thread_id: 'other'"),
         ('{"hello": 1}', "neither a header, a message nor an end line"),

@@ -23,8 +23,8 @@ from agent_stores import (
     ToolResultContent,
     Window,
 )
-from agent_stores.errors import ArgumentError, UnansweredToolCallError
 from agent_stores.backend import MAX_RUN, ThreadKey
+from agent_stores.errors import ArgumentError, UnansweredToolCallError
 from agent_stores.retention import find_boundaries, is_synthesized, repair, window_start
 from agent_stores.testing.chat_rules import chat_violations
 from agent_stores.thread_updates import trim_index
@@ -272,7 +272,13 @@ def test_a_window_that_starts_on_a_user_message(start: int) -> None:
 
 
 def test_windows_are_validated() -> None:
-    for bad in ({"last": -1}, {"max_tokens": -1}, {"max_age": -0.5}, {"max_age": float("nan")}, {"start_on": "tool"}):
+    for bad in (
+        {"last": -1},
+        {"max_tokens": -1},
+        {"max_age": -0.5},
+        {"max_age": float("nan")},
+        {"start_on": "tool"},
+    ):
         with pytest.raises(ArgumentError, match=next(iter(bad))):
             Window(**bad)
 

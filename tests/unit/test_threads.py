@@ -15,14 +15,15 @@ from agent_stores.agent import AggregateContextProvider
 from agent_stores.errors import (
     ArgumentError,
     ArgumentTypeError,
+    MessageFormatError,
     StateError,
     StateSignatureError,
     UnsupportedVersionError,
 )
+from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol
 from agent_stores.states import sign_state
-from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.threads import AgentThread
 
 pytestmark = pytest.mark.anyio
@@ -165,7 +166,11 @@ async def test_a_state_makes_no_connection() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"type": "agent_stores.memory"}, StateError, "must be 'agent_stores.thread', got 'agent_stores.memory'"),
+        (
+            {"type": "agent_stores.memory"},
+            StateError,
+            "must be 'agent_stores.thread', got",
+        ),
         ({"version": 2}, UnsupportedVersionError, "must be at most 1"),
         ({"version": "1"}, StateError, "version"),
         ({"service_thread_id": 7}, StateError, "service_thread_id"),
@@ -190,10 +195,58 @@ async def test_bad_states(change: dict[str, Any], error: type[Exception], match:
 
 async def test_what_is_not_a_state() -> None:
     wrong: Any = ["state"]
-    with pytest.raises(StateError, match="must be a mapping, got list"):
+    with pytest.raises(StateError, match="the state must be a mapping, got list"):
         await AgentThread.deserialize(wrong)
-    with pytest.raises(StateError, match="must be a mapping, got list"):
+    with pytest.raises(StateError, match="the state must be a mapping, got list"):
         await AgentThread.deserialize(wrong, key="k")
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_states_that_are_nested_too_deep(key: str | None) -> None:
+    """They are rejected before anything reads them, whatever their signature."""
+    state = await AgentThread(message_store=InMemoryChatMessageStore()).serialize(key)
+    for levels in (117, 1_500, 100_000):
+        for change in ({"x": nested(levels)}, {"store": {**state["store"], "messages": nested(levels)}}):
+            for read in (AgentThread.deserialize, AgentThread().update_from_state):
+                with pytest.raises(StateError, match="the state must be nested at most 116 levels deep"):
+                    await read({**state, **change}, key=key)
+        with pytest.raises(StateError, match="the state must be nested at most 116 levels deep"):
+            sign_state({**state, "x": nested(levels)}, "k")
+
+
+async def test_the_deepest_message_in_a_state() -> None:
+    store = InMemoryChatMessageStore()
+    message = ChatMessage("user", "x", additional_properties={"a": nested(98)})
+    await store.add_messages([message])
+    thread = AgentThread(message_store=store)
+    restored = await AgentThread.deserialize(through_json(await thread.serialize("k")), key="k")
+    assert restored.message_store is not None
+    assert await restored.message_store.list_messages() == await store.list_messages()
+
+
+async def test_a_state_with_a_malformed_conversation() -> None:
+    store = InMemoryChatMessageStore()
+    state = await store.serialize()
+    for change, error, words in (
+        ({"messages": [{"role": "\ud800"}]}, MessageFormatError, "role: an unpaired surrogate"),
+        ({"messages": [{"role": "user", "$unknown": {"role": "system"}}]}, MessageFormatError, "reserved"),
+        ({"messages": [nested(99)]}, MessageFormatError, "expected an object"),
+        ({"messages": [{"role": "user", "x": nested(100)}]}, MessageFormatError, "at most 100 levels deep"),
+        ({"messages": "x"}, StateError, "messages must be an array, got str"),
+        ({"metadata": "x"}, StateError, "metadata must be a mapping, got str"),
+        ({"metadata": {"a": "x" * 70_000}}, StateError, "metadata must be at most 65536 bytes"),
+        ({"metadata": {"a": nested(100)}}, StateError, "metadata must be nested at most 100 levels deep"),
+    ):
+        with pytest.raises(error, match=words):
+            await store.update_from_state({**state, **change})
+        assert await store.serialize() == state
 
 
 async def test_a_state_does_not_change_the_kind_of_a_thread() -> None:

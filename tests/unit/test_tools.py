@@ -244,21 +244,30 @@ async def test_content_parts_as_results() -> None:
     assert len((await Tool(draw).answer(at(arguments={"many": True}))).contents) == 2
 
 
+def nested(levels: int) -> Any:
+    value: Any = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
-    ("value", "reason"),
+    ("value", "words"),
     [
-        (Custom(), "a Custom, which JSON cannot hold"),
+        (Custom(), "JSON cannot hold"),
         (float("nan"), "must be a finite number, got nan"),
-        ({"a": [object()]}, "a object, which JSON cannot hold"),
+        ({"a": [object()]}, "JSON cannot hold"),
+        (nested(200), "must be nested at most 100 levels deep"),
+        (nested(99), "must be nested at most 97 levels deep"),
     ],
 )
-async def test_results_that_json_cannot_hold(value: Any, reason: str) -> None:
+async def test_results_that_json_cannot_hold(value: Any, words: str) -> None:
     def give() -> Any:
         return value
 
     result = await Tool(give).answer(at())
     assert result.is_error
-    assert reason in result.result_text()
+    assert words in result.result_text()
 
 
 @pytest.mark.parametrize("error", [ValueError("no such city"), StopIteration("x"), KeyError()])

@@ -29,6 +29,7 @@ from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
 from agent_stores.testing.conformance.target import MakeStore, Target, call, result, stored, user
+from agent_stores.tokens import estimate_tokens
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 
@@ -208,7 +209,7 @@ class TestCorruption:
     ) -> None:
         store = make_store()
         await store.add_messages([user("1")])
-        (row,) = make_rows([user("2", message_id="b")], len)
+        (row,) = make_rows([user("2", message_id="b")], estimate_tokens)
         await store.log.append(store._key, [replace(row, body=body, bytes=len(body))])
         await store.add_messages([user("3")])
         for read in (store.list_messages, partial(store.get, "b"), partial(_next, store)):

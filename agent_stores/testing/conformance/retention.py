@@ -344,9 +344,9 @@ class TestTimeToLive:
 
     async def test_it_is_validated(self, make_store: MakeStore) -> None:
         for bad in (0, -1, float("nan"), float("inf")):
-            with pytest.raises(ArgumentError, match="ttl must be"):
+            with pytest.raises(ArgumentError, match="ttl must be "):
                 make_store(ttl=bad)
-        with pytest.raises(ArgumentTypeError, match="ttl must be a positive number of seconds, a timedelta or None, got str"):
+        with pytest.raises(ArgumentTypeError, match=r"ttl must be a positive number .*, got str"):
             make_store(ttl="60")
         with pytest.raises(ArgumentError, match="ttl_refresh must be one of"):
             make_store(ttl=60, ttl_refresh="sometimes")
