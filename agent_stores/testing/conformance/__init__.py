@@ -31,6 +31,7 @@ for _name in (
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
+from agent_stores.log import MessageLog  # noqa: E402
 from agent_stores.testing.conformance.content import TestContent, TestCorruption, TestSizes  # noqa: E402
 from agent_stores.testing.conformance.idempotency import TestCancellation, TestIdempotency  # noqa: E402
 from agent_stores.testing.conformance.isolation import TestIsolation  # noqa: E402
@@ -46,6 +47,7 @@ from agent_stores.testing.conformance.target import Clock, Target, anyio_backend
 
 __all__ = [
     "Clock",
+    "MessageLog",
     "Target",
     "TestAgainstReference",
     "TestCancellation",
