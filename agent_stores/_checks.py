@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, cast
 
 from agent_stores import _json
 from agent_stores.errors import ArgumentError, ArgumentTypeError
+
+LARGEST = 2**53 - 1
+"""The largest limit or position: the integers that every backend counts exactly."""
 
 Check = Callable[[Any, str], Any]
 """Takes a value and its name, returns the value to keep."""
@@ -87,3 +91,47 @@ def optional(check: Check) -> Check:
         return None if value is None else check(value, where)
 
     return checked
+
+
+def check_limit(name: str, value: int | None) -> int | None:
+    """Check a limit that counts something: None for all, 0 for none, or a positive number.
+
+    Raises:
+        ArgumentTypeError: when it is neither an int nor None.
+        ArgumentError: when it is negative, or above `LARGEST`.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"{name} must be a non-negative int or None, got {type(value).__name__}")
+    if value < 0:
+        raise ArgumentError(f"{name} must be a non-negative int or None, got {value}")
+    if value > LARGEST:
+        raise ArgumentError(f"{name} must be at most 2**53 - 1, got a larger int")
+    return value
+
+
+def check_seconds(name: str, value: float | timedelta | None, *, zero: bool) -> float | None:
+    """Check a duration; returns it in seconds.
+
+    Args:
+        name: the argument's name.
+        value: seconds, or a timedelta; None for none.
+        zero: whether it may be 0.
+
+    Raises:
+        ArgumentTypeError: when it is not a number, a timedelta or None.
+        ArgumentError: when it is negative, not finite, 1e11 seconds or more, or 0 without `zero`.
+    """
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    expected = f"{'non-negative' if zero else 'positive'} number of seconds, a timedelta or None"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentTypeError(f"{name} must be a {expected}, got {type(value).__name__}")
+    if value < 0 or value != value or (value == 0 and not zero):
+        raise ArgumentError(f"{name} must be a {expected}, got {value}")
+    if value >= 1e11:
+        raise ArgumentError(f"{name} must be less than 1e11 seconds, got {float(min(value, 1e300)):g}")
+    return float(value)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, TypeVar, Unpack
 
+from agent_stores._checks import check_seconds
 from agent_stores.backends.tables.backend import TablesBackend
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.retention import check_seconds
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import StoreOptions
 

@@ -9,6 +9,7 @@ Optional capabilities are in `agent_stores.capabilities`. The most important one
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -69,7 +70,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """
 
     message_id: str
-    body: bytes
+    body: builtins.bytes  # below, `bytes` is a field
     position: int = 0
     boundary: bool = True
     pinned: bool = False

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from typing_extensions import TypedDict, TypeVar, Unpack
 
+from agent_stores._checks import check_limit, check_seconds
 from agent_stores.backend import ThreadKey
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.retention import check_limit, check_seconds
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import StoreOptions, positive
 

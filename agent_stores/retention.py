@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from agent_stores._checks import check_limit, check_seconds
 from agent_stores.contents import (
     AnyContent,
     ApprovalRequestContent,
@@ -22,7 +23,7 @@ from agent_stores.contents import (
     ToolResultContent,
     UsageContent,
 )
-from agent_stores.errors import ArgumentError, ArgumentTypeError, UnansweredToolCallError
+from agent_stores.errors import ArgumentError, UnansweredToolCallError
 from agent_stores.messages import ChatMessage
 from agent_stores.thread_updates import trim_index
 
@@ -36,9 +37,6 @@ itself.
 NO_RESULT = "No result was recorded for this tool call: the run ended before the tool returned."
 """The text of a synthesized result."""
 
-LARGEST = 2**53 - 1
-"""The largest limit or position: the integers that every backend counts exactly."""
-
 _MARK = "agent_stores"
 SYNTHESIZED: Mapping[str, Any] = {_MARK: {"synthesized": True}}
 """The additional properties of a synthesized result; a real one that comes later goes before it."""
@@ -49,50 +47,6 @@ _CALLS = frozenset({ToolCallContent, ApprovalRequestContent})
 _REASONING = frozenset({ReasoningContent})
 _CALLS_ONLY = _CALLS | _REASONING | {UsageContent}
 _APPROVAL = "approval:"
-
-
-def check_limit(name: str, value: int | None) -> int | None:
-    """Check a limit that counts something: None for all, 0 for none, or a positive number.
-
-    Raises:
-        ArgumentTypeError: when it is neither an int nor None.
-        ArgumentError: when it is negative, or above `LARGEST`.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{name} must be a non-negative int or None, got {type(value).__name__}")
-    if value < 0:
-        raise ArgumentError(f"{name} must be a non-negative int or None, got {value}")
-    if value > LARGEST:
-        raise ArgumentError(f"{name} must be at most 2**53 - 1, got a larger int")
-    return value
-
-
-def check_seconds(name: str, value: float | timedelta | None, *, zero: bool) -> float | None:
-    """Check a duration; returns it in seconds.
-
-    Args:
-        name: the argument's name.
-        value: seconds, or a timedelta; None for none.
-        zero: whether it may be 0.
-
-    Raises:
-        ArgumentTypeError: when it is not a number, a timedelta or None.
-        ArgumentError: when it is negative, not finite, 1e11 seconds or more, or 0 without `zero`.
-    """
-    if value is None:
-        return None
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    expected = f"{'non-negative' if zero else 'positive'} number of seconds, a timedelta or None"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentTypeError(f"{name} must be a {expected}, got {type(value).__name__}")
-    if value < 0 or value != value or (value == 0 and not zero):
-        raise ArgumentError(f"{name} must be a {expected}, got {value}")
-    if value >= 1e11:
-        raise ArgumentError(f"{name} must be less than 1e11 seconds, got {float(min(value, 1e300)):g}")
-    return float(value)
 
 
 StartOn = Literal["user"]

@@ -10,6 +10,7 @@ from typing import Generic, NamedTuple, cast
 from typing_extensions import TypeVar
 
 from agent_stores import _checks as check
+from agent_stores._checks import check_limit
 from agent_stores.backend import Row
 from agent_stores.committer import new_request_id
 from agent_stores.errors import ArgumentTypeError, NotFoundError, OutcomeUnknownError, StoreError
@@ -17,7 +18,7 @@ from agent_stores.failed_calls import FailedCall
 from agent_stores.listing import ThreadStats
 from agent_stores.message_rows import decode_rows, keep_newest
 from agent_stores.messages import ChatMessage
-from agent_stores.retention import check_limit, repair
+from agent_stores.retention import repair
 from agent_stores.store_base import StoreBase
 from agent_stores.store_options import identifier, positive, sequence
 from agent_stores.window import read_window

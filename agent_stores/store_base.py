@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, cast
 from typing_extensions import Self, TypeVar
 
 from agent_stores import _checks as check
+from agent_stores._checks import check_limit, check_seconds
 from agent_stores.backend import Row, ThreadKey, ThreadOrder, TimeToLive, TtlRefresh
 from agent_stores.errors import StoreClosedError
 from agent_stores.failed_calls import FailedCalls
@@ -20,7 +21,7 @@ from agent_stores.listing import ThreadPage
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import MessageCodec
-from agent_stores.retention import DanglingCalls, Window, check_limit, check_seconds
+from agent_stores.retention import DanglingCalls, Window
 from agent_stores.states import check_store_state
 from agent_stores.store_options import OnCorrupt, choice, identifier, positive
 from agent_stores.store_settings import StoreSettings

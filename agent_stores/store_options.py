@@ -8,11 +8,12 @@ from typing import Any, Generic, Literal, cast, get_args
 
 from typing_extensions import TypedDict, TypeVar
 
+from agent_stores._checks import check_limit
 from agent_stores.backend import TtlRefresh
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import MessageCodec
-from agent_stores.retention import DanglingCalls, Window, check_limit
+from agent_stores.retention import DanglingCalls, Window
 from agent_stores.tokens import TokenCounter
 
 M = TypeVar("M", default=ChatMessage)

@@ -10,13 +10,14 @@ from typing import Any, Generic, cast
 from typing_extensions import TypeVar
 
 from agent_stores import _checks as check
+from agent_stores._checks import check_limit, check_seconds
 from agent_stores.backend import Row, Thread, TimeToLive, TtlRefresh
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.message_rows import decode_rows, make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.operations import NewThread
 from agent_stores.protocols import MessageCodec
-from agent_stores.retention import DanglingCalls, Window, check_limit, check_seconds
+from agent_stores.retention import DanglingCalls, Window
 from agent_stores.store_options import OnCorrupt, choice, sequence
 from agent_stores.thread_updates import with_metadata
 from agent_stores.tokens import TokenCounter, estimate_tokens

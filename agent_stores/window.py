@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 
+from agent_stores._checks import check_seconds
 from agent_stores.backend import MAX_RUN, Row, ThreadKey
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.retention import Window, check_seconds, window_start
+from agent_stores.retention import Window, window_start
 from agent_stores.thread_updates import trim_index
 from agent_stores.tokens import TokenCounter
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from typing_extensions import Self
 
 from agent_stores import _checks as check
+from agent_stores._checks import check_limit
 from agent_stores.agent._together import PerLoop
 from agent_stores.agent.chat_client import ChatClient, ChatUpdate, join_updates
 from agent_stores.agent.providers import AggregateContextProvider
@@ -20,7 +21,6 @@ from agent_stores.errors import ArgumentTypeError
 from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import ChatMessageStoreProtocol, ContextProvider
-from agent_stores.retention import check_limit
 from agent_stores.states import StateKey
 from agent_stores.threads import AgentThread, read_thread_state
 

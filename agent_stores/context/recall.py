@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from agent_stores._checks import check_limit, check_seconds
 from agent_stores.capabilities import SearchHit
 from agent_stores.context.delimited import delimited_message, fit_budget, one_line
 from agent_stores.context.threads import oldest_position, require_store
@@ -13,7 +14,6 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError, ContextProvide
 from agent_stores.message_format import decode_message
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import Context, ContextProvider
-from agent_stores.retention import check_limit, check_seconds
 
 DEFAULT_RECALL_PROMPT = (
     "## Earlier messages\n"

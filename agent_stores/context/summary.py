@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent_stores._checks import check_limit, check_seconds
 from agent_stores.agent.chat_client import ChatClient
 from agent_stores.context.delimited import delimited_message, one_line, text_tokens
 from agent_stores.context.running_summary import Summary, load_summary, save_summary
@@ -13,7 +14,6 @@ from agent_stores.context.threads import oldest_position, require_store
 from agent_stores.errors import ArgumentError, ArgumentTypeError, ContextProviderError
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import Context, ContextProvider
-from agent_stores.retention import check_limit, check_seconds
 from agent_stores.store import ChatMessageStore, StoredMessage
 
 DEFAULT_SUMMARY_PROMPT = (

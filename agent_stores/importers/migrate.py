@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent_stores._checks import check_limit
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreError
 from agent_stores.importers.ids import MessageIds
 from agent_stores.importers.report import MigrationReport
@@ -20,7 +21,6 @@ from agent_stores.importers.thread_names import ThreadNames
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.message_format import encode_message
 from agent_stores.messages import ChatMessage
-from agent_stores.retention import check_limit
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
 

@@ -53,7 +53,10 @@ EXPECTED = {
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
 
-ELSEWHERE = {"agent_framework_beta_thread.py"}  # tests/plugins/agent_framework/test_versions.py
+ELSEWHERE = {
+    "agent_framework_beta_thread.py",  # tests/plugins/agent_framework/test_versions.py
+    "folder_backend.py",  # tests/conformance/test_conformance_folder.py
+}
 
 
 def run(sample: str, folder: Path, **variables: str) -> str:

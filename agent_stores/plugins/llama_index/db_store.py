@@ -10,13 +10,13 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 from typing_extensions import Self, Unpack
 
+from agent_stores._checks import check_limit
 from agent_stores.errors import ArgumentError, ConflictError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.leftovers import leftovers, with_leftovers
 from agent_stores.plugins.llama_index.blocks import FRAMEWORK
 from agent_stores.plugins.llama_index.threads import Stored, Threads
 from agent_stores.plugins.opening import PluginOptions, StoreSource
-from agent_stores.retention import check_limit
 from agent_stores.store_options import sequence
 
 _MARK = "archived"

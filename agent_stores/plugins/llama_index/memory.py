@@ -10,13 +10,13 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY, BaseMemory
 from typing_extensions import Self, Unpack
 
+from agent_stores._checks import check_limit
 from agent_stores.errors import ArgumentError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.llama_index.chat_store import StoreChatStore
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
 from agent_stores.plugins.llama_index.threads import Threads
 from agent_stores.plugins.opening import PluginOptions, StoreSource
-from agent_stores.retention import check_limit
 from agent_stores.store_options import identifier, sequence
 
 T = TypeVar("T")

@@ -5,11 +5,11 @@ A backend's own test module needs five lines::
     from agent_stores.testing.conformance import *
 
     @pytest.fixture
-    async def target():
-        yield Target("mine", open_log=lambda: MyLog("server-of-my-own"))
+    def target():
+        return Target("mine", open_log=lambda: MessageLog(MyBackend("server")))
 
-Each test opens logs through the ``backend`` fixture; `Target` says what else a backend may offer, so that
-more can be tested. The suite needs the extra ``testing``, and runs on anyio's pytest plugin.
+Each test opens logs through the ``target`` fixture; `Target` says what else a backend may offer, so that more
+can be tested. The suite needs the extra ``testing``, and runs on anyio's pytest plugin.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ for _name in (
 ):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
+from agent_stores.log import MessageLog  # noqa: E402
 from agent_stores.testing.conformance.content import TestContent, TestCorruption, TestSizes  # noqa: E402
 from agent_stores.testing.conformance.idempotency import TestCancellation, TestIdempotency  # noqa: E402
 from agent_stores.testing.conformance.isolation import TestIsolation  # noqa: E402
@@ -42,9 +43,11 @@ from agent_stores.testing.conformance.reference import TestAgainstReference  # n
 from agent_stores.testing.conformance.retention import TestTimeToLive, TestTrimming, TestWindow  # noqa: E402
 from agent_stores.testing.conformance.retries import TestRetries  # noqa: E402
 from agent_stores.testing.conformance.states import TestStates  # noqa: E402
-from agent_stores.testing.conformance.target import Target, anyio_backend, make_store  # noqa: E402
+from agent_stores.testing.conformance.target import Clock, Target, anyio_backend, make_store  # noqa: E402
 
 __all__ = [
+    "Clock",
+    "MessageLog",
     "Target",
     "TestAgainstReference",
     "TestCancellation",

@@ -56,7 +56,7 @@ class TestOrder:
             for number in range(PROCESSES)
         ]
         for process in processes:
-            process.start()
+            await asyncio.to_thread(process.start)
         for process in processes:
             await asyncio.to_thread(process.join, 120)
         assert [process.exitcode for process in processes] == [0] * PROCESSES

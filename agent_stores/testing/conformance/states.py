@@ -40,7 +40,7 @@ class TestStates:
         process = multiprocessing.get_context("spawn").Process(
             target=_go_on, args=(target.open_in_process, state)
         )
-        process.start()
+        await asyncio.to_thread(process.start)
         await asyncio.to_thread(process.join, 60)
         assert process.exitcode == 0
         assert await stored(store) == ["before", "after"]
