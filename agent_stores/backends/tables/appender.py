@@ -142,10 +142,10 @@ class Appender:
         head = Head(generation=keys.new_generation(call.now_us), thread=Thread())
         if stored is not None:
             head = stored.head
-            if call.request_id in head.thread.recent_request_ids:
-                return _certain(head.thread.last_position, is_fresh)
             if not head.thread.is_visible(call.now_us) or head.thread.staged_position:
                 return _certain(None, is_fresh)
+            if call.request_id in head.thread.recent_request_ids:
+                return _certain(head.thread.last_position, is_fresh)
         if not call.create and head.thread.last_position == 0:
             return _certain(None, is_fresh)
         try:

@@ -324,7 +324,7 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
 
         answer = await self._request(ask, write=write, repeatable=repeatable)
         if answer is None and write:
-            await self._request(self._create_table)
+            await self._request(self._create_table, write=True, repeatable=True)
             answer = await self._request(ask, write=write, repeatable=repeatable)
             if answer is None:
                 raise StoreUnavailableError(f"{self.location} was created just now, and is not active yet")

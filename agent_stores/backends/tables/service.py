@@ -8,6 +8,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from agent_stores.backends.tables.cache import ThreadCache
@@ -99,7 +100,7 @@ class ServiceTable(ABC, Generic[C]):
     ) -> None:
         self.location = location
         self._timeout = timeout
-        self._secrets = tuple(secret for secret in secrets if secret)
+        self._redact = partial(_redact, _Secrets(secrets))
         self._server: TableServer[C]
         self._server, self._finalizer = self.registry.acquire(
             identity, lambda: TableServer(make_client, are_ours=are_ours, timeout=timeout), user=self
@@ -159,13 +160,6 @@ class ServiceTable(ABC, Generic[C]):
                     raise self._store_error(failure, write) from error
             await asyncio.sleep(pause)
 
-    def _redact(self, text: str) -> str:
-        """A text on one line and without secrets."""
-        text = " ".join(text.split())
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
-
     def _store_error(self, failure: Failure, write: bool) -> StoreError:
         detail = failure.detail + ("; nothing was written" if write else "")
         if failure.kind == "transient":
@@ -186,6 +180,21 @@ class ServiceTable(ABC, Generic[C]):
             f"the connection to {self.location} was lost while a write was confirmed: "
             "it may or may not be stored"
         )
+
+
+class _Secrets(tuple[str, ...]):
+    """Text that must never show, nor in the repr of what holds it."""
+
+    def __repr__(self) -> str:
+        return "<secrets>"
+
+
+def _redact(secrets: _Secrets, text: str) -> str:
+    """A text on one line and without secrets."""
+    text = " ".join(text.split())
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text
 
 
 def close_transport(transport: Any) -> None:
