@@ -718,6 +718,7 @@ async def test_what_a_dead_writer_leaves_is_purged(make_log: Any, proxy: HttpPro
     clock.ahead = 7200
     for _ in range(3):
         await log.purge_expired()
+    assert (await log.list_threads("acme", order="recent")).threads == []
     assert {one["PartitionKey"] for one in await rows()} <= {keys.TENANTS}
 
 
@@ -941,7 +942,7 @@ async def test_stores_share_a_client(azurite_server: AzuriteServer, table: str) 
     stores = [
         AzureTableChatMessageStore(azurite_server.connection_string, table_name=table) for _ in range(500)
     ]
-    assert len({id(store.log.backend._table._server) for store in stores}) == 1  # type: ignore[attr-defined]
+    assert len({id(store.log.backend.table._server) for store in stores}) == 1  # type: ignore[attr-defined]
     await stores[0].add_messages([user("1")])
     for store in stores:
         await store.aclose()

@@ -40,7 +40,7 @@ NOTHING: dict[str, Any] = dict.fromkeys(
 
 
 def _table(log: Any) -> Any:
-    return log.backend._table
+    return log.backend.table
 
 
 def by_key(endpoint: str = "") -> str:

@@ -1,7 +1,7 @@
 """Amazon DynamoDB as a table of `agent_stores.backends.tables.table`.
 
-Items have the attributes ``pk`` and ``sk`` (the keys), ``meta``, ``body``, ``v`` (the version) and ``expires``
-(seconds since 1970, the service's own time-to-live).
+Items have the attributes ``pk`` and ``sk`` (the keys), ``meta``, ``body``, ``v`` (the version) and
+``expires`` (seconds since 1970, the service's own time-to-live).
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
             arguments["ExclusiveStartKey"] = start
 
     async def transact(self, operations: Sequence[Operation]) -> list[str]:
-        """See `Table.transact`; creates a missing table. A single operation is no transaction: it costs half."""
+        """See `Table.transact`; a single operation is no transaction, as it costs half of one."""
         version = secrets.token_hex(6)
         actions = [self._action(operation, version) for operation in operations]
         if len(actions) == 1:
