@@ -30,6 +30,7 @@ from agent_stores.thread_updates import (
 _PATIENCE = 30.0  # seconds of conflicts with other processes before an append gives up
 _LONGEST_PAUSE = 0.1  # seconds between two attempts
 _UNKNOWN_OUTCOMES = 4  # lost answers before an append gives up
+_FEW = 16  # messages that are remembered of a thread that is not trimmed
 _ITEM_BYTES = 2048  # of an item without its body, at most
 
 
@@ -199,8 +200,9 @@ class Appender:
         has_all = known is None or known.has_all or not known.stored.thread.unpinned
         if has_all:
             oldest += [StoredRow(replace(row, body=b"")) for row in placed if not row.pinned]
-        if len(oldest) > MAX_OLDEST or call.max_messages is None:
-            oldest, has_all = oldest[:MAX_OLDEST], False
+        most = _FEW if call.max_messages is None else MAX_OLDEST
+        if len(oldest) > most:
+            oldest, has_all = oldest[:most], False
         self._cache.put(call.key, Known(stored, oldest, has_all))
 
 
