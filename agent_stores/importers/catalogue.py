@@ -37,6 +37,13 @@ LAYOUTS = (
     Layout("langchain", _REDIS, "langchain", "langchain_list", "LangChain's Redis lists"),
     Layout("langchain-js", _REDIS, "langchain", "langchain_js_list", "LangChain.js's Redis lists"),
     Layout("langchain-redis", _REDIS, "langchain_redis", "LangChainRedisDocuments", "langchain-redis's JSON"),
+    Layout(
+        "langchain",
+        ("dynamodb",),
+        "langchain_dynamodb",
+        "LangChainDynamoDBTable",
+        "LangChain's DynamoDB table",
+    ),
     Layout("llama-index", _REDIS, "llama_index_redis", "llama_index_list", "LlamaIndex's Redis lists"),
     Layout(
         "llama-index",

@@ -6,13 +6,14 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
+from agent_stores.backends.tables.azure_config import arguments_from_url, parse_config
+from agent_stores.backends.tables.azure_errors import explain
+from agent_stores.backends.tables.azure_names import check_table_name
+from agent_stores.backends.tables.service import redactor, store_error
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.forms.llama_index import llama_index_message
 from agent_stores.importers.forms.reading import read_data
 from agent_stores.importers.source import SourceMessage, SourceThread
-from agent_stores.stores.azure_tables.address import address_from_url, make_address
-from agent_stores.stores.azure_tables.failures import store_error
-from agent_stores.stores.azure_tables.names import check_table_name
 
 from azure.core.exceptions import AzureError, ResourceNotFoundError  # isort: skip - after what names the extra
 from azure.data.tables.aio import TableServiceClient  # isort: skip
@@ -57,9 +58,9 @@ class LlamaIndexAzureTable:
             "sas_token": None,
             "credential": None,
             "table_service_client": None,
-            **address_from_url(url, chat_table_name),
+            **arguments_from_url(url, chat_table_name),
         }
-        self._address = make_address(**given)
+        self._config = parse_config(**given)
         self._service: TableServiceClient | None = None
         self._credential: Any = None
         self._closed = False
@@ -67,7 +68,7 @@ class LlamaIndexAzureTable:
     @property
     def location(self) -> str:
         """See `Source.location`."""
-        return self._address.location
+        return self._config.location
 
     async def count(self) -> int | None:
         """None: a table does not say how many entities it holds."""
@@ -109,18 +110,16 @@ class LlamaIndexAzureTable:
         except ResourceNotFoundError:
             return
         except (AzureError, OSError) as error:
-            raise store_error(
-                error, place=self._address.location, secrets=self._address.secrets, write=False
-            ) from error
+            failure = explain(error, redactor(self._config.secrets))
+            raise store_error(failure, self._config.location, write=False) from error
 
     def _use(self) -> TableServiceClient:
         if self._closed:
             raise StoreClosedError("this source is closed")
         if self._service is None:
-            make = self._address.make_credential
-            credential, is_ours = make() if make is not None else (None, False)
+            credential, is_ours = self._config.make_credential()
             self._credential = credential if is_ours else None
-            self._service = TableServiceClient(self._address.endpoint, credential=credential)
+            self._service = TableServiceClient(self._config.endpoint, credential=credential)
         return self._service
 
 

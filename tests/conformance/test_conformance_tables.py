@@ -81,7 +81,7 @@ def _dynamodb(server: DynamoDBServer) -> Target:
 
     async def corrupt(key: ThreadKey, position: int) -> None:
         log = DynamoDBMessageLog(name, **options)
-        table = cast("DynamoDBTable", cast("TablesBackend", log.backend)._table)
+        table = cast("DynamoDBTable", cast("TablesBackend", log.backend).table)
         for item in await query_all(table, keys.thread_partition(key), "r", "s"):
             if keys.message_place(item.sort)[2] == position:
                 await table.transact([put(item._replace(body='{"role": '))])

@@ -21,6 +21,7 @@ PEERS = (
     "llama-index-storage-chat-store-redis>=0.8",
     "llama-index-storage-chat-store-azure>=0.6",
     "aiohttp",
+    "boto3",
     "agent-framework-redis>=1.0.0b261022",
 )
 BETA = ("agent-framework-core==1.0.0b260130", "agent-framework-redis==1.0.0b260130")

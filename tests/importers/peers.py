@@ -147,6 +147,29 @@ def llama_index_messages() -> dict[str, Any]:
     }
 
 
+def langchain_dynamodb(url: str, options: dict[str, Any]) -> Layout:
+    import boto3
+    from langchain_community.chat_message_histories import DynamoDBChatMessageHistory
+    from langchain_core.messages import HumanMessage, messages_to_dict
+
+    table = options.pop("table_name")
+    session = boto3.Session(region_name="eu-central-1")
+
+    def history(thread: str) -> Any:
+        more = {"key": {"SessionId": thread, "App": "chat"}} if options.get("composite") else {}
+        ttl = {"ttl": options["ttl"]} if "ttl" in options else {}
+        return DynamoDBChatMessageHistory(
+            table, thread, endpoint_url=url, boto3_session=session, **more, **ttl
+        )
+
+    def add(thread: str, names: list[str]) -> None:
+        known = langchain_messages()
+        for name in names:
+            history(thread).add_message(known.get(name) or HumanMessage(name[len("text:") :]))
+
+    return add, lambda thread: messages_to_dict(history(thread).messages)
+
+
 def llama_index_layout(store: Any) -> Layout:
     from llama_index.core.llms import ChatMessage
 
@@ -271,6 +294,7 @@ Layout = tuple[Callable[[str, list[str]], None], Callable[[str], list[Any]]]
 
 LAYOUTS: dict[str, Callable[[str, dict[str, Any]], Layout]] = {
     "langchain": langchain,
+    "langchain-dynamodb": langchain_dynamodb,
     "langchain-redis": langchain_redis,
     "llama-index": llama_index,
     "llama-index-azure": llama_index_azure,

@@ -22,7 +22,10 @@ from azure.data.tables.aio import TableServiceClient
 
 from agent_stores import AzureTableChatMessageStore, ChatMessage
 from agent_stores.azure import AzureTableMessageLog
-from agent_stores.contents import ToolCallContent, ToolResultContent
+from agent_stores.backend import Row, ThreadKey, TimeToLive
+from agent_stores.backends.tables import committer, keys, service
+from agent_stores.backends.tables.azure import PROPERTY_UNITS, AzureTable
+from agent_stores.backends.tables.records import LAYOUT
 from agent_stores.errors import (
     ConflictError,
     MessageTooLargeError,
@@ -32,14 +35,8 @@ from agent_stores.errors import (
     StoreUnavailableError,
     UnsupportedVersionError,
 )
-from agent_stores.log import Record, ThreadKey, TimeToLive
-from agent_stores.stores.azure_tables import appends, calls, edits, keys, rewrites
-from agent_stores.stores.azure_tables.heads import LAYOUT
-from agent_stores.stores.azure_tables.rows import MAX_MESSAGE_BYTES
-from agent_stores.stores.azure_tables.text import PROPERTIES, UNITS
-from agent_stores.stores.azure_tables.transactions import MAX_BYTES
-from agent_stores.store import ChatMessageStore
 from agent_stores.memory import InMemoryMessageLog
+from agent_stores.store import ChatMessageStore
 from tests.servers.azurite import AzuriteServer
 from tests.servers.http_proxy import HttpProxy
 
@@ -119,8 +116,11 @@ def user(text: str, **fields: Any) -> ChatMessage:
     return ChatMessage("user", text, **fields)
 
 
-def record(name: str, **fields: Any) -> Record:
-    return Record(name, b'{"role":"user","contents":[{"type":"text","text":"hello"}]}', 1, 3, **fields)
+BODY = b'{"role":"user","contents":[{"type":"text","text":"hello"}]}'
+
+
+def row(name: str, body: bytes = BODY, **fields: Any) -> Row:
+    return Row(name, body, bytes=len(body), tokens=3, created_us=1, **fields)
 
 
 async def texts(store: AzureTableChatMessageStore) -> list[str]:
@@ -136,57 +136,58 @@ def key_of(store: AzureTableChatMessageStore) -> ThreadKey:
 
 async def test_what_a_turn_costs(make_log: Any, proxy: HttpProxy) -> None:
     log, key = make_log(), ThreadKey(None, "t")
-    await log.append(key, [record("first")], batch_id="first")
-    # The table is missing (two requests), then the row in the list, the head, and the transaction.
-    assert proxy.counts() == {"row": 1, "transaction": 3, "new table": 1}
+    await log.append(key, [row("first")], request_id="first")
+    counts = proxy.counts()
+    # The head, the lists of threads and of tenants, and the transaction; the table is missing.
+    assert (counts["row"], counts["new table"]) == (1, counts["transaction"] - 3)
     other = ThreadKey(None, "other")
-    await log.append(other, [record("first")], batch_id="first")
-    assert proxy.counts() == {"row": 1, "transaction": 2}
+    await log.append(other, [row("first")], request_id="first")
+    assert proxy.counts() == {"row": 1, "transaction": 3}
     for length in (1, 300):
         for n in range(0, length, 40):
-            await log.append(
-                key, [record(f"{length}.{m}") for m in range(n, n + 40)], batch_id=f"{length}.{n}"
-            )
+            rows = [row(f"{length}.{m}") for m in range(n, n + 40)]
+            await log.append(key, rows, request_id=f"{length}.{n}")
         proxy.counts()
-        await log.append(key, [record(f"q {length}"), record(f"a {length}")], batch_id=f"turn {length}")
-        turn = proxy.requests[0]
-        assert (turn.rows, len(proxy.requests)) == (5, 1)
-        assert turn.sent < 6_000
+        turn = [row(f"q {length}"), row(f"a {length}")]
+        await log.append(key, turn, request_id=f"turn {length}")
+        request = proxy.requests[0]
+        assert (request.rows, len(proxy.requests)) == (5, 1)
+        assert request.sent < 6_500
         assert proxy.counts() == {"transaction": 1}
-        await log.append(key, [record(f"q {length}"), record(f"a {length}")], batch_id=f"turn {length}")
+        await log.append(key, turn, request_id=f"turn {length}")
         assert proxy.counts() == {"row": 1}  # a retry: the head says so
-        assert len((await log.read(key, last=20)).entries) == 20
+        assert len(await log.latest(key, 20)) == 20
         assert proxy.counts() == {"query": 1}
         stranger = make_log()
-        assert len((await stranger.read(key, last=20)).entries) == 20
+        assert len(await stranger.latest(key, 20)) == 20
         assert proxy.counts() == {"query": 1}
         stranger = make_log()
-        await stranger.append(key, [record(f"by another {length}")], batch_id=f"another {length}")
+        await stranger.append(key, [row(f"by another {length}")], request_id=f"another {length}")
         assert proxy.counts() == {"row": 1, "transaction": 1}
         assert await log.stats(key)
         assert proxy.counts() == {"row": 1}
-        assert await log.get(key, f"q {length}")
-        assert proxy.counts() == {"row": 3}
 
 
 async def test_a_trimmed_turn_is_one_transaction(make_log: Any, proxy: HttpProxy) -> None:
     log, key = make_log(), ThreadKey(None, "t")
     for n in range(30):
-        await log.append(key, [record(f"q{n}"), record(f"a{n}")], batch_id=str(n), max_messages=40)
+        await log.append(key, [row(f"q{n}"), row(f"a{n}")], request_id=str(n), max_messages=40)
     proxy.counts()
     for n in range(30, 70):
-        await log.append(key, [record(f"q{n}"), record(f"a{n}")], batch_id=str(n), max_messages=40)
-    counts = proxy.counts()
-    assert counts["transaction"] == 40
-    assert counts.get("query", 0) <= 40 / 7  # the oldest messages are read some at a time
-    assert set(counts) <= {"transaction", "query"}
-    assert len((await log.read(key)).entries) == 40
+        await log.append(key, [row(f"q{n}"), row(f"a{n}")], request_id=str(n), max_messages=40)
+    assert {request.rows for request in proxy.requests} == {9}
+    assert proxy.counts() == {"transaction": 40}
+    stranger = make_log()  # another process reads the head and the oldest messages, once
+    for n in range(70, 75):
+        await stranger.append(key, [row(f"q{n}"), row(f"a{n}")], request_id=str(n), max_messages=40)
+    assert proxy.counts() == {"row": 1, "query": 1, "transaction": 5}
+    assert len(await log.read(key)) == 40
 
 
 async def test_a_list_of_threads_reads_heads_only(make_log: Any, proxy: HttpProxy) -> None:
     log = make_log()
     for n in range(12):
-        await log.append(ThreadKey("acme", f"t{n:02}"), [record(str(m)) for m in range(20)], batch_id="b")
+        await log.append(ThreadKey("acme", f"t{n:02}"), [row(str(m)) for m in range(20)], request_id="b")
     proxy.counts()
     page = await log.list_threads("acme", limit=10)
     assert [one.thread_id for one in page.threads] == [f"t{n:02}" for n in range(10)]
@@ -195,7 +196,7 @@ async def test_a_list_of_threads_reads_heads_only(make_log: Any, proxy: HttpProx
 
 async def test_reading_an_empty_place_makes_nothing(make_log: Any, proxy: HttpProxy) -> None:
     log = make_log()
-    assert (await log.read(ThreadKey(None, "t"))).entries == []
+    assert (await log.read(ThreadKey(None, "t"))) == []
     assert await log.stats(ThreadKey(None, "t")) is None
     assert (await log.list_threads(None)).threads == []
     assert await log.purge_expired() == 0
@@ -205,31 +206,29 @@ async def test_reading_an_empty_place_makes_nothing(make_log: Any, proxy: HttpPr
 # Limits
 
 
-@pytest.mark.parametrize(("count", "transactions"), [(49, 1), (50, 2), (98, 2), (99, 2), (100, 3)])
+@pytest.mark.parametrize(("count", "transactions"), [(49, 1), (50, 2), (98, 2), (99, 3)])
 async def test_transactions_of_a_hundred_rows(
     make_log: Any, proxy: HttpProxy, count: int, transactions: int
 ) -> None:
     log, key = make_log(), ThreadKey(None, "t")
-    await log.append(key, [record("first")], batch_id="first")
+    await log.append(key, [row("first")], request_id="first")
     proxy.counts()
-    await log.append(key, [record(str(n)) for n in range(count)], batch_id="many")
+    await log.append(key, [row(str(n)) for n in range(count)], request_id="many")
     assert max(request.rows for request in proxy.requests) <= 100
-    assert proxy.counts()["transaction"] == transactions
-    assert len((await log.read(key)).entries) == count + 1
+    # A call in several transactions notes first that it has begun.
+    assert proxy.counts()["transaction"] == transactions + (transactions > 1)
+    assert len(await log.read(key)) == count + 1
 
 
 async def test_transactions_of_four_megabytes(make_log: Any, proxy: HttpProxy) -> None:
     log, key = make_log(), ThreadKey(None, "t")
-    await log.append(key, [record("first")], batch_id="first")
-    body = b"x" * 400_000
-    for count, transactions in ((10, 1), (11, 2), (40, 4)):
-        proxy.counts()
-        await log.append(
-            key, [Record(f"{count}.{n}", body, n) for n in range(count)], batch_id=f"large {count}"
-        )
-        assert max(request.sent for request in proxy.requests) <= MAX_BYTES
-        assert proxy.counts()["transaction"] == transactions
-    assert [len(entry.body) for entry in (await log.read(key, last=61)).entries] == [400_000] * 61
+    await log.append(key, [row("first")], request_id="first")
+    for character, count in (("x", 4), ("x", 20), ('"', 10), ("é", 7), ("😀", 3)):
+        body = (character * 200_000).encode()
+        rows = [row(f"{character}.{count}.{n}", body) for n in range(count)]
+        await log.append(key, rows, request_id=f"{character}.{count}")
+        assert max(request.sent for request in proxy.requests) <= 4 * 1024 * 1024
+        assert [each.body for each in await log.latest(key, count)] == [body] * count
 
 
 @pytest.mark.parametrize("character", ["x", "é", "語", "😀", "\\"])
@@ -237,67 +236,71 @@ async def test_transactions_of_four_megabytes(make_log: Any, proxy: HttpProxy) -
 async def test_bodies_at_the_size_of_a_property(make_log: Any, rows: Any, character: str, over: int) -> None:
     log, key = make_log(), ThreadKey(None, "t")
     width = len(character.encode("utf-16-le")) // 2
-    body = "y" * ((UNITS + over) % width) + character * ((UNITS + over) // width)
-    assert len(body.encode("utf-16-le")) == 2 * (UNITS + over)
-    await log.append(key, [Record("a", body.encode(), 1)], batch_id="b")
-    assert (await log.read(key)).entries[0].body == body.encode()
-    row = next(one for one in await rows(keys.thread_partition(key)) if one["RowKey"].startswith("m"))
-    assert ("body1" in row) == (over > 0)
+    body = "y" * ((PROPERTY_UNITS + over) % width) + character * ((PROPERTY_UNITS + over) // width)
+    assert len(body.encode("utf-16-le")) == 2 * (PROPERTY_UNITS + over)
+    await log.append(key, [row("a", body.encode())], request_id="b")
+    assert (await log.read(key))[0].body == body.encode()
+    stored = next(one for one in await rows(keys.thread_partition(key)) if one["RowKey"][0] == "r")
+    assert ("body1" in stored) == (over > 0)
 
 
 async def test_a_character_is_never_parted(make_log: Any) -> None:
     log, key = make_log(), ThreadKey(None, "t")
     for shift in range(3):  # each boundary of a property falls before, into and after a pair
-        body = ("z" * shift + "😀" * UNITS * 2).encode()
-        await log.append(key, [Record(str(shift), body, 1)], batch_id=str(shift))
-        assert (await log.read(key, last=1)).entries[0].body == body
+        body = ("z" * shift + "😀" * PROPERTY_UNITS * 2).encode()
+        await log.append(key, [row(str(shift), body)], request_id=str(shift))
+        assert (await log.latest(key, 1))[0].body == body
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1])
 async def test_bodies_at_the_size_of_a_row(make_log: Any, rows: Any, over: int) -> None:
     log, key = make_log(), ThreadKey(None, "t")
-    body = b"x" * (UNITS * PROPERTIES + over)
-    await log.append(key, [Record("a", body, 1), record("b")], batch_id="b")
-    assert next(entry.body for entry in (await log.read(key)).entries) == body
-    assert (await log.read(key, last=1)).entries[0].position == 2
-    found = [one for one in await rows(keys.thread_partition(key)) if one["RowKey"].startswith("m")]
-    assert len(found) == (3 if over > 0 else 2)
-    for row in found:
-        size = sum(2 * len(value) for value in row.values() if isinstance(value, str))
-        assert size <= 1024 * 1024
+    body = b"x" * (AzureTable.limits.item_bytes + over)
+    await log.append(key, [row("a", body), row("b")], request_id="b")
+    assert [each.body for each in await log.read(key)] == [body, BODY]
+    assert [each.position for each in await log.latest(key, 1)] == [2]
+    found = await rows(keys.thread_partition(key))
+    assert len([one for one in found if one["RowKey"][0] == "x"]) == (2 if over > 0 else 0)
+    for one in found:
+        assert sum(2 * len(value) for value in one.values() if isinstance(value, str)) <= 1024 * 1024
 
 
-async def test_the_largest_message(make_log: Any, make_store: MakeStore) -> None:
+async def test_the_largest_message(make_log: Any, rows: Any) -> None:
     log, key = make_log(timeout=60), ThreadKey(None, "t")
-    await log.append(key, [record("before")], batch_id="before")
-    body = b"x" * MAX_MESSAGE_BYTES
-    await log.append(key, [Record("a", body, 1)], batch_id="b")
-    await log.append(key, [record("after")], batch_id="after")
-    assert (await log.read(key, last=2)).entries[0].body == body
-    entry = await log.get(key, "a")
-    assert entry is not None
-    assert entry.body == body
-    assert await log.replace(key, Record("a", b"small", 1))
-    assert [len(one.body) for one in (await log.read(key)).entries] == [59, 5, 59]
-    with pytest.raises(MessageTooLargeError, match=f"up to {MAX_MESSAGE_BYTES} bytes") as caught:
-        await log.append(key, [record("c"), Record("d", body + b"x", 1)], batch_id="c")
-    assert (caught.value.size, caught.value.limit) == (MAX_MESSAGE_BYTES + 1, MAX_MESSAGE_BYTES)
+    await log.append(key, [row("before")], request_id="before")
+    body = b"x" * AzureTable.limits.body_bytes
+    await log.append(key, [row("a", body)], request_id="b")
+    await log.append(key, [row("after")], request_id="after")
+    assert (await log.latest(key, 2))[0].body == body
+    found = await log.get(key, "a")
+    assert found is not None
+    assert found.body == body
+    assert await log.replace(key, row("a", b"small"))
+    assert [len(each.body) for each in await log.read(key)] == [59, 5, 59]
+    assert not [
+        one for one in await rows() if one["RowKey"][0] == "x" and "body" in one and len(one["body"]) > 99
+    ]
+    assert log.max_message_bytes == len(body)
+    store = ChatMessageStore(log, thread_id="t")
+    with pytest.raises(MessageTooLargeError) as caught:
+        await store.add_messages([user("c"), user("x" * len(body))])
+    assert caught.value.limit == len(body)
     assert (await log.stats(key)).messages == 3
-    assert make_store().log.max_message_bytes == MAX_MESSAGE_BYTES
 
 
 async def test_replacing_by_what_takes_many_rows(make_log: Any, rows: Any) -> None:
     log, key = make_log(timeout=60), ThreadKey(None, "t")
-    await log.append(key, [record("a"), record("b")], batch_id="b")
+    await log.append(key, [row("a"), row("b")], request_id="b")
     for size in (5_000_000, 2_000_000, 10, 6_000_000):
-        assert await log.replace(key, Record("a", b"x" * size, 1))
-        assert [len(one.body) for one in (await log.read(key)).entries] == [size, 59]
+        assert await log.replace(key, row("a", b"x" * size))
+        assert [len(each.body) for each in await log.read(key)] == [size, 59]
     assert await log.delete(key, ["a"]) == 1
-    assert len([one for one in await rows(keys.thread_partition(key)) if one["RowKey"][0] == "m"]) == 1
+    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    assert sorted(kinds) == ["h", "r", "u"]
 
 
 async def test_names_that_are_too_long(make_store: MakeStore) -> None:
-    with pytest.raises(ValueError, match="thread_id is 5001 characters long"):
+    with pytest.raises(ValueError, match="thread_id must have at most 5000 characters, got 5001"):
         await make_store(thread_id="x" * 5001).add_messages([user("x")])
     store = make_store(thread_id="\U0010ffff" * 5000, tenant="\x00" * 5000, ttl=60)
     await store.add_messages([user("1")])
@@ -429,7 +432,7 @@ async def test_a_random_story_on_a_bad_connection(
     make_store: MakeStore, proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Whatever fails on the way, each operation does once what it does in memory."""
-    monkeypatch.setattr(calls, "_FIRST_PAUSE", 0.002)
+    monkeypatch.setattr(service, "_FIRST_PAUSE", 0.002)
     story = random.Random(seed)
     limit = story.choice([None, 3, 8])
     stores = [make_store(thread_id="t", max_messages=limit, timeout=30) for _ in range(2)]
@@ -455,7 +458,7 @@ async def test_a_random_story_on_a_bad_connection(
         elif chance < 0.8:
             action, arguments = "clear", None
         elif chance < 0.88:
-            action = "rewrite"
+            action = "replace_all"
             arguments = [user(name, message_id=name) for name in dict.fromkeys([*ids[-3:], f"{step}.r"])]
         else:
             action, arguments = "pop_last", None
@@ -483,15 +486,16 @@ async def test_an_answer_that_stays_lost(make_store: MakeStore, proxy: HttpProxy
 
 
 async def test_an_answer_that_takes_too_long(make_store: MakeStore, proxy: HttpProxy) -> None:
-    store = make_store(timeout=0.5)
+    store = make_store(timeout=0.3)
     await store.add_messages([user("1")])
     messages = [user("needle")]
-    proxy.hold(b"needle", 1.0)
+    proxy.hold(b"needle", 2.5, times=10)
     began = time.monotonic()
     with pytest.raises(OutcomeUnknownError):
         await store.add_messages(messages)
-    assert time.monotonic() - began < 0.9
-    await asyncio.sleep(1)  # the service carries it out after all
+    assert time.monotonic() - began < 2
+    await asyncio.sleep(2.5)  # the service carries it out after all
+    proxy.heal()
     await store.add_messages(messages)
     assert await texts(store) == ["1", "needle"]
 
@@ -500,11 +504,8 @@ async def test_a_late_write_does_not_come_twice(make_store: MakeStore, proxy: Ht
     """A write that hangs on its way loses against its repetition."""
     store = make_store(timeout=0.4)
     await store.add_messages([user("1")])
-    messages = [user("needle")]
     proxy.hold(b"needle", 0.8)
-    with pytest.raises(OutcomeUnknownError):
-        await store.add_messages(messages)
-    await store.add_messages(messages)
+    await store.add_messages([user("needle")])
     assert await texts(store) == ["1", "needle"]
     await asyncio.sleep(0.8)
     assert await texts(store) == ["1", "needle"]
@@ -514,7 +515,7 @@ async def test_a_late_write_does_not_come_twice(make_store: MakeStore, proxy: Ht
 
 async def test_no_service(azurite_server: AzuriteServer, free_port: int) -> None:
     store = AzureTableChatMessageStore(azurite_server.connection_string_at(free_port), timeout=2)
-    with pytest.raises(StoreUnavailableError, match=f"127.0.0.1:{free_port}.*nothing was written"):
+    with pytest.raises(StoreUnavailableError, match=f"127.0.0.1:{free_port}"):
         await store.add_messages([user("1")])
     await store.aclose()
 
@@ -554,34 +555,30 @@ async def test_refusals(make_store: MakeStore, proxy: HttpProxy, azurite_server:
 
 async def test_a_retry_is_no_conflict_however_late(make_log: Any) -> None:
     log, key = make_log(), ThreadKey(None, "t")
-    first = [record("a"), record("b")]
-    await log.append(key, first, batch_id="first", expected_position=0)
+    first = [row("a"), row("b")]
+    await log.append(key, first, request_id="first", expected_position=0)
     for n in range(20):  # more than the batches that a thread remembers
-        await log.append(key, [record(str(n))], batch_id=str(n))
+        await log.append(key, [row(str(n))], request_id=str(n))
     for one in (log, make_log()):
-        assert await one.append(key, first, batch_id="first", expected_position=0) == 22
+        assert await one.append(key, first, request_id="first", expected_position=0) == 22
         with pytest.raises(ConflictError) as caught:
-            await one.append(key, [*first, record("c")], batch_id="other", expected_position=0)
+            await one.append(key, [*first, row("c")], request_id="other", expected_position=0)
         assert (caught.value.expected, caught.value.actual) == (0, 22)
 
 
-async def test_ranges_behind_gaps(make_log: Any, proxy: HttpProxy) -> None:
+async def test_ranges_after_gaps(make_log: Any, proxy: HttpProxy) -> None:
     log, key = make_log(), ThreadKey(None, "t")
     for n in range(5):
-        await log.append(key, [record(f"{n}.{m}") for m in range(100)], batch_id=str(n))
+        await log.append(key, [row(f"{n}.{m}") for m in range(100)], request_id=str(n))
     await log.delete(key, [f"{n}.{m}" for n in (1, 2) for m in range(100)])
-    await log.append(key, [record("last")], batch_id="last", max_messages=250)
+    await log.append(key, [row("last")], request_id="last", max_messages=250)
     proxy.counts()
-    entries = (await log.read(key, after=10, first=60)).entries
-    assert [entry.position for entry in entries] == [*range(52, 101), *range(301, 312)]
-    entries = (await log.read(key, before=305, last=20)).entries
-    assert [entry.position for entry in entries] == [*range(85, 101), *range(301, 305)]
-    part = await log.read(key, before=150, last=5)
-    assert [entry.position for entry in part.entries] == [96, 97, 98, 99, 100]
-    assert part.has_older
-    assert part.ends_at_cut
-    assert (await log.read(key, before=3, last=5)).entries == []
-    assert proxy.counts()["query"] <= 20
+    found = await log.read(key, after=10, limit=60)
+    assert [each.position for each in found] == [*range(52, 101), *range(301, 312)]
+    found = await log.read(key, before=305, limit=1000)
+    assert [each.position for each in found] == [*range(52, 101), *range(301, 305)]
+    assert await log.read(key, before=3, limit=5) == []
+    assert proxy.counts()["query"] <= 12
 
 
 async def test_two_make_the_table_at_once(make_store: MakeStore) -> None:
@@ -616,12 +613,12 @@ async def test_long_calls_beside_short_ones(make_log: Any) -> None:
     async def write(n: int, count: int, times: int) -> None:
         for turn in range(times):
             await logs[n].append(
-                key, [record(f"{n}.{turn}.{m}") for m in range(count)], batch_id=f"{n}.{turn}"
+                key, [row(f"{n}.{turn}.{m}") for m in range(count)], request_id=f"{n}.{turn}"
             )
             await asyncio.sleep(0.05)
 
     await asyncio.gather(write(0, 150, 2), write(1, 1, 8), write(2, 120, 2))
-    entries = (await logs[0].read(key)).entries
+    entries = await logs[0].read(key)
     assert [entry.position for entry in entries] == list(range(1, 549))
     assert (await logs[0].stats(key)).messages == 548
     for n, count, times in ((0, 150, 2), (1, 1, 8), (2, 120, 2)):
@@ -638,29 +635,28 @@ async def test_a_reader_never_sees_half_a_call(make_log: Any) -> None:
 
     async def watch() -> None:
         while not done.is_set():
-            seen.add(len((await reader.read(key)).entries))
+            seen.add(len(await reader.read(key)))
 
     watching = asyncio.ensure_future(watch())
     for turn in range(3):
-        await log.append(key, [record(f"{turn}.{m}") for m in range(130)], batch_id=str(turn))
-    await log.delete(key, [f"0.{m}" for m in range(130)])
+        await log.append(key, [row(f"{turn}.{m}") for m in range(130)], request_id=str(turn))
+    await log.delete(key, [f"0.{m}" for m in range(40)])
     await log.clear(key)
     done.set()
     await watching
-    assert seen <= {0, 130, 260, 390}
+    assert seen <= {0, 130, 260, 390, 350}
 
 
 # What a writer that died leaves behind
 
 
 async def _die_while_writing(log: Any, key: ThreadKey, proxy: HttpProxy, count: int) -> None:
-    """Write so many messages, and lose the service before the last transaction."""
+    """Write messages, and lose the service before the last transaction."""
     before = len(proxy.requests)
     proxy.answer(403, f"{count - 1}-last".encode(), times=100, code="AuthorizationFailure")
-    body = json.dumps({"role": "user", "text": "last"}).encode()
-    records = [Record(f"d{n}", body.replace(b"last", f"{n}-last".encode()), n) for n in range(count)]
+    rows = [row(f"d{n}", f'"{n}-last"'.encode()) for n in range(count)]
     with pytest.raises(StoreRejectedError):
-        await log.append(key, records, batch_id="dying")
+        await log.append(key, rows, request_id="dying")
     assert len(proxy.requests) > before + 1
     proxy.heal()
 
@@ -669,25 +665,25 @@ async def _die_while_writing(log: Any, key: ThreadKey, proxy: HttpProxy, count: 
 async def test_after_a_writer_died(make_log: Any, proxy: HttpProxy, rows: Any, length: int) -> None:
     log, key = make_log(), ThreadKey(None, "t")
     if length:
-        await log.append(key, [record(f"old {n}") for n in range(length)], batch_id="old")
+        await log.append(key, [row(f"old {n}") for n in range(length)], request_id="old")
     await _die_while_writing(log, key, proxy, 120)
     other = make_log()
-    assert len((await other.read(key)).entries) == length
+    assert len(await other.read(key)) == length
     stats = await other.stats(key)
     assert (0 if stats is None else stats.messages) == length
     assert len((await other.list_threads(None)).threads) == (1 if length else 0)
     assert await other.get(key, "d0") is None
-    await other.append(key, [record("d5"), record("new"), record("d0")], batch_id="next")
-    entries = (await other.read(key)).entries
+    await other.append(key, [row("d5"), row("new"), row("d0")], request_id="next")
+    entries = await other.read(key)
     assert [entry.position for entry in entries] == list(range(1, length + 4))
     assert (await other.get(key, "d5")).position == length + 1
     # The same call once more adds what is missing, once.
-    records = [record(f"d{n}") for n in range(120)]
-    await log.append(key, records, batch_id="dying again")
-    await log.append(key, records, batch_id="and again")
+    again = [row(f"d{n}") for n in range(120)]
+    await log.append(key, again, request_id="dying again")
+    await log.append(key, again, request_id="and again")
     assert (await log.stats(key)).messages == length + 121
     partition = await rows(keys.thread_partition(key))
-    assert len([row for row in partition if row["RowKey"][0] == "m"]) == length + 121
+    assert len([one for one in partition if one["RowKey"][0] == "r"]) == length + 121
 
 
 @pytest.mark.parametrize("length", [0, 3])
@@ -696,22 +692,22 @@ async def test_a_dead_writers_messages_never_show(make_log: Any, proxy: HttpProx
     log, key = make_log(), ThreadKey(None, "t")
     held = [f"old {n}" for n in range(length)]
     if held:
-        await log.append(key, [record(name) for name in held], batch_id="old")
+        await log.append(key, [row(name) for name in held], request_id="old")
     await _die_while_writing(log, key, proxy, 120)
     other = make_log()
-    few = [record("rules", pinned=True), record("d1"), record("new"), record("d119", pinned=True)]
-    await other.append(key, few, batch_id="other")
+    few = [row("rules", pinned=True), row("d1"), row("new"), row("d119", pinned=True)]
+    await other.append(key, few, request_id="other")
     held += ["rules", "d1", "new", "d119"]
     for one in (log, other, make_log()):
-        assert [entry.position for entry in (await one.read(key)).entries] == list(range(1, len(held) + 1))
+        assert [entry.position for entry in (await one.read(key))] == list(range(1, len(held) + 1))
         for name in [*held, "d0", "d2", "d3", "d49", "d118"]:
             assert (await one.get(key, name) is not None) == (name in held)
-    again = [record(f"d{n}") for n in range(120)]
-    await log.append(key, again, batch_id="again")
-    await other.append(key, again, batch_id="and again")
+    again = [row(f"d{n}") for n in range(120)]
+    await log.append(key, again, request_id="again")
+    await other.append(key, again, request_id="and again")
     total = len({*held, *(f"d{n}" for n in range(120))})
     assert (await other.stats(key)).messages == total
-    assert len((await other.read(key)).entries) == total
+    assert len(await other.read(key)) == total
 
 
 async def test_what_a_dead_writer_leaves_is_purged(make_log: Any, proxy: HttpProxy, rows: Any) -> None:
@@ -720,8 +716,10 @@ async def test_what_a_dead_writer_leaves_is_purged(make_log: Any, proxy: HttpPro
     await _die_while_writing(log, key, proxy, 120)
     assert len(await rows(keys.thread_partition(key))) > 90
     clock.ahead = 7200
-    assert await log.purge_expired() == 0  # there never was a thread
-    assert await rows() == []
+    for _ in range(3):
+        await log.purge_expired()
+    assert (await log.list_threads("acme", order="recent")).threads == []
+    assert {one["PartitionKey"] for one in await rows()} <= {keys.TENANTS}
 
 
 # Time-to-live and cleaning up
@@ -733,9 +731,9 @@ async def test_purging_leaves_nothing(make_log: Any, rows: Any) -> None:
     ttl = TimeToLive(60.0)
     for n, count in enumerate((1, 40, 130)):
         key = ThreadKey("acme" if n else None, f"t{n}")
-        await log.append(key, [record(str(m), pinned=m == 2) for m in range(count)], batch_id="b", ttl=ttl)
+        await log.append(key, [row(str(m), pinned=m == 2) for m in range(count)], request_id="b", ttl=ttl)
     stays = ThreadKey("acme", "stays")
-    await log.append(stays, [record("1")], batch_id="b")
+    await log.append(stays, [row("1")], request_id="b")
     assert await log.purge_expired() == 0
     clock.ahead = 100
     assert await log.purge_expired(limit=2) == 2
@@ -743,7 +741,7 @@ async def test_purging_leaves_nothing(make_log: Any, rows: Any) -> None:
     assert await log.purge_expired() == 0
     clock.ahead = 7200  # what the writer of a long call notes is over, too
     assert await log.purge_expired() == 0
-    left = {row["PartitionKey"] for row in await rows()}
+    left = {one["PartitionKey"] for one in await rows()} - {keys.TENANTS}
     assert left == {keys.thread_partition(stays), keys.index_partition("acme")}
     assert (await log.stats(stays)).messages == 1
 
@@ -754,8 +752,8 @@ async def test_purging_in_several_places_at_once(make_log: Any, rows: Any) -> No
     for n in range(12):
         await log.append(
             ThreadKey(None, f"t{n}"),
-            [record(str(m)) for m in range(8 if n else 120)],
-            batch_id="b",
+            [row(str(m)) for m in range(8 if n else 120)],
+            request_id="b",
             ttl=TimeToLive(10.0),
         )
     clock.ahead = 60
@@ -763,17 +761,15 @@ async def test_purging_in_several_places_at_once(make_log: Any, rows: Any) -> No
     logs = [make_log(clock=clock) for _ in range(3)]
     counts, *_ = await asyncio.gather(
         asyncio.gather(*(one.purge_expired() for one in logs)),
-        make_log(clock=clock).append(
-            alive, [record("anew"), record("0")], batch_id="c", ttl=TimeToLive(900.0)
-        ),
+        make_log(clock=clock).append(alive, [row("anew"), row("0")], request_id="c", ttl=TimeToLive(900.0)),
     )
     for one in logs:
         assert await one.purge_expired() == 0
     assert sum(counts) >= 11
-    assert [entry.position for entry in (await log.read(alive)).entries] == [1, 2]
+    assert [entry.position for entry in await log.read(alive)] == [1, 2]
     assert [one.thread_id for one in (await log.list_threads(None)).threads] == ["t3"]
-    assert {row["PartitionKey"][:2] for row in await rows()} == {"t.", "i.", "x."}
-    messages = [row for row in await rows(keys.thread_partition(alive)) if row["RowKey"][0] == "m"]
+    assert {one["PartitionKey"][:2] for one in await rows()} == {"t.", "i.", "x.", "n"}
+    messages = [one for one in await rows(keys.thread_partition(alive)) if one["RowKey"][0] == "r"]
     assert len(messages) == 2
 
 
@@ -781,134 +777,94 @@ async def test_a_thread_that_expired_begins_anew(make_log: Any, rows: Any) -> No
     clock = Clock()
     log, key = make_log(clock=clock), ThreadKey(None, "t")
     await log.append(
-        key, [record(str(n), pinned=n == 0) for n in range(60)], batch_id="b", ttl=TimeToLive(10.0)
+        key, [row(str(n), pinned=n == 0) for n in range(60)], request_id="b", ttl=TimeToLive(10.0)
     )
     clock.ahead = 20
-    assert (await log.read(key)).entries == []
-    assert await log.append(key, [record("59"), record("0")], batch_id="b", expected_position=0) == 2
-    assert [entry.position for entry in (await make_log(clock=clock).read(key)).entries] == [1, 2]
-    kinds = [row["RowKey"][0] for row in await rows(keys.thread_partition(key))]
-    assert sorted(kinds) == ["h", "m", "m", "u", "u"]  # nothing of the old one is left
+    assert (await log.read(key)) == []
+    assert await log.append(key, [row("59"), row("0")], request_id="b", expected_position=0) == 2
+    assert [entry.position for entry in await make_log(clock=clock).read(key)] == [1, 2]
+    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    assert sorted(kinds) == ["h", "r", "r", "u", "u"]  # nothing of the old one is left
 
 
 async def test_deleting_and_clearing_long_threads(make_log: Any, rows: Any) -> None:
     clock = Clock()
     log, key = make_log(clock=clock), ThreadKey(None, "t")
     for n in range(4):
-        records = [record(f"{n}.{m}", pinned=m == 1) for m in range(80)]
-        await log.append(key, records, batch_id=str(n))
+        many = [row(f"{n}.{m}", pinned=m == 1) for m in range(80)]
+        await log.append(key, many, request_id=str(n))
     assert await log.delete(key, [f"1.{m}" for m in range(80)]) == 80
-    kinds = [row["RowKey"][0] for row in await rows(keys.thread_partition(key))]
-    assert (kinds.count("m"), kinds.count("k"), kinds.count("u")) == (237, 3, 240)
+    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    assert (kinds.count("r"), kinds.count("u")) == (240, 240)
     assert await log.clear(key) == 240
-    assert [row["RowKey"] for row in await rows(keys.thread_partition(key))] == ["head"]
-    assert await log.append(key, [record(f"0.{m}") for m in range(150)], batch_id="again") == 470
+    assert [one["RowKey"] for one in await rows(keys.thread_partition(key))] == ["head"]
+    assert await log.append(key, [row(f"0.{m}") for m in range(150)], request_id="again") == 470
     assert await log.delete_thread(key)
-    assert {row["PartitionKey"][:2] for row in await rows()} <= {"x."}
+    assert {one["PartitionKey"][:2] for one in await rows()} <= {"x.", "n"}
     clock.ahead = 7200
     assert await log.purge_expired() == 0
-    assert await rows() == []
+    assert {one["PartitionKey"][:2] for one in await rows()} <= {"n"}
 
 
 async def test_a_long_thread_trimmed_to_a_short_one(make_log: Any, rows: Any) -> None:
     log, key = make_log(), ThreadKey(None, "t")
     for n in range(3):
-        await log.append(key, [record(f"{n}.{m}") for m in range(100)], batch_id=str(n))
-    await log.append(key, [record("new")], batch_id="new", max_messages=5)
-    assert [entry.position for entry in (await log.read(key)).entries] == [297, 298, 299, 300, 301]
-    kinds = [row["RowKey"][0] for row in await rows(keys.thread_partition(key))]
-    assert (kinds.count("m"), kinds.count("u")) == (5, 5)
-    await log.append(key, [record("0.1")], batch_id="a trimmed one again", max_messages=5)
+        await log.append(key, [row(f"{n}.{m}") for m in range(100)], request_id=str(n))
+    await log.append(key, [row("new")], request_id="new", max_messages=5)
+    assert [each.position for each in await log.read(key)] == [297, 298, 299, 300, 301]
+    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    assert (kinds.count("r"), kinds.count("u")) == (5, 5)
+    await log.append(key, [row("0.1")], request_id="a trimmed one again", max_messages=5)
     assert (await log.stats(key)).last_position == 302
 
 
-async def test_results_that_come_late(make_log: Any) -> None:
-    """Where cuts may fall follows from the head and the rows together, also for many late results."""
-    log, key = make_log(), ThreadKey(None, "t")
-    for n in range(40):
-        await log.append(key, [record(f"call {n}", calls=(f"c{n}",))], batch_id=f"call {n}")
-        await log.append(key, [record(f"between {n}")], batch_id=f"between {n}")
-        await log.append(key, [record(f"result {n}", results=(f"c{n}",))], batch_id=f"result {n}")
-    cuts = [entry.cut for entry in (await log.read(key)).entries]
-    assert cuts == [True, False, False] * 40
-    assert (await log.read(key, last=4)).entries[0].position == 118
-    await log.delete(key, ["call 39"])
-    assert [entry.cut for entry in (await log.read(key, last=2)).entries] == [True, True]
-
-
-async def test_a_group_across_very_many_messages(make_log: Any) -> None:
-    log, key = make_log(), ThreadKey(None, "t")
-    await log.append(key, [record("q"), record("call", calls=("c",))], batch_id="call")
-    await log.append(key, [record(f"m{n}") for n in range(200)], batch_id="many")
-    await log.append(key, [record("result", results=("c",)), record("next")], batch_id="result")
-    entries = (await log.read(key)).entries
-    assert [entry.position for entry in entries if entry.cut] == [1, 2, 204]
-    assert len((await log.read(key, last=2)).entries) == 1
-    assert await log.delete(key, ["result"]) == 1  # 201 marks are written
-    entries = (await make_log().read(key)).entries
-    assert all(entry.cut for entry in entries)
-    assert len(entries) == 203
-
-
-# Rewriting
-
-
-async def test_what_rewriting_costs(make_log: Any, proxy: HttpProxy, rows: Any) -> None:
-    log, key = make_log(), ThreadKey(None, "t")
-    await log.append(key, [record(str(n)) for n in range(20)], batch_id="b")
-    proxy.counts()
-    assert await log.replace_all(key, [record("5"), record("summary")], batch_id="r") == 22
-    counts = proxy.counts()
-    assert counts["transaction"] == 2  # the step itself, and the removal of the old rows
-    assert counts["row"] + counts["query"] <= 12
-    kinds = [row["RowKey"][0] for row in await rows(keys.thread_partition(key))]
-    assert sorted(kinds) == ["h", "m", "m", "u", "u"]
-    assert (await log.get(key, "5")).position == 21
-    assert await log.get(key, "6") is None
+# Replacing all
 
 
 @pytest.mark.parametrize("is_cleaned", [True, False])
-async def test_rewriting_a_long_thread_with_the_same_ids(
+async def test_replacing_a_long_thread_with_the_same_ids(
     make_log: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, is_cleaned: bool
 ) -> None:
-    """Also where the process ends before the rows of the ids name the new messages."""
-    log, other, key = make_log(), make_log(), ThreadKey(None, "t")
-    old = [record(f"{n}", pinned=n == 3) for n in range(150)]
-    await log.append(key, old, batch_id="b")
+    """Also where the process ends before the old rows are removed."""
+    clock = Clock()
+    log, other, key = make_log(clock=clock), make_log(clock=clock), ThreadKey(None, "t")
+    old = [row(f"{n}", pinned=n == 3) for n in range(150)]
+    await log.append(key, old, request_id="b")
     seen: set[tuple[int, int]] = set()
 
     async def watch() -> None:
         while True:
-            entries = (await other.read(key)).entries
-            seen.add((len(entries), entries[0].position))
+            found = await other.read(key)
+            seen.add((len(found), found[0].position))
 
-    async def nothing(*arguments: Any) -> None:
+    async def nothing(*arguments: Any) -> bool:
         """As a process that ends."""
+        return False
 
     watching = asyncio.ensure_future(watch())
     if not is_cleaned:
-        monkeypatch.setattr(rewrites, "sweep", nothing)
-        monkeypatch.setattr(appends, "sweep", nothing)
-        monkeypatch.setattr(edits, "sweep", nothing)
-    new = [record(f"{n}", pinned=n == 3) for n in range(130)] + [record(f"new {n}") for n in range(30)]
-    assert await log.replace_all(key, new, batch_id="r") == 310
+        monkeypatch.setattr(committer.Committer, "_clean", nothing)
+    new = [row(f"{n}", pinned=n == 3) for n in range(130)] + [row(f"new {n}") for n in range(30)]
+    assert await log.replace_all(key, new, request_id="r") == 310
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     assert seen <= {(150, 1), (160, 151)}
-    log = make_log()
-    assert await log.append(key, [record("7"), record("new 3"), record("140")], batch_id="c") == 311
-    assert [entry.position for entry in (await log.read(key)).entries] == list(range(151, 312))
+    log = make_log(clock=clock)
+    some = [row("7"), row("new 3"), row("140")]
+    assert await log.append(key, some, request_id="c") == 311
+    assert [each.position for each in await log.read(key)] == list(range(151, 312))
     assert (await log.get(key, "7")).position == 158
     assert (await log.get(key, "140")).position == 311
     assert await log.get(key, "141") is None
     assert await log.delete(key, ["7", "8", "9", "10", "11", "149"]) == 5
-    assert await log.delete(key, ["12"]) == 1
-    assert await log.replace(key, record("13"))
-    assert await log.append(key, [record("7"), record("13")], batch_id="d") == 312
+    assert await log.replace(key, row("13"))
+    assert await log.append(key, [row("7"), row("13")], request_id="d") == 312
     monkeypatch.undo()
-    await make_log().append(key, [record("end")], batch_id="e")
-    kinds = [row["RowKey"][0] for row in await rows(keys.thread_partition(key))]
-    assert (kinds.count("m") + kinds.count("k"), kinds.count("u")) == (157, 157)
+    clock.ahead = 7200
+    for _ in range(3):
+        await log.purge_expired()
+    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    assert (kinds.count("r"), kinds.count("u")) == (157, 157)
     for message in ("7", "14", "3", "new 29", "140"):
         assert await log.get(key, message)
 
@@ -924,15 +880,15 @@ async def test_a_newer_layout_is_refused(
     async with TableServiceClient.from_connection_string(azurite_server.connection_string) as service:
         client = service.get_table_client(table)
         head = await client.get_entity(keys.thread_partition(key_of(store)), keys.HEAD)
-        await client.upsert_entity({**head, "version": LAYOUT + 1})
+        await client.upsert_entity({**head, "meta": str(LAYOUT + 1)})
         for work in (
             make_store(thread_id="t").list_messages(),
             store.stats(),
             store.add_messages([user("2")]),
         ):
-            with pytest.raises(UnsupportedVersionError, match="version 2 of the layout"):
+            with pytest.raises(UnsupportedVersionError, match="version 2 of the table layout"):
                 await work
-        await client.upsert_entity({**head, "version": LAYOUT, "head": "{"})
+        await client.upsert_entity({**head, "body": "{"})
         with pytest.raises(StoreError, match="damaged"):
             await store.stats()
 
@@ -986,7 +942,7 @@ async def test_stores_share_a_client(azurite_server: AzuriteServer, table: str) 
     stores = [
         AzureTableChatMessageStore(azurite_server.connection_string, table_name=table) for _ in range(500)
     ]
-    assert len({id(store.log._server) for store in stores}) == 1  # type: ignore[attr-defined]
+    assert len({id(store.log.backend.table._server) for store in stores}) == 1  # type: ignore[attr-defined]
     await stores[0].add_messages([user("1")])
     for store in stores:
         await store.aclose()
@@ -1054,14 +1010,3 @@ async def test_eight_processes_with_the_same_messages(azurite_server: AzuriteSer
     store = AzureTableChatMessageStore(azurite_server.connection_string, table_name=table, thread_id="t")
     assert sorted(text.partition(".")[2] for text in await texts(store)) == list("01234")
     await store.aclose()
-
-
-async def test_tool_calls_are_kept_together(make_store: MakeStore) -> None:
-    store = make_store(max_messages=3)
-    await store.add_messages([user("q")])
-    await store.add_messages([ChatMessage("assistant", contents=[ToolCallContent("c", "f", "{}")])])
-    await store.add_messages([user("hurry")])
-    await store.add_messages([ChatMessage("tool", contents=[ToolResultContent("c", "1")])])
-    assert (await store.stats()).messages == 3
-    await store.add_messages([user("next")])
-    assert await texts(store) == ["next"]

@@ -1,4 +1,4 @@
-"""The Azure Tables store's connection arguments, its keys, and that no secret ever shows."""
+"""The Azure Tables store's connection arguments, and that no secret ever shows."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from azure.data.tables.aio import TableServiceClient
 
 from agent_stores import AzureTableChatMessageStore, ChatMessage, open_log
 from agent_stores.azure import AzureTableMessageLog
+from agent_stores.backends.tables.azure_config import parse_config
 from agent_stores.cli.access import opened
 from agent_stores.errors import (
     AgentStoresError,
@@ -24,11 +25,6 @@ from agent_stores.errors import (
     StateError,
     StoreUnavailableError,
 )
-from agent_stores.log import ThreadKey
-from agent_stores.stores.azure_tables import keys
-from agent_stores.stores.azure_tables.heads import LAYOUT, ThreadHead, add_range, head_entity, read_head
-from agent_stores.stores.azure_tables.text import UNITS, join_text, pieces, split_text, utf16_units
-from agent_stores.testing.conformance.isolation import HOSTILE_NAMES
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +32,15 @@ KEY = base64.b64encode(b"planted-s3cret").decode()
 SAS = "sv=2024-01-01&ss=t&srt=sco&sp=rwdlacu&se=2030-01-01T00:00:00Z&sig=planted%2Fs3cret%3D"
 NOBODY = "http://127.0.0.1:1/acc"
 HIDDEN = (KEY, KEY.rstrip("="), "planted", "s3cret")
+
+
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("endpoint", "account_name", "account_key", "sas_token", "credential", "table_service_client")
+)
+
+
+def _table(log: Any) -> Any:
+    return log.backend.table
 
 
 def by_key(endpoint: str = "") -> str:
@@ -85,7 +90,8 @@ def test_connection_strings(text: str, endpoint: str) -> None:
     assert log.location == f"{endpoint}/chats"
     assert open_log(text).location == f"{endpoint}/agentstores"
     assert open_log(text, table_name="Chats").location == f"{endpoint}/chats"
-    shown = repr(log) + repr(log._server.address) + repr(vars(log)) + repr(log._server.address.identity)
+    config = parse_config(connection_string=text, table_name="Chats", **NOTHING)
+    shown = repr(log) + repr(vars(log)) + repr(vars(_table(log))) + repr(config) + repr(config.login)
     assert not any(hidden in shown for hidden in HIDDEN)
 
 
@@ -174,7 +180,7 @@ def test_arguments_of_other_types(arguments: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["abc", "A" * 63, "a1B2", "agentstores"])
 def test_table_names(name: str) -> None:
-    assert AzureTableMessageLog(by_key(), table_name=name)._server.address.table == name
+    assert parse_config(connection_string=by_key(), table_name=name, **NOTHING).table == name
 
 
 async def test_ways_of_naming_an_account() -> None:
@@ -201,7 +207,7 @@ async def test_ways_of_naming_an_account() -> None:
     ):
         with pytest.raises(StateError, match="location"):
             await other.update_from_state(dict(state))
-    servers = [store.log._server for store in stores]  # type: ignore[attr-defined]
+    servers = [_table(store.log)._server for store in stores]
     assert servers[0] is servers[5]
     assert len({id(server) for server in servers}) == 6
 
@@ -283,7 +289,8 @@ async def test_secrets_never_show(arguments: dict[str, Any], caplog: pytest.LogC
             repr(store.log),
             store.location,
             repr(vars(store.log)),
-            repr(vars(store.log._server)),  # type: ignore[attr-defined]
+            repr(vars(_table(store.log))),
+            repr(vars(_table(store.log)._server)),
             json.dumps(await store.serialize()),
         ]
         for work in (
@@ -302,117 +309,7 @@ async def test_secrets_never_show(arguments: dict[str, Any], caplog: pytest.LogC
     assert not any(hidden in text for hidden in HIDDEN)
 
 
-# Keys
-
-
-def test_partitions_are_valid_readable_and_unambiguous() -> None:
-    assert keys.thread_partition(ThreadKey("acme", "user_123")) == "t.acme~.user_123"
-    assert keys.thread_partition(ThreadKey(None, "a/b")) == "t.~.a~2Fb"
-    names = [None, *HOSTILE_NAMES, "~", "~.", "a~.b", "~41", "~d", "A~41", "x" * 240, "x" * 241]
-    threads = [
-        ThreadKey(tenant, thread or "nobody")
-        for tenant in names
-        for thread in ("b", "~.b", "b~.", ".", *names[1:3])
-    ]
-    made = [keys.thread_partition(key) for key in dict.fromkeys(threads)]
-    assert len(set(made)) == len(made)
-    more = [keys.thread_partition(ThreadKey(None, name or "nobody")) for name in names]
-    assert len(set(more)) == len(more)
-    for key in (*made, *more, *map(keys.index_partition, names)):
-        assert len(key) <= 512
-        assert not set(key) & set("/\\#?%+'\" \t\n\x00")
-        assert key.isascii()
-        assert key.isprintable()
-    indexes = [keys.index_partition(name) for name in names]
-    assert len(set(indexes)) == len(indexes)
-
-
-def test_rows_of_the_list_sort_as_the_ids_do() -> None:
-    names = [
-        *HOSTILE_NAMES,
-        *(chr(code) for code in range(0x250)),
-        "a!",
-        "ab",
-        "a~",
-        "aZ",
-        "\ue000",
-        "\uffff",
-    ]
-    short = [name for name in dict.fromkeys(names) if len(keys.sortable(name)) <= 480]
-    assert sorted(short, key=keys.index_row) == sorted(short)
-    rows = [keys.index_row(name) for name in dict.fromkeys(names)]
-    assert len(set(rows)) == len(rows)
-    for name, row in zip(dict.fromkeys(names), rows, strict=True):
-        assert len(row) <= 512
-        assert row.isascii()
-        assert not set(row) & set("/\\#?%+'\" ")
-        for length in range(min(len(name), 200)):
-            begin = keys.index_prefix(name[:length])
-            assert begin <= row < keys.after_prefix(begin)
-    for prefix in ("a", "é", "\x00", "~"):
-        begin = keys.index_prefix(prefix)
-        for name in short:
-            inside = begin <= keys.index_row(name) < keys.after_prefix(begin)
-            assert inside == name.startswith(prefix), (prefix, name)
-    assert sorted(["x" * 160 + "a", "x" * 160], key=keys.index_row) == ["x" * 160, "x" * 160 + "a"]
-    assert keys.index_row("x" * 3000) != keys.index_row("x" * 2999 + "y")
-
-
-def test_rows_of_messages_sort_the_newest_first() -> None:
-    numbers = [1, 2, 9, 10, 11, 99, 100, 10**6, 2**53 - 1]
-    rows = [keys.message_row(number) for number in numbers]
-    assert sorted(rows, reverse=True) == rows
-    assert [keys.message_number(row) for row in rows] == numbers
-    assert keys.HEAD < keys.message_row(1, pinned=True) < rows[-1] < rows[0] < keys.unique_row("")
-    part = keys.continuation_row(rows[1], "a_-Z0123", 0)
-    assert rows[1] < part < keys.continuation_row(rows[1], "a_-Z0123", 12) < rows[0]
-    assert keys.message_number(part) == 2
-    assert keys.is_continuation(part)
-    assert not keys.is_continuation(rows[0])
-
-
-def test_times_sort() -> None:
-    times = [-5, 0, 7, 10**15, 10**17]
-    assert sorted(times, key=keys.timer_time) == times
-    key = ThreadKey(None, "t")
-    assert keys.timer_row(key, 7) < keys.timer_time(8)
-    assert keys.timer_partition(key) in keys.timer_partitions()
-
-
-# Text
-
-
-@pytest.mark.parametrize("character", ["x", "é", "語", "😀", "\ud83d"])
-def test_text_in_pieces(character: str) -> None:
-    width = utf16_units(character)
-    for size in (0, 1, UNITS - 1, UNITS, UNITS + 1, 3 * UNITS, 3 * UNITS + 1):
-        text = "y" * (size % width) + character * (size // width)
-        found = list(pieces(text))
-        assert "".join(found) == text
-        assert all(utf16_units(piece) <= UNITS for piece in found)
-        assert len(found) <= max(1, -(-size // (UNITS - 1)))
-        properties = split_text("body", text)
-        assert list(properties)[:2] == ["body", "body1"][: len(properties)]
-        assert join_text("body", {**properties, "other": 1, f"body{len(properties)}": None}) == text
-
-
-def test_heads_are_small_and_complete() -> None:
-    head = ThreadHead(last_position=5, open_calls={"\ud83d": 3, "c": 4}, dead=[(1, 2)], recent=["a"])
-    entity = head_entity(ThreadKey("\x00", "\ud83d"), head)
-    assert read_head(entity) == head
-    assert entity["version"] == LAYOUT
-    assert len(str(entity["head"])) < 120
-    big = ThreadHead(open_calls={f"call {n} {'é' * 40}": n for n in range(2000)})
-    entity = head_entity(ThreadKey(None, "t"), big)
-    assert "head1" in entity
-    assert read_head(entity) == big
-
-
-def test_ranges() -> None:
-    ranges: list[tuple[int, int]] = []
-    for first, last in ((5, 6), (1, 1), (2, 3), (4, 4), (10, 12), (11, 11)):
-        ranges = add_range(ranges, first, last)
-    assert ranges == [(1, 6), (10, 12)]
+# Packages and errors
 
 
 def test_without_the_packages_installed() -> None:

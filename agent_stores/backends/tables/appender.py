@@ -11,12 +11,12 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
-from agent_stores.backends.tables import keys, records
-from agent_stores.backends.tables.cache import MAX_OLDEST, Known, ThreadCache
-from agent_stores.backends.tables.index import Index
-from agent_stores.backends.tables.reader import Reader
+from agent_stores.backends.tables import keys
+from agent_stores.backends.tables.cache import MAX_OLDEST, Known
+from agent_stores.backends.tables.committer import Committer
+from agent_stores.backends.tables.operations import write_operations
 from agent_stores.backends.tables.records import Head, StoredHead, StoredRow
-from agent_stores.backends.tables.table import NEW, ConditionFailed, Operation, Table, delete, put
+from agent_stores.backends.tables.table import ConditionFailed
 from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError, StoreUnavailableError
 from agent_stores.thread_updates import (
     check_position,
@@ -30,6 +30,7 @@ from agent_stores.thread_updates import (
 _PATIENCE = 30.0  # seconds of conflicts with other processes before an append gives up
 _LONGEST_PAUSE = 0.1  # seconds between two attempts
 _UNKNOWN_OUTCOMES = 4  # lost answers before an append gives up
+_FEW = 16  # messages that are remembered of a thread that is not trimmed
 _ITEM_BYTES = 2048  # of an item without its body, at most
 
 
@@ -51,20 +52,13 @@ class _Uncertain(Exception):
 
 
 class Appender:
-    """Appends to threads of a table.
+    """Appends to threads of a table."""
 
-    Args:
-        table: the table.
-        cache: what the process knows of threads.
-        reader: reads threads.
-        index: the table's index.
-    """
-
-    def __init__(self, table: Table, cache: ThreadCache, reader: Reader, index: Index) -> None:
-        self._table = table
-        self._cache = cache
-        self._reader = reader
-        self._index = index
+    def __init__(self, committer: Committer) -> None:
+        self._table = committer.table
+        self._cache = committer.cache
+        self._reader = committer.reader
+        self._index = committer.index
 
     async def append(
         self,
@@ -73,12 +67,12 @@ class Appender:
         *,
         request_id: str,
         now_us: int,
-        expected_position: int | None,
-        max_messages: int | None,
-        ttl: TimeToLive | None,
-        create: bool,
+        expected_position: int | None = None,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None = None,
+        create: bool = True,
     ) -> int | None:
-        """See `agent_stores.capabilities.Appender.append`."""
+        """See `agent_stores.capabilities.Appender`."""
         unique: dict[str, Row] = {}
         for row in rows:
             unique.setdefault(row.message_id, row)
@@ -142,10 +136,10 @@ class Appender:
         head = Head(generation=keys.new_generation(call.now_us), thread=Thread())
         if stored is not None:
             head = stored.head
-            if call.request_id in head.thread.recent_request_ids:
-                return _certain(head.thread.last_position, is_fresh)
             if not head.thread.is_visible(call.now_us) or head.thread.staged_position:
                 return _certain(None, is_fresh)
+            if call.request_id in head.thread.recent_request_ids:
+                return _certain(head.thread.last_position, is_fresh)
         if not call.create and head.thread.last_position == 0:
             return _certain(None, is_fresh)
         try:
@@ -155,19 +149,18 @@ class Appender:
         known, trimmed = await self._trimmed(call, known)
         if trimmed is None or 1 + 2 * (len(call.rows) + len(trimmed)) > self._table.limits.operations:
             return None
-        placed = [
-            replace(row, position=head.thread.last_position + number)
-            for number, row in enumerate(call.rows, 1)
-        ]
-        new = _grown(head, call, placed, trimmed)
-        new = await self._index.announce(call.key, stored.head if stored else None, new, call.now_us)
-        operations = self._operations(call, stored, new, placed, trimmed)
-        if operations is None:
+        last = head.thread.last_position
+        placed = [replace(row, position=last + number) for number, row in enumerate(call.rows, 1)]
+        gone = [each.row for each in trimmed]
+        old = None if stored is None else stored.head
+        new = await self._index.announce(call.key, old, _grown(head, call, placed, gone))
+        operations = write_operations(call.key, stored, new, placed, gone, are_new=True)
+        size = _ITEM_BYTES * len(operations) + sum(len(each.item.body) for each in operations)
+        if size > self._table.limits.transaction_bytes:
             return None
-        versions = await self._table.transact(operations)
-        self._remember(call, known, StoredHead(new, versions[0]), placed, len(trimmed))
-        if stored is not None:
-            await self._index.after_write(call.key, stored.head, new)
+        version = (await self._table.transact(operations))[0]
+        self._remember(call, known, StoredHead(new, version), placed, len(trimmed))
+        await self._index.after_write(call.key, old, new)
         return new.thread.last_position
 
     async def _trimmed(
@@ -200,31 +193,6 @@ class Appender:
             return known, None
         return known, removed
 
-    def _operations(
-        self,
-        call: _Call,
-        stored: StoredHead | None,
-        new: Head,
-        placed: Sequence[Row],
-        trimmed: Sequence[StoredRow],
-    ) -> list[Operation] | None:
-        """The transaction; None when it is too large. Its first operation is that of the head."""
-        partition, generation = keys.thread_partition(call.key), new.generation
-        operations = [put(records.head_item(partition, new), NEW if stored is None else stored.version)]
-        for row in placed:
-            operations.append(put(records.message_item(partition, generation, row)))
-            operations.append(put(records.id_item(partition, generation, row), NEW))
-        for each in trimmed:
-            place = keys.message_sort(generation, each.row.position, pinned=False)
-            operations.append(delete(partition, place))
-            operations.append(delete(partition, keys.id_sort(generation, keys.digest(each.row.message_id))))
-        limits = self._table.limits
-        size = len(operations[0].item.body) + sum(len(row.body) for row in placed)
-        size += _ITEM_BYTES * len(operations)
-        if len(operations) > limits.operations or size > limits.transaction_bytes:
-            return None
-        return operations
-
     def _remember(
         self, call: _Call, known: Known | None, stored: StoredHead, placed: Sequence[Row], removed: int
     ) -> None:
@@ -232,12 +200,13 @@ class Appender:
         has_all = known is None or known.has_all or not known.stored.thread.unpinned
         if has_all:
             oldest += [StoredRow(replace(row, body=b"")) for row in placed if not row.pinned]
-        if len(oldest) > MAX_OLDEST or call.max_messages is None:
-            oldest, has_all = oldest[:MAX_OLDEST], False
+        most = _FEW if call.max_messages is None else MAX_OLDEST
+        if len(oldest) > most:
+            oldest, has_all = oldest[:most], False
         self._cache.put(call.key, Known(stored, oldest, has_all))
 
 
-def _grown(head: Head, call: _Call, placed: Sequence[Row], trimmed: Sequence[StoredRow]) -> Head:
+def _grown(head: Head, call: _Call, placed: Sequence[Row], gone: Sequence[Row]) -> Head:
     """The head after the append."""
     thread = replace(
         head.thread,
@@ -245,9 +214,9 @@ def _grown(head: Head, call: _Call, placed: Sequence[Row], trimmed: Sequence[Sto
         first_us=placed[0].created_us if head.thread.first_us is None else head.thread.first_us,
         last_us=placed[-1].created_us,
     )
-    thread = with_rows(with_rows(thread, placed), [each.row for each in trimmed], -1)
+    thread = with_rows(with_rows(thread, placed), gone, -1)
     thread = written(with_request(with_ttl(thread, call.ttl, call.now_us), call.request_id), call.now_us)
-    low = trimmed[-1].row.position if trimmed else head.low
+    low = gone[-1].position if gone else head.low
     return replace(head, thread=thread, low=low)
 
 

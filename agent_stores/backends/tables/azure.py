@@ -163,7 +163,7 @@ class AzureTable(ServiceTable[AzureClient]):
 
         versions = await self._request(ask, write=True)
         if versions is None:
-            await self._request(_create_table, write=False)
+            await self._request(_create_table, write=True, repeatable=True)
             versions = await self._request(ask, write=True)
         return versions or []
 

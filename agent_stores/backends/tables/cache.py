@@ -61,6 +61,14 @@ class ThreadCache:
             while len(self._known) > _THREADS:
                 self._known.popitem(last=False)
 
+    def renew(self, key: ThreadKey, version: str, stored: StoredHead) -> None:
+        """Remember a head whose messages are those of a version."""
+        known = self.get(key)
+        if known is not None and known.stored.version == version:
+            self.put(key, known._replace(stored=stored))
+        else:
+            self.put(key, Known(stored))
+
     def drop(self, key: ThreadKey) -> None:
         """Forget a thread."""
         with self._lock:

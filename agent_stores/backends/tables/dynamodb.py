@@ -1,7 +1,7 @@
 """Amazon DynamoDB as a table of `agent_stores.backends.tables.table`.
 
-Items have the attributes ``pk`` and ``sk`` (the keys), ``meta``, ``body``, ``v`` (the version) and ``expires``
-(seconds since 1970, the service's own time-to-live).
+Items have the attributes ``pk`` and ``sk`` (the keys), ``meta``, ``body``, ``v`` (the version) and
+``expires`` (seconds since 1970, the service's own time-to-live).
 """
 
 from __future__ import annotations
@@ -233,14 +233,14 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
         found: list[Item] = []
         if len(keys) == 1:
             arguments = {"TableName": self._name, "Key": _key(*keys[0]), "ConsistentRead": True, **options}
-            answer = await self._call("get_item", arguments)
+            answer = await self.call("get_item", arguments)
             found = _items([answer["Item"]] if answer.get("Item") else [])
         for start in range(0, len(keys) if len(keys) > 1 else 0, _BATCH):
             wanted: Any = [_key(*key) for key in dict.fromkeys(keys[start : start + _BATCH])]
             attempt = 0
             while wanted:
                 asked = {self._name: {"Keys": wanted, "ConsistentRead": True, **options}}
-                answer = await self._call("batch_get_item", {"RequestItems": asked})
+                answer = await self.call("batch_get_item", {"RequestItems": asked})
                 found += _items(answer.get("Responses", {}).get(self._name, ()))
                 wanted = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys")
                 if wanted:
@@ -265,7 +265,7 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
             **({} if limit is None else {"Limit": max(1, limit)}),
         }
         while True:
-            answer = await self._call("query", arguments)
+            answer = await self.call("query", arguments)
             items = [item for item in _items(answer.get("Items", ())) if item.sort != end]
             start = answer.get("LastEvaluatedKey")
             if items or not start:
@@ -273,16 +273,16 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
             arguments["ExclusiveStartKey"] = start
 
     async def transact(self, operations: Sequence[Operation]) -> list[str]:
-        """See `Table.transact`; creates a missing table. A single operation is no transaction: it costs half."""
+        """See `Table.transact`; a single operation is no transaction, as it costs half of one."""
         version = secrets.token_hex(6)
         actions = [self._action(operation, version) for operation in operations]
         if len(actions) == 1:
             ((name, arguments),) = actions[0].items()
             is_repeatable = name == "Put" and operations[0].condition is None
-            await self._call(f"{name.lower()}_item", arguments, write=True, repeatable=is_repeatable)
+            await self.call(f"{name.lower()}_item", arguments, write=True, repeatable=is_repeatable)
         else:
             request = {"TransactItems": actions, "ClientRequestToken": str(uuid.uuid4())}
-            await self._call("transact_write_items", request, write=True, repeatable=True)
+            await self.call("transact_write_items", request, write=True, repeatable=True)
         return [version] * len(operations)
 
     def _action(self, operation: Operation, version: str) -> dict[str, Any]:
@@ -306,7 +306,7 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
             action["ConditionExpression"] = "attribute_exists(pk)"
         return {kind.title(): action}
 
-    async def _call(
+    async def call(
         self, method: str, arguments: Mapping[str, Any], *, write: bool = False, repeatable: bool = False
     ) -> Any:
         """Call the SDK; a missing table has no items, and is created by a write."""
@@ -324,7 +324,7 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
 
         answer = await self._request(ask, write=write, repeatable=repeatable)
         if answer is None and write:
-            await self._request(self._create_table)
+            await self._request(self._create_table, write=True, repeatable=True)
             answer = await self._request(ask, write=write, repeatable=repeatable)
             if answer is None:
                 raise StoreUnavailableError(f"{self.location} was created just now, and is not active yet")

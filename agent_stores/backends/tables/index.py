@@ -7,7 +7,7 @@ transaction, so that no thread is missing in them; those that name no thread are
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -20,8 +20,8 @@ from agent_stores.backends.tables.table import (
     Item,
     Operation,
     Table,
-    after,
     delete,
+    following,
     gather,
     put,
     query_all,
@@ -59,28 +59,24 @@ class Visit(NamedTuple):
 
 
 class Index:
-    """The index of a table.
+    """The index of a table."""
 
-    Args:
-        table: the table.
-    """
-
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, now_us: Callable[[], int]) -> None:
         self._table = table
+        self._now_us = now_us
 
-    async def announce(self, key: ThreadKey, old: Head | None, new: Head, now_us: int) -> Head:
+    async def announce(self, key: ThreadKey, old: Head | None, new: Head) -> Head:
         """Note a thread that is about to be written, as far as it is not noted yet.
 
         Args:
             key: the thread.
             old: its head before; None for a new one.
             new: the head that is about to be written.
-            now_us: the time.
 
         Returns:
             The head to write.
         """
-        partition = keys.thread_partition(key)
+        partition, now_us = keys.thread_partition(key), self._now_us()
         listed, updated = new.listed_us, new.thread.updated_us
         writes: list[list[Operation]] = []
         is_new = old is None or old.generation != new.generation
@@ -134,26 +130,26 @@ class Index:
         return (await self._table.get([name])).get(name)
 
     async def by_id(
-        self, tenant: str | None, prefix: str, cursor: ListCursor | None, limit: int, now_us: int
+        self, tenant: str | None, prefix: str, cursor: ListCursor | None, limit: int
     ) -> list[ListedThread]:
         """A tenant's threads in the order of their ids; see `Backend.threads`."""
         partition, begin = keys.index_partition(tenant), keys.listed_prefix(prefix)
-        first = begin if cursor is None else max(begin, after(keys.listed_sort(cursor.thread_id)))
+        first = begin if cursor is None else max(begin, following(keys.listed_sort(cursor.thread_id)))
         found: list[ListedThread] = []
         while len(found) < limit:
             page = await self._table.query(partition, first, f"{begin}~~", limit=limit - len(found))
             for item, key, stored in await self._threads_of(page.items, prefix):
                 if stored is not None:
                     found.append(ListedThread(key, stored.thread, stored.version))
-                elif _is_old(item.meta.partition(",")[0], now_us):
+                elif self._is_old(item):
                     await self._remove([delete(*item.key, item.version)])
             if page.is_last:
                 break
-            first = after(page.items[-1].sort)
+            first = following(page.items[-1].sort)
         return found[:limit]
 
     async def by_recency(
-        self, tenant: str | None, prefix: str, cursor: ListCursor | None, limit: int, now_us: int
+        self, tenant: str | None, prefix: str, cursor: ListCursor | None, limit: int
     ) -> list[ListedThread]:
         """A tenant's threads, the most recently written first; see `Backend.threads`.
 
@@ -169,7 +165,7 @@ class Index:
             for item, key, stored in await self._threads_of(page.items, prefix):
                 noted = keys.recent_us(item.sort)
                 if stored is None or stored.head.listed_us != noted:
-                    if _is_old(item.meta, now_us):
+                    if self._is_old(item):
                         await self._remove([delete(*item.key, item.version)])
                 elif item.sort.startswith(stored.head.generation, 17) and (
                     place is None or (-stored.thread.updated_us, key.thread_id) > place
@@ -181,11 +177,11 @@ class Index:
             horizon = keys.recent_us(page.items[-1].sort) + RECENT_US
             if len(found) >= limit and found[limit - 1].thread.updated_us > horizon:
                 return found[:limit]
-            first = after(page.items[-1].sort)
+            first = following(page.items[-1].sort)
 
-    async def tenants(self, name: str | None, limit: int, now_us: int) -> list[str | None]:
-        """Tenants with threads, after a name; see `TenantLister.tenants`."""
-        first = "0" if name is None else after(keys.tenant_sort(name))
+    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
+        """See `agent_stores.capabilities.TenantLister`."""
+        first = "0" if after is None else following(keys.tenant_sort(after))
         found: list[str | None] = []
         while len(found) < limit:
             page = await self._table.query(keys.TENANTS, first, "2", limit=limit - len(found))
@@ -193,11 +189,11 @@ class Index:
                 key = records.read_names(item)
                 if key is not None and await self._has_threads(key.tenant):
                     found.append(key.tenant)
-                elif _is_old(item.meta, now_us):
+                elif self._is_old(item):
                     await self._remove([delete(*item.key, item.version)])
             if page.is_last:
                 break
-            first = after(page.items[-1].sort)
+            first = following(page.items[-1].sort)
         return found[:limit]
 
     async def due(self, now_us: int, limit: int) -> list[Visit]:
@@ -236,6 +232,10 @@ class Index:
         page = await self._table.query(keys.index_partition(tenant), "a", "b", limit=1, bodies=False)
         return bool(page.items)
 
+    def _is_old(self, item: Item) -> bool:
+        written_us = item.meta.partition(",")[0]
+        return written_us.isdecimal() and int(written_us) + GRACE_US < self._now_us()
+
     async def _remove(self, operations: list[Operation]) -> None:
         """Remove items that nobody needs; a sweep or a listing does it if this fails."""
         with contextlib.suppress(ConditionFailed, StoreError):
@@ -251,7 +251,3 @@ def _visit_item(key: ThreadKey, generation: str, at_us: int, *, expires: bool) -
         f"{'e' if expires else 'g'}{generation}",
         records.names_body(key),
     )
-
-
-def _is_old(written_us: str, now_us: int) -> bool:
-    return written_us.isdecimal() and int(written_us) + GRACE_US < now_us

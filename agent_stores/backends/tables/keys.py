@@ -22,6 +22,10 @@ import secrets
 from functools import lru_cache
 
 from agent_stores.backend import ThreadKey
+from agent_stores.errors import ArgumentError
+
+MAX_NAME = 5000
+"""The longest tenant, thread id or message id, in characters."""
 
 HEAD = "head"
 END_OF_ROWS = "s"
@@ -72,12 +76,28 @@ def unescape(text: str) -> str:
     return base64.b64decode(text[1:], validate=True).decode("utf-8", "surrogatepass")
 
 
+def check_length(what: str, text: str) -> None:
+    """Check the length of a name.
+
+    Raises:
+        ArgumentError: when it is too long.
+    """
+    if len(text) > MAX_NAME:
+        raise ArgumentError(f"{what} must have at most {MAX_NAME} characters, got {len(text)}")
+
+
 # -- a thread's partition
 
 
 @lru_cache(maxsize=4096)
 def thread_partition(key: ThreadKey) -> str:
-    """The partition of a thread."""
+    """The partition of a thread.
+
+    Raises:
+        ArgumentError: when a name is too long.
+    """
+    check_length("thread_id", key.thread_id)
+    check_length("tenant", key.tenant or "")
     return f"t.{'' if key.tenant is None else _name(key.tenant)}~.{_name(key.thread_id)}"
 
 

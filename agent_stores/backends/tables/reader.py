@@ -10,21 +10,27 @@ from agent_stores.backend import Row, Snapshot, ThreadKey
 from agent_stores.backends.tables import keys, records
 from agent_stores.backends.tables.cache import Known, ThreadCache
 from agent_stores.backends.tables.records import Head, StoredHead, StoredRow
-from agent_stores.backends.tables.table import Item, ItemKey, Table, after, gather, query_all
-from agent_stores.errors import StoreUnavailableError
+from agent_stores.backends.tables.table import (
+    ConditionFailed,
+    Item,
+    ItemKey,
+    Table,
+    following,
+    gather,
+    put,
+    query_all,
+)
+from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError
+from agent_stores.thread_updates import expiry_after
 
 _ATTEMPTS = 50  # of reading a thread as of one moment
+_RENEWALS = 5  # attempts to renew a time-to-live
 _SLACK = 4  # items read beyond those that are needed
 _SCAN = 50  # from this many messages per id on, ids are looked up one by one
 
 
 class Reader:
-    """Reads threads of a table.
-
-    Args:
-        table: the table.
-        cache: what the process knows of threads.
-    """
+    """Reads threads of a table."""
 
     def __init__(self, table: Table, cache: ThreadCache) -> None:
         self._table = table
@@ -36,47 +42,75 @@ class Reader:
         item = (await self._table.get([(partition, keys.HEAD)])).get((partition, keys.HEAD))
         return self._remember(key, item)
 
+    async def load(self, key: ThreadKey) -> Snapshot | None:
+        """See `Backend.load`."""
+        stored = await self.head(key)
+        return None if stored is None else Snapshot(stored.thread, stored.version)
+
     async def rows(
         self,
         key: ThreadKey,
         *,
-        first: int = 0,
-        last: int | None = None,
+        after: int = 0,
+        before: int | None = None,
         limit: int | None = None,
         newest: bool = False,
         bodies: bool = True,
         staged: bool = False,
     ) -> Snapshot | None:
-        """Messages from position `first` to `last`, as of one moment; see `Backend.rows`."""
+        """See `Backend.rows`."""
+        if after == 0 and before is None and (newest or limit is None) and bodies and not staged:
+            latest = await self._newest(key, limit)
+            return None if latest is None else Snapshot(latest[0].thread, latest[0].version, latest[1])
         for _ in range(_ATTEMPTS):
             stored = await self.head(key)
             if stored is None:
                 return None
             head = stored.head
-            top = head.thread.staged_position if staged else head.thread.last_position
-            low, high = max(first, head.floor + 1), top if last is None else min(last, top)
+            high = head.thread.staged_position if staged else head.thread.last_position
+            low, high = max(after, head.floor) + 1, high if before is None else min(before - 1, high)
             found = await self._pinned(key, head, low, high, bodies=bodies, staged=staged)
-            if newest and limit is not None:
+            if newest or limit is None:
                 found += (await self._range(key, head, low, high, limit=limit, bodies=bodies))[:limit]
-            elif limit is not None:
+            else:
                 found += await self.oldest(key, head, low, high, limit, bodies=bodies)
                 found = sorted(found, key=_position)[:limit]
-            else:
-                found += await self._range(key, head, low, high, bodies=bodies)
             rows = await self._bodies(key, head, found) if bodies else [each.row for each in found]
-            again = await self.head(key)
-            if again is not None and again.version == stored.version:
+            if await self._is_current(key, stored):
                 return Snapshot(head.thread, stored.version, sorted(rows, key=_row_position))
-        raise self._too_busy(key)
+        raise self._too_busy()
 
-    async def latest(self, key: ThreadKey, limit: int | None) -> tuple[StoredHead, list[Row]] | None:
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+        """See `agent_stores.capabilities.LatestReader`."""
+        found = await self._newest(key, limit)
+        if found is None or found[0].thread.is_expired(now_us):
+            return []
+        stored: StoredHead | None = found[0]
+        for _ in range(_RENEWALS):
+            if stored is None or stored.thread.ttl is None or stored.thread.ttl_refresh != "read":
+                break
+            expires_us = expiry_after(stored.thread.ttl, now_us) or 0
+            if expires_us <= (stored.thread.expires_us or 0):
+                break
+            head = replace(stored.head, thread=replace(stored.thread, expires_us=expires_us))
+            item = records.head_item(keys.thread_partition(key), head)
+            try:
+                (version,) = await self._table.transact([put(item, stored.version)])
+            except (ConditionFailed, OutcomeUnknownError):  # a write renews it, too
+                stored = await self.head(key)
+                continue
+            self._cache.renew(key, stored.version, StoredHead(head, version))
+            break
+        return found[1]
+
+    async def _newest(self, key: ThreadKey, limit: int | None) -> tuple[StoredHead, list[Row]] | None:
         """The newest messages, as of one moment: in one query where they fit into a page of it."""
+        partition = keys.thread_partition(key)
         for _ in range(_ATTEMPTS):
             known = self._cache.get(key)
             end = keys.END_OF_ROWS if known is None else keys.generation_end(known.stored.head.generation)
             pinned = 0 if known is None else known.stored.thread.pinned
             wanted = None if limit is None else 1 + limit + pinned + _SLACK
-            partition = keys.thread_partition(key)
             page = await self._table.query(partition, keys.HEAD, end, limit=wanted)
             is_head = bool(page.items) and page.items[0].sort == keys.HEAD
             stored = self._remember(key, page.items[0] if is_head else None)
@@ -85,20 +119,18 @@ class Reader:
             head = stored.head
             found = [row for item in page.items[1:] if (row := _visible(item, head)) is not None]
             is_certain = self._table.limits.snapshot_pages or _has_no_gap(found, head, limit)
-            complete = page.is_last or page.items[-1].sort >= keys.generation_end(head.generation)
-            if not complete and not _suffices(found, head, limit):
+            is_whole = page.is_last or page.items[-1].sort >= keys.generation_end(head.generation)
+            if not is_whole and not _suffices(found, head, limit):
                 is_certain = False
-                start = after(page.items[-1].sort)
+                start = following(page.items[-1].sort)
                 found += await self._rest(partition, head, start, limit, found)
             loose = [each for each in found if not each.row.pinned]
             found = [each for each in found if each.row.pinned] + loose[:limit]
             rows = await self._bodies(key, head, found)
-            if is_certain and not any(each.tag for each in found):
+            is_certain = is_certain and not any(each.tag for each in found)
+            if is_certain or await self._is_current(key, stored):
                 return stored, sorted(rows, key=_row_position)
-            again = await self.head(key)
-            if again is not None and again.version == stored.version:
-                return stored, sorted(rows, key=_row_position)
-        raise self._too_busy(key)
+        raise self._too_busy()
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
@@ -111,25 +143,23 @@ class Reader:
             found = await self._pinned(key, head, low, high, bodies=False)
             found += await self._range(key, head, low, high, bodies=False)
             return {each.row.message_id: each.row for each in found if each.row.message_id in wanted}
-        return {name: each.row for name, each in (await self.find_stored(key, head, list(wanted))).items()}
-
-    async def find_stored(self, key: ThreadKey, head: Head, ids: Sequence[str]) -> dict[str, StoredRow]:
-        """The visible messages with these ids, without bodies."""
         partition = keys.thread_partition(key)
-        names = {keys.id_sort(head.generation, keys.digest(one)): one for one in ids}
-        noted = await self._table.get([(partition, sort) for sort in names])
+        sorts = [keys.id_sort(head.generation, keys.digest(each)) for each in wanted]
+        noted = await self._table.get([(partition, sort) for sort in sorts])
         places = [
             (partition, keys.message_sort(head.generation, position, pinned=pinned))
             for item in noted.values()
             for position, pinned in records.read_places(item)
             if head.is_visible(position)
         ]
-        found = [records.read_row(item) for item in (await self._table.get(places, bodies=False)).values()]
-        wanted = set(ids)
-        return {each.row.message_id: each for each in found if each.row.message_id in wanted}
+        items = await self._table.get(places, bodies=False)
+        found = [records.read_row(item) for item in items.values()]
+        return {each.row.message_id: each.row for each in found if each.row.message_id in wanted}
 
     async def at_places(self, key: ThreadKey, head: Head, positions: Sequence[int]) -> list[StoredRow]:
         """The messages at these positions, pinned or not, without bodies."""
+        if not positions:
+            return []
         partition = keys.thread_partition(key)
         places: list[ItemKey] = [
             (partition, keys.message_sort(head.generation, position, pinned=pinned))
@@ -161,7 +191,7 @@ class Reader:
         if low > high or limit == 0:
             return []
         first = keys.message_sort(head.generation, high, pinned=False)
-        end = after(keys.message_sort(head.generation, low, pinned=False))
+        end = following(keys.message_sort(head.generation, low, pinned=False))
         partition = keys.thread_partition(key)
         items = await query_all(self._table, partition, first, end, limit=limit, bodies=bodies)
         return [records.read_row(item) for item in items]
@@ -172,7 +202,7 @@ class Reader:
         if (not head.thread.pinned and not staged) or low > high:
             return []
         first = keys.message_sort(head.generation, high, pinned=True)
-        end = after(keys.message_sort(head.generation, low, pinned=True))
+        end = following(keys.message_sort(head.generation, low, pinned=True))
         items = await query_all(self._table, keys.thread_partition(key), first, end, bodies=bodies)
         return [records.read_row(item) for item in items]
 
@@ -195,7 +225,7 @@ class Reader:
 
         async def whole(each: StoredRow) -> Row:
             first = keys.part_sort(head.generation, each.tag, 0)
-            end = after(keys.part_sort(head.generation, each.tag, each.parts - 1))
+            end = following(keys.part_sort(head.generation, each.tag, each.parts - 1))
             items = await query_all(self._table, partition, first, end)
             body = "".join(item.body for item in items) if len(items) == each.parts else ""
             return replace(each.row, body=body.encode())
@@ -214,7 +244,11 @@ class Reader:
         self._cache.put(key, Known(stored))
         return stored
 
-    def _too_busy(self, key: ThreadKey) -> StoreUnavailableError:
+    async def _is_current(self, key: ThreadKey, stored: StoredHead) -> bool:
+        again = await self.head(key)
+        return again is not None and again.version == stored.version
+
+    def _too_busy(self) -> StoreUnavailableError:
         return StoreUnavailableError(
             f"{self._table.location}: a thread changed {_ATTEMPTS} times while it was read"
         )

@@ -12,13 +12,10 @@ from agent_stores import _json
 from agent_stores.backend import Row, Thread, ThreadKey
 from agent_stores.backends.tables import keys
 from agent_stores.backends.tables.table import Item
-from agent_stores.errors import ArgumentError, StoreError, UnsupportedVersionError
+from agent_stores.errors import StoreError, UnsupportedVersionError
 
 LAYOUT = 1
 """The version of the layout. A thread with a newer one is refused."""
-
-MAX_NAME = 5000
-"""The longest tenant, thread id or message id, in characters."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,6 +113,7 @@ def read_head(item: Item) -> StoredHead:
 
 def message_item(partition: str, generation: str, row: Row, tag: str = "", parts: int = 0) -> Item:
     """The item of a message; without its body where that is in parts."""
+    keys.check_length("message_id", row.message_id)
     meta = msgspec.json.encode(
         (
             keys.escape(row.message_id),
@@ -202,13 +200,3 @@ def read_names(item: Item) -> ThreadKey | None:
         return ThreadKey(None if tenant is None else keys.unescape(tenant), keys.unescape(thread_id))
     except ValueError:
         return None
-
-
-def check_name(what: str, text: str) -> None:
-    """Check the length of a name.
-
-    Raises:
-        ArgumentError: when it is too long.
-    """
-    if len(text) > MAX_NAME:
-        raise ArgumentError(f"{what} must have at most {MAX_NAME} characters, got {len(text)}")

@@ -99,7 +99,7 @@ class ServiceTable(ABC, Generic[C]):
     ) -> None:
         self.location = location
         self._timeout = timeout
-        self._secrets = tuple(secret for secret in secrets if secret)
+        self._redact = redactor(secrets)
         self._server: TableServer[C]
         self._server, self._finalizer = self.registry.acquire(
             identity, lambda: TableServer(make_client, are_ours=are_ours, timeout=timeout), user=self
@@ -156,25 +156,8 @@ class ServiceTable(ABC, Generic[C]):
                 if failure.kind != "transient" or is_over:
                     if is_unknown:
                         raise self._outcome_unknown() from error
-                    raise self._store_error(failure, write) from error
+                    raise store_error(failure, self.location, write=write) from error
             await asyncio.sleep(pause)
-
-    def _redact(self, text: str) -> str:
-        """A text on one line and without secrets."""
-        text = " ".join(text.split())
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    def _store_error(self, failure: Failure, write: bool) -> StoreError:
-        detail = failure.detail + ("; nothing was written" if write else "")
-        if failure.kind == "transient":
-            return StoreUnavailableError(f"no answer from {self.location}: {detail}")
-        if failure.kind == "rejected":
-            return StoreRejectedError(f"{self.location} rejects the operation: {detail}")
-        if failure.kind == "too large":
-            return MessageTooLargeError(f"larger than {self.location} can store: {detail}")
-        return StoreError(f"{self.location}: {detail}")
 
     def _timed_out(self, write: bool) -> StoreError:
         if write:
@@ -186,6 +169,30 @@ class ServiceTable(ABC, Generic[C]):
             f"the connection to {self.location} was lost while a write was confirmed: "
             "it may or may not be stored"
         )
+
+
+def store_error(failure: Failure, location: str, *, write: bool) -> StoreError:
+    """The library's error for a failure."""
+    detail = failure.detail + ("; nothing was written" if write else "")
+    if failure.kind == "transient":
+        return StoreUnavailableError(f"no answer from {location}: {detail}")
+    if failure.kind == "rejected":
+        return StoreRejectedError(f"{location} rejects the operation: {detail}")
+    if failure.kind == "too large":
+        return MessageTooLargeError(f"larger than {location} can store: {detail}")
+    return StoreError(f"{location}: {detail}")
+
+
+def redactor(secrets: Sequence[str]) -> Callable[[str], str]:
+    """A function that puts a text on one line and removes secrets; they do not show in its repr."""
+
+    def redact(text: str) -> str:
+        text = " ".join(text.split())
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***")
+        return text
+
+    return redact
 
 
 def close_transport(transport: Any) -> None:

@@ -174,10 +174,10 @@ async def query_all(
         found += page.items
         if page.is_last:
             return found
-        first = after(page.items[-1].sort)
+        first = following(page.items[-1].sort)
 
 
-def after(sort: str) -> str:
+def following(sort: str) -> str:
     """The first sort key after another one."""
     return f"{sort}\x20"
 

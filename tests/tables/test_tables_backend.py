@@ -1,0 +1,293 @@
+"""The tables backend on a table in memory: requests, races, what it remembers, and what a sweep removes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from agent_stores.backend import Row, ThreadKey, TimeToLive
+from agent_stores.backends.tables import keys, records
+from agent_stores.backends.tables.azure import PROPERTY_UNITS, pieces
+from agent_stores.backends.tables.backend import TablesBackend
+from agent_stores.backends.tables.cache import ThreadCache
+from agent_stores.backends.tables.index import RECENT_US
+from agent_stores.capabilities import Appender, LatestReader, Sweeper, TenantLister
+from agent_stores.log import MessageLog
+from agent_stores.testing.conformance.isolation import HOSTILE_NAMES
+from tests.tables.memory_table import LIMITS, MemoryTable
+
+pytestmark = pytest.mark.anyio
+
+KEY = ThreadKey("acme", "t")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return 1_700_000_000 + self.ahead
+
+
+def row(name: str, **fields: Any) -> Row:
+    return Row(name, b'{"n":1}', bytes=7, tokens=1, created_us=1, **fields)
+
+
+def make_log(table: MemoryTable, clock: Any = time.time, cache: ThreadCache | None = None) -> MessageLog:
+    return MessageLog(TablesBackend(table, cache, clock=clock), clock=clock)
+
+
+def test_the_capabilities() -> None:
+    backend = TablesBackend(MemoryTable())
+    for capability in (Appender, LatestReader, Sweeper, TenantLister):
+        assert isinstance(backend, capability)
+
+
+# Requests
+
+
+async def test_one_request_for_an_append_and_for_a_read() -> None:
+    table = MemoryTable()
+    log = make_log(table)
+    await log.append(KEY, [row("first")])
+    for n in range(100):
+        table.count()
+        await log.append(KEY, [row(f"q{n}"), row(f"a{n}")], max_messages=40)
+        assert table.calls == ["transact"]
+        table.count()
+        assert len(await log.latest(KEY, 20)) == min(20, 2 * n + 3)
+        assert table.calls == ["query"]
+    table.count()
+    stranger = make_log(table)
+    assert len(await stranger.latest(KEY, 20)) == 20
+    assert table.calls == ["query"]
+
+
+async def test_reads_that_may_not_be_of_one_moment_are_verified() -> None:
+    table = MemoryTable(LIMITS._replace(snapshot_pages=False))
+    log = make_log(table)
+    for n in range(30):
+        await log.append(KEY, [row(f"q{n}", pinned=n == 3), row(f"a{n}")])
+    table.count()
+    assert len(await log.latest(KEY, 20)) == 21
+    assert table.calls == ["query"]  # the positions have no gap
+    await log.delete(KEY, ["q25"])
+    table.count()
+    assert len(await log.latest(KEY, 20)) == 21
+    assert table.calls == ["query", "get"]
+
+
+async def test_a_time_to_live_costs_nothing_on_a_turn() -> None:
+    table, clock = MemoryTable(), Clock()
+    log = make_log(table, clock)
+    await log.append(KEY, [row("first")], ttl=TimeToLive(1000.0))
+    for n in range(20):
+        clock.ahead += 10
+        table.count()
+        await log.append(KEY, [row(f"q{n}")], ttl=TimeToLive(1000.0))
+        assert table.calls == ["transact"]
+    clock.ahead += 900
+    assert await log.purge_expired() == 0
+    assert await log.stats(KEY) is not None
+    clock.ahead += 200
+    assert await log.stats(KEY) is None
+    assert await log.purge_expired() == 1
+    clock.ahead += 7200
+    await log.purge_expired()
+    assert {item.partition for item in table.items()} <= {keys.TENANTS}
+
+
+# Several writers
+
+
+def test_sixteen_event_loops_take_turns() -> None:
+    table, cache, errors = MemoryTable(), ThreadCache(), []
+    conflicts = 0
+    lock = threading.Lock()
+    apply = table._apply
+
+    def apply_alone(operations: Any) -> Any:
+        nonlocal conflicts
+        with lock:
+            try:
+                return apply(operations)
+            except Exception:
+                conflicts += 1
+                raise
+
+    table._apply = apply_alone  # type: ignore[method-assign]
+
+    def work(number: int) -> None:
+        async def write() -> None:
+            log = make_log(table, cache=cache)
+            for n in range(40):
+                await log.append(KEY, [row(f"{number}.{n}")])
+
+        try:
+            asyncio.run(write())
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert conflicts <= 5  # a queue gives turns; a read may replace what is remembered by something older
+    found = asyncio.run(make_log(table).read(KEY))
+    assert [each.position for each in found] == list(range(1, 641))
+    for number in range(16):
+        mine = [each.message_id for each in found if each.message_id.startswith(f"{number}.")]
+        assert mine == [f"{number}.{n}" for n in range(40)]
+
+
+# Listing
+
+
+async def test_recency_is_exact_though_its_items_are_behind() -> None:
+    table, clock = MemoryTable(), Clock()
+    log = make_log(table, clock)
+    names = [f"t{n}" for n in range(12)]
+    for name in names:
+        clock.ahead += 1
+        await log.append(ThreadKey("acme", name), [row("first")])
+    for name in ("t3", "t0", "t11", "t3"):
+        clock.ahead += 1
+        table.count()
+        await log.append(ThreadKey("acme", name), [row(f"at {clock.ahead}")])
+        assert table.calls == ["transact"]
+    expected = ["t3", "t11", "t0", *(name for name in reversed(names) if name not in ("t3", "t11", "t0"))]
+    found, cursor = [], None
+    while True:
+        page = await log.list_threads("acme", order="recent", limit=5, cursor=cursor)
+        found += [each.thread_id for each in page.threads]
+        if (cursor := page.cursor) is None:
+            break
+    assert found == expected
+    clock.ahead += RECENT_US / 1_000_000 + 1
+    table.count()
+    await log.append(ThreadKey("acme", "t5"), [row("late")])
+    assert table.calls == ["transact"] * 3  # its item is moved: before the turn, and removed after it
+    page = await log.list_threads("acme", order="recent", limit=2)
+    assert [each.thread_id for each in page.threads] == ["t5", "t3"]
+
+
+async def test_tenants() -> None:
+    log = make_log(MemoryTable())
+    for tenant in ("b", None, "a", "\U0001f600", "\ud83d\ude00"):
+        await log.append(ThreadKey(tenant, "t"), [row("1")])
+    await log.append(ThreadKey("gone", "t"), [row("1")])
+    await log.delete_thread(ThreadKey("gone", "t"))
+    expected: list[str | None] = [None, "a", "b", "\ud83d\ude00", "\U0001f600"]
+    assert await log.list_tenants() == expected
+    found: list[str | None] = []
+    while page := await log.list_tenants(after=found[-1] if found else None, limit=2):
+        found += page
+    assert found == expected
+
+
+async def test_two_surrogates_are_not_the_character_that_they_make() -> None:
+    log = make_log(MemoryTable())
+    names = ["\U0001f600", "\ud83d\ude00"]
+    for name in names:
+        await log.append(ThreadKey(name, name), [row(name), row(names[0]), row(names[1])])
+    for name in names:
+        assert [each.thread_id for each in (await log.list_threads(name)).threads] == [name]
+        assert [each.message_id for each in await log.read(ThreadKey(name, name))] == [
+            name,
+            *(other for other in names if other != name),
+        ]
+        found = await log.get(ThreadKey(name, name), name)
+        assert found is not None
+        assert found.message_id == name
+        assert await log.delete_thread(ThreadKey(name, name))
+
+
+# Keys and texts
+
+
+def test_partitions_are_valid_readable_and_unambiguous() -> None:
+    assert keys.thread_partition(ThreadKey("acme", "user_123")) == "t.acme~.user_123"
+    assert keys.thread_partition(ThreadKey(None, "a/b")) == "t.~.a~2Fb"
+    names = [None, *HOSTILE_NAMES, "~", "~.", "a~.b", "~41", "~d", "A~41", "x" * 240, "x" * 241]
+    threads = [
+        ThreadKey(tenant, thread or "nobody")
+        for tenant in names
+        for thread in ("b", "~.b", "b~.", ".", *names[1:3])
+    ]
+    made = [keys.thread_partition(key) for key in dict.fromkeys(threads)]
+    assert len(set(made)) == len(made)
+    more = [keys.thread_partition(ThreadKey(None, name or "nobody")) for name in names]
+    assert len(set(more)) == len(more)
+    indexes = [keys.index_partition(name) for name in names]
+    assert len(set(indexes)) == len(indexes)
+    for key in (*made, *more, *indexes):
+        assert len(key) <= 512
+        assert not set(key) & set("/\\#?%+'\" \t\n\x00")
+        assert key.isascii()
+        assert key.isprintable()
+
+
+def test_the_list_sorts_as_the_ids_do() -> None:
+    more = ["a!", "ab", "a~", "aZ", "\ue000", "\uffff", *(chr(code) for code in range(0x250))]
+    names = list(dict.fromkeys([*HOSTILE_NAMES, *more]))
+    short = [name for name in names if len(keys._sortable(name)) <= 480]
+    assert sorted(short, key=keys.listed_sort) == sorted(short)
+    rows = [keys.listed_sort(name) for name in names]
+    assert len(set(rows)) == len(rows)
+    for name, sort in zip(names, rows, strict=True):
+        assert len(sort) <= 512
+        assert sort.isascii()
+        assert not set(sort) & set("/\\#?%+'\" ")
+        for length in range(min(len(name), 200)):
+            begin = keys.listed_prefix(name[:length])
+            assert begin <= sort < f"{begin}~~"
+    for prefix in ("a", "é", "\x00", "~"):
+        begin = keys.listed_prefix(prefix)
+        for name in short:
+            inside = begin <= keys.listed_sort(name) < f"{begin}~~"
+            assert inside == name.startswith(prefix), (prefix, name)
+
+
+def test_messages_sort_the_newest_first() -> None:
+    positions = [1, 2, 9, 10, 11, 99, 100, 10**6, 10**12]
+    older = keys.new_generation(1_700_000_000_000_000)
+    newer = keys.new_generation(1_700_000_000_000_000, older)
+    sorts = [keys.message_sort(newer, position, pinned=False) for position in positions]
+    assert sorted(sorts, reverse=True) == sorts
+    assert [keys.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
+    pinned = keys.message_sort(newer, 1, pinned=True)
+    assert keys.HEAD < pinned < keys.pinned_end(newer) < sorts[-1] < sorts[0] < keys.generation_end(newer)
+    assert keys.generation_end(newer) < keys.message_sort(older, 1, pinned=True) < keys.END_OF_ROWS
+
+
+@pytest.mark.parametrize(
+    "name", [*HOSTILE_NAMES, "~", "~AAAA", "é" * 5000, "\ud83d" * 5000, "\U0010ffff" * 5000]
+)
+def test_names_are_kept(name: str) -> None:
+    escaped = keys.escape(name)
+    assert keys.unescape(escaped) == name
+    assert escaped.isascii()
+    assert len(escaped) < 28_000
+    item = records.message_item("p", keys.new_generation(1), row(name, position=3))
+    assert records.read_row(item).row.message_id == name
+    assert len(item.meta) <= LIMITS.meta_chars
+
+
+@pytest.mark.parametrize("character", ["x", "é", "語", "😀"])
+def test_text_in_properties_and_parts(character: str) -> None:
+    width = len(character.encode("utf-16-le")) // 2
+    for size in (0, 1, PROPERTY_UNITS - 1, PROPERTY_UNITS, PROPERTY_UNITS + 1, 3 * PROPERTY_UNITS + 1):
+        text = "y" * (size % width) + character * (size // width)
+        found = list(pieces(text))
+        assert "".join(found) == text
+        assert all(len(piece.encode("utf-16-le")) <= 2 * PROPERTY_UNITS for piece in found)
+        assert len(found) <= max(1, -(-size // (PROPERTY_UNITS - 1)))
+        parts = list(records.split_body(text.encode(), 1000))
+        assert "".join(parts) == text
+        assert all(len(part.encode()) <= 1000 for part in parts)
