@@ -96,6 +96,7 @@ REPLACED = ("body", "boundary", "pinned", "bytes", "tokens", "created_us")
 _HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 _NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
 _VISIBLE = "(SELECT last_position FROM {threads} WHERE thread_key = :key)"
+_PINNED = "(SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
 _NO_LIMIT = {"sqlite": -1, "postgresql": None, "mariadb": LARGEST}
 
 
@@ -122,15 +123,15 @@ class Statements:
             f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t WHERE t.expires_us < :before "
             "ORDER BY t.expires_us LIMIT :limit"
         )
-        alive = "WHERE thread_key = :key AND (expires_us IS NULL OR expires_us > :now)"
-        source = (
-            "SELECT m.position, m.body, m.pinned, m.boundary FROM {messages} m "
-            f"WHERE m.thread = (SELECT id FROM {{threads}} {alive}) AND m.position <= {_VISIBLE}"
-        )
+        # A thread is one row, found first: the messages come in the order of their index.
+        indexed = "INDEXED BY ix_{messages}_pinned" if dialect == "sqlite" else ""
+        alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
+        source = "SELECT m.position, m.body, m.pinned, m.boundary FROM {threads} t JOIN {messages} m"
+        visible = "ON m.thread = t.id AND m.position <= t.last_position AND m.pinned"
         self.latest = self.make(
-            f"SELECT * FROM ({source} AND m.pinned = 0 ORDER BY m.position DESC LIMIT :limit) AS newest "
-            f"UNION ALL {source} AND m.pinned = 1 "
-            f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} {alive} AND ttl_refresh = 'read' AND ttl > 0"
+            f"SELECT * FROM ({source} {visible} = 0 {alive} ORDER BY m.position DESC LIMIT :limit) AS newest "
+            f"UNION ALL {source} {indexed} {visible} = 1 {alive} AND t.pinned > 0 "
+            f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} t {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0"
         )
         self.update_thread = self.make(
             f"UPDATE {{threads}} SET version = version + 1, {assignments(THREAD_COLUMNS)} "
@@ -191,7 +192,7 @@ class Statements:
         ) + ("" if staged else f" AND m.position <= {_VISIBLE}")
         if newest:
             limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.position DESC LIMIT :limit"
-            pinned = f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.pinned = 1"
+            pinned = f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.pinned = 1 AND {_PINNED}"
         else:
             limited, pinned = f"SELECT {columns}{source} ORDER BY m.position LIMIT :limit", ""
         return self.make(
