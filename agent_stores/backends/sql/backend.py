@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
+from functools import lru_cache
+from typing import Any, cast
 
 from agent_stores.backend import (
     Limits,
@@ -21,45 +20,26 @@ from agent_stores.backend import (
     Version,
     VersionConflict,
 )
-from agent_stores.backends.sql import append_sql, names
+from agent_stores.backends.sql import append, names
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import BEGIN_WRITE, Abort, Database, DuplicateRow, Steps
+from agent_stores.backends.sql.database import Database, DuplicateRow
 from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     LARGEST,
-    REPLACED,
     ROW_COLUMNS,
-    THREAD_COLUMNS,
-    Sql,
+    Abort,
+    Steps,
     Values,
-    assignments,
     row_values,
     thread_values,
     to_row,
     to_thread,
 )
 from agent_stores.connection_registry import ServerRegistry
-from agent_stores.errors import MessageTooLargeError, OutcomeUnknownError
+from agent_stores.errors import MessageTooLargeError
 
 _CHUNK = 50  # rows or ids in one statement; old versions of SQLite allow 999 values
-_STATEMENT_BYTES = 1_000_000  # bodies in one statement of MariaDB, unless one is larger
-
-
-class _Record(msgspec.Struct):
-    """A row for PostgreSQL; the fields are those of `append_sql.records`."""
-
-    n: int
-    i: str
-    l: str | None  # noqa: E741
-    b: str
-    c: int
-    p: int
-    s: int
-    t: int
-    u: int
-
-
-_encode_records = msgspec.json.Encoder().encode
+_STATEMENT_BYTES = 1_000_000  # bodies in one statement, unless one is larger
 
 
 class SQLBackend:
@@ -82,13 +62,13 @@ class SQLBackend:
         self._dialect = database.dialect
         self._is_postgresql = database.dialect == "postgresql"
         self._statements = s = database.statements
+        self._latest = s.latest
         if self._is_postgresql:
-            arguments = ", ".join(f":{name}" for name in append_sql.VALUES)
-            self._append_text = s.make(f"SELECT {{append_v2}}({arguments}, :rows)")
+            arguments = ", ".join(f":{name}" for name in append.VALUES)
+            self._append = s.make(f"SELECT {{append_v2}}({arguments}, :rows)")
             self._latest = s.make("SELECT * FROM {latest_v2}(:key, :now, :limit)")
-        else:
-            self._latest = s.latest
-        self._sqlite = append_sql.SQLiteAppend(s) if database.dialect == "sqlite" else None
+        self._sqlite = append.SQLiteAppend(s) if database.dialect == "sqlite" else None
+        self._run = database.run
 
     @property
     def location(self) -> str:
@@ -104,8 +84,7 @@ class SQLBackend:
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        sql = self._statements.load
-        rows = await self.database.rows(sql.text, sql.bind((names.thread_digest(key),)))
+        rows = await self._run(self._statements.load.step(key=names.thread_digest(key)))
         return Snapshot(*to_thread(rows[0])) if rows else None
 
     async def rows(
@@ -121,12 +100,13 @@ class SQLBackend:
     ) -> Snapshot | None:
         """See `Backend.rows`; one statement."""
         sql = self._statements.rows(newest=newest, bodies=bodies, staged=staged)
-        found = await self._select(
-            sql,
-            key=names.thread_digest(key),
-            after=after,
-            before=LARGEST if before is None else before,
-            limit=self._statements.no_limit if limit is None else limit,
+        found = await self._run(
+            sql.step(
+                key=names.thread_digest(key),
+                after=after,
+                before=LARGEST if before is None else before,
+                limit=self._statements.no_limit if limit is None else limit,
+            )
         )
         head, rows = None, []
         for row in found:
@@ -140,18 +120,13 @@ class SQLBackend:
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
         sql = self._latest
-        values = (names.thread_digest(key), now_us, self._statements.no_limit if limit is None else limit)
-        if not self._is_postgresql:
-            values = sql.bind_names(key=values[0], now=values[1], limit=values[2])
-        else:
-            values = sql.bind(values)
-        rows = await self.database.rows(sql.text, values)
+        digest = names.thread_digest(key)
+        limit = self._statements.no_limit if limit is None else limit
+        rows = await self._run((sql.text, sql.bind((digest, now_us, limit))))
         rows.sort()
         if rows and rows[0][0] == 0:
             del rows[0]
-            renew = self._statements.renew
-            values = renew.bind_names(key=names.thread_digest(key), now=now_us)
-            await self.database.rows(renew.text, values, write=True)
+            await self._run(self._statements.renew.step(key=digest, now=now_us), write=True, repeatable=True)
         return [
             Row("", body.encode(), position, boundary == 1, pinned == 1)
             for position, body, pinned, boundary in rows
@@ -165,7 +140,7 @@ class SQLBackend:
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             sql = self._statements.find(len(part))
-            rows = await self.database.rows(sql.text, sql.bind((digest, *part)))
+            rows = await self._run((sql.text, sql.bind((digest, *part))))
             found.update((row.message_id, row) for row in map(to_row, rows))
         return found
 
@@ -181,8 +156,7 @@ class SQLBackend:
     ) -> list[ListedThread]:
         """See `Backend.threads`."""
         if expired_before is not None:
-            sql = self._statements.expired
-            rows = await self._select(sql, before=expired_before, limit=limit)
+            rows = await self._run(self._statements.expired.step(before=expired_before, limit=limit))
         else:
             column = names.to_text(prefix)
             low = column[: names.PREFIX_LENGTH]
@@ -191,17 +165,18 @@ class SQLBackend:
             sql = self._statements.threads(
                 recent=recent, prefix=bool(prefix), bounded=high is not None, after=after is not None
             )
-            rows = await self._select(
-                sql,
-                tenant_key=names.tenant_digest(tenant),
-                low=low,
-                high=high,
-                prefix=column,
-                length=len(column),
-                updated_us=after.updated_us if after else 0,
-                cursor=names.sort_key(names.to_text(after.thread_id)) if after else "",
-                skip=limit - 1,
-                limit=limit,
+            rows = await self._run(
+                sql.step(
+                    tenant_key=names.tenant_digest(tenant),
+                    low=low,
+                    high=high,
+                    prefix=column,
+                    length=len(column),
+                    updated_us=after.updated_us if after else 0,
+                    cursor=names.sort_key(names.to_text(after.thread_id)) if after else "",
+                    skip=limit - 1,
+                    limit=limit,
+                )
             )
         listed = []
         for owner, thread_id, *columns in rows:
@@ -211,7 +186,7 @@ class SQLBackend:
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; reads one row of the index for each tenant."""
-        rows = await self._select(self._statements.tenants)
+        rows = await self._run(self._statements.tenants.step())
         found: list[str | None] = sorted(
             (names.from_text(tenant) for (tenant,) in rows if tenant is not None),
             key=lambda name: name.encode(errors="surrogatepass"),
@@ -235,7 +210,7 @@ class SQLBackend:
         ttl: TimeToLive | None = None,
         create: bool = True,
     ) -> int | None:
-        """See `Appender.append`: one round trip to PostgreSQL and MariaDB, three statements to SQLite.
+        """See `Appender.append`: one round trip to PostgreSQL and MariaDB, four statements to SQLite.
 
         Known ids, expired threads, calls that are retried and the like are left to the general path.
         """
@@ -246,10 +221,10 @@ class SQLBackend:
             tokens += row.tokens
         if max_messages is not None and max_messages < max(1, unpinned):
             return None
-        thread_id = names.to_text(key.thread_id)
         added = len(rows)
+        digest, tenant_key, sort_key, tenant, thread_id = _thread_names(key)
         values: Values = (
-            names.thread_digest(key),
+            digest,
             names.escape_line(request_id),
             now_us,
             expected_position,
@@ -257,9 +232,9 @@ class SQLBackend:
             None if ttl is None else ttl.seconds,
             None if ttl is None else ttl.refresh,
             create,
-            names.tenant_digest(key.tenant),
-            names.sort_key(thread_id),
-            None if key.tenant is None else names.to_text(key.tenant),
+            tenant_key,
+            sort_key,
+            tenant,
             thread_id,
             added,
             unpinned,
@@ -269,87 +244,23 @@ class SQLBackend:
             rows[0].created_us,
             rows[-1].created_us,
         )
+        sqlite = self._sqlite
+        # A retry is safe: a call that took effect is left to the general path, by its request id.
         try:
-            if self._sqlite is not None:
-                return await self._append_sqlite(self._sqlite, values, rows)
-            return await self._append_once(values, rows)
+            if sqlite is not None:
+                return await self._run(steps=lambda: sqlite.steps(values, rows), write=True, repeatable=True)
+            if self._is_postgresql:
+                sql, values = self._append, (*values, append.to_json(rows))
+            else:
+                await self._check_sizes(rows)
+                if added > _CHUNK or sum(len(row.body) for row in rows) > (self.limits.body_bytes or 0):
+                    return None
+                sql = append.append_mariadb(self._statements, added)
+                values = (*values, *(v for at, row in enumerate(rows, 1) for v in row_values(row, at)))
+            result = await self._run((sql.text, sql.bind(values)), write=True, repeatable=True)
+            return cast("int | None", result[0][0])
         except (Abort, DuplicateRow):
             return None
-        except OutcomeUnknownError:
-            # The request id makes it safe: a call that took effect is left to the general path.
-            return await self._append_once(values, rows)
-
-    async def _append_once(self, values: Values, rows: Sequence[Row]) -> int | None:
-        if self._is_postgresql:
-            sql = self._append_text
-            values = (*values, _records((row_values(row, at) for at, row in enumerate(rows, 1))))
-        else:
-            if not self.database.ready:
-                await self.load(ThreadKey(None, ""))  # tells the limits
-            self._check_sizes(rows)
-            if sum(len(row.body) for row in rows) > (self.limits.body_bytes or 0):
-                return None
-            sql = append_sql.append_mariadb(self._statements, len(rows))
-            given = dict(zip(append_sql.VALUES, values, strict=True))
-            values = tuple([given[name] for name in sql.names if name in given])
-            added: list[Any] = []
-            for at, row in enumerate(rows, 1):
-                added += row_values(row, at)
-            # The rows' values are in the middle of the statement.
-            head = sum(name in given for name in sql.names[: sql.names.index("position_a")])
-            values = (*values[:head], *added, *values[head:])
-        try:
-            result = await self.database.rows(sql.text, sql.bind(values), write=True)
-        except DuplicateRow:
-            return None
-        position: int | None = result[0][0]
-        return position
-
-    async def _append_sqlite(
-        self, statements: append_sql.SQLiteAppend, values: Values, rows: Sequence[Row]
-    ) -> int | None:
-        given = dict(zip(append_sql.VALUES, values, strict=True))
-        most, added = given["most"], given["added"]
-        insert = self._statements.insert
-        ids = {names.index_id(names.to_text(row.message_id)) for row in rows}
-
-        def steps() -> Steps[int]:
-            gone = gone_bytes = gone_tokens = 0
-            if most is not None:
-                first = next((row for row in rows if not row.pinned), None)
-                fallback = LARGEST if first is not None and first.boundary else None
-                trim = statements.trim
-                for size, tokens, message_id in (yield trim.text, trim.bind_names(**given, fallback=fallback)):
-                    if message_id in ids:
-                        raise Abort
-                    gone += 1
-                    gone_bytes += size
-                    gone_tokens += tokens
-            counted = {**given, "bytes": given["bytes"] - gone_bytes, "tokens": given["tokens"] - gone_tokens}
-            update = statements.update
-            found = yield update.text, update.bind_names(**counted, gone=gone)
-            if found:
-                row_id, last, unpinned = found[0]
-                if most is not None and unpinned > most:
-                    raise Abort
-            else:
-                if not given["may_create"] or given["expected"]:
-                    raise Abort
-                found = yield statements.create.text, statements.create.bind_names(**given)
-                if not found:
-                    raise Abort
-                row_id, last = found[0][0], added
-            position = last - added
-            for start in range(0, added, _CHUNK):
-                part: list[Any] = []
-                for row in rows[start : start + _CHUNK]:
-                    position += 1
-                    part.append(row_id)
-                    part += row_values(row, position)
-                yield insert(len(part) // 10).text, tuple(part)
-            return int(last)
-
-        return await self.database.transact(steps)
 
     async def commit(
         self,
@@ -361,24 +272,24 @@ class SQLBackend:
         delete: Sequence[Row] = (),
         clear: bool = False,
     ) -> Version | None:
-        """See `Backend.commit`: one statement to PostgreSQL, a transaction elsewhere."""
+        """See `Backend.commit`; one transaction."""
         values: dict[str, Any] = {"key": names.thread_digest(key)}
         if expected is not None:
             values["id"], values["version"] = expected  # type: ignore[misc]
+        elif thread is None:
+            raise VersionConflict
         if thread is not None:
             values |= thread_values(thread)
-            if expected is None:
-                values |= _new_thread(key)
-        elif expected is None:
-            raise VersionConflict
-        if self._is_postgresql:
-            return await self._commit_postgresql(values, thread, expected, put, delete, clear)
-        if self._dialect == "mariadb" and put:
-            if not self.database.ready:
-                await self.load(key)
-            self._check_sizes(put)
+            values |= _new_thread(key) if expected is None else {}
+        if put:
+            await self._check_sizes(put)
         try:
-            return await self.database.transact(lambda: self._commit_steps(values, thread, expected, put, delete, clear))
+            return cast(
+                "Version | None",
+                await self._run(
+                    steps=lambda: self._commit_steps(values, thread, expected, put, delete, clear), write=True
+                ),
+            )
         except (Abort, DuplicateRow):
             raise VersionConflict from None
 
@@ -393,87 +304,29 @@ class SQLBackend:
     ) -> Steps[Version | None]:
         s = self._statements
         if thread is None:
-            if (yield s.delete_thread.text, s.delete_thread.bind_names(**values)) != 1:
+            if _changed((yield s.delete_thread.step(**values))) != 1:
                 raise Abort
-            yield s.delete_rows.text, s.delete_rows.bind_names(**values)
+            yield s.delete_rows.step(**values)
             return None
-        last = 0
         if expected is None:
-            rows = yield s.insert_thread.text, s.insert_thread.bind_names(**values)
+            rows = yield s.insert_thread.step(**values)
             row_id, version = rows[0][0], 1
         else:
             row_id, version = values["id"], values["version"] + 1
             if clear:
-                rows = yield s.last_position.text, s.last_position.bind_names(**values)
-                last = rows[0][0] if rows else 0
-            if (yield s.update_thread.text, s.update_thread.bind_names(**values)) != 1:
+                rows = yield s.lock.step(**values)
+                if not rows:
+                    raise Abort
+                yield s.clear.step(id=row_id, last_position=rows[0][0])
+            if _changed((yield s.update_thread.step(**values))) != 1:
                 raise Abort
-        if clear:
-            yield s.clear.text, s.clear.bind_names(id=row_id, last_position=last)
-        positions = [row.position for row in delete]
-        for start in range(0, len(positions), _CHUNK):
-            part = positions[start : start + _CHUNK]
+        for part in _chunks(delete):
             sql = s.delete(len(part))
-            yield sql.text, sql.bind((row_id, *part))
-        for rows in _chunks(put):
-            sql = s.insert(len(rows), replace=True)
-            yield sql.text, sql.bind(tuple(value for row in rows for value in (row_id, *row_values(row, row.position))))
+            yield sql.text, sql.bind((row_id, *(row.position for row in part)))
+        for part in _chunks(put):
+            sql = s.insert(len(part), replace=True)
+            yield sql.text, sql.bind(tuple(v for row in part for v in (row_id, *row_values(row, row.position))))
         return row_id, version
-
-    async def _commit_postgresql(
-        self,
-        values: dict[str, Any],
-        thread: Thread | None,
-        expected: Version | None,
-        put: Sequence[Row],
-        delete: Sequence[Row],
-        clear: bool,
-    ) -> Version | None:
-        """A statement whose parts see the tables as of its beginning, in which the version is checked."""
-        if thread is None:
-            head = "DELETE FROM {threads} WHERE thread_key = :key AND id = :id AND version = :version"
-        elif expected is None:
-            columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id", "version", *THREAD_COLUMNS)
-            head = (
-                f"INSERT INTO {{threads}} ({', '.join(columns)}) VALUES (:{', :'.join(columns)}) "
-                "ON CONFLICT (thread_key) DO NOTHING"
-            )
-        else:
-            head = (
-                f"UPDATE {{threads}} SET version = version + 1, {assignments(THREAD_COLUMNS)} "
-                "WHERE thread_key = :key AND id = :id AND version = :version"
-            )
-        text = f"WITH t AS ({head} RETURNING id, version)"
-        conditions = ["true"] if thread is None else []
-        if clear:
-            conditions.append("m.position <= (SELECT last_position FROM {threads} WHERE id = :id)")
-        if delete:
-            conditions.append("m.position = ANY(:positions::bigint[])")
-            values["positions"] = [row.position for row in delete]
-        is_deleting = bool(conditions) and expected is not None
-        if is_deleting:
-            text += (
-                ", gone AS (DELETE FROM {messages} m WHERE m.thread = :id AND EXISTS (SELECT 1 FROM t) "
-                f"AND ({' OR '.join(conditions)}) RETURNING 1)"
-            )
-        if put:
-            values["rows"] = _records(row_values(row, row.position) for row in put)
-            # Rows are deleted before any is put, which may have the id of a deleted one.
-            wait = ", (SELECT count(*) FROM gone) AS g" if is_deleting else ""
-            text += (
-                f", put AS (INSERT INTO {{messages}} (thread, {', '.join(ROW_COLUMNS)}) "
-                f"SELECT t.id, {append_sql.RECORD_COLUMNS} FROM t, {append_sql.records(':rows::text')}{wait} "
-                "ON CONFLICT (thread, position) DO UPDATE SET "
-                f"{', '.join(f'{name} = excluded.{name}' for name in REPLACED)})"
-            )
-        sql = self._statements.make(f"{text} SELECT id, version FROM t")
-        try:
-            rows = await self.database.rows(sql.text, sql.bind_names(**values), write=True)
-        except DuplicateRow:
-            raise VersionConflict from None
-        if not rows:
-            raise VersionConflict
-        return None if thread is None else (rows[0][0], rows[0][1])
 
     async def copy(
         self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
@@ -485,20 +338,19 @@ class SQLBackend:
         s = self._statements
 
         def steps() -> Steps[int]:
-            yield BEGIN_WRITE, ()
-            rows = yield s.insert_thread.text, s.insert_thread.bind_names(**new)
+            rows = yield s.insert_thread.step(**new)
             row_id = rows[0][0]
-            if not (yield s.lock.text, s.lock.bind_names(**source)):
+            if not (yield s.lock.step(**source)):
                 raise Abort
-            yield s.copy_rows.text, s.copy_rows.bind_names(**source, new_id=row_id)
-            [(messages, *counters, last_us)] = yield s.count_rows.text, s.count_rows.bind_names(id=row_id)
+            yield s.copy_rows.step(**source, new_id=row_id)
+            [(messages, *counters, last_us)] = yield s.count_rows.step(id=row_id)
             pinned, size, tokens = map(int, counters)
             counted = {"messages": messages, "pinned": pinned, "bytes": size, "tokens": tokens}
-            yield s.set_counters.text, s.set_counters.bind_names(**counted, last_us=last_us, id=row_id)
+            yield s.set_counters.step(**counted, last_us=last_us, id=row_id)
             return int(messages)
 
         try:
-            return await self.database.transact(steps)
+            return cast("int", await self._run(steps=steps, write=True))
         except DuplicateRow:
             return None
         except Abort:
@@ -508,10 +360,15 @@ class SQLBackend:
         """Close the connections, if no other backend of this process uses them."""
         await _registry.release(self.database, self._finalizer)
 
-    def _check_sizes(self, rows: Sequence[Row]) -> None:
-        limit = self.limits.body_bytes
+    async def _check_sizes(self, rows: Sequence[Row]) -> None:
+        """Check the sizes of bodies where the limit is known to the server alone."""
+        if self._dialect != "mariadb":
+            return
+        if not self.database.ready:
+            await self.load(ThreadKey(None, "-"))
+        limit = self.limits.body_bytes or LARGEST
         for row in rows:
-            if limit is not None and len(row.body) > limit:
+            if len(row.body) > limit:
                 raise MessageTooLargeError(
                     f"message {row.message_id!r} has {len(row.body)} bytes, and {self.location} holds up to {limit} "
                     "bytes; nothing was written",
@@ -519,22 +376,20 @@ class SQLBackend:
                     limit=limit,
                 )
 
-    async def _select(self, sql: Sql, **values: Any) -> Any:
-        return await self.database.rows(sql.text, sql.bind_names(**values))
-
 
 def connect(config: Config) -> Database:
     """The database of a configuration; nothing connects before the first operation."""
     if config.engine is None and config.dialect == "sqlite":
         return SQLiteDatabase(config)
     # psycopg's asynchronous connections do not run on the default event loop of Windows.
-    if config.engine is None and config.driver == "psycopg" and sys.platform != "win32":
+    is_async = config.driver == "asyncpg" or (config.driver.startswith("psycopg") and config.driver != "psycopg2")
+    if config.engine is None and is_async and (config.driver == "asyncpg" or sys.platform != "win32"):
         from agent_stores.backends.sql.postgresql import PostgresDatabase
 
         return PostgresDatabase(config)
-    from agent_stores.backends.sql.engines import make_database
+    from agent_stores.backends.sql.engines import EngineDatabase
 
-    return make_database(config)
+    return EngineDatabase(config)
 
 
 _registry: ServerRegistry[Database] = ServerRegistry()
@@ -544,20 +399,21 @@ def _position(row: Row) -> int:
     return row.position
 
 
-def _new_thread(key: ThreadKey) -> dict[str, Any]:
+def _changed(result: Any) -> int:
+    """How many rows a statement changed, of their number or of what it returned of them."""
+    return result if isinstance(result, int) else len(result)
+
+
+@lru_cache(maxsize=1024)
+def _thread_names(key: ThreadKey) -> tuple[bytes, bytes, str, str | None, str]:
     thread_id = names.to_text(key.thread_id)
-    return {
-        "thread_key": names.thread_digest(key),
-        "tenant_key": names.tenant_digest(key.tenant),
-        "sort_key": names.sort_key(thread_id),
-        "tenant": None if key.tenant is None else names.to_text(key.tenant),
-        "thread_id": thread_id,
-        "version": 1,
-    }
+    tenant = None if key.tenant is None else names.to_text(key.tenant)
+    return names.thread_digest(key), names.tenant_digest(key.tenant), names.sort_key(thread_id), tenant, thread_id
 
 
-def _records(rows: Any) -> str:
-    return _encode_records([_Record(*row) for row in rows]).decode()
+def _new_thread(key: ThreadKey) -> dict[str, Any]:
+    columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id")
+    return {**dict(zip(columns, _thread_names(key), strict=True)), "version": 1}
 
 
 def _chunks(rows: Sequence[Row]) -> list[list[Row]]:
