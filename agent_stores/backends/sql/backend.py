@@ -23,6 +23,7 @@ from agent_stores.backend import (
 from agent_stores.backends.sql import append, names
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database, DuplicateRow
+from agent_stores.backends.sql.search import SearchIndex
 from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     LARGEST,
@@ -36,7 +37,7 @@ from agent_stores.backends.sql.statements import (
     to_thread,
 )
 from agent_stores.connection_registry import ServerRegistry
-from agent_stores.errors import MessageTooLargeError
+from agent_stores.errors import MessageTooLargeError, StoreRejectedError
 
 _CHUNK = 50  # rows or ids in one statement; old versions of SQLite allow 999 values
 _STATEMENT_BYTES = 1_000_000  # bodies in one statement, unless one is larger
@@ -69,6 +70,10 @@ class SQLBackend:
             self._latest = s.make("SELECT * FROM {latest_v2}(:key, :now, :limit)")
         self._sqlite = append.SQLiteAppend(s) if database.dialect == "sqlite" else None
         self._run = database.run
+        self._index = None if database.dialect == "mariadb" else SearchIndex(database)
+        if self._index is not None:
+            self.search = self._index.search
+            """See `SearchableBackend.search`; there is none on MariaDB."""
 
     @property
     def location(self) -> str:
@@ -355,6 +360,12 @@ class SQLBackend:
             return None
         except Abort:
             raise VersionConflict from None
+
+    async def build_search_index(self) -> int:
+        """See `DatabaseMessageLog.build_search_index`."""
+        if self._index is None:
+            raise StoreRejectedError(f"{self.location} has no full-text search; SQLite and PostgreSQL do")
+        return await self._index.build()
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
