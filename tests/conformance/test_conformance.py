@@ -69,14 +69,8 @@ def _corrupter(url: str) -> Callable[[ThreadKey, int], Awaitable[None]]:
             "UPDATE agent_stores_messages SET body = '{\"role\": ' WHERE position = :position "
             "AND thread = (SELECT id FROM agent_stores_threads WHERE thread_key = :key)"
         )
-        await log.backend.database.rows(
-            *_bound(log, statement, key=thread_digest(key), position=position), write=True
-        )
+        step = log.backend.database.statements.make(statement).step(key=thread_digest(key), position=position)
+        await log.backend.database.run(step, write=True)
         await log.aclose()
 
     return corrupt
-
-
-def _bound(log: DatabaseMessageLog, text: str, **values: object) -> tuple[str, tuple[object, ...]]:
-    sql = log.backend.database.statements.make(text)
-    return sql.text, sql.bind_names(**values)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
+from functools import lru_cache
+from typing import Any, cast
 
 from agent_stores.backend import (
     Limits,
@@ -21,45 +20,27 @@ from agent_stores.backend import (
     Version,
     VersionConflict,
 )
-from agent_stores.backends.sql import append_sql, names
+from agent_stores.backends.sql import append, names
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import BEGIN_WRITE, Abort, Database, DuplicateRow, Steps
+from agent_stores.backends.sql.database import Database, DuplicateRow
+from agent_stores.backends.sql.search import SearchIndex
 from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     LARGEST,
-    REPLACED,
     ROW_COLUMNS,
-    THREAD_COLUMNS,
-    Sql,
+    Abort,
+    Steps,
     Values,
-    assignments,
     row_values,
     thread_values,
     to_row,
     to_thread,
 )
 from agent_stores.connection_registry import ServerRegistry
-from agent_stores.errors import MessageTooLargeError, OutcomeUnknownError
+from agent_stores.errors import MessageTooLargeError, StoreRejectedError
 
 _CHUNK = 50  # rows or ids in one statement; old versions of SQLite allow 999 values
-_STATEMENT_BYTES = 1_000_000  # bodies in one statement of MariaDB, unless one is larger
-
-
-class _Record(msgspec.Struct):
-    """A row for PostgreSQL; the fields are those of `append_sql.records`."""
-
-    n: int
-    i: str
-    l: str | None  # noqa: E741
-    b: str
-    c: int
-    p: int
-    s: int
-    t: int
-    u: int
-
-
-_encode_records = msgspec.json.Encoder().encode
+_STATEMENT_BYTES = 1_000_000  # bodies in one statement, unless one is larger
 
 
 class SQLBackend:
@@ -82,13 +63,17 @@ class SQLBackend:
         self._dialect = database.dialect
         self._is_postgresql = database.dialect == "postgresql"
         self._statements = s = database.statements
+        self._latest = s.latest
         if self._is_postgresql:
-            arguments = ", ".join(f":{name}" for name in append_sql.VALUES)
-            self._append_text = s.make(f"SELECT {{append_v2}}({arguments}, :rows)")
+            arguments = ", ".join(f":{name}" for name in append.VALUES)
+            self._append = s.make(f"SELECT {{append_v2}}({arguments}, :rows)")
             self._latest = s.make("SELECT * FROM {latest_v2}(:key, :now, :limit)")
-        else:
-            self._latest = s.latest
-        self._sqlite = append_sql.SQLiteAppend(s) if database.dialect == "sqlite" else None
+        self._sqlite = append.SQLiteAppend(s) if database.dialect == "sqlite" else None
+        self._run = database.run
+        self._index = None if database.dialect == "mariadb" else SearchIndex(database)
+        if self._index is not None:
+            self.search = self._index.search
+            """See `SearchableBackend.search`; there is none on MariaDB."""
 
     @property
     def location(self) -> str:
@@ -104,8 +89,7 @@ class SQLBackend:
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        sql = self._statements.load
-        rows = await self.database.rows(sql.text, sql.bind((names.thread_digest(key),)))
+        rows = await self._run(self._statements.load.step(key=names.thread_digest(key)))
         return Snapshot(*to_thread(rows[0])) if rows else None
 
     async def rows(
@@ -121,12 +105,13 @@ class SQLBackend:
     ) -> Snapshot | None:
         """See `Backend.rows`; one statement."""
         sql = self._statements.rows(newest=newest, bodies=bodies, staged=staged)
-        found = await self._select(
-            sql,
-            key=names.thread_digest(key),
-            after=after,
-            before=LARGEST if before is None else before,
-            limit=self._statements.no_limit if limit is None else limit,
+        found = await self._run(
+            sql.step(
+                key=names.thread_digest(key),
+                after=after,
+                before=LARGEST if before is None else before,
+                limit=self._statements.no_limit if limit is None else limit,
+            )
         )
         head, rows = None, []
         for row in found:
@@ -140,18 +125,13 @@ class SQLBackend:
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
         sql = self._latest
-        values = (names.thread_digest(key), now_us, self._statements.no_limit if limit is None else limit)
-        if not self._is_postgresql:
-            values = sql.bind_names(key=values[0], now=values[1], limit=values[2])
-        else:
-            values = sql.bind(values)
-        rows = await self.database.rows(sql.text, values)
+        digest = names.thread_digest(key)
+        limit = self._statements.no_limit if limit is None else limit
+        rows = await self._run((sql.text, sql.bind((digest, now_us, limit))))
         rows.sort()
         if rows and rows[0][0] == 0:
             del rows[0]
-            renew = self._statements.renew
-            values = renew.bind_names(key=names.thread_digest(key), now=now_us)
-            await self.database.rows(renew.text, values, write=True)
+            await self._run(self._statements.renew.step(key=digest, now=now_us), write=True, repeatable=True)
         return [
             Row("", body.encode(), position, boundary == 1, pinned == 1)
             for position, body, pinned, boundary in rows
@@ -165,7 +145,7 @@ class SQLBackend:
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             sql = self._statements.find(len(part))
-            rows = await self.database.rows(sql.text, sql.bind((digest, *part)))
+            rows = await self._run((sql.text, sql.bind((digest, *part))))
             found.update((row.message_id, row) for row in map(to_row, rows))
         return found
 
@@ -181,8 +161,7 @@ class SQLBackend:
     ) -> list[ListedThread]:
         """See `Backend.threads`."""
         if expired_before is not None:
-            sql = self._statements.expired
-            rows = await self._select(sql, before=expired_before, limit=limit)
+            rows = await self._run(self._statements.expired.step(before=expired_before, limit=limit))
         else:
             column = names.to_text(prefix)
             low = column[: names.PREFIX_LENGTH]
@@ -191,17 +170,18 @@ class SQLBackend:
             sql = self._statements.threads(
                 recent=recent, prefix=bool(prefix), bounded=high is not None, after=after is not None
             )
-            rows = await self._select(
-                sql,
-                tenant_key=names.tenant_digest(tenant),
-                low=low,
-                high=high,
-                prefix=column,
-                length=len(column),
-                updated_us=after.updated_us if after else 0,
-                cursor=names.sort_key(names.to_text(after.thread_id)) if after else "",
-                skip=limit - 1,
-                limit=limit,
+            rows = await self._run(
+                sql.step(
+                    tenant_key=names.tenant_digest(tenant),
+                    low=low,
+                    high=high,
+                    prefix=column,
+                    length=len(column),
+                    updated_us=after.updated_us if after else 0,
+                    cursor=names.sort_key(names.to_text(after.thread_id)) if after else "",
+                    skip=limit - 1,
+                    limit=limit,
+                )
             )
         listed = []
         for owner, thread_id, *columns in rows:
@@ -211,7 +191,7 @@ class SQLBackend:
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; reads one row of the index for each tenant."""
-        rows = await self._select(self._statements.tenants)
+        rows = await self._run(self._statements.tenants.step())
         found: list[str | None] = sorted(
             (names.from_text(tenant) for (tenant,) in rows if tenant is not None),
             key=lambda name: name.encode(errors="surrogatepass"),
@@ -235,7 +215,7 @@ class SQLBackend:
         ttl: TimeToLive | None = None,
         create: bool = True,
     ) -> int | None:
-        """See `Appender.append`: one round trip to PostgreSQL and MariaDB, three statements to SQLite.
+        """See `Appender.append`: one round trip to PostgreSQL and MariaDB, four statements to SQLite.
 
         Known ids, expired threads, calls that are retried and the like are left to the general path.
         """
@@ -246,10 +226,10 @@ class SQLBackend:
             tokens += row.tokens
         if max_messages is not None and max_messages < max(1, unpinned):
             return None
-        thread_id = names.to_text(key.thread_id)
         added = len(rows)
+        digest, tenant_key, sort_key, tenant, thread_id = _thread_names(key)
         values: Values = (
-            names.thread_digest(key),
+            digest,
             names.escape_line(request_id),
             now_us,
             expected_position,
@@ -257,9 +237,9 @@ class SQLBackend:
             None if ttl is None else ttl.seconds,
             None if ttl is None else ttl.refresh,
             create,
-            names.tenant_digest(key.tenant),
-            names.sort_key(thread_id),
-            None if key.tenant is None else names.to_text(key.tenant),
+            tenant_key,
+            sort_key,
+            tenant,
             thread_id,
             added,
             unpinned,
@@ -269,12 +249,24 @@ class SQLBackend:
             rows[0].created_us,
             rows[-1].created_us,
         )
+        sqlite = self._sqlite
+        # A retry is safe: a call that took effect is left to the general path, by its request id.
         try:
-            if self._sqlite is not None:
-                return await self._append_sqlite(self._sqlite, values, rows)
-            return await self._append_once(values, rows)
+            if sqlite is not None:
+                return await self._run(steps=lambda: sqlite.steps(values, rows), write=True, repeatable=True)
+            if self._is_postgresql:
+                sql, values = self._append, (*values, append.to_json(rows))
+            else:
+                await self._check_sizes(rows)
+                if added > _CHUNK or sum(len(row.body) for row in rows) > (self.limits.body_bytes or 0):
+                    return None
+                sql = append.append_mariadb(self._statements, added)
+                values = (*values, *(v for at, row in enumerate(rows, 1) for v in row_values(row, at)))
+            result = await self._run((sql.text, sql.bind(values)), write=True, repeatable=True)
+            return cast("int | None", result[0][0])
         except (Abort, DuplicateRow):
             return None
+<<<<<<< HEAD
         except OutcomeUnknownError:
             # The request id makes it safe: a call that took effect is left to the general path.
             return await self._append_once(values, rows)
@@ -352,6 +344,8 @@ class SQLBackend:
             return int(last)
 
         return await self.database.transact(steps)
+=======
+>>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
 
     async def commit(
         self,
@@ -363,25 +357,28 @@ class SQLBackend:
         delete: Sequence[Row] = (),
         clear: bool = False,
     ) -> Version | None:
-        """See `Backend.commit`: one statement to PostgreSQL, a transaction elsewhere."""
+        """See `Backend.commit`; one transaction."""
         values: dict[str, Any] = {"key": names.thread_digest(key)}
         if expected is not None:
             values["id"], values["version"] = expected  # type: ignore[misc]
+        elif thread is None:
+            raise VersionConflict
         if thread is not None:
             values |= thread_values(thread)
-            if expected is None:
-                values |= _new_thread(key)
-        elif expected is None:
-            raise VersionConflict
-        if self._is_postgresql:
-            return await self._commit_postgresql(values, thread, expected, put, delete, clear)
-        if self._dialect == "mariadb" and put:
-            if not self.database.ready:
-                await self.load(key)
-            self._check_sizes(put)
+            values |= _new_thread(key) if expected is None else {}
+        if put:
+            await self._check_sizes(put)
         try:
+<<<<<<< HEAD
             return await self.database.transact(
                 lambda: self._commit_steps(values, thread, expected, put, delete, clear)
+=======
+            return cast(
+                "Version | None",
+                await self._run(
+                    steps=lambda: self._commit_steps(values, thread, expected, put, delete, clear), write=True
+                ),
+>>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
             )
         except (Abort, DuplicateRow):
             raise VersionConflict from None
@@ -397,27 +394,25 @@ class SQLBackend:
     ) -> Steps[Version | None]:
         s = self._statements
         if thread is None:
-            if (yield s.delete_thread.text, s.delete_thread.bind_names(**values)) != 1:
+            if _changed((yield s.delete_thread.step(**values))) != 1:
                 raise Abort
-            yield s.delete_rows.text, s.delete_rows.bind_names(**values)
+            yield s.delete_rows.step(**values)
             return None
-        last = 0
         if expected is None:
-            rows = yield s.insert_thread.text, s.insert_thread.bind_names(**values)
+            rows = yield s.insert_thread.step(**values)
             row_id, version = rows[0][0], 1
         else:
             row_id, version = values["id"], values["version"] + 1
             if clear:
-                rows = yield s.last_position.text, s.last_position.bind_names(**values)
-                last = rows[0][0] if rows else 0
-            if (yield s.update_thread.text, s.update_thread.bind_names(**values)) != 1:
+                rows = yield s.lock.step(**values)
+                if not rows:
+                    raise Abort
+                yield s.clear.step(id=row_id, last_position=rows[0][0])
+            if _changed((yield s.update_thread.step(**values))) != 1:
                 raise Abort
-        if clear:
-            yield s.clear.text, s.clear.bind_names(id=row_id, last_position=last)
-        positions = [row.position for row in delete]
-        for start in range(0, len(positions), _CHUNK):
-            part = positions[start : start + _CHUNK]
+        for part in _chunks(delete):
             sql = s.delete(len(part))
+<<<<<<< HEAD
             yield sql.text, sql.bind((row_id, *part))
         for rows in _chunks(put):
             sql = s.insert(len(rows), replace=True)
@@ -490,6 +485,14 @@ class SQLBackend:
             raise VersionConflict
         return None if thread is None else (rows[0][0], rows[0][1])
 
+=======
+            yield sql.text, sql.bind((row_id, *(row.position for row in part)))
+        for part in _chunks(put):
+            sql = s.insert(len(part), replace=True)
+            yield sql.text, sql.bind(tuple(v for row in part for v in (row_id, *row_values(row, row.position))))
+        return row_id, version
+
+>>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
     async def copy(
         self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
     ) -> int | None:
@@ -500,33 +503,43 @@ class SQLBackend:
         s = self._statements
 
         def steps() -> Steps[int]:
-            yield BEGIN_WRITE, ()
-            rows = yield s.insert_thread.text, s.insert_thread.bind_names(**new)
+            rows = yield s.insert_thread.step(**new)
             row_id = rows[0][0]
-            if not (yield s.lock.text, s.lock.bind_names(**source)):
+            if not (yield s.lock.step(**source)):
                 raise Abort
-            yield s.copy_rows.text, s.copy_rows.bind_names(**source, new_id=row_id)
-            [(messages, *counters, last_us)] = yield s.count_rows.text, s.count_rows.bind_names(id=row_id)
+            yield s.copy_rows.step(**source, new_id=row_id)
+            [(messages, *counters, last_us)] = yield s.count_rows.step(id=row_id)
             pinned, size, tokens = map(int, counters)
             counted = {"messages": messages, "pinned": pinned, "bytes": size, "tokens": tokens}
-            yield s.set_counters.text, s.set_counters.bind_names(**counted, last_us=last_us, id=row_id)
+            yield s.set_counters.step(**counted, last_us=last_us, id=row_id)
             return int(messages)
 
         try:
-            return await self.database.transact(steps)
+            return cast("int", await self._run(steps=steps, write=True))
         except DuplicateRow:
             return None
         except Abort:
             raise VersionConflict from None
 
+    async def build_search_index(self) -> int:
+        """See `DatabaseMessageLog.build_search_index`."""
+        if self._index is None:
+            raise StoreRejectedError(f"{self.location} has no full-text search; SQLite and PostgreSQL do")
+        return await self._index.build()
+
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
         await _registry.release(self.database, self._finalizer)
 
-    def _check_sizes(self, rows: Sequence[Row]) -> None:
-        limit = self.limits.body_bytes
+    async def _check_sizes(self, rows: Sequence[Row]) -> None:
+        """Check the sizes of bodies where the limit is known to the server alone."""
+        if self._dialect != "mariadb":
+            return
+        if not self.database.ready:
+            await self.load(ThreadKey(None, "-"))
+        limit = self.limits.body_bytes or LARGEST
         for row in rows:
-            if limit is not None and len(row.body) > limit:
+            if len(row.body) > limit:
                 raise MessageTooLargeError(
                     f"message {row.message_id!r} has {len(row.body)} bytes, and {self.location} holds up to {limit} "
                     "bytes; nothing was written",
@@ -534,22 +547,20 @@ class SQLBackend:
                     limit=limit,
                 )
 
-    async def _select(self, sql: Sql, **values: Any) -> Any:
-        return await self.database.rows(sql.text, sql.bind_names(**values))
-
 
 def connect(config: Config) -> Database:
     """The database of a configuration; nothing connects before the first operation."""
     if config.engine is None and config.dialect == "sqlite":
         return SQLiteDatabase(config)
     # psycopg's asynchronous connections do not run on the default event loop of Windows.
-    if config.engine is None and config.driver == "psycopg" and sys.platform != "win32":
+    is_async = config.driver == "asyncpg" or (config.driver.startswith("psycopg") and config.driver != "psycopg2")
+    if config.engine is None and is_async and (config.driver == "asyncpg" or sys.platform != "win32"):
         from agent_stores.backends.sql.postgresql import PostgresDatabase
 
         return PostgresDatabase(config)
-    from agent_stores.backends.sql.engines import make_database
+    from agent_stores.backends.sql.engines import EngineDatabase
 
-    return make_database(config)
+    return EngineDatabase(config)
 
 
 _registry: ServerRegistry[Database] = ServerRegistry()
@@ -559,20 +570,21 @@ def _position(row: Row) -> int:
     return row.position
 
 
-def _new_thread(key: ThreadKey) -> dict[str, Any]:
+def _changed(result: Any) -> int:
+    """How many rows a statement changed, of their number or of what it returned of them."""
+    return result if isinstance(result, int) else len(result)
+
+
+@lru_cache(maxsize=1024)
+def _thread_names(key: ThreadKey) -> tuple[bytes, bytes, str, str | None, str]:
     thread_id = names.to_text(key.thread_id)
-    return {
-        "thread_key": names.thread_digest(key),
-        "tenant_key": names.tenant_digest(key.tenant),
-        "sort_key": names.sort_key(thread_id),
-        "tenant": None if key.tenant is None else names.to_text(key.tenant),
-        "thread_id": thread_id,
-        "version": 1,
-    }
+    tenant = None if key.tenant is None else names.to_text(key.tenant)
+    return names.thread_digest(key), names.tenant_digest(key.tenant), names.sort_key(thread_id), tenant, thread_id
 
 
-def _records(rows: Any) -> str:
-    return _encode_records([_Record(*row) for row in rows]).decode()
+def _new_thread(key: ThreadKey) -> dict[str, Any]:
+    columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id")
+    return {**dict(zip(columns, _thread_names(key), strict=True)), "version": 1}
 
 
 def _chunks(rows: Sequence[Row]) -> list[list[Row]]:

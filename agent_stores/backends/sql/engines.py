@@ -1,208 +1,160 @@
-"""Databases by SQLAlchemy's engines: a caller's, and ours for MariaDB and further drivers of PostgreSQL.
+"""Databases by SQLAlchemy's engines: the caller's, and ours for MariaDB and further drivers.
 
-Statements go to the driver as they are. Engines of ours are in autocommit mode, so that one statement is one
-round trip.
+Statements go to the driver's connection as they are; the engine is a pool.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import math
 import os
 import socket
 import threading
 import time
-import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy import create_engine
 from sqlalchemy.exc import ArgumentError as SQLAlchemyArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import StaticPool
 
-from agent_stores.backends.sql.config import ASYNC_DRIVERS, Config
-from agent_stores.backends.sql.database import BEGIN_WRITE, Call, Database
+from agent_stores.backends.sql.config import Config
+from agent_stores.backends.sql.database import Call, Database, close_in_thread, drive
+from agent_stores.backends.sql.errors import Failure, classify
 from agent_stores.backends.sql.sqlite import use_wal
-from agent_stores.backends.sql.statements import Style
+from agent_stores.backends.sql.statements import BEGIN_WRITE, Style, Values
 from agent_stores.backends.sql.thread_pool import ThreadPool
-from agent_stores.connection_registry import LoopClients
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import may_block
 
-_READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
-_DISCONNECTED = ("ConnectionDoesNotExistError", "InterfaceError", "ConnectionResetError")
-
-
-def make_database(config: Config) -> Database:
-    """The database of a configuration, by SQLAlchemy."""
-    is_async = isinstance(config.engine, AsyncEngine) if config.engine else config.driver in ASYNC_DRIVERS
-    return AsyncEngineDatabase(config) if is_async else EngineDatabase(config)
-
-
-class _Session:
-    """One call on a connection of a synchronous engine, or of an asynchronous one inside `run_sync`."""
-
-    def __init__(self, database: Database, conn: Connection, call: Call[Any], deadline: float) -> None:
-        self._database = database
-        self._conn = conn
-        self._call = call
-        self._deadline = deadline
-        self._driver_connection: Any = conn.connection.driver_connection
-        self._is_ours = database.config.engine is None
-        self._in_transaction = False
-
-    def perform(self) -> Any:
-        """Run the call, and commit."""
-        call, database = self._call, self._database
-        call.uses(None if self._conn.dialect.is_async else self._driver_connection, _interrupt)
-        try:
-            if not database.ready:
-                self._prepare()
-            if call.steps is None and call.attempt == 0:
-                if not self._is_ours and call.write:
-                    self._begin(write=True)
-                call.committing = call.write and self._is_ours
-                result = self._execute(*call.statement)
-            else:
-                self._begin(write=call.write)
-                result = self._execute(*call.statement) if call.steps is None else self._drive(call.steps())
-            if self._in_transaction or (call.write and not self._is_ours):
-                call.commits()
-                self._commit()
-            call.committing = False
-            return result
-        except BaseException:
-            if self._in_transaction:
-                with contextlib.suppress(Exception):
-                    self._execute("ROLLBACK", ())
-            raise
-        finally:
-            call.ends()
-
-    def _execute(self, text: str, values: tuple[Any, ...]) -> Any:
-        result = self._conn.exec_driver_sql(text, values or None)
-        return [tuple(row) for row in result] if result.returns_rows else result.rowcount
-
-    def _drive(self, steps: Any) -> Any:
-        result: Any = None
-        try:
-            while True:
-                text, values = steps.send(result)
-                if text is BEGIN_WRITE:
-                    result = None if self._in_transaction else self._begin(write=True)
-                else:
-                    result = self._execute(text, values)
-        except StopIteration as end:
-            return end.value
-
-    def _begin(self, *, write: bool) -> None:
-        """Begin a transaction, unless SQLAlchemy or the driver has."""
-        dialect = self._database.dialect
-        if self._is_ours:
-            if dialect == "postgresql":
-                self._execute(f"BEGIN {_READ_COMMITTED}", ())
-            else:
-                self._execute("START TRANSACTION", ())
-            self._in_transaction = True
-            return
-        if not self._conn.in_transaction():
-            self._conn.begin()  # which a listener of the caller's may turn into a BEGIN
-        if dialect == "postgresql" and self._call.attempt:
-            self._execute(f"SET TRANSACTION {_READ_COMMITTED}", ())
-        elif dialect == "sqlite" and write and not self._driver_connection.in_transaction:
-            self._execute("BEGIN IMMEDIATE", ())
-
-    def _commit(self) -> None:
-        if self._in_transaction:
-            self._execute("COMMIT", ())
-            self._in_transaction = False
-        else:
-            self._conn.commit()
-
-    def _prepare(self) -> None:
-        database = self._database
-        if database.dialect == "sqlite":
-            use_wal(self._conn.connection.dbapi_connection, self._deadline)
-        try:
-            if database.dialect == "postgresql":
-                if self._is_ours:
-                    self._begin(write=True)
-                else:
-                    self._conn.begin()
-                    self._execute(f"SET TRANSACTION {_READ_COMMITTED}", ())
-            self._drive(database.prepare_steps())
-            self._commit()
-        except BaseException:
-            with contextlib.suppress(Exception):
-                self._conn.invalidate()  # with it go its locks
-            raise
-        database.ready = True
+_STYLES: dict[str, Style] = {"qmark": "?", "numeric_dollar": "$"}
+_BEGIN = {"sqlite": "BEGIN IMMEDIATE", "mariadb": "START TRANSACTION"}
 
 
 class EngineDatabase(Database):
-    """A database by a synchronous engine, on worker threads."""
+    """A database by an engine: on worker threads, or for an asynchronous engine on the caller's event loop."""
 
     def __init__(self, config: Config) -> None:
-        self._borrowed = config.engine if isinstance(config.engine, Engine) else None
-        super().__init__(config, _style(self._borrowed, config))
-        self._engine = self._borrowed or _make(create_engine, config)
-        # The driver is told to wait no longer than the call may; a caller's engine may not be.
-        self.supports_inline = self._borrowed is None
+        self._engine: Any = config.engine or _make_engine(config)
+        self._sync: Any = getattr(self._engine, "sync_engine", self._engine)
+        self._is_ours = config.engine is None
+        super().__init__(config, _STYLES.get(self._sync.dialect.paramstyle, "%s"))
+        self.loop_independent = not isinstance(self._engine, AsyncEngine)
+        # Our driver is told to wait no longer than a call may.
+        self.supports_inline = self._is_ours
         self._threads: ThreadPool | None = None
         self._lock = threading.Lock()
 
-    async def _attempt(self, call: Call[Any], deadline: float) -> Any:
+    async def attempt(self, call: Call, deadline: float) -> Any:
+        """See `Database.attempt`."""
+        if isinstance(self._engine, AsyncEngine):
+            return await asyncio.wait_for(self._perform_async(call, deadline), deadline - time.monotonic())
         if self.supports_inline and may_block():
             return self._perform(call, deadline)
         with self._lock:
             if self._threads is None:
                 self._threads = ThreadPool(self.config.max_connections, "agent-stores-database")
-            threads = self._threads
-        return await threads.run(lambda: self._perform(call, deadline), deadline - time.monotonic())
+        return await self._threads.run(deadline - time.monotonic(), self._perform, call, deadline)
 
-    def _perform(self, call: Call[Any], deadline: float) -> Any:
-        with self._engine.connect() as conn:
-            if self.ready:
-                return _Session(self, conn, call, deadline).perform()
-            with self._ready_lock:
-                return _Session(self, conn, call, deadline).perform()
+    async def _perform_async(self, call: Call, deadline: float) -> Any:
+        async with self._engine.connect() as conn:
+            return await conn.run_sync(lambda sync: self._use(sync.connection, call, deadline))
+
+    def _perform(self, call: Call, deadline: float) -> Any:
+        conn = self._engine.raw_connection()
+        try:
+            with contextlib.nullcontext() if self.ready else self.ready_lock:
+                return self._use(conn, call, deadline)
+        finally:
+            conn.close()
+
+    def _use(self, conn: Any, call: Call, deadline: float) -> Any:
+        """Run a call on a pool's connection, which speaks the DB-API."""
+        is_prepared = self.ready
+        try:
+            call.begin(partial(_interrupt, conn.driver_connection) if self.loop_independent else None)
+            if not is_prepared:
+                if self.dialect == "sqlite":
+                    use_wal(conn, deadline)
+                end = self._begin(conn, force=True)
+                drive(self.prepare_steps(), partial(self._step, conn))
+                end()
+                self.ready = is_prepared = True
+            if call.steps is None and not call.attempt:
+                call.committing = call.write
+                result = _execute(conn, *call.statement)
+                if not self._is_ours:
+                    conn.commit()
+            else:
+                end = self._begin(conn, force=call.attempt > 0)
+                if call.steps is None:
+                    result = _execute(conn, *call.statement)
+                else:
+                    result = drive(call.steps(), partial(self._step, conn))
+                call.commit()
+                end()
+            return result
+        except BaseException as error:
+            is_lost = isinstance(error, Exception) and classify(error, self.dialect) is Failure.UNAVAILABLE
+            with contextlib.suppress(Exception):
+                if is_lost or not is_prepared or not isinstance(error, Exception):
+                    conn.invalidate()  # with it go its transaction and its locks
+                elif self._is_ours:
+                    _execute(conn, "ROLLBACK", ())
+                else:
+                    conn.rollback()
+            if is_lost and is_prepared:
+                error.connection_invalidated = True  # type: ignore[attr-defined]
+            raise
+        finally:
+            call.begin(None)
+
+    def _begin(self, conn: Any, *, force: bool) -> Callable[[], Any]:
+        """Begin a transaction that writes; returns what commits it."""
+        if self.dialect != "postgresql":
+            self._step(conn, BEGIN_WRITE, ())
+        elif getattr(conn.driver_connection, "autocommit", False) is True:
+            _execute(conn, "BEGIN ISOLATION LEVEL READ COMMITTED", ())
+        else:  # the driver begins by itself
+            if force:  # serialization failures, the one reason for another attempt, end with this isolation level
+                _execute(conn, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", ())
+            return conn.commit  # type: ignore[no-any-return]
+        return lambda: _execute(conn, "COMMIT", ())
+
+    def _step(self, conn: Any, text: str, values: Values) -> Any:
+        if text is not BEGIN_WRITE:
+            return _execute(conn, text, values)
+        begin = _BEGIN.get(self.dialect)
+        if begin and not getattr(conn.driver_connection, "in_transaction", False):
+            _execute(conn, begin, ())
+        return None
 
     async def aclose(self) -> None:
         """See `Database.aclose`."""
-        if may_block():
-            self.close_at_exit()
-        else:
-            try:
-                await asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
-            except RuntimeError:  # no thread begins any more: the process ends
-                self.close_at_exit()
-
-    def close_unused(self) -> None:
-        """See `Database.close_unused`."""
-        self.close_at_exit()
+        await close_in_thread(self.close_at_exit)
 
     def close_at_exit(self) -> None:
-        """See `Database.close_at_exit`."""
+        """See `Database.close_at_exit`; waits for what is running."""
         with self._lock:
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.close(self.config.timeout)
-        if self._borrowed is None:
+        if self._is_ours:
             self._engine.dispose()
 
     def reset_after_fork(self) -> None:
         """See `Database.reset_after_fork`."""
-        self._lock = threading.Lock()
-        self._ready_lock = threading.Lock()
+        self._lock, self.ready_lock = threading.Lock(), threading.Lock()
         self._threads = None
-        if self._borrowed is None:
+        if self._is_ours:
             self._engine.dispose(close=False)
 
 
+<<<<<<< HEAD
 class AsyncEngineDatabase(Database):
     """A database by asynchronous engines: the caller's, or one of ours for each event loop."""
 
@@ -323,6 +275,18 @@ def _style(engine: Engine | None, config: Config) -> Style:
     if engine is not None and engine.dialect.paramstyle.startswith("numeric"):
         return "$"
     return "%s"
+=======
+def _execute(conn: Any, text: str, values: Values) -> Any:
+    cursor = conn.cursor()
+    try:
+        if values:
+            cursor.execute(text, values)
+        else:
+            cursor.execute(text)
+        return cursor.rowcount if cursor.description is None else list(cursor.fetchall())
+    finally:
+        cursor.close()
+>>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
 
 
 def _interrupt(connection: Any) -> None:
@@ -337,27 +301,31 @@ def _interrupt(connection: Any) -> None:
             own.shutdown(socket.SHUT_RDWR)
 
 
-def _make(create: Any, config: Config) -> Any:
-    """An engine of ours.
+def _make_engine(config: Config) -> Any:
+    """An engine of ours, whose connections are in autocommit mode: one statement is one round trip.
 
     Raises:
         ArgumentError: for options that SQLAlchemy does not know; their values are not repeated.
     """
-    given = dict(config.engine_options)
+    seconds = max(1, math.ceil(config.timeout))
+    names = ("connect_timeout", "read_timeout", "write_timeout") if config.driver == "pymysql" else ("connect_timeout",)
+    arguments: dict[str, Any] = {name: seconds for name in names if name not in config.url.query}
+    if config.driver == "pymysql":  # fewer deadlocks
+        arguments["init_command"] = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
     options: dict[str, Any] = {
         "hide_parameters": True,
         "pool_size": config.max_connections,
         "max_overflow": 0,
         "pool_timeout": config.timeout,
-        "pool_reset_on_return": None,
+        "pool_reset_on_return": None,  # which would be a round trip
         "isolation_level": "AUTOCOMMIT",
     }
     if config.is_memory:
-        options = {"hide_parameters": True, "poolclass": StaticPool}
-    if "skip_autocommit_rollback" in inspect.signature(DefaultDialect.__init__).parameters:
-        options["skip_autocommit_rollback"] = True  # which would be a round trip
-    given["connect_args"] = {**_connect_arguments(config), **given.get("connect_args", {})}
+        options = {"poolclass": StaticPool}
+    options.update(config.engine_options)
+    options["connect_args"] = {**arguments, **config.engine_options.get("connect_args", {})}
     try:
+<<<<<<< HEAD
         return create(config.url, **{**options, **given})
     except (TypeError, SQLAlchemyArgumentError):
         raise ArgumentError(
@@ -386,3 +354,9 @@ def _connect_arguments(config: Config) -> dict[str, Any]:
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"  # fewer deadlocks
         )
     return {name: value for name, value in arguments.items() if name not in config.url.query}
+=======
+        return create_engine(config.url, **options)
+    except (TypeError, SQLAlchemyArgumentError, NoSuchModuleError):
+        given = ", ".join(sorted(config.engine_options))
+        raise ArgumentError(f"engine_options must be options of SQLAlchemy's create_engine, got {given}") from None
+>>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd

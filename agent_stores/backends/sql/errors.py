@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent_stores.errors import (
     MessageTooLargeError,
@@ -15,12 +14,16 @@ from agent_stores.errors import (
     StoreUnavailableError,
 )
 
+if TYPE_CHECKING:
+    from agent_stores.backends.sql.config import Config
+
 
 class Failure(Enum):
     """Kinds of failure, by what the caller can do next."""
 
-    TRANSIENT = "the database asks to try again"
+    TRANSIENT = "the database asked to try again too often"
     UNAVAILABLE = "the database cannot be reached"
+    TIMED_OUT = "no answer in time"
     REJECTED = "the database rejects the operation"
     TOO_LARGE = "the message is larger than the database takes"
     DUPLICATE = "a row exists already"
@@ -33,137 +36,106 @@ class PoolTimeout(Exception):
 
 # SQLSTATE classes and codes: PostgreSQL manual, appendix A.
 _POSTGRESQL = {
-    "40001": Failure.TRANSIENT,
-    "40P01": Failure.TRANSIENT,
+    **dict.fromkeys(("40001", "40P01"), Failure.TRANSIENT),
     "23505": Failure.DUPLICATE,
-    "08": Failure.UNAVAILABLE,
-    "57": Failure.UNAVAILABLE,
-    "53": Failure.UNAVAILABLE,
-    "53100": Failure.REJECTED,
-    "25006": Failure.REJECTED,
-    "42501": Failure.REJECTED,
-    "28": Failure.REJECTED,
-    "3D000": Failure.REJECTED,
+    **dict.fromkeys(("08", "53", "57"), Failure.UNAVAILABLE),
+    **dict.fromkeys(("53100", "25006", "42501", "28", "3D000"), Failure.REJECTED),
     "54": Failure.TOO_LARGE,
 }
-
-# Error numbers: MariaDB's "Error Codes"; from 2000 up they are the client's.
+# Error numbers: MariaDB's "Error Codes"; from 2000 up they are the client's. 1317: the query was interrupted.
 _MARIADB = {
-    1205: Failure.TRANSIENT,
-    1213: Failure.TRANSIENT,
-    1020: Failure.TRANSIENT,
-    1317: Failure.TRANSIENT,  # the query was interrupted
+    **dict.fromkeys((1020, 1205, 1213, 1317), Failure.TRANSIENT),
     1062: Failure.DUPLICATE,
-    **dict.fromkeys((1040, 1053, 1203, 2002, 2003, 2006, 2013, 4031), Failure.UNAVAILABLE),
+    **dict.fromkeys((1040, 1053, 1203, 2002, 2003, 2006, 2013, 2014, 4031), Failure.UNAVAILABLE),
     **dict.fromkeys((1021, 1044, 1045, 1049, 1114, 1142, 1290, 1370, 1698, 1792), Failure.REJECTED),
     1153: Failure.TOO_LARGE,
 }
-
 # SQLite's messages: their numbers come with the exception only from Python 3.11 on.
 _SQLITE = {
     "unique constraint": Failure.DUPLICATE,
-    "database is locked": Failure.UNAVAILABLE,
-    "database table is locked": Failure.UNAVAILABLE,
-    "unable to open database file": Failure.UNAVAILABLE,
-    "interrupted": Failure.UNAVAILABLE,
-    "readonly database": Failure.REJECTED,
-    "database or disk is full": Failure.REJECTED,
-    "disk i/o error": Failure.REJECTED,
-    "access permission denied": Failure.REJECTED,
-    "not a database": Failure.REJECTED,
-    "malformed": Failure.REJECTED,
+    **dict.fromkeys(("is locked", "unable to open database file", "interrupted"), Failure.UNAVAILABLE),
+    **dict.fromkeys(
+        ("readonly", "disk is full", "disk i/o error", "access permission", "not a database", "malformed"),
+        Failure.REJECTED,
+    ),
     "too big": Failure.TOO_LARGE,
 }
 _BRIEF = ("too many", "remaining connection slots", "starting up", "shutting down", "recovery")
-_BROKEN = ("connection is closed", "connection was closed", "connection is lost", "closed in the middle")
-
-
-def driver_error(error: BaseException) -> BaseException:
-    """The driver's own error inside one of SQLAlchemy's."""
-    cause: Any = getattr(error, "orig", None) or error
-    return cause if isinstance(cause, BaseException) else error
 
 
 def classify(error: BaseException, dialect: str) -> Failure:
     """The kind of failure that a driver's error stands for."""
+<<<<<<< HEAD
     if isinstance(error, PoolTimeout) or (
         type(error).__module__ == "sqlalchemy.exc" and "Timeout" in repr(type(error))
     ):
         return Failure.UNAVAILABLE
+=======
+>>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
     cause: Any = driver_error(error)
     found: Failure | None = None
     if dialect == "postgresql":
         state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
         found = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
-        if found is None and not state:
-            found = _connection_failure(cause)
+        names = {base.__name__ for base in type(cause).__mro__}
+        if found is None and not state and "OperationalError" in names:
+            # Where the server answered, the user, the password or the database is wrong.
+            is_wrong = "FATAL" in str(cause) and not any(words in str(cause) for words in _BRIEF)
+            found = Failure.REJECTED if is_wrong else Failure.UNAVAILABLE
+        elif found is None and not state and names & {"InterfaceError", "ConnectionDoesNotExistError"}:
+            found = Failure.UNAVAILABLE  # asyncpg, of a connection that was lost
     elif dialect == "sqlite":
-        text = str(cause).lower()
-        found = next((kind for words, kind in _SQLITE.items() if words in text), None)
-    else:
-        number = cause.args[0] if cause.args else None
-        found = _MARIADB.get(number) if isinstance(number, int) else None
-    if found is None and (
-        getattr(error, "connection_invalidated", False)
-        or isinstance(cause, (OSError, EOFError, asyncio.TimeoutError))
-    ):
+        found = next((kind for words, kind in _SQLITE.items() if words in str(cause).lower()), None)
+    elif cause.args and isinstance(cause.args[0], int):
+        found = _MARIADB.get(cause.args[0])
+    is_lost = getattr(error, "connection_invalidated", False) or "TimeoutError" in type(error).__name__
+    if found is None and (is_lost or isinstance(cause, (PoolTimeout, OSError, EOFError, asyncio.TimeoutError))):
         return Failure.UNAVAILABLE
     return found or Failure.OTHER
 
 
-def _connection_failure(cause: BaseException) -> Failure | None:
-    """What PostgreSQL's drivers mean by an error without an SQLSTATE."""
-    names = {base.__name__ for base in type(cause).__mro__}
-    text = str(cause)
-    if "OperationalError" in names:
-        if "FATAL" in text and not any(words in text for words in _BRIEF):
-            return Failure.REJECTED  # the server answered: the user, the password or the database is wrong
-        return Failure.UNAVAILABLE
-    if "InterfaceError" in names and (not text or any(words in text for words in _BROKEN)):
-        return Failure.UNAVAILABLE
-    return None
-
-
-def redact(error: BaseException, secrets: Sequence[str]) -> str:
-    """A driver's error as one line, without secrets, as drivers may repeat what they were given."""
-    if isinstance(driver_error(error), UnicodeError):
-        return "an argument of the connection, or a text, cannot be encoded"  # it quotes its text
-    detail = " ".join(str(driver_error(error)).split()) or type(driver_error(error)).__name__
-    for secret in secrets:
-        detail = detail.replace(secret, "***")
-    return detail
+def driver_error(error: BaseException) -> BaseException:
+    """The driver's own error inside one of SQLAlchemy's."""
+    cause = getattr(error, "orig", None)
+    return cause if isinstance(cause, BaseException) else error
 
 
 def translate_error(
-    failure: Failure,
-    error: BaseException,
-    *,
-    place: str,
-    secrets: Sequence[str] = (),
-    write: bool,
-    may_have_applied: bool = False,
+    failure: Failure, error: BaseException, config: Config, *, write: bool, may_have_applied: bool
 ) -> StoreError:
     """Our error for a driver's; says where, what, and whether anything was written.
 
     Args:
         failure: its kind.
         error: the driver's error.
-        place: the server, without secrets.
-        secrets: texts that must not be shown.
+        config: the database.
         write: whether the operation writes.
         may_have_applied: whether the connection was lost while a write was confirmed.
     """
-    detail = redact(error, secrets)
+    detail = redact(error, config)
+    if failure is Failure.TIMED_OUT:
+        detail = f"it did not answer within {config.timeout:g} seconds"
     if may_have_applied:
         return OutcomeUnknownError(
-            f"the connection to {place} was lost while a write was confirmed ({detail}): it may or may not "
-            "be stored; calling again with the same messages is safe"
+            f"the connection to {config.place} was lost while a write was confirmed ({detail}): it may or may not "
+            "be stored; adding the same messages again is safe"
         )
-    text = f"{failure.value} at {place}: {detail}{'; nothing was written' if write else ''}"
-    if failure is Failure.REJECTED:
-        return StoreRejectedError(text)
-    if failure is Failure.TOO_LARGE:
-        return MessageTooLargeError(text)
-    if failure in (Failure.OTHER, Failure.DUPLICATE):
-        return StoreError(text)
-    return StoreUnavailableError(text)
+    text = f"{failure.value} at {config.place}: {detail}{'; nothing was written' if write else ''}"
+    kind = {
+        Failure.REJECTED: StoreRejectedError,
+        Failure.TOO_LARGE: MessageTooLargeError,
+        Failure.OTHER: StoreError,
+        Failure.DUPLICATE: StoreError,
+    }.get(failure, StoreUnavailableError)
+    return kind(text)
+
+
+def redact(error: BaseException, config: Config) -> str:
+    """A driver's error as one line, without secrets, which drivers may repeat."""
+    cause = driver_error(error)
+    if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
+        return f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
+    detail = " ".join(str(cause).split()) or type(cause).__name__
+    for secret in config.secrets:
+        detail = detail.replace(secret, "***")
+    return detail

@@ -1,102 +1,203 @@
-"""PostgreSQL by psycopg's asynchronous connections, on the caller's event loop.
+"""PostgreSQL by psycopg's or asyncpg's connections, on the caller's event loop.
 
-The pool is our own: `psycopg_pool` reports a server that cannot be reached, or a wrong password, as a time-out
-of its own at the end of the time allowed, and connects in tasks of its own.
+The pool is our own: that of `psycopg_pool` reports a server that cannot be reached, or a wrong password, as a
+time-out of its own at the end of the time allowed, and connects in tasks of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import math
 import os
 import socket
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import Any
-
-import psycopg
-from psycopg.pq import TransactionStatus
+from typing import Any, Protocol
 
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import BEGIN_WRITE, Call, Database
+from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout
+from agent_stores.backends.sql.statements import BEGIN_WRITE, Values
 from agent_stores.connection_registry import LoopClients
 from agent_stores.errors import ArgumentError
 
 _READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
-_IDLE = TransactionStatus.IDLE
 
-Cursor = psycopg.AsyncRawCursor[Any]
-"""Stands for its connection, which has no other one: making a cursor costs as much as a short statement."""
+
+class Driver(Protocol):
+    """A driver of PostgreSQL. No statement is prepared on the server: a proxy may give each another connection."""
+
+    def arguments(self, config: Config) -> dict[str, Any]:
+        """The arguments of `connect`; raises ArgumentError for an option that the driver does not know."""
+        ...
+
+    async def connect(self, arguments: dict[str, Any]) -> Any:
+        """Connect."""
+        ...
+
+    async def execute(self, conn: Any, text: str, values: Values) -> Any:
+        """Run a statement; returns its rows."""
+        ...
+
+    def is_idle(self, conn: Any) -> bool:
+        """Whether the connection works, and is in no transaction."""
+        ...
+
+    def is_closed(self, conn: Any) -> bool:
+        """Whether the connection is lost."""
+        ...
+
+    def interrupt(self, conn: Any) -> None:
+        """Wake whoever waits for the server."""
+        ...
+
+    def close(self, conn: Any) -> None:
+        """Close the connection, without waiting for the server."""
+        ...
+
+
+class Psycopg:
+    """psycopg 3. A connection stands as its one cursor: making one costs as much as a short statement."""
+
+    def __init__(self) -> None:
+        import psycopg
+
+        self._psycopg = psycopg
+
+    def arguments(self, config: Config) -> dict[str, Any]:
+        """See `Driver.arguments`."""
+        arguments = _arguments(config, "dbname")
+        arguments.setdefault("connect_timeout", max(2, math.ceil(config.timeout)))
+        known = {option.keyword.decode() for option in self._psycopg.pq.Conninfo.get_defaults()}
+        _check_known(arguments, {*known, "prepare_threshold"})
+        return {"prepare_threshold": None, **arguments, "autocommit": True}
+
+    async def connect(self, arguments: dict[str, Any]) -> Any:
+        """See `Driver.connect`."""
+        return self._psycopg.AsyncRawCursor(await self._psycopg.AsyncConnection.connect(**arguments))
+
+    async def execute(self, conn: Any, text: str, values: Values) -> Any:
+        """See `Driver.execute`."""
+        await conn.execute(text, values)
+        result = conn.pgresult
+        if not result.nfields:  # conn.description would make objects of all columns
+            return conn.rowcount
+        rows = await conn.fetchall()
+        result.clear()  # the cursor stays, and with it the memory
+        return rows
+
+    def is_idle(self, conn: Any) -> bool:
+        """See `Driver.is_idle`."""
+        return bool(conn.connection.pgconn.transaction_status == 0)
+
+    def is_closed(self, conn: Any) -> bool:
+        """See `Driver.is_closed`."""
+        return bool(conn.connection.closed)
+
+    def interrupt(self, conn: Any) -> None:
+        """See `Driver.interrupt`."""
+        with contextlib.suppress(Exception), socket.socket(fileno=os.dup(conn.connection.fileno())) as raw:
+            raw.shutdown(socket.SHUT_RDWR)
+
+    def close(self, conn: Any) -> None:
+        """See `Driver.close`."""
+        conn.connection.pgconn.finish()
+
+
+class Asyncpg:
+    """asyncpg, which takes two round trips for a statement that is not prepared."""
+
+    def __init__(self) -> None:
+        import asyncpg  # type: ignore[import-untyped, unused-ignore]
+
+        self._connect = asyncpg.connect
+
+    def arguments(self, config: Config) -> dict[str, Any]:
+        """See `Driver.arguments`."""
+        arguments = {"statement_cache_size": 0, "timeout": config.timeout, **_arguments(config, "database")}
+        _check_known(arguments, set(inspect.signature(self._connect).parameters))
+        return arguments
+
+    async def connect(self, arguments: dict[str, Any]) -> Any:
+        """See `Driver.connect`."""
+        return await self._connect(**arguments)
+
+    async def execute(self, conn: Any, text: str, values: Values) -> Any:
+        """See `Driver.execute`."""
+        return await conn.fetch(text, *values)
+
+    def is_idle(self, conn: Any) -> bool:
+        """See `Driver.is_idle`."""
+        return not conn.is_closed() and not conn.is_in_transaction()
+
+    def is_closed(self, conn: Any) -> bool:
+        """See `Driver.is_closed`."""
+        return bool(conn.is_closed())
+
+    def interrupt(self, conn: Any) -> None:
+        """See `Driver.interrupt`."""
+        self.close(conn)
+
+    def close(self, conn: Any) -> None:
+        """See `Driver.close`."""
+        with contextlib.suppress(RuntimeError):  # its loop is closed
+            conn.terminate()
 
 
 class PostgresDatabase(Database):
-    """A PostgreSQL database, with a pool for each event loop.
-
-    Every statement is a transaction of its own, without prepared statements on the server, so that a proxy
-    may give each of them another connection.
-    """
+    """A PostgreSQL database, with a pool for each event loop. A statement is a transaction of its own."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, "$")
-        self.arguments = _connect_arguments(config)
+        self.driver: Driver = Asyncpg() if config.driver == "asyncpg" else Psycopg()
+        self.arguments = self.driver.arguments(config)
         self._pools = LoopClients(lambda: Pool(self), are_ours=True, timeout=config.timeout)
 
-    async def _attempt(self, call: Call[Any], deadline: float) -> Any:
-        pool = self._pools.get()
-        cursor = await pool.acquire(deadline)
-        # Instead of a task that waits for another: when time is up, the socket is shut down.
+    async def attempt(self, call: Call, deadline: float) -> Any:
+        """See `Database.attempt`."""
+        pool, execute = self._pools.get(), self.driver.execute
+        conn = await pool.acquire(deadline)
+        # Instead of a task that waits for another: when the time is up, the connection is interrupted.
         timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
         try:
-            call.uses(cursor, _shut_down)
+            call.begin(lambda: self.driver.interrupt(conn))
             if not self.ready:
-                await self._prepare(cursor)
-            if call.steps is None and call.attempt == 0:
+                await execute(conn, _READ_COMMITTED, ())
+                await self._drive(conn, Call(("", ()), self.prepare_steps, write=True))
+                await execute(conn, "COMMIT", ())
+                self.ready = True
+            if call.steps is None and not call.attempt:
                 call.committing = call.write
-                result = await _execute(cursor, *call.statement)
-            else:
-                # Serialization failures, the one reason for another attempt, end with this isolation level.
-                await _execute(cursor, _READ_COMMITTED, ())
-                result = await self._drive(cursor, call)
-                call.commits()
-                await _execute(cursor, "COMMIT", ())
-            call.committing = False
-        except psycopg.Error as error:
-            if call.timed_out:
-                raise asyncio.TimeoutError from error
+                return await execute(conn, *call.statement)
+            # Serialization failures, the one reason for another attempt, end with this isolation level.
+            await execute(conn, _READ_COMMITTED, ())
+            result = await self._drive(conn, call)
+            call.commit()
+            await execute(conn, "COMMIT", ())
+            return result
+        except Exception as error:
+            if self.driver.is_closed(conn):
+                error.connection_invalidated = True  # type: ignore[attr-defined]
             raise
         finally:
             timer.cancel()
-            call.ends()
-            if cursor.connection.pgconn.transaction_status != _IDLE:
-                await pool.discard(cursor)
-            else:
-                pool.release(cursor)
-        return result
+            call.begin(None)
+            pool.release(conn)
 
-    async def _drive(self, cursor: Cursor, call: Call[Any]) -> Any:
+    async def _drive(self, conn: Any, call: Call) -> Any:
+        execute = self.driver.execute
         if call.steps is None:
-            return await _execute(cursor, *call.statement)
-        steps = call.steps()
-        result: Any = None
+            return await execute(conn, *call.statement)
+        steps, result = call.steps(), None
         try:
             while True:
                 text, values = steps.send(result)
-                result = None if text is BEGIN_WRITE else await _execute(cursor, text, values)
+                result = None if text is BEGIN_WRITE else await execute(conn, text, values)
         except StopIteration as end:
             return end.value
-
-    async def _prepare(self, cursor: Cursor) -> None:
-        call: Call[None] = Call(("", ()), self.prepare_steps, write=True, attempt=0)
-        await _execute(cursor, _READ_COMMITTED, ())
-        await self._drive(cursor, call)
-        await _execute(cursor, "COMMIT", ())
-        self.ready = True
-
-    def _is_broken(self, error: Exception) -> bool:
-        return getattr(error, "agent_stores_used", False)
 
     async def aclose(self) -> None:
         """See `Database.aclose`."""
@@ -116,36 +217,36 @@ class PostgresDatabase(Database):
 
 
 class Pool:
-    """The connections of one event loop.
-
-    Args:
-        database: whose they are.
-    """
+    """The connections of one event loop."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
-        self._arguments = database.arguments
+        self._driver, self._arguments = database.driver, database.arguments
         self._limit = database.config.max_connections
-        self._idle: list[Cursor] = []
-        self._open: set[Cursor] = set()
+        self._idle: list[Any] = []
+        self._open: set[Any] = set()
         self._connecting = 0
+        self._closed = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def acquire(self, deadline: float) -> Cursor:
-        """A connection that no other call uses.
-
-        Raises:
-            PoolTimeout: when none becomes free before the deadline.
-            psycopg.Error: when the server cannot be connected to.
-        """
+    async def acquire(self, deadline: float) -> Any:
+        """A connection that no other call uses; raises PoolTimeout, or the driver's error of connecting."""
         while not self._idle:
+            left = max(0.0, deadline - time.monotonic())
             if len(self._open) + self._connecting < self._limit:
-                return await self._connect(deadline)
+                self._connecting += 1
+                try:
+                    conn = await asyncio.wait_for(self._driver.connect(self._arguments), left)
+                    self._open.add(conn)
+                    return conn
+                finally:
+                    self._connecting -= 1
+                    self._wake()
             waiter = self.loop.create_future()
             self._waiting.append(waiter)
             try:
-                await asyncio.wait_for(waiter, max(0.0, deadline - time.monotonic()))
+                await asyncio.wait_for(waiter, left)
             except asyncio.TimeoutError:
                 raise PoolTimeout(f"all {self._limit} connections are in use") from None
             except asyncio.CancelledError:
@@ -153,51 +254,33 @@ class Pool:
                 raise
         return self._idle.pop()
 
-    def release(self, cursor: Cursor) -> None:
-        """Let another call use a connection."""
-        self._idle.append(cursor)
+    def release(self, conn: Any) -> None:
+        """Let another call use a connection; closes one that is lost, or in a transaction."""
+        if self._driver.is_idle(conn) and not self._closed:
+            self._idle.append(conn)
+        else:
+            if self._driver.is_closed(conn):  # then idle ones may be, too: the server was restarted, or a proxy
+                idle, self._idle = self._idle, []
+                self._close(idle)
+            self._close([conn])
         if self._waiting:
             self._wake()
 
-    async def discard(self, cursor: Cursor) -> None:
-        """Close a connection that is broken or in the middle of something."""
-        closed = [cursor]
-        if cursor.connection.broken:  # then idle ones may be, too: the server was restarted, or a proxy
-            closed += self._idle
-            self._idle = []
-        await self._close(closed)
-        self._wake()
-
     async def aclose(self) -> None:
-        """Close all connections."""
-        self._idle = []
-        await self._close(list(self._open))
+        """Close the connections that no call uses; the others are closed when they are released."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        self._close(idle)
 
     def close_sockets(self) -> None:
         """Close all connections, when their loop is gone."""
-        for cursor in self._open:
-            cursor.connection.pgconn.finish()
-        self._open.clear()
         self._idle = []
+        self._close(list(self._open))
 
-    async def _close(self, cursors: list[Cursor]) -> None:
-        for cursor in cursors:
-            self._open.discard(cursor)
-            with contextlib.suppress(Exception):
-                await cursor.connection.close()
-
-    async def _connect(self, deadline: float) -> Cursor:
-        self._connecting += 1
-        try:
-            conn = await asyncio.wait_for(
-                psycopg.AsyncConnection.connect(**self._arguments), max(0.0, deadline - time.monotonic())
-            )
-        finally:
-            self._connecting -= 1
-            self._wake()
-        cursor = psycopg.AsyncRawCursor(conn)
-        self._open.add(cursor)
-        return cursor
+    def _close(self, connections: list[Any]) -> None:
+        for conn in connections:
+            self._open.discard(conn)
+            self._driver.close(conn)
 
     def _wake(self) -> None:
         while self._waiting:
@@ -207,52 +290,17 @@ class Pool:
                 return
 
 
-async def _execute(cursor: Cursor, text: str, values: tuple[Any, ...]) -> Any:
-    try:
-        await cursor.execute(text, values)
-    except psycopg.OperationalError as error:
-        error.agent_stores_used = True  # type: ignore[attr-defined] - unlike one of connecting
-        raise
-    result = cursor.pgresult
-    if result is None or not result.nfields:  # cursor.description would make objects of all columns
-        return cursor.rowcount
-    rows = await cursor.fetchall()
-    result.clear()  # the cursor stays, and with it the memory
-    return rows
-
-
-def _shut_down(cursor: Cursor) -> None:
-    """Wake whoever waits for the server."""
-    with contextlib.suppress(Exception), socket.socket(fileno=os.dup(cursor.connection.fileno())) as raw:
-        raw.shutdown(socket.SHUT_RDWR)
-
-
-def _connect_arguments(config: Config) -> dict[str, Any]:
-    """The arguments of `psycopg.AsyncConnection.connect`.
-
-    Raises:
-        ArgumentError: for an option that psycopg does not know.
-    """
+def _arguments(config: Config, database: str) -> dict[str, Any]:
     url = config.url
-    arguments: dict[str, Any] = {
-        "host": url.host,
-        "port": url.port,
-        "user": url.username,
-        "password": None if url.password is None else str(url.password),
-        "dbname": url.database,
-        "connect_timeout": max(2, math.ceil(config.timeout)),
-    }
-    arguments = {name: value for name, value in arguments.items() if value is not None}
+    arguments: dict[str, Any] = {"host": url.host, "port": url.port, "user": url.username, database: url.database}
+    arguments["password"] = None if url.password is None else str(url.password)
     for name, value in url.query.items():
-        arguments[name] = value if isinstance(value, str) else ",".join(value)
+        text = value if isinstance(value, str) else ",".join(value)
+        arguments[name] = int(text) if text.isdecimal() and name != "password" else text
     arguments.update(config.engine_options.get("connect_args", {}))
-    known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
-    unknown = set(arguments) - known - {"prepare_threshold"}
-    if unknown:
-        raise ArgumentError(f"the options of psycopg must be known to it, got {', '.join(sorted(unknown))}")
-    threshold = arguments.get("prepare_threshold")
-    try:
-        arguments["prepare_threshold"] = None if threshold in (None, "") else int(threshold)
-    except (TypeError, ValueError):
-        raise ArgumentError("the option prepare_threshold of psycopg must be a number") from None
-    return {**arguments, "autocommit": True}
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _check_known(arguments: dict[str, Any], known: set[str]) -> None:
+    if unknown := sorted(set(arguments) - known):
+        raise ArgumentError(f"options of the connection must be known to its driver, got {', '.join(unknown)}")

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 import threading
 import time
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlencode
 
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import BEGIN_WRITE, Call, Database, Steps
+from agent_stores.backends.sql.database import Call, Database, close_in_thread, drive
 from agent_stores.backends.sql.errors import PoolTimeout
+from agent_stores.backends.sql.statements import BEGIN_WRITE, Values
 from agent_stores.backends.sql.thread_pool import ThreadPool
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import may_block
 
 _READERS = 4  # connections that read one file at the same time
 _PAUSE = 0.01  # seconds between two attempts to change a file's mode
-_OPTIONS = {
-    "timeout": float,
-    "detect_types": int,
-    "isolation_level": str,
-    "check_same_thread": bool,
-    "cached_statements": int,
-    "uri": bool,
-}
+_OPTIONS = {"timeout", "detect_types", "cached_statements", "factory"}
 _of_the_parent: list[object] = []
 """Connections that a forked child has of its parent: closing them would disturb the parent's locks."""
 
@@ -50,15 +44,15 @@ class SQLiteDatabase(Database):
         self._free_readers = threading.Semaphore(self.readers)
         self._threads: dict[bool, ThreadPool] = {}
         self._lock = threading.Lock()
-        self._closed = False
 
-    async def _attempt(self, call: Call[Any], deadline: float) -> Any:
+    async def attempt(self, call: Call, deadline: float) -> Any:
+        """See `Database.attempt`."""
         if may_block():
             return self._perform(call, deadline)
         threads = self._threads.get(call.write) or self._start_threads(call.write)
-        return await threads.run(lambda: self._perform(call, deadline), deadline - time.monotonic())
+        return await threads.run(deadline - time.monotonic(), self._perform, call, deadline)
 
-    def _perform(self, call: Call[Any], deadline: float) -> Any:
+    def _perform(self, call: Call, deadline: float) -> Any:
         """Run a call on this thread."""
         if not self.ready:
             self._prepare(deadline)
@@ -66,30 +60,28 @@ class SQLiteDatabase(Database):
             return self._read(call, deadline)
         if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise PoolTimeout("another call of this process is writing")
-        conn = None
+        conn = self._writer
         try:
-            conn = self._writer
             if conn is None:
                 conn = self._writer = self._connect()
-            call.uses(conn, sqlite3.Connection.interrupt)
+            call.begin(conn.interrupt)
             if call.steps is None:
-                text, values = call.statement
                 call.committing = call.write
-                result = _result(conn.execute(text, values))
+                result = _execute(conn, *call.statement)
             else:
                 conn.execute("BEGIN IMMEDIATE" if call.write else "BEGIN")
-                result = _drive(conn, call.steps())
-                call.commits()
+                result = drive(call.steps(), partial(_execute, conn))
+                call.commit()
                 conn.execute("COMMIT")
             call.committing = False
             return result
         finally:
-            call.ends()
+            call.begin(None)
             if conn is not None and conn.in_transaction:
                 self._roll_back(conn)
             self._writing.release()
 
-    def _read(self, call: Call[Any], deadline: float) -> Any:
+    def _read(self, call: Call, deadline: float) -> Any:
         if not self._free_readers.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise PoolTimeout("other calls of this process are reading")
         conn = None
@@ -98,20 +90,12 @@ class SQLiteDatabase(Database):
                 conn = self._idle.pop()
             except IndexError:
                 conn = self._connect()
-            call.uses(conn, sqlite3.Connection.interrupt)
-            if call.steps is None:
-                return conn.execute(*call.statement).fetchall()
-            conn.execute("BEGIN")
-            return _drive(conn, call.steps())
+            call.begin(conn.interrupt)
+            return conn.execute(*call.statement).fetchall()
         finally:
-            call.ends()
+            call.begin(None)
             if conn is not None:
-                if conn.in_transaction:
-                    conn.execute("ROLLBACK")
-                if self._closed:
-                    conn.close()
-                else:
-                    self._idle.append(conn)
+                self._idle.append(conn)
             self._free_readers.release()
 
     def _roll_back(self, conn: sqlite3.Connection) -> None:
@@ -125,7 +109,7 @@ class SQLiteDatabase(Database):
         return sqlite3.connect(self._path, **self._arguments)
 
     def _prepare(self, deadline: float) -> None:
-        with self._ready_lock:
+        with self.ready_lock:
             if self.ready:
                 return
             with self._writing:
@@ -133,7 +117,7 @@ class SQLiteDatabase(Database):
                 self._writer = conn
                 try:
                     use_wal(conn, deadline, read_only="mode=ro" in self._path)
-                    _drive(conn, self.prepare_steps())
+                    drive(self.prepare_steps(), partial(_execute, conn))
                     if conn.in_transaction:
                         conn.execute("COMMIT")
                 finally:
@@ -150,28 +134,15 @@ class SQLiteDatabase(Database):
             return self._threads[write]
 
     async def aclose(self) -> None:
-        """Wait for what is running, and close the connections."""
-        if may_block():
-            self.close_at_exit()
-            return
-        try:
-            closing = asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
-        except RuntimeError:  # no thread begins any more: the process ends
-            self.close_at_exit()
-        else:
-            await closing
-
-    def close_unused(self) -> None:
-        """See `Database.close_unused`."""
-        self.close_at_exit()
+        """See `Database.aclose`."""
+        await close_in_thread(self.close_at_exit)
 
     def close_at_exit(self) -> None:
-        """Wait for what is running, and close the connections."""
+        """See `Database.close_at_exit`; waits for what is running."""
         with self._lock:
             threads, self._threads = set(self._threads.values()), {}
         for each in threads:
             each.close(self.config.timeout)
-        self._closed = True
         if self._writing.acquire(timeout=self.config.timeout):
             if self._writer is not None:
                 self._writer.close()
@@ -180,12 +151,11 @@ class SQLiteDatabase(Database):
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
-        self._closed = False  # a log that was opened meanwhile may use it
 
     def reset_after_fork(self) -> None:
         """See `Database.reset_after_fork`."""
         _of_the_parent.extend((self._writer, self._idle))
-        self._ready_lock = threading.Lock()
+        self.ready_lock = threading.Lock()
         self._reset()
 
 
@@ -217,24 +187,10 @@ def use_wal(conn: Any, deadline: float, *, read_only: bool = False) -> None:
         time.sleep(_PAUSE)
 
 
-def _drive(conn: sqlite3.Connection, steps: Steps[Any]) -> Any:
-    """Run the steps of a transaction."""
-    execute = conn.execute
-    send = steps.send
-    result: Any = None
-    try:
-        while True:
-            text, values = send(result)
-            if text is BEGIN_WRITE:
-                result = None if conn.in_transaction else execute("BEGIN IMMEDIATE")
-            else:
-                cursor = execute(text, values)
-                result = cursor.rowcount if cursor.description is None else cursor.fetchall()
-    except StopIteration as end:
-        return end.value
-
-
-def _result(cursor: sqlite3.Cursor) -> Any:
+def _execute(conn: sqlite3.Connection, text: str, values: Values) -> Any:
+    if text is BEGIN_WRITE:
+        return None if conn.in_transaction else conn.execute("BEGIN IMMEDIATE")
+    cursor = conn.execute(text, values)
     return cursor.rowcount if cursor.description is None else cursor.fetchall()
 
 
@@ -244,6 +200,7 @@ def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
     Raises:
         ArgumentError: for an option that it does not have.
     """
+<<<<<<< HEAD
     # Transactions are begun by hand: BEGIN IMMEDIATE waits for the lock, an upgrade cannot.
     arguments: dict[str, Any] = {
         "timeout": config.timeout * 0.8,  # before ours, as SQLite says what it waited for
@@ -275,3 +232,20 @@ def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
             f"connect_args must be options of sqlite3.connect, got {', '.join(sorted(unknown))}"
         )
     return name, arguments
+=======
+    # Transactions are begun by hand: BEGIN IMMEDIATE waits for the lock, an upgrade cannot. SQLite's time-out
+    # is shorter than ours, as SQLite says what it waited for.
+    arguments = {"timeout": config.timeout * 0.8, "check_same_thread": False, "isolation_level": None}
+    name, query = config.url.database or ":memory:", dict(config.url.query)
+    given = {key: query.pop(key) for key in tuple(query) if key in ("timeout", "uri")}
+    if name.startswith("file:"):
+        arguments["uri"] = True
+        name += ("&" if "?" in name else "?") + urlencode(query, doseq=True) if query else ""
+    options = config.engine_options.get("connect_args", {})
+    unknown = {*({} if name.startswith("file:") else query), *set(options) - _OPTIONS}
+    if unknown:
+        raise ArgumentError(f"options of the connection must be known to sqlite3, got {', '.join(sorted(unknown))}")
+    with contextlib.suppress(ValueError):
+        arguments["timeout"] = float(cast("str", given.get("timeout", arguments["timeout"])))
+    return name, {**arguments, **options}
+>>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd

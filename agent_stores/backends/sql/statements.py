@@ -1,10 +1,12 @@
-"""The texts of statements that all dialects share, and how values are put into them."""
+"""The texts of the statements, and how threads and rows become columns and come back."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Generator, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from operator import itemgetter
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -17,10 +19,34 @@ Style = Literal["?", "$", "%s"]
 
 Values = tuple[Any, ...]
 
+T = TypeVar("T")
+
+Steps = Generator[tuple[str, Values], Any, T]
+"""The statements of a transaction: yields texts with values; is sent the rows, or the number of rows changed."""
+
+BEGIN_WRITE = "BEGIN"
+"""Yielded where a transaction begins to write: SQLite takes its lock, others have begun already."""
+
 LARGEST = 2**62
 """Larger than every position and limit."""
 
+# The columns of a thread's metadata. The first nine have the types of those of a row, so that one statement
+# returns both.
+THREAD_COLUMNS = tuple(
+    "last_position recent ttl_refresh metadata ttl_explicit pinned bytes tokens updated_us staged_position "
+    "messages first_us last_us ttl expires_us revision".split()
+)
+ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes tokens created_us".split())
+_REPLACED = ("body", "boundary", "pinned", "bytes", "tokens", "created_us")
+_HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
+_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
+_ID = "(SELECT id FROM {threads} WHERE thread_key = :key)"
+_VISIBLE = "m.position <= (SELECT last_position FROM {threads} WHERE thread_key = :key)"
 _NAME = re.compile(r"(?<![:\w]):([a-z_]+)")
+
+
+class Abort(Exception):
+    """Rolls a transaction back; raised by its steps."""
 
 
 class Sql:
@@ -29,74 +55,30 @@ class Sql:
     Args:
         text: the statement; a value is written as ``:name``.
         style: how the driver marks values.
-
-    Attributes:
-        text: the statement for the driver.
-        names: the order of its values.
+        order: the names of the values as `bind` gets them; by default those of the text in their order.
     """
 
-    __slots__ = ("_picked", "names", "text")
+    __slots__ = ("bind", "names", "text")
 
-    def __init__(self, text: str, style: Style) -> None:
-        found = _NAME.findall(text)
-        self.names = list(dict.fromkeys(found))
-        self._picked: list[int] | None = None
+    def __init__(self, text: str, style: Style, order: Sequence[str] | None = None) -> None:
+        used = _NAME.findall(text)
+        self.names = list(dict.fromkeys(used))
         if style == "%s":
             self.text = _NAME.sub("%s", text)
-            self._picked = [self.names.index(name) for name in found]
         else:
             self.text = _NAME.sub(lambda match: f"{style}{self.names.index(match[1]) + 1}", text)
+            used = self.names
+        given = list(order or self.names)
+        self.bind: Callable[[Values], Values] = tuple
+        """Puts values in the order that the driver takes them in."""
+        if used != given:
+            pick = itemgetter(*map(given.index, used))
+            self.bind = pick if len(used) > 1 else lambda values: (pick(values),)
 
-    def bind(self, values: Values) -> Values:
-        """Values in the order of `names`, as the driver takes them."""
-        return values if self._picked is None else tuple([values[index] for index in self._picked])
-
-    def bind_names(self, **values: Any) -> Values:
-        """Values by name, as the driver takes them."""
-        return self.bind(tuple([values[name] for name in self.names]))
-
-
-THREAD_COLUMNS = (
-    "last_position",
-    "recent",
-    "ttl_refresh",
-    "metadata",
-    "ttl_explicit",
-    "pinned",
-    "bytes",
-    "tokens",
-    "updated_us",
-    "staged_position",
-    "messages",
-    "first_us",
-    "last_us",
-    "ttl",
-    "expires_us",
-    "revision",
-)
-"""The columns of a thread's metadata. The first nine have the types of those of a row (`ROW_COLUMNS`), so that
-one statement returns both."""
-
-ROW_COLUMNS = (
-    "position",
-    "message_id",
-    "long_id",
-    "body",
-    "boundary",
-    "pinned",
-    "bytes",
-    "tokens",
-    "created_us",
-)
-"""The columns of a message, after `thread`."""
-
-REPLACED = ("body", "boundary", "pinned", "bytes", "tokens", "created_us")
-"""The columns that change when a row is replaced."""
-
-_HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
-_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
-_VISIBLE = "(SELECT last_position FROM {threads} WHERE thread_key = :key)"
-_NO_LIMIT = {"sqlite": -1, "postgresql": None, "mariadb": LARGEST}
+    def step(self, **values: Any) -> tuple[str, Values]:
+        """The text, and its values by name; there may be more than needed."""
+        given = tuple([values[name] for name in self.names])
+        return self.text, self.bind(given)
 
 
 class Statements:
@@ -109,10 +91,8 @@ class Statements:
     """
 
     def __init__(self, dialect: str, prefix: str, style: Style) -> None:
-        self.dialect = dialect
-        self.prefix = prefix
-        self.style: Style = style
-        self.no_limit = _NO_LIMIT[dialect]
+        self.dialect, self.prefix, self.style = dialect, prefix, style
+        self.no_limit = {"sqlite": -1, "postgresql": None, "mariadb": LARGEST}[dialect]
         self.load = self.make(f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key")
         self.renew = self.make(
             f"UPDATE {{threads}} SET expires_us = {expiry(dialect, 'ttl', ':now')} "
@@ -122,37 +102,34 @@ class Statements:
             f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t WHERE t.expires_us < :before "
             "ORDER BY t.expires_us LIMIT :limit"
         )
-        alive = "WHERE thread_key = :key AND (expires_us IS NULL OR expires_us > :now)"
-        source = (
-            "SELECT m.position, m.body, m.pinned, m.boundary FROM {messages} m "
-            f"WHERE m.thread = (SELECT id FROM {{threads}} {alive}) AND m.position <= {_VISIBLE}"
-        )
+        # The thread is one row, found first: the messages come in the order of their index.
+        indexed = "INDEXED BY ix_{messages}_pinned" if dialect == "sqlite" else ""
+        alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
+        source = "SELECT m.position, m.body, m.pinned, m.boundary FROM {threads} t JOIN {messages} m"
+        visible = "ON m.thread = t.id AND m.position <= t.last_position AND m.pinned"
         self.latest = self.make(
-            f"SELECT * FROM ({source} AND m.pinned = 0 ORDER BY m.position DESC LIMIT :limit) AS newest "
-            f"UNION ALL {source} AND m.pinned = 1 "
-            f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} {alive} AND ttl_refresh = 'read' AND ttl > 0"
+            f"SELECT * FROM ({source} {visible} = 0 {alive} ORDER BY m.position DESC LIMIT :limit) AS newest "
+            f"UNION ALL {source} {indexed} {visible} = 1 {alive} AND t.pinned > 0 "
+            f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} t {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0",
+            order=("key", "now", "limit"),
         )
+        version = "WHERE thread_key = :key AND id = :id AND version = :version"
+        returning = " RETURNING id" if dialect == "postgresql" else ""  # asyncpg does not count changed rows
         self.update_thread = self.make(
-            f"UPDATE {{threads}} SET version = version + 1, {assignments(THREAD_COLUMNS)} "
-            "WHERE thread_key = :key AND id = :id AND version = :version"
+            f"UPDATE {{threads}} SET version = version + 1, {', '.join(f'{n} = :{n}' for n in THREAD_COLUMNS)} {version}{returning}"
         )
-        names = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id", "version", *THREAD_COLUMNS)
+        columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id", "version", *THREAD_COLUMNS)
         self.insert_thread = self.make(
-            f"INSERT INTO {{threads}} ({', '.join(names)}) VALUES (:{', :'.join(names)}) RETURNING id"
+            f"INSERT INTO {{threads}} ({', '.join(columns)}) VALUES (:{', :'.join(columns)}) RETURNING id"
         )
-        self.delete_thread = self.make(
-            "DELETE FROM {threads} WHERE thread_key = :key AND id = :id AND version = :version"
-        )
+        self.delete_thread = self.make(f"DELETE FROM {{threads}} {version}{returning}")
         self.delete_rows = self.make("DELETE FROM {messages} WHERE thread = :id")
         self.clear = self.make("DELETE FROM {messages} WHERE thread = :id AND position <= :last_position")
-        self.last_position = self.make("SELECT last_position FROM {threads} WHERE id = :id")
-        self.lock = self.make(
-            "SELECT 1 FROM {threads} WHERE thread_key = :key AND id = :id AND version = :version"
-            + (" FOR UPDATE" if dialect == "mariadb" else "")
-        )
-        names = ROW_COLUMNS
+        lock = "" if dialect == "sqlite" else " FOR UPDATE"
+        self.lock = self.make(f"SELECT last_position FROM {{threads}} {version}{lock}")
+        columns = ROW_COLUMNS
         self.copy_rows = self.make(
-            f"INSERT INTO {{messages}} (thread, {', '.join(names)}) SELECT :new_id, {', '.join(names)} "
+            f"INSERT INTO {{messages}} (thread, {', '.join(columns)}) SELECT :new_id, {', '.join(columns)} "
             "FROM {messages} WHERE thread = :id AND position <= :at"
         )
         self.count_rows = self.make(
@@ -164,6 +141,7 @@ class Statements:
             "UPDATE {threads} SET messages = :messages, pinned = :pinned, bytes = :bytes, tokens = :tokens, "
             "last_us = coalesce(:last_us, last_us) WHERE id = :id"
         )
+        # One row of the index for each tenant.
         self.tenants = self.make(
             "WITH RECURSIVE k(tenant_key) AS (SELECT * FROM (SELECT tenant_key FROM {threads} "
             "ORDER BY tenant_key LIMIT 1) AS lowest UNION ALL SELECT (SELECT n.tenant_key FROM {threads} n "
@@ -173,9 +151,9 @@ class Statements:
             "FROM k WHERE k.tenant_key IS NOT NULL"
         )
 
-    def make(self, text: str) -> Sql:
+    def make(self, text: str, order: Sequence[str] | None = None) -> Sql:
         """A statement, with the tables' names for ``{threads}`` and the like."""
-        return Sql(self.named(text), self.style)
+        return Sql(self.named(text), self.style, order)
 
     def named(self, text: str) -> str:
         """A text with the tables' names, which are letters, digits and underscores."""
@@ -185,15 +163,13 @@ class Statements:
     def rows(self, *, newest: bool, bodies: bool, staged: bool) -> Sql:
         """A thread and a range of its rows."""
         columns = ", ".join("'' AS body" if n == "body" and not bodies else f"m.{n}" for n in ROW_COLUMNS)
-        source = (
-            " FROM {messages} m WHERE m.thread = (SELECT id FROM {threads} WHERE thread_key = :key) "
-            "AND m.position > :after AND m.position < :before"
-        ) + ("" if staged else f" AND m.position <= {_VISIBLE}")
+        source = f" FROM {{messages}} m WHERE m.thread = {_ID} AND m.position > :after AND m.position < :before"
+        source += "" if staged else f" AND {_VISIBLE}"
+        limited, pinned = f"SELECT {columns}{source} ORDER BY m.position LIMIT :limit", ""
         if newest:
             limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.position DESC LIMIT :limit"
             pinned = f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.pinned = 1"
-        else:
-            limited, pinned = f"SELECT {columns}{source} ORDER BY m.position LIMIT :limit", ""
+            pinned += " AND (SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
         return self.make(
             f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key "
             f"UNION ALL SELECT part.*{_NULLS} FROM ({limited}) AS part{pinned}"
@@ -203,59 +179,49 @@ class Statements:
     def find(self, count: int) -> Sql:
         """Rows by their ids in the index."""
         columns = ", ".join("''" if name == "body" else f"m.{name}" for name in ROW_COLUMNS)
-        ids = ", ".join(f":id_{letters(n)}" for n in range(count))
-        return self.make(
-            f"SELECT {columns} FROM {{messages}} m WHERE m.thread = (SELECT id FROM {{threads}} "
-            f"WHERE thread_key = :key) AND m.message_id IN ({ids}) AND m.position <= {_VISIBLE}"
-        )
+        ids = f"m.thread = {_ID} AND m.message_id IN ({_numbered('i', count)})"
+        return self.make(f"SELECT {columns} FROM {{messages}} m WHERE {ids} AND {_VISIBLE}")
 
     @lru_cache(maxsize=64)  # noqa: B019
     def delete(self, count: int) -> Sql:
         """Delete rows by their positions."""
-        positions = ", ".join(f":p_{letters(n)}" for n in range(count))
-        return self.make(f"DELETE FROM {{messages}} WHERE thread = :id AND position IN ({positions})")
+        return self.make(
+            f"DELETE FROM {{messages}} WHERE thread = :id AND position IN ({_numbered('p', count)})"
+        )
 
     @lru_cache(maxsize=64)  # noqa: B019
     def insert(self, count: int, *, replace: bool = False) -> Sql:
         """Insert rows; with `replace`, over those that have the same positions."""
-        names = ("thread", *ROW_COLUMNS)
-        groups = (", ".join(f":{name}_{letters(n)}" for name in names) for n in range(count))
-        text = f"INSERT INTO {{messages}} ({', '.join(names)}) VALUES ({'), ('.join(groups)})"
+        columns = ("thread", *ROW_COLUMNS)
+        text = f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES "
+        text += ", ".join(f"({_numbered(f'r{_letters(n)}_', len(columns))})" for n in range(count))
         if replace and self.dialect == "mariadb":
-            text += " ON DUPLICATE KEY UPDATE " + ", ".join(f"{n} = VALUES({n})" for n in REPLACED)
+            text += " ON DUPLICATE KEY UPDATE " + ", ".join(f"{n} = VALUES({n})" for n in _REPLACED)
         elif replace:
             text += " ON CONFLICT (thread, position) DO UPDATE SET "
-            text += ", ".join(f"{n} = excluded.{n}" for n in REPLACED)
+            text += ", ".join(f"{n} = excluded.{n}" for n in _REPLACED)
         return self.make(text)
 
     @lru_cache(maxsize=64)  # noqa: B019
     def threads(self, *, recent: bool, prefix: bool, bounded: bool, after: bool) -> Sql:
         """A page of a tenant's threads."""
-        conditions = "x.tenant_key = :tenant_key"
-        if prefix:
-            conditions += " AND x.sort_key >= :low AND substr(x.thread_id, 1, :length) = :prefix"
-        if bounded:
-            conditions += " AND x.sort_key < :high"
+        where = "x.tenant_key = :tenant_key"
+        where += " AND x.sort_key >= :low AND substr(x.thread_id, 1, :length) = :prefix" if prefix else ""
+        where += " AND x.sort_key < :high" if bounded else ""
+        order = "x.sort_key"
         if after and recent:
-            conditions += (
-                " AND x.updated_us <= :updated_us AND (x.updated_us < :updated_us OR x.sort_key > :cursor)"
-            )
+            where += " AND x.updated_us <= :updated_us AND (x.updated_us < :updated_us OR x.sort_key > :cursor)"
         elif after:
-            conditions += " AND x.sort_key > :cursor"
-        order = "t.sort_key"
-        where = conditions.replace("x.", "t.")
+            where += " AND x.sort_key > :cursor"
         if recent:
             # Threads of one microsecond are ordered by id. The index knows times only: it gives the time that
             # ends the page, and no more than the page is sorted.
-            order = "t.updated_us DESC, t.sort_key"
-            where += (
-                f" AND t.updated_us >= coalesce((SELECT o.updated_us FROM {{threads}} o WHERE "
-                f"{conditions.replace('x.', 'o.')} ORDER BY o.updated_us DESC LIMIT 1 OFFSET :skip), 0)"
-            )
-        return self.make(
-            f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t WHERE {where} "
-            f"ORDER BY {order} LIMIT :limit"
-        )
+            order = "x.updated_us DESC, x.sort_key"
+            last = f"SELECT o.updated_us FROM {{threads}} o WHERE {where.replace('x.', 'o.')} "
+            last += "ORDER BY o.updated_us DESC LIMIT 1 OFFSET :skip"
+            where += f" AND x.updated_us >= coalesce(({last}), 0)"
+        text = f"SELECT x.tenant, x.thread_id, {_HEAD} FROM {{threads}} x WHERE {where} ORDER BY {order} LIMIT :limit"
+        return self.make(text.replace("t.", "x."))
 
 
 def expiry(dialect: str, ttl: str, now: str) -> str:
@@ -265,61 +231,31 @@ def expiry(dialect: str, ttl: str, now: str) -> str:
     return f"{now} + CAST(round({ttl} * 1000000) AS {'SIGNED' if dialect == 'mariadb' else 'INTEGER'})"
 
 
-def assignments(names: tuple[str, ...]) -> str:
-    """The assignments of an UPDATE that sets columns to values of the same names."""
-    return ", ".join(f"{name} = :{name}" for name in names)
-
-
-def letters(number: int) -> str:
-    """A number as letters, for names of values."""
+def _letters(number: int) -> str:
     return "".join(chr(97 + int(digit)) for digit in str(number))
 
 
+def _numbered(name: str, count: int) -> str:
+    return ", ".join(f":{name}_{_letters(number)}" for number in range(count))
+
+
 def thread_values(thread: Thread) -> dict[str, Any]:
-    """A thread's columns."""
-    return {
-        "last_position": thread.last_position,
-        "recent": join_ids(thread.recent_request_ids),
-        "ttl_refresh": thread.ttl_refresh,
-        "metadata": encode(thread.metadata).decode() if thread.metadata else "{}",
-        "ttl_explicit": int(thread.ttl_explicit),
-        "pinned": thread.pinned,
-        "bytes": thread.bytes,
-        "tokens": thread.tokens,
-        "updated_us": thread.updated_us,
-        "staged_position": thread.staged_position,
-        "messages": thread.messages,
-        "first_us": thread.first_us,
-        "last_us": thread.last_us,
-        "ttl": thread.ttl,
-        "expires_us": thread.expires_us,
-        "revision": thread.revision,
-    }
+    """A thread's columns by name."""
+    values = msgspec.structs.asdict(thread)
+    values["recent"] = join_ids(values.pop("recent_request_ids"))
+    values["metadata"] = encode(thread.metadata).decode()
+    values["ttl_explicit"] = int(thread.ttl_explicit)
+    return values
 
 
 def to_thread(columns: Values) -> tuple[Thread, tuple[int, int]]:
     """A thread and its version, of its `THREAD_COLUMNS`, ``id`` and ``version``."""
-    last, recent, refresh, metadata, explicit, pinned, size, tokens, updated, *rest = columns
-    staged, messages, first_us, last_us, ttl, expires_us, revision, row_id, version = rest
-    thread = Thread(
-        last_position=last,
-        staged_position=staged,
-        messages=messages,
-        pinned=pinned,
-        bytes=size,
-        tokens=tokens,
-        first_us=first_us,
-        last_us=last_us,
-        updated_us=updated,
-        ttl=ttl,
-        ttl_refresh=refresh,
-        ttl_explicit=bool(explicit),
-        expires_us=expires_us,
-        recent_request_ids=split_ids(recent),
-        metadata={} if metadata == "{}" else decode(metadata, _metadata, dict[str, Any]),
-        revision=revision,
-    )
-    return thread, (row_id, version)
+    values = dict(zip(THREAD_COLUMNS, columns, strict=False))
+    metadata = values["metadata"]
+    values["metadata"] = {} if metadata == "{}" else decode(metadata, _metadata, dict[str, Any])
+    values["recent_request_ids"] = split_ids(values.pop("recent"))
+    values["ttl_explicit"] = values["ttl_explicit"] == 1
+    return Thread(**values), (columns[-2], columns[-1])
 
 
 def to_row(columns: Values) -> Row:
@@ -332,18 +268,11 @@ def to_row(columns: Values) -> Row:
 def row_values(row: Row, position: int) -> Values:
     """A row's `ROW_COLUMNS`."""
     name = to_text(row.message_id)
-    long = len(name) > ID_LENGTH
-    return (
-        position,
-        index_id(name) if long else name,
-        name if long else None,
-        row.body.decode(),
-        1 if row.boundary else 0,
-        1 if row.pinned else 0,
-        row.bytes,
-        row.tokens,
-        row.created_us,
-    )
+    long = None
+    if len(name) > ID_LENGTH:
+        name, long = index_id(name), name
+    flags = (1 if row.boundary else 0, 1 if row.pinned else 0)
+    return (position, name, long, row.body.decode(), *flags, row.bytes, row.tokens, row.created_us)
 
 
 _metadata = msgspec.json.Decoder(dict[str, Any])
