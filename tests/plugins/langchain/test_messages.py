@@ -244,7 +244,7 @@ def test_what_json_cannot_hold() -> None:
     codec = LangChainCodec()
     with pytest.raises(ArgumentTypeError, match=r"the ToolMessage\['artifact'\]\['x'\] must be .*, got object"):
         codec.to_chat_message(ToolMessage("", tool_call_id="a", artifact={"x": object()}))
-    with pytest.raises(ArgumentTypeError, match=r"the HumanMessage\['additional_kwargs'\] has the key 1"):
+    with pytest.raises(ArgumentTypeError, match=r"the HumanMessage\['additional_kwargs'\] must have keys of type str, got 1"):
         codec.to_chat_message(HumanMessage("", additional_kwargs={1: 2}))
     with pytest.raises(ArgumentError, match="got nan"):
         codec.to_chat_message(HumanMessage("", additional_kwargs={"x": float("nan")}))
