@@ -18,7 +18,7 @@ _REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
-    """The log of a URL; nothing connects before its first operation.
+    """The log of a URL. Nothing connects before the first operation.
 
     Args:
         url: ``sqlite:///chat.db`` or a file's name, ``postgresql://user:password@host/database``,
@@ -30,7 +30,7 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         options: those of the backend's log.
 
     Raises:
-        ArgumentError: when the URL is not of a kind that is known.
+        ArgumentError: when the URL has an unknown scheme.
         MissingDependencyError: when the backend's packages are not installed; names the extra.
     """
     if isinstance(url, str) and url.rstrip("/") == "memory:":
@@ -49,11 +49,11 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         return DynamoDBMessageLog(**{**dynamodb_arguments(url), **options})
     scheme = url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "sqlite"
     if isinstance(url, str) and scheme in _REDIS:
-        from agent_stores.stores.redis.log import RedisMessageLog
+        from agent_stores.redis import RedisMessageLog
 
         return RedisMessageLog(url, **options)
     if scheme not in ("sqlite", "postgresql", "postgres", "mariadb", "mysql"):
-        raise ArgumentError(f"the store's URL begins with {scheme!r}; accepted are {SCHEMES}")
+        raise ArgumentError(f"the store's URL must be {SCHEMES}; got one that begins with {scheme!r}")
     from agent_stores.database import DatabaseMessageLog
 
     return DatabaseMessageLog(url, **options)

@@ -43,7 +43,10 @@ def free_port() -> Iterator[int]:
 
 
 @pytest.fixture(autouse=True)
-def no_blocking_calls() -> Iterator[None]:
-    """Code of the library that would block a running event loop raises `blockbuster.BlockingError`."""
-    with blockbuster.blockbuster_ctx("agent_stores", excluded_modules=["agent_stores.testing"]):
-        yield
+def no_blocking_calls() -> Iterator[blockbuster.BlockBuster]:
+    """Code of the library that would block a running event loop raises `blockbuster.BlockingError`.
+
+    A test of methods that block, as their documentation says, deactivates it.
+    """
+    with blockbuster.blockbuster_ctx("agent_stores", excluded_modules=["agent_stores.testing"]) as guard:
+        yield guard

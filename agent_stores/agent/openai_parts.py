@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from agent_stores.contents import DataContent, ToolCallContent, ToolResultContent, UriContent
 
+mimetypes.init()  # reads the system's files now, rather than on an event loop
+
 _AUDIO_FORMATS = {
     "audio/wav": "wav",
     "audio/wave": "wav",

@@ -11,6 +11,7 @@ from agent_stores.contents import DataContent, UriContent
 
 mimetypes.init()  # reads the system's files now, rather than on an event loop
 
+
 def data_url(part: DataContent) -> str:
     """The part as a ``data:`` URL."""
     return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"

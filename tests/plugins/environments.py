@@ -13,7 +13,12 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / ".make" / "envs"
-COMMON = (f"-e{REPOSITORY}[database,redis,testing]", "pytest-timeout>=2.3", "hypothesis>=6.115")
+COMMON = (
+    f"-e{REPOSITORY}[database,redis,testing]",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.115",
+    "blockbuster>=1.5",
+)
 
 
 def environment(name: str, *requirements: str) -> Path:

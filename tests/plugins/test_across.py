@@ -27,7 +27,6 @@ from agent_stores.contents import (
 from agent_stores.langchain import StoreChatMessageHistory
 from agent_stores.llama_index import StoreChatStore, StoreMemory
 from agent_stores.log import MessageLog
-from agent_stores.notes import SUMMARY, make_note, note_id
 from agent_stores.openai_agents import StoreSession
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.conftest import PNG
@@ -324,24 +323,23 @@ async def test_through_agent_framework(writer: str, log: MessageLog, model_serve
     assert await history.store("s").count() == before + 2
 
 
-async def test_a_summary_note_is_no_message_of_the_conversation(log: MessageLog) -> None:
+async def test_metadata_is_no_message_and_stays_when_messages_are_replaced(log: MessageLog) -> None:
     await write_llama_index(log)
     store = ChatMessageStore(log, thread_id="s")
     shown = len(await store.list_messages())
-    await store.add_messages([make_note(SUMMARY, "They compared two pictures.", {"through": 3})])
+    metadata = {"agent_stores.summary": {"text": "They compared two pictures."}, "title": "Pictures"}
+    await store.update_metadata(metadata)
     session = StoreSession("s", log)
-    newest = await session.get_items(1)
-    assert len(newest) == 1
     chat_store = StoreChatStore(log)
     provider = StoreHistoryProvider(log)
     for texts in (
         map(str, await session.get_items()),
-        map(str, newest),
         [str(message) for message in await chat_store.aget_messages("s")],
         [str(message) for message in await StoreChatMessageHistory("s", log).aget_messages()],
         [message.text for message in await provider.get_messages("s")],
     ):
         assert not [text for text in texts if "two pictures" in text]
     await chat_store.aset_messages("s", await chat_store.aget_messages("s"))
-    assert await store.get(note_id(SUMMARY)) is not None
-    assert len(await store.list_messages()) == shown
+    await session.pop_item()
+    assert await store.metadata() == metadata
+    assert len(await store.list_messages()) == shown - 1

@@ -6,7 +6,7 @@ The files are in ``lua/``. Some are shared: they come first in the scripts that 
 from __future__ import annotations
 
 import hashlib
-from importlib.resources import files
+import pkgutil
 
 
 class Script:
@@ -23,15 +23,21 @@ class Script:
     __slots__ = ("keys", "name", "sha", "source", "writes")
 
     def __init__(self, name: str, *shared: str, keys: int = 7, writes: bool = True) -> None:
-        folder = files("agent_stores.backends.redis") / "lua"
         self.name = name
-        self.source = b"\n".join((folder / f"{part}.lua").read_bytes() for part in (*shared, name))
+        self.source = b"\n".join(_read(f"lua/{part}.lua") for part in (*shared, name))
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
         self.keys = keys
         self.writes = writes
 
     def __repr__(self) -> str:
         return f"Script({self.name!r})"
+
+
+def _read(path: str) -> bytes:
+    # Read as modules are: the first import may be on an event loop, where other reads raise under a guard.
+    source = pkgutil.get_data("agent_stores.backends.redis", path)
+    assert source is not None  # noqa: S101
+    return source
 
 
 APPEND = Script("append", "thread", "write", "trim")

@@ -266,86 +266,6 @@ class SQLBackend:
             return cast("int | None", result[0][0])
         except (Abort, DuplicateRow):
             return None
-<<<<<<< HEAD
-        except OutcomeUnknownError:
-            # The request id makes it safe: a call that took effect is left to the general path.
-            return await self._append_once(values, rows)
-
-    async def _append_once(self, values: Values, rows: Sequence[Row]) -> int | None:
-        if self._is_postgresql:
-            sql = self._append_text
-            values = (*values, _records((row_values(row, at) for at, row in enumerate(rows, 1))))
-        else:
-            if not self.database.ready:
-                await self.load(ThreadKey(None, ""))  # tells the limits
-            self._check_sizes(rows)
-            if sum(len(row.body) for row in rows) > (self.limits.body_bytes or 0):
-                return None
-            sql = append_sql.append_mariadb(self._statements, len(rows))
-            given = dict(zip(append_sql.VALUES, values, strict=True))
-            values = tuple([given[name] for name in sql.names if name in given])
-            added: list[Any] = []
-            for at, row in enumerate(rows, 1):
-                added += row_values(row, at)
-            # The rows' values are in the middle of the statement.
-            head = sum(name in given for name in sql.names[: sql.names.index("position_a")])
-            values = (*values[:head], *added, *values[head:])
-        try:
-            result = await self.database.rows(sql.text, sql.bind(values), write=True)
-        except DuplicateRow:
-            return None
-        position: int | None = result[0][0]
-        return position
-
-    async def _append_sqlite(
-        self, statements: append_sql.SQLiteAppend, values: Values, rows: Sequence[Row]
-    ) -> int | None:
-        given = dict(zip(append_sql.VALUES, values, strict=True))
-        most, added = given["most"], given["added"]
-        insert = self._statements.insert
-        ids = {names.index_id(names.to_text(row.message_id)) for row in rows}
-
-        def steps() -> Steps[int]:
-            gone = gone_bytes = gone_tokens = 0
-            if most is not None:
-                first = next((row for row in rows if not row.pinned), None)
-                fallback = LARGEST if first is not None and first.boundary else None
-                trim = statements.trim
-                for size, tokens, message_id in (
-                    yield trim.text, trim.bind_names(**given, fallback=fallback)
-                ):
-                    if message_id in ids:
-                        raise Abort
-                    gone += 1
-                    gone_bytes += size
-                    gone_tokens += tokens
-            counted = {**given, "bytes": given["bytes"] - gone_bytes, "tokens": given["tokens"] - gone_tokens}
-            update = statements.update
-            found = yield update.text, update.bind_names(**counted, gone=gone)
-            if found:
-                row_id, last, unpinned = found[0]
-                if most is not None and unpinned > most:
-                    raise Abort
-            else:
-                if not given["may_create"] or given["expected"]:
-                    raise Abort
-                found = yield statements.create.text, statements.create.bind_names(**given)
-                if not found:
-                    raise Abort
-                row_id, last = found[0][0], added
-            position = last - added
-            for start in range(0, added, _CHUNK):
-                part: list[Any] = []
-                for row in rows[start : start + _CHUNK]:
-                    position += 1
-                    part.append(row_id)
-                    part += row_values(row, position)
-                yield insert(len(part) // 10).text, tuple(part)
-            return int(last)
-
-        return await self.database.transact(steps)
-=======
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
 
     async def commit(
         self,
@@ -369,16 +289,11 @@ class SQLBackend:
         if put:
             await self._check_sizes(put)
         try:
-<<<<<<< HEAD
-            return await self.database.transact(
-                lambda: self._commit_steps(values, thread, expected, put, delete, clear)
-=======
             return cast(
                 "Version | None",
                 await self._run(
                     steps=lambda: self._commit_steps(values, thread, expected, put, delete, clear), write=True
                 ),
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
             )
         except (Abort, DuplicateRow):
             raise VersionConflict from None
@@ -412,87 +327,12 @@ class SQLBackend:
                 raise Abort
         for part in _chunks(delete):
             sql = s.delete(len(part))
-<<<<<<< HEAD
-            yield sql.text, sql.bind((row_id, *part))
-        for rows in _chunks(put):
-            sql = s.insert(len(rows), replace=True)
-            yield (
-                sql.text,
-                sql.bind(tuple(value for row in rows for value in (row_id, *row_values(row, row.position)))),
-            )
-        return row_id, version
-
-    async def _commit_postgresql(
-        self,
-        values: dict[str, Any],
-        thread: Thread | None,
-        expected: Version | None,
-        put: Sequence[Row],
-        delete: Sequence[Row],
-        clear: bool,
-    ) -> Version | None:
-        """A statement whose parts see the tables as of its beginning, in which the version is checked."""
-        if thread is None:
-            head = "DELETE FROM {threads} WHERE thread_key = :key AND id = :id AND version = :version"
-        elif expected is None:
-            columns = (
-                "thread_key",
-                "tenant_key",
-                "sort_key",
-                "tenant",
-                "thread_id",
-                "version",
-                *THREAD_COLUMNS,
-            )
-            head = (
-                f"INSERT INTO {{threads}} ({', '.join(columns)}) VALUES (:{', :'.join(columns)}) "
-                "ON CONFLICT (thread_key) DO NOTHING"
-            )
-        else:
-            head = (
-                f"UPDATE {{threads}} SET version = version + 1, {assignments(THREAD_COLUMNS)} "
-                "WHERE thread_key = :key AND id = :id AND version = :version"
-            )
-        text = f"WITH t AS ({head} RETURNING id, version)"
-        conditions = ["true"] if thread is None else []
-        if clear:
-            conditions.append("m.position <= (SELECT last_position FROM {threads} WHERE id = :id)")
-        if delete:
-            conditions.append("m.position = ANY(:positions::bigint[])")
-            values["positions"] = [row.position for row in delete]
-        is_deleting = bool(conditions) and expected is not None
-        if is_deleting:
-            text += (
-                ", gone AS (DELETE FROM {messages} m WHERE m.thread = :id AND EXISTS (SELECT 1 FROM t) "
-                f"AND ({' OR '.join(conditions)}) RETURNING 1)"
-            )
-        if put:
-            values["rows"] = _records(row_values(row, row.position) for row in put)
-            # Rows are deleted before any is put, which may have the id of a deleted one.
-            wait = ", (SELECT count(*) FROM gone) AS g" if is_deleting else ""
-            text += (
-                f", put AS (INSERT INTO {{messages}} (thread, {', '.join(ROW_COLUMNS)}) "
-                f"SELECT t.id, {append_sql.RECORD_COLUMNS} FROM t, {append_sql.records(':rows::text')}{wait} "
-                "ON CONFLICT (thread, position) DO UPDATE SET "
-                f"{', '.join(f'{name} = excluded.{name}' for name in REPLACED)})"
-            )
-        sql = self._statements.make(f"{text} SELECT id, version FROM t")
-        try:
-            rows = await self.database.rows(sql.text, sql.bind_names(**values), write=True)
-        except DuplicateRow:
-            raise VersionConflict from None
-        if not rows:
-            raise VersionConflict
-        return None if thread is None else (rows[0][0], rows[0][1])
-
-=======
             yield sql.text, sql.bind((row_id, *(row.position for row in part)))
         for part in _chunks(put):
             sql = s.insert(len(part), replace=True)
             yield sql.text, sql.bind(tuple(v for row in part for v in (row_id, *row_values(row, row.position))))
         return row_id, version
 
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
     async def copy(
         self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
     ) -> int | None:

@@ -41,33 +41,10 @@ class Call:
         timed_out: whether the time was up.
     """
 
-<<<<<<< HEAD
-    __slots__ = (
-        "_connection",
-        "_interrupt",
-        "_lock",
-        "abandoned",
-        "attempt",
-        "committing",
-        "statement",
-        "steps",
-        "timed_out",
-        "write",
-    )
-
-    def __init__(
-        self,
-        statement: tuple[str, Values],
-        steps: Callable[[], Steps[T]] | None,
-        *,
-        write: bool,
-        attempt: int,
-=======
     __slots__ = ("_abandoned", "_interrupt", "_lock", "attempt", "committing", "statement", "steps", "timed_out", "write")
 
     def __init__(
         self, statement: tuple[str, Values], steps: Callable[[], Steps[Any]] | None, write: bool, attempt: int = 0
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
     ) -> None:
         self.statement = statement
         self.steps = steps
@@ -94,23 +71,9 @@ class Call:
     def abandon(self) -> None:
         """Give up: nothing is written from now on. A commit in progress is left to end by itself."""
         with self._lock:
-<<<<<<< HEAD
-            self._connection = None
-
-    def abandon(self, *, hung: bool = False) -> None:
-        """Give up: nothing is written from now on, unless it is being committed already.
-
-        A commit in progress is left to end by itself, unless the server hangs.
-        """
-        with self._lock:
-            self.abandoned = self.abandoned or not self.committing
-            if self._connection is not None and self._interrupt is not None and (self.abandoned or hung):
-                self._interrupt(self._connection)
-=======
             self._abandoned = not self.committing
             if self._interrupt is not None and (self._abandoned or self.timed_out):
                 self._interrupt()
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
 
     def time_out(self) -> None:
         """Give up because the time is up, and on a commit in progress, too."""
@@ -170,15 +133,6 @@ class Database(ABC):
             StoreError: nothing was written.
             OutcomeUnknownError: it may or may not have taken effect.
         """
-<<<<<<< HEAD
-        result: T = await self._run(("", ()), steps, write=write)
-        return result
-
-    async def _run(
-        self, statement: tuple[str, Values], steps: Callable[[], Steps[Any]] | None, *, write: bool
-    ) -> Any:
-=======
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
         deadline = time.monotonic() + self.config.timeout
         lost = attempt = 0
         while True:
@@ -203,42 +157,13 @@ class Database(ABC):
                 again = is_broken and lost == 1 and (repeatable or not unknown)
                 again = again or failure is Failure.TRANSIENT
                 if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
-<<<<<<< HEAD
-                    raise self._translate(failure, error, write=write, may_have_applied=unknown) from _cause(
-                        error
-                    )
-=======
                     raise translate_error(failure, error, self.config, write=write, may_have_applied=unknown) from None
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
             pause = min(_FIRST_PAUSE * 2**attempt, 0.2) * random.uniform(0.5, 1.5)  # noqa: S311
             if may_block():
                 time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
             else:
                 await asyncio.sleep(pause)
 
-<<<<<<< HEAD
-    def _translate(
-        self, failure: Failure, error: BaseException, *, write: bool, may_have_applied: bool
-    ) -> StoreError:
-        return translate_error(
-            Failure.UNAVAILABLE if failure is Failure.TRANSIENT else failure,
-            error,
-            place=self.config.place,
-            secrets=self.config.secrets,
-            write=write,
-            may_have_applied=may_have_applied,
-        )
-
-    def _timed_out(self, call: Call[Any]) -> StoreError:
-        text = f"{self.config.place} did not answer within {self.config.timeout:g} seconds"
-        if call.committing:
-            return OutcomeUnknownError(f"{text}, while a write was confirmed: it may or may not be stored")
-        return StoreUnavailableError(f"{text}; nothing was written" if call.write else text)
-
-    # -- the schema -------------------------------------------------------------------------------------
-
-=======
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
     def prepare_steps(self) -> Steps[None]:
         """Creates the tables unless they exist, and checks that they are ours and of our version."""
         schema = self.schema

@@ -154,128 +154,6 @@ class EngineDatabase(Database):
             self._engine.dispose(close=False)
 
 
-<<<<<<< HEAD
-class AsyncEngineDatabase(Database):
-    """A database by asynchronous engines: the caller's, or one of ours for each event loop."""
-
-    def __init__(self, config: Config) -> None:
-        self._borrowed = config.engine if isinstance(config.engine, AsyncEngine) else None
-        self._is_asyncpg = (self._borrowed.dialect.driver if self._borrowed else config.driver) == "asyncpg"
-        style: Style = (
-            "$" if self._is_asyncpg else _style(self._borrowed and self._borrowed.sync_engine, config)
-        )
-        super().__init__(config, style)
-        self.loop_independent = self._borrowed is None
-        if self._borrowed is None:
-            _make(create_async_engine, config)  # so that a bad option is noticed now
-        self._clients = LoopClients(
-            lambda: _LoopEngine(_make(create_async_engine, config)), are_ours=True, timeout=config.timeout
-        )
-
-    async def _attempt(self, call: Call[Any], deadline: float) -> Any:
-        engine = self._borrowed or self._clients.get().engine
-        perform = self._perform_asyncpg if self._is_asyncpg else self._perform
-        return await asyncio.wait_for(perform(engine, call, deadline), max(0.0, deadline - time.monotonic()))
-
-    async def _perform(self, engine: AsyncEngine, call: Call[Any], deadline: float) -> Any:
-        async with engine.connect() as conn:
-            return await conn.run_sync(lambda sync: _Session(self, sync, call, deadline).perform())
-
-    async def _perform_asyncpg(self, engine: AsyncEngine, call: Call[Any], deadline: float) -> Any:
-        """Run a call by asyncpg's own connection, which needs no transaction for a single statement."""
-        async with engine.connect() as conn:
-            raw: Any = (await conn.get_raw_connection()).driver_connection
-            try:
-                call.uses(None, _interrupt)
-                if not self.ready:
-                    await self._transact(raw, Call(("", ()), self.prepare_steps, write=False, attempt=0))
-                    self.ready = True
-                if call.steps is None and call.attempt == 0:
-                    call.committing = call.write
-                    result: Any = await raw.fetch(call.statement[0], *call.statement[1])
-                else:
-                    result = await self._transact(raw, call)
-                call.committing = False
-                return result
-            except BaseException as error:
-                if (
-                    raw.is_closed()
-                    or type(error).__name__ in _DISCONNECTED
-                    or not isinstance(error, Exception)
-                ):
-                    await _invalidate(conn)
-                    with contextlib.suppress(AttributeError):
-                        error.connection_invalidated = True  # type: ignore[attr-defined]
-                raise
-
-    @staticmethod
-    async def _transact(raw: Any, call: Call[Any]) -> Any:
-        await raw.execute(f"BEGIN {_READ_COMMITTED}")
-        try:
-            result: Any = None
-            if call.steps is None:
-                result = await raw.fetch(call.statement[0], *call.statement[1])
-            else:
-                steps = call.steps()
-                try:
-                    while True:
-                        text, values = steps.send(result)
-                        result = None if text is BEGIN_WRITE else await raw.fetch(text, *values)
-                except StopIteration as end:
-                    result = end.value
-            call.commits()
-            await raw.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(Exception):
-                await raw.execute("ROLLBACK")
-            raise
-        return result
-
-    async def aclose(self) -> None:
-        """See `Database.aclose`."""
-        await self._clients.aclose()
-
-    def close_unused(self) -> None:
-        """See `Database.close_unused`."""
-        self._clients.close_unused()
-
-    def close_at_exit(self) -> None:
-        """See `Database.close_at_exit`."""
-        self._clients.close_at_exit()
-
-    def reset_after_fork(self) -> None:
-        """See `Database.reset_after_fork`."""
-        self._clients.reset_after_fork()
-
-
-class _LoopEngine:
-    """An engine of one event loop."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self.engine = engine
-        self.loop_close_hook: AsyncGenerator[None, None] | None = None
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self.engine.dispose()
-
-    def close_sockets(self) -> None:
-        """Leave the connections, whose loop is gone, to the garbage collection."""
-        self.engine.sync_engine.dispose(close=False)
-
-
-async def _invalidate(conn: AsyncConnection) -> None:
-    with contextlib.suppress(Exception):
-        await conn.invalidate()
-
-
-def _style(engine: Engine | None, config: Config) -> Style:
-    if config.dialect == "sqlite":
-        return "?"
-    if engine is not None and engine.dialect.paramstyle.startswith("numeric"):
-        return "$"
-    return "%s"
-=======
 def _execute(conn: Any, text: str, values: Values) -> Any:
     cursor = conn.cursor()
     try:
@@ -286,7 +164,6 @@ def _execute(conn: Any, text: str, values: Values) -> Any:
         return cursor.rowcount if cursor.description is None else list(cursor.fetchall())
     finally:
         cursor.close()
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
 
 
 def _interrupt(connection: Any) -> None:
@@ -325,38 +202,7 @@ def _make_engine(config: Config) -> Any:
     options.update(config.engine_options)
     options["connect_args"] = {**arguments, **config.engine_options.get("connect_args", {})}
     try:
-<<<<<<< HEAD
-        return create(config.url, **{**options, **given})
-    except (TypeError, SQLAlchemyArgumentError):
-        raise ArgumentError(
-            f"engine_options must be options of SQLAlchemy's create_engine, got {', '.join(sorted(given))}"
-        ) from None
-
-
-def _connect_arguments(config: Config) -> dict[str, Any]:
-    seconds = max(1, math.ceil(config.timeout))
-    arguments: dict[str, Any] = {}
-    if config.driver == "asyncpg":
-        # A proxy may give each transaction another connection, which knows no prepared statement of ours.
-        arguments = {
-            "statement_cache_size": 0,
-            "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": lambda: f"agent_stores_{uuid.uuid4().hex}",
-        }
-    names = {
-        "psycopg2": ("connect_timeout",),
-        "asyncpg": ("timeout", "command_timeout"),
-        "pymysql": ("connect_timeout", "read_timeout", "write_timeout"),
-    }.get(config.driver, ("connect_timeout",))
-    arguments.update(dict.fromkeys(names, seconds))
-    if config.driver == "pymysql":
-        arguments["init_command"] = (
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"  # fewer deadlocks
-        )
-    return {name: value for name, value in arguments.items() if name not in config.url.query}
-=======
         return create_engine(config.url, **options)
     except (TypeError, SQLAlchemyArgumentError, NoSuchModuleError):
         given = ", ".join(sorted(config.engine_options))
         raise ArgumentError(f"engine_options must be options of SQLAlchemy's create_engine, got {given}") from None
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd

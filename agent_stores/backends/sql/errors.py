@@ -65,13 +65,6 @@ _BRIEF = ("too many", "remaining connection slots", "starting up", "shutting dow
 
 def classify(error: BaseException, dialect: str) -> Failure:
     """The kind of failure that a driver's error stands for."""
-<<<<<<< HEAD
-    if isinstance(error, PoolTimeout) or (
-        type(error).__module__ == "sqlalchemy.exc" and "Timeout" in repr(type(error))
-    ):
-        return Failure.UNAVAILABLE
-=======
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd
     cause: Any = driver_error(error)
     found: Failure | None = None
     if dialect == "postgresql":

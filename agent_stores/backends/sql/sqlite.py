@@ -200,39 +200,6 @@ def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
     Raises:
         ArgumentError: for an option that it does not have.
     """
-<<<<<<< HEAD
-    # Transactions are begun by hand: BEGIN IMMEDIATE waits for the lock, an upgrade cannot.
-    arguments: dict[str, Any] = {
-        "timeout": config.timeout * 0.8,  # before ours, as SQLite says what it waited for
-        "check_same_thread": False,
-        "isolation_level": None,
-    }
-    query = dict(config.url.query)
-    name = config.url.database or ":memory:"
-    given = {key: query.pop(key) for key in list(query) if key in _OPTIONS}
-    for key, value in given.items():
-        try:
-            arguments[key] = (
-                str(value).lower() in ("1", "true", "yes") if _OPTIONS[key] is bool else _OPTIONS[key](value)
-            )
-        except ValueError:
-            raise ArgumentError(f"the option {key} of connection_string must be a number") from None
-    if name.startswith("file:"):
-        arguments["uri"] = True
-        if query:
-            name += ("&" if "?" in name else "?") + urlencode(cast("Any", query), doseq=True)
-    elif query:
-        raise ArgumentError(
-            f"connection_string must have options of sqlite3 only, got {', '.join(sorted(query))}"
-        )
-    arguments.update(config.engine_options.get("connect_args", {}))
-    unknown = set(arguments) - {*_OPTIONS, "factory", "autocommit"}
-    if unknown:
-        raise ArgumentError(
-            f"connect_args must be options of sqlite3.connect, got {', '.join(sorted(unknown))}"
-        )
-    return name, arguments
-=======
     # Transactions are begun by hand: BEGIN IMMEDIATE waits for the lock, an upgrade cannot. SQLite's time-out
     # is shorter than ours, as SQLite says what it waited for.
     arguments = {"timeout": config.timeout * 0.8, "check_same_thread": False, "isolation_level": None}
@@ -248,4 +215,3 @@ def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
     with contextlib.suppress(ValueError):
         arguments["timeout"] = float(cast("str", given.get("timeout", arguments["timeout"])))
     return name, {**arguments, **options}
->>>>>>> 6536e97f95704f2795e320caede09d6b4cb5f5dd

@@ -6,10 +6,15 @@ import inspect
 import sys
 from functools import cached_property, lru_cache
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 from agent_stores.errors import MissingDependencyError
+
+try:  # now, as this reads files, which would block an event loop later
+    _VERSION = version("agent-framework-core")
+except PackageNotFoundError:
+    _VERSION = "unknown"
 
 
 class Installed:
@@ -32,10 +37,10 @@ class Installed:
                 "agent-framework-core", extra="agent-framework", purpose="the plug-in for Agent Framework"
             ) from None
 
-    @cached_property
+    @property
     def version(self) -> str:
         """The version's number."""
-        return version("agent-framework-core")
+        return _VERSION
 
     @cached_property
     def message_fields(self) -> frozenset[str]:

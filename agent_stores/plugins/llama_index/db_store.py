@@ -123,7 +123,7 @@ class StoreDBChatStore(AsyncDBChatStore):
 
         Args:
             key: the conversation.
-            idx: the position in the thread, from 1 up, as `ChatMessageStore.iterate` says it.
+            idx: the position in the thread, from 1 up, as `ChatMessageStore.iter_messages` gives it.
         """
         every = await self._threads.all(key)
         found = next((item for item in every if item.stored.position == idx and item.shown), None)

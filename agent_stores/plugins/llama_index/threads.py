@@ -62,8 +62,8 @@ class Threads:
             async for stored in self.neutral(key).iter_messages(page_size=_PAGE)
         ]
 
-    async def newest(self, key: str) -> Stored | None:
-        """The newest message of which LlamaIndex is shown something."""
+    async def latest(self, key: str) -> Stored | None:
+        """The newest message that LlamaIndex is shown anything of."""
         wanted = 1
         while True:
             found = await self.neutral(key).latest(wanted)

@@ -34,6 +34,7 @@ from agent_stores import (
     open_log,
 )
 from agent_stores.agent_framework import StoreHistoryProvider
+from agent_stores.backend import Row
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.errors import (
     ArgumentError,
@@ -42,7 +43,7 @@ from agent_stores.errors import (
     StoreClosedError,
     UnansweredToolCallError,
 )
-from agent_stores.log import Record, ThreadKey
+from agent_stores.log import ThreadKey
 from agent_stores.store import ChatMessageStore
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.agent_framework.kinds import dump, messages
@@ -272,9 +273,9 @@ class Flaky(InMemoryMessageLog):
         self.fail: str | None = None
         self.reads = 0
 
-    async def append(self, key: ThreadKey, records: Sequence[Record], **options: Any) -> int:
+    async def append(self, key: ThreadKey, rows: Sequence[Row], **options: Any) -> int:
         fail, self.fail = self.fail, None
-        position = -1 if fail == "before" else await super().append(key, records, **options)
+        position = -1 if fail == "before" else await super().append(key, rows, **options)
         if fail:
             raise OutcomeUnknownError("the connection was lost")
         return position

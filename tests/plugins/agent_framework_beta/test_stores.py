@@ -22,6 +22,7 @@ from agent_stores import (
     open_log,
 )
 from agent_stores.agent_framework_beta import ChatMessageStoreAdapter, ChatMessageStoreFactory
+from agent_stores.backend import Row
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.errors import (
     ArgumentError,
@@ -31,7 +32,7 @@ from agent_stores.errors import (
     StateSignatureError,
     StoreClosedError,
 )
-from agent_stores.log import Record, ThreadKey
+from agent_stores.log import ThreadKey
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.agent_framework.kinds import dump, messages
 from tests.plugins.agent_framework_beta.agents import agent_of, framework, function_tool, message
@@ -240,8 +241,8 @@ async def test_a_run_that_failed_to_store(openai: AsyncOpenAI) -> None:
     class Flaky(InMemoryMessageLog):
         fail = True
 
-        async def append(self, key: ThreadKey, records: Sequence[Record], **options: Any) -> int:
-            position = await super().append(key, records, **options)
+        async def append(self, key: ThreadKey, rows: Sequence[Row], **options: Any) -> int:
+            position = await super().append(key, rows, **options)
             if self.fail:
                 self.fail = False
                 raise OutcomeUnknownError("the connection was lost")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from blockbuster import BlockBuster
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
@@ -17,6 +18,7 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_openai import ChatOpenAI
 
 from agent_stores import ChatMessage, ChatMessageStore, InMemoryChatMessageStore
+from agent_stores.backend import Row
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.errors import (
     ArgumentError,
@@ -27,9 +29,9 @@ from agent_stores.errors import (
     UnansweredToolCallError,
 )
 from agent_stores.langchain import StoreChatMessageHistory
-from agent_stores.log import MessageLog, Record, ThreadKey
-from agent_stores.retention import Window
+from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.memory import InMemoryMessageLog
+from agent_stores.retention import Window
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.langchain.messages import MESSAGES, call
 
@@ -108,7 +110,10 @@ async def test_no_thread_pool_and_no_loop_of_its_own(
 
 
 @pytest.mark.anyio
-async def test_the_synchronous_methods_work_on_a_running_loop(url: str) -> None:
+async def test_the_synchronous_methods_work_on_a_running_loop(
+    url: str, no_blocking_calls: BlockBuster
+) -> None:
+    no_blocking_calls.deactivate()  # they block the loop, as they say
     history = StoreChatMessageHistory("s", url)
     await history.aadd_messages([HumanMessage("1")])
     history.add_user_message("2")
@@ -218,8 +223,7 @@ async def test_a_function_that_makes_stores() -> None:
 async def test_unreadable_messages(log: MessageLog) -> None:
     history = StoreChatMessageHistory("s", log)
     await history.aadd_messages([HumanMessage("1")])
-    record = Record(message_id="bad", body=b"{", created_us=0)
-    await log.append(ThreadKey(None, "s"), [record], batch_id="bad")
+    await log.append(ThreadKey(None, "s"), [Row("bad", b"{")])
     with pytest.raises(CorruptMessageError, match="position 2"):
         await history.aget_messages()
     assert texts(await StoreChatMessageHistory("s", log, on_corrupt="skip").aget_messages()) == ["1"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from blockbuster import BlockBuster
 from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.llms import ChatMessage as LlamaMessage
 from llama_index.core.llms import MockLLM
@@ -18,6 +19,7 @@ from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.storage.chat_store import BaseChatStore
 
 from agent_stores import ChatMessage, ChatMessageStore, InMemoryChatMessageStore
+from agent_stores.backend import Row
 from agent_stores.contents import OpaqueContent, ToolCallContent, ToolResultContent, UsageContent
 from agent_stores.errors import (
     ArgumentError,
@@ -27,9 +29,9 @@ from agent_stores.errors import (
     StoreClosedError,
 )
 from agent_stores.llama_index import StoreChatStore
-from agent_stores.log import MessageLog, Record, ThreadKey
-from agent_stores.retention import Window
+from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.memory import InMemoryMessageLog
+from agent_stores.retention import Window
 from tests.plugins.llama_index.messages import MESSAGES, message, text
 
 
@@ -104,7 +106,10 @@ async def test_asynchronously_without_a_thread_pool(log: MessageLog, monkeypatch
 
 
 @pytest.mark.anyio
-async def test_the_synchronous_methods_work_on_a_running_loop(url: str) -> None:
+async def test_the_synchronous_methods_work_on_a_running_loop(
+    url: str, no_blocking_calls: BlockBuster
+) -> None:
+    no_blocking_calls.deactivate()  # they block the loop, as they say
     store = StoreChatStore(url)
     await store.async_add_message("a", user("0"))
     store.add_message("a", user("1"))
@@ -249,7 +254,7 @@ async def test_options(log: MessageLog) -> None:
         await store.async_add_message("a", "text")  # type: ignore[arg-type]
     skipping = StoreChatStore(log, on_corrupt="skip")
     await skipping.async_add_message("c", user("1"))
-    await log.append(ThreadKey(None, "c"), [Record(message_id="b", body=b"{", created_us=0)], batch_id="b")
+    await log.append(ThreadKey(None, "c"), [Row("b", b"{")])
     assert said(await skipping.aget_messages("c")) == ["1"]
     assert await skipping.adelete_last_message("c") == user("1")
 
@@ -292,7 +297,7 @@ def test_json(url: str) -> None:
     remote = StoreChatStore(url)
     remote.add_message("a", user("secret words"))
     state = remote.model_dump_json()
-    assert json.loads(state) == {"class_name": "AgentStoresChatStore", "location": "sqlite:///chat.db"}
+    assert json.loads(state) == {"class_name": "AgentStoresChatStore", "location": url}
     with pytest.raises(ValueError, match="make it from its URL"):
         StoreChatStore.model_validate_json(state)
     with pytest.raises(StateError, match="make it from its URL"):

@@ -126,7 +126,7 @@ async def test_reading_the_active_ones_does_not_read_the_archive(log: MessageLog
 
     async def counting(*args: Any, **options: Any) -> Any:
         part = await below(*args, **options)
-        read.append(len(part.entries))
+        read.append(len(part))
         return part
 
     log.read = counting  # type: ignore[method-assign]

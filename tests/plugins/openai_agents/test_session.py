@@ -21,6 +21,7 @@ from agents.memory import Session
 from openai import AsyncOpenAI
 
 from agent_stores import ChatMessage, ChatMessageStore, InMemoryChatMessageStore
+from agent_stores.backend import Row
 from agent_stores.contents import ToolCallContent, ToolResultContent, UsageContent
 from agent_stores.errors import (
     ArgumentError,
@@ -29,10 +30,10 @@ from agent_stores.errors import (
     OutcomeUnknownError,
     StoreClosedError,
 )
-from agent_stores.log import MessageLog, Record, ThreadKey
+from agent_stores.log import MessageLog, ThreadKey
+from agent_stores.memory import InMemoryMessageLog
 from agent_stores.openai_agents import StoreSession
 from agent_stores.retention import Window
-from agent_stores.memory import InMemoryMessageLog
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.openai_agents.items import ITEMS
 
@@ -247,9 +248,8 @@ async def test_pops_at_once_share_the_items(tmp_path: Path) -> None:
 
 
 async def spoil(log: MessageLog, thread_id: str, name: str) -> None:
-    """Put a record that nobody can read at the end of a thread."""
-    record = Record(message_id=name, body=b'{"v":1,"role":5}', created_us=0)
-    await log.append(ThreadKey(None, thread_id), [record], batch_id=name)
+    """Add a row that cannot be read to a thread."""
+    await log.append(ThreadKey(None, thread_id), [Row(name, b'{"v":1,"role":5}')])
 
 
 async def test_unreadable_items(log: MessageLog, caplog: pytest.LogCaptureFixture) -> None:
@@ -258,7 +258,7 @@ async def test_unreadable_items(log: MessageLog, caplog: pytest.LogCaptureFixtur
     await spoil(log, "s", "bad")
     await spoil(log, "s", "worse")
     assert await session.get_items() == [user("1"), user("2")]
-    assert "position 3 of the thread 's' cannot be read and is left out" in caplog.text
+    assert "position 3 of thread 's' cannot be read and is skipped" in caplog.text
     assert await session.get_items(2) == [user("1"), user("2")]
     assert await session.pop_item() == user("2")
     strict = StoreSession("s", log, on_corrupt="raise")
