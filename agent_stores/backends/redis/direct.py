@@ -7,6 +7,7 @@ methods used are public ones of redis-py's pools and connections.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -36,11 +37,13 @@ class DirectConnections:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._idle: list[Any] = []
+        name = inspect.signature(pool.get_connection).parameters.get("command_name")
+        # redis-py before 5.3 wants the command's name.
+        self._name = ("EVALSHA",) if name is not None and name.default is name.empty else ()
 
     async def execute(self, command: tuple[Any, ...]) -> Any:
         """Run a command; the reply is bytes."""
-        # `get_connection` of redis-py before 5.3 takes the command's name.
-        connection = self._idle.pop() if self._idle else await self._pool.get_connection("EVALSHA")
+        connection = self._idle.pop() if self._idle else await self._pool.get_connection(*self._name)
         is_whole = False
         try:
             await connection.send_command(*command)
