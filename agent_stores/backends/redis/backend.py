@@ -36,16 +36,14 @@ from agent_stores.backends.redis.keys import (
     thread_keys,
 )
 from agent_stores.backends.redis.rows import (
-    THREAD_FIELDS,
+    FIELDS,
     RedisVersion,
     decode_latest,
     decode_row,
     decode_thread,
-    encode_placed_row,
     encode_row,
     encode_thread,
     encode_ttl,
-    is_plain,
 )
 from agent_stores.backends.redis.server import RedisServer
 from agent_stores.connection_registry import ServerRegistry
@@ -139,7 +137,7 @@ class RedisBackend:
         keys, server = thread_keys(self._prefix, key), self._server
         if keys.messages in server.plain and limit != 0:
             entries = await server.execute("LRANGE", keys.messages, 0 if limit is None else -limit, -1)
-            if entries and is_plain(entries[-1]):
+            if entries and entries[-1].partition(b",")[2].startswith(b"e"):  # the list is still all there is
                 return decode_latest(entries)
         arguments = ["" if limit is None else limit, keys.thread_id]
         reply, _ = await server.run(scripts.LATEST, keys, arguments)
@@ -182,7 +180,7 @@ class RedisBackend:
         rows = [decode_row(entry, bodies=bodies) for entry in entries]
         if pinned:
             found = (decode_row(entry, bodies=bodies) for entry in pinned)
-            rows += (row for row in found if row.position > after and (not before or row.position < before))
+            rows += (row for row in found if after < row.position and (before is None or row.position < before))
             rows.sort(key=_position)
         if limit is not None and not newest:
             del rows[limit:]
@@ -218,7 +216,7 @@ class RedisBackend:
             left = "" if thread.expires_us is None else max(1, (thread.expires_us - time.time_ns() // 1000) // 1000)
         delete = sorted(delete, key=_position)
         lists = [
-            encode_thread(thread),
+            *encode_thread(thread),
             [quote_name(row.message_id) for row in delete],
             [row.position for row in delete if not row.pinned],
             [row.position for row in delete if row.pinned],
@@ -230,7 +228,7 @@ class RedisBackend:
             left,
             "1" if clear else "",
             json.dumps(lists),
-            *map(encode_placed_row, sorted(put, key=_position)),
+            *(b"%d,%b" % (row.position, encode_row(row)) for row in sorted(put, key=_position)),
         ]
         reply, was_repeated = await self._server.run(scripts.COMMIT, keys, arguments, wait=self._wait)
         if reply is None:
@@ -318,13 +316,13 @@ class RedisBackend:
         names = [ThreadKey(tenant, decode(thread_id)) for _, thread_id in items]
         keys = [thread_keys(self._prefix, name) for name in names]
         commands = [
-            command for one in keys for command in (("HMGET", one.meta, *THREAD_FIELDS), ("PTTL", one.meta))
+            command for one in keys for command in (("HMGET", one.meta, *FIELDS), ("PTTL", one.meta))
         ]
         replies = await self._server.pipeline(commands)
         found = []
         for index, name in enumerate(names):
-            fields = _fields(replies[2 * index])
-            if fields.get(b"layout") is None:
+            fields = {field: value for field, value in zip(FIELDS, replies[2 * index], strict=True) if value}
+            if "state" not in fields:
                 with contextlib.suppress(StoreError, VersionConflict):  # as on a replica
                     await self._delete(name, b"")
                 continue
@@ -342,14 +340,8 @@ def _position(row: Row) -> int:
     return row.position
 
 
-def _mapping(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _fields(values: Sequence[bytes | None]) -> dict[bytes, bytes]:
-    """The fields of a meta hash that was read by HMGET."""
-    named = zip(THREAD_FIELDS, values, strict=True)
-    return {name.encode(): value for name, value in named if value is not None}
+def _mapping(flat: Sequence[bytes]) -> dict[str, bytes]:
+    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _pairs(reply: Sequence[Any]) -> Any:

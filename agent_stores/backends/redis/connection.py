@@ -25,6 +25,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 
 from agent_stores.backends.redis.config import Config
+from agent_stores.backends.redis.direct import DirectConnections, can_be_direct
 
 Command = tuple[Any, ...]
 _RAW = {"NEVER_DECODE": True}
@@ -36,20 +37,24 @@ class AsyncClient:
     Args:
         client: redis-py's client.
         limit: the largest number of connections.
+        is_owned: whether the client is ours.
 
     Attributes:
         loop_close_hook: closes it with its loop.
     """
 
-    def __init__(self, client: Any, limit: int) -> None:
+    def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
         self._client = client
         self._is_cluster = isinstance(client, aioredis.RedisCluster)
         self._slots = asyncio.Semaphore(limit)
+        self._direct = DirectConnections(client.connection_pool) if can_be_direct(client, is_owned) else None
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
 
     async def execute(self, command: Command) -> Any:
         """Run a command on the server of its key."""
         async with self._slots:
+            if self._direct is not None:
+                return await self._direct.execute(command)
             return await self._client.execute_command(*command, **_RAW)
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
@@ -77,6 +82,8 @@ class AsyncClient:
         if self._is_cluster:
             await self._client.nodes_manager.initialize()
         else:  # a demoted primary keeps its connections
+            if self._direct is not None:
+                await self._direct.disconnect()
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
@@ -92,7 +99,7 @@ class AsyncClient:
         def drop() -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ResourceWarning)
-                self._client = None
+                self._client = self._direct = None
                 gc.collect()
 
         try:

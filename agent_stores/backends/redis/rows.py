@@ -1,9 +1,9 @@
-"""Rows and metadata as they are stored; docs/redis.md describes them, and the scripts read them."""
+"""Rows and threads as they are stored; docs/redis.md describes them, and the scripts read them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,14 +13,9 @@ from agent_stores.backends.redis.keys import quote_name, unquote_name
 from agent_stores.errors import StoreError, UnsupportedVersionError
 
 LAYOUT = b"2"
-"""The version of the layout. A thread with another one is refused."""
+"""The version of the layout. A thread with another one is rejected."""
 
-_encode_json = msgspec.json.Encoder().encode
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-THREAD_FIELDS = (
-    *("layout", "version", "last_position", "messages", "pinned", "bytes", "tokens", "first_us", "last_us"),
-    *("updated_us", "ttl", "ttl_refresh", "ttl_explicit", "requests", "metadata", "revision"),
-)
+FIELDS = ("state", "ttl", "requests", "metadata", "revision")
 """The fields of a meta hash that `decode_thread` needs."""
 
 
@@ -28,8 +23,8 @@ class RedisVersion(bytes):
     """The version of a thread, as the server knows it.
 
     Attributes:
-        expires_us: the `Thread.expires_us` that was loaded with it. A commit that leaves it unchanged leaves
-            the server's time of expiry unchanged.
+        expires_us: the `Thread.expires_us` that was loaded with it: a commit that leaves it unchanged leaves the
+            server's time of expiry unchanged.
     """
 
     expires_us: int | None
@@ -43,28 +38,24 @@ class RedisVersion(bytes):
 
 
 def encode_row(row: Row) -> bytes:
-    """A row as an entry: ``flags,created,tokens,id``, a line feed, and the body; a script adds its position."""
-    flags = "bp" if row.boundary and row.pinned else "b" if row.boundary else "p" if row.pinned else ""
-    line = f"{flags},{row.created_us},{row.tokens},{quote_name(row.message_id)}\n"
-    return line.encode() + row.body
-
-
-def encode_placed_row(row: Row) -> bytes:
-    """A row that has a position as an entry."""
-    return b"%d,%b" % (row.position, encode_row(row))
+    """A row as an entry, ``flags,created,tokens,id``, a line feed and the body; a position comes before it."""
+    flags = f"{'b' if row.boundary else ''}{'p' if row.pinned else ''}"
+    return f"{flags},{row.created_us},{row.tokens},{quote_name(row.message_id)}\n".encode() + row.body
 
 
 def decode_row(entry: bytes, *, bodies: bool = True) -> Row:
     """The row of an entry; without `bodies`, the size of the body follows the line instead."""
     line, _, body = entry.partition(b"\n")
     position, flags, created, tokens, name = line.split(b",")
+    size = len(body) if bodies else int(body)
+    is_pinned = b"p" in flags
     return Row(
         unquote_name(name),
         body if bodies else b"",
         int(position),
         b"b" in flags,
-        b"p" in flags,
-        len(body) if bodies else int(body),
+        is_pinned,
+        size,
         int(tokens),
         int(created),
     )
@@ -80,78 +71,62 @@ def decode_latest(entries: Sequence[bytes]) -> list[Row]:
     return rows
 
 
-def is_plain(entry: bytes) -> bool:
-    """Whether an entry of the list, its last one, says that the list alone shows what a read needs."""
-    comma = entry.index(b",")
-    return entry[comma + 1 : comma + 2] == b"e"
-
-
 def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
     """A time-to-live in milliseconds, and what renews it; empty where there is none."""
     return ("", "") if ttl is None else (_milliseconds(ttl.seconds), ttl.refresh)
 
 
-def encode_thread(thread: Thread) -> list[Any]:
-    """The fields and values of a meta hash, in turn; a script adds the version and the times of the server."""
-    requests = "".join(f"{quote_name(one)}," for one in thread.recent_request_ids)
-    metadata = _encode_json(thread.metadata).decode()
-    fields: dict[str, Any] = {
-        "last_position": thread.last_position,
+def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
+    """The state of a thread as the scripts name it, and the other fields and values of its meta hash in turn."""
+    ttl, explicit = _milliseconds(thread.ttl), "1" if thread.ttl_explicit else ""
+    requests = "".join(f"{quote_name(request)}," for request in thread.recent_request_ids)
+    state = {
+        "last": thread.last_position,
         "messages": thread.messages,
         "pinned": thread.pinned,
         "bytes": thread.bytes,
         "tokens": thread.tokens,
-        "first_us": _text(thread.first_us),
-        "last_us": _text(thread.last_us),
-        "ttl": _milliseconds(thread.ttl),
-        "ttl_refresh": thread.ttl_refresh,
-        "ttl_explicit": "1" if thread.ttl_explicit else "",
-        "requests": f",{requests}",
         "request_count": len(thread.recent_request_ids),
-        "metadata": metadata,
-        "revision": thread.revision,
+        "first_us": "" if thread.first_us is None else str(thread.first_us),
+        "last_us": "" if thread.last_us is None else str(thread.last_us),
+        "refresh": thread.ttl_refresh,
     }
-    return [text for pair in fields.items() for text in pair]
+    metadata = msgspec.json.encode(thread.metadata).decode()
+    fields = ["ttl", f"{ttl},{thread.ttl_refresh},{explicit}", "requests", f",{requests}"]
+    return state, [*fields, "metadata", metadata, "revision", thread.revision]
 
 
-def decode_thread(key: ThreadKey, fields: dict[bytes, bytes], left: int) -> tuple[Thread, RedisVersion]:
-    """The thread of a meta hash.
-
-    Args:
-        key: its name.
-        fields: the hash.
-        left: the milliseconds until it expires; -1 for never.
+def decode_thread(key: ThreadKey, fields: Mapping[str, bytes], left: int) -> tuple[Thread, RedisVersion]:
+    """The thread of a meta hash that expires in `left` milliseconds; -1 for never.
 
     Raises:
         UnsupportedVersionError: when the layout is another one.
         StoreError: when the hash is damaged.
     """
-    if fields.get(b"layout") != LAYOUT:
-        raise unsupported_layout(fields.get(b"layout", b"?"))
+    state = fields["state"].split(b",")
+    if state[0] != LAYOUT:
+        raise unsupported_layout(state[0])
     try:
+        numbers = [int(number) if number else None for number in state[1:]]
+        _, last, messages, pinned, size, tokens, _, _, _, updated_us, first_us, last_us = numbers
+        ttl, refresh, explicit = fields["ttl"].decode().split(",")
         expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
-        ttl, refresh = fields[b"ttl"], fields[b"ttl_refresh"].decode()
-        requests = [unquote_name(name) for name in fields[b"requests"].split(b",") if name]
+        counts: dict[str, Any] = {
+            **{"last_position": last, "messages": messages, "pinned": pinned, "bytes": size, "tokens": tokens},
+            **{"first_us": first_us, "last_us": last_us, "updated_us": updated_us, "ttl_refresh": refresh},
+        }
         thread = Thread(
-            last_position=int(fields[b"last_position"]),
-            messages=int(fields[b"messages"]),
-            pinned=int(fields[b"pinned"]),
-            bytes=int(fields[b"bytes"]),
-            tokens=int(fields[b"tokens"]),
-            first_us=_number(fields.get(b"first_us", b"")),
-            last_us=_number(fields.get(b"last_us", b"")),
-            updated_us=int(fields[b"updated_us"]),
+            **counts,
             ttl=int(ttl) / 1000 if ttl else None,
-            ttl_refresh=refresh,  # type: ignore[arg-type]
-            ttl_explicit=fields[b"ttl_explicit"] == b"1",
+            ttl_explicit=bool(explicit),
             expires_us=expires_us,
-            recent_request_ids=tuple(requests),
-            metadata=_decode_object(fields.get(b"metadata", b"{}")),
-            revision=int(fields.get(b"revision", 0)),
+            recent_request_ids=tuple(unquote_name(name) for name in fields["requests"].split(b",") if name),
+            metadata=msgspec.json.decode(fields.get("metadata", b"{}")),
+            revision=int(fields.get("revision", 0)),
         )
-        return thread, RedisVersion.of(fields[b"version"], expires_us)
     except (KeyError, ValueError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
+    return thread, RedisVersion.of(state[1], expires_us)
 
 
 def unsupported_layout(layout: bytes) -> UnsupportedVersionError:
@@ -164,11 +139,3 @@ def unsupported_layout(layout: bytes) -> UnsupportedVersionError:
 
 def _milliseconds(seconds: float | None) -> str | int:
     return "" if seconds is None else max(1, round(seconds * 1000))
-
-
-def _text(value: int | None) -> str:
-    return "" if value is None else str(value)
-
-
-def _number(value: bytes) -> int | None:
-    return int(value) if value else None

@@ -230,7 +230,8 @@ class RedisServer:
 
     def _make_async(self) -> AsyncClient:
         own = None if self.config.is_blocking else self.config.client
-        return AsyncClient(own or make_client(self.config, timeout=self._timeout), self._limit)
+        client = own or make_client(self.config, timeout=self._timeout)
+        return AsyncClient(client, self._limit, is_owned=own is None)
 
     def _close_blocking(self) -> None:
         with self._lock:

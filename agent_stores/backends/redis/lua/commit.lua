@@ -1,25 +1,26 @@
 -- Change a thread and its rows: see `agent_stores.backend.Backend.commit`.
 --
 -- Arguments: the expected version or ''; the commit's own id; the thread id; the milliseconds until the thread
--- expires, '' for never, 'keep' to leave it; '1' to remove all rows first; four lists as JSON: fields and values
--- of the meta hash in turn, ids to delete, their positions in the list, their positions among the pinned rows;
+-- expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON: the new state, further fields
+-- and values of the meta hash, ids to delete, their positions in the list, their positions among the pinned rows;
 -- entries to put. Replies the new version; nil when the expected one is wrong.
 
 local expected, commit, thread_id, left, clear = unpack(ARGV, 1, 5)
-local fields, ids, positions, pinned = unpack(cjson.decode(ARGV[6]))
+local state, fields, ids, positions, pinned = unpack(cjson.decode(ARGV[6]))
 local t, problem = load_thread()
+local version = t and string.format('%.0f', t.version) or ''
 if problem then
   return problem
-elseif t and t.commit == commit then  -- a retry of the last commit; the write makes WAIT cover it
-  call('HSET', META, 'commit', commit)
-  return string.format('%.0f', t.version)
-elseif (t and string.format('%.0f', t.version) or '') ~= expected then
+elseif t and call('HGET', META, 'commit') == commit then  -- a retry of the last commit
+  save(t, thread_id, false)  -- so that WAIT covers the earlier write
+  return version
+elseif version ~= expected then
   return false
 elseif #ARGV > 6 then
-  call('HSETNX', META, 'layout', 2)  -- refused where the server's memory is full, before anything is removed
+  call('HSETNX', META, 'commit', '')  -- refused where the server's memory is full, before anything is removed
 end
 local is_new = not t
-t = t or {layout = 2, messages = 0, pinned = 0, version = NOW_US, expires = '', request_count = 0}
+t = t or new_thread()
 local length = t.messages - t.pinned
 if clear ~= '' then
   call('UNLINK', MESSAGES, IDS, PINNED)
@@ -46,10 +47,10 @@ in_parts('HDEL', PINNED, pinned)
 remove(positions)
 for n = 7, #ARGV do
   local entry = ARGV[n]
-  local position, flags, id = string.match(entry, '^(%d+),(%a*),[^,]*,[^,]*,([^\n]*)\n')
+  local position, pin, id = string.match(entry, '^(%d+),b?(p?),[^,]*,[^,]*,([^\n]*)\n')
   local index, is_there = locate(tonumber(position), length)
   call('HSET', IDS, id, position)
-  if string.find(flags, 'p', 1, true) then
+  if pin == 'p' then
     remove(is_there and {tonumber(position)} or {})
     call('HSET', PINNED, position, entry)
   else
@@ -65,12 +66,13 @@ for n = 7, #ARGV do
   end
 end
 
-for n = 1, #fields, 2 do
-  t[fields[n]] = tonumber(fields[n + 1]) or fields[n + 1]
+for name, value in pairs(state) do
+  t[name] = value
 end
-t.version, t.commit = t.version + 1, commit
+t.version, t.updated_us = t.version + 1, NOW_US
 if left ~= 'keep' then
-  t.expires = left == '' and '' or NOW_MS + left
+  t.expires = left ~= '' and NOW_MS + left or nil
 end
-save(t, thread_id, is_new, fields)
+mark_end(t)
+save(t, thread_id, is_new, 'commit', commit, unpack(fields))
 return string.format('%.0f', t.version)

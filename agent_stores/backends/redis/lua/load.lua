@@ -1,3 +1,3 @@
 -- Read a thread without rows: replies nil, or its meta hash and its remaining milliseconds.
-local layout = call('HGET', META, 'layout')
-return find_problem(layout) or layout and {call('HGETALL', META), call('PTTL', META)} or false
+local state = call('HGET', META, 'state')
+return find_problem(state) or state and {call('HGETALL', META), call('PTTL', META)} or false

@@ -1,14 +1,11 @@
--- What every script begins with. docs/redis.md describes the keys.
+-- What every script begins with. docs/redis.md describes the keys and the fields.
 
 local META, MESSAGES, IDS, PINNED, INDEX, RECENT, EXPIRY = unpack(KEYS)
 local call = redis.call
-local FIELDS = {
-  'layout', 'version', 'last_position', 'messages', 'pinned', 'bytes', 'tokens', 'ttl', 'ttl_refresh',
-  'ttl_explicit', 'expires', 'requests', 'request_count', 'commit',
-}
 
 -- Why the thread must not be used; nil when it can be, or when there is none.
-local function find_problem(layout)
+local function find_problem(state)
+  local layout = state and string.match(state, '^[^,]*')
   if layout then
     return layout ~= '2' and redis.error_reply('AGENTVERSION ' .. layout) or nil
   elseif call('EXISTS', MESSAGES, IDS) > 0 or PINNED and call('EXISTS', PINNED) == 1 then
@@ -18,16 +15,23 @@ local function find_problem(layout)
   end
 end
 
--- The thread's fields; nil when there is no thread, then perhaps with an error.
+-- The thread's state as a table; nil when there is no thread; then perhaps an error.
 local function load_thread()
-  local found, t, damaged = call('HMGET', META, unpack(FIELDS)), {}, nil
+  local found = call('HMGET', META, 'state', 'ttl', 'requests')
   local problem = find_problem(found[1])
   if problem or not found[1] then
     return nil, problem
   end
-  for n, name in ipairs(FIELDS) do
-    t[name] = tonumber(found[n] or nil) or found[n] or ''
+  local t, damaged, version, last, messages, pinned, bytes, tokens, requests, expires, listed = {}, nil
+  version, last, messages, pinned, bytes, tokens, requests, expires, listed, t.updated_us, t.first_us, t.last_us =
+    string.match(found[1], '^2,(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d*),(%d*),(%d+),([^,]*),([^,]*)$')
+  if not version then
+    return nil, redis.error_reply('AGENTDAMAGED its state is malformed')
   end
+  t.version, t.last, t.messages, t.pinned = tonumber(version), tonumber(last), tonumber(messages), tonumber(pinned)
+  t.bytes, t.tokens, t.request_count, t.requests = bytes, tokens, tonumber(requests), found[3]
+  t.expires, t.listed_until = tonumber(expires), tonumber(listed) or 0
+  t.ttl, t.refresh, t.explicit = string.match(found[2], '^(%d*),(%a+),(%d?)$')
   if call('LLEN', MESSAGES) ~= t.messages - t.pinned then
     damaged = 'list of messages'
   elseif call('HLEN', IDS) ~= t.messages then
@@ -40,5 +44,5 @@ end
 
 -- Whether the list alone shows what a read of the thread's end needs.
 local function is_plain(t)
-  return t.pinned == 0 and t.ttl_refresh ~= 'read'
+  return t.pinned == 0 and t.refresh ~= 'read'
 end

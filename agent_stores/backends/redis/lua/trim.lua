@@ -1,28 +1,33 @@
--- Remove the entries that are over the limit from the list's front, up to a boundary: the rule is that of
--- `agent_stores.thread_updates.trim_index`.
+-- Trims: where they cut is decided as by `agent_stores.thread_updates.trim_index`.
+
+-- The index of the first boundary in a range of the list, or of the last one.
+local function find_boundary(first, last, is_last)
+  local index = nil
+  for n, entry in ipairs(call('LRANGE', MESSAGES, first, last)) do
+    if string.find(entry, '^%d+,e?b') and (is_last or not index) then
+      index = first + n - 1
+    end
+  end
+  return index
+end
+
+-- Remove the oldest entries, of which `excess` are over the limit, up to a boundary.
 local function trim(t, excess)
-  local length, first, step, count = t.messages - t.pinned, excess, 1, nil
-  while first < length and not count and excess > 0 do
-    for n, entry in ipairs(call('LRANGE', MESSAGES, first, first + step - 1)) do
-      count = count or string.find(entry, '^%d+,e?b') and first + n - 1
-    end
-    first, step = first + step, 64
+  local part, length = call('LRANGE', MESSAGES, 0, math.min(excess, 1000)), t.messages - t.pinned
+  local count = string.find(part[excess + 1] or '', '^%d+,e?b') and excess
+  for first = excess, count and 0 or length - 1, 64 do
+    count = count or find_boundary(first, first + 63)
   end
-  if not count and excess > 0 and excess < length then
-    local start = math.max(0, excess - 256)
-    for n, entry in ipairs(call('LRANGE', MESSAGES, start, excess - 1)) do
-      count = string.find(entry, '^%d+,e?b') and start + n - 1 or count
-    end
-  end
-  count = count or excess
+  count = count or excess < length and find_boundary(math.max(0, excess - 256), excess - 1, true) or excess
   while count > 0 do
-    local ids, part = {}, call('LRANGE', MESSAGES, 0, math.min(count, 1000) - 1)
-    for n, entry in ipairs(part) do
-      local tokens, id, body_at = string.match(entry, '^%d+,%a*,[^,]*,(%d+),([^\n]*)\n()')
-      ids[n], t.tokens, t.bytes = id, t.tokens - tokens, t.bytes - #entry + body_at - 1
+    local ids = {}
+    for n = 1, math.min(count, #part) do
+      local tokens, id, body_at = string.match(part[n], '^%d+,%a*,[^,]*,(%d+),([^\n]*)\n()')
+      ids[n], t.tokens, t.bytes = id, t.tokens - tokens, t.bytes - #part[n] + body_at - 1
     end
     call('HDEL', IDS, unpack(ids))
-    call('LTRIM', MESSAGES, #part, -1)
-    t.messages, count = t.messages - #part, count - #part
+    call('LTRIM', MESSAGES, #ids, -1)
+    t.messages, count = t.messages - #ids, count - #ids
+    part = count > 0 and call('LRANGE', MESSAGES, 0, math.min(count, 1000) - 1)
   end
 end

@@ -4,6 +4,13 @@ local NOW = call('TIME')
 local NOW_US = NOW[1] * 1000000 + NOW[2]
 local NOW_MS = math.floor(NOW_US / 1000)
 
+local function new_thread()
+  return {
+    version = NOW_US, last = 0, messages = 0, pinned = 0, bytes = 0, tokens = 0, requests = ',',
+    request_count = 0, listed_until = 0, first_us = '', last_us = '', ttl = '', refresh = 'write', explicit = '',
+  }
+end
+
 -- Run a command in parts: a Lua call takes at most some thousands of arguments.
 local function in_parts(command, key, arguments)
   for first = 1, #arguments, 1000 do
@@ -11,46 +18,49 @@ local function in_parts(command, key, arguments)
   end
 end
 
--- All keys of a thread expire in the same millisecond. In passing, a few expired threads are removed from the
--- keys of the shard, which expire an eighth after their last thread, so that few renewals write to them.
-local function set_expiry(t, thread_id)
-  for n = 1, t.pinned > 0 and 4 or 3 do
-    call('PEXPIREAT', KEYS[n], t.expires)
-  end
-  call('ZADD', EXPIRY, t.expires, thread_id)
-  local expired, left = call('ZRANGEBYSCORE', EXPIRY, '-inf', NOW_MS, 'LIMIT', 0, 4), t.expires - NOW_MS
-  for n = 5, #expired > 0 and 7 or 0 do
-    call('ZREM', KEYS[n], unpack(expired))
-  end
-  if call('PTTL', EXPIRY) < left then
-    for n = call('ZCARD', EXPIRY) >= call('ZCARD', INDEX) and 5 or 7, 7 do
-      call('PEXPIREAT', KEYS[n], t.expires + math.floor(left / 8))
-    end
+-- The last entry of a plain thread's list has the flag `e`.
+local function mark_end(t)
+  local position, mark, rest = string.match(call('LINDEX', MESSAGES, -1) or '', '^(%d+),(e?)(.*)$')
+  if position and mark ~= (is_plain(t) and 'e' or '') then
+    call('LSET', MESSAGES, -1, position .. ',' .. (is_plain(t) and 'e' or '') .. rest)
   end
 end
 
--- Write the thread and further fields to its meta hash, and to the keys of its shard.
-local function save(t, thread_id, is_new, further)
-  local fields = {'updated_us', NOW_US, unpack(further)}
-  for _, name in ipairs(FIELDS) do
-    fields[#fields + 1], fields[#fields + 2] = name, t[name]
+-- Write the thread to its meta hash with further fields, and to the keys of its shard. All keys of the thread
+-- expire in the same millisecond. The shard keeps an expiring thread an eighth longer than it needs to, so that
+-- few renewals write to it, and forgets a few expired ones in passing; its keys expire with their last thread.
+local function save(t, thread_id, is_new, ...)
+  local extends = t.expires and t.expires > t.listed_until
+  if extends then
+    t.listed_until = t.expires + math.floor((t.expires - NOW_MS) / 8)
   end
-  call('HSET', META, unpack(fields))
-  call('ZADD', RECENT, NOW_US, thread_id)
+  call('HSET', META, 'state', string.format(
+    '2,%.0f,%.0f,%d,%d,%.0f,%.0f,%d,%s,%.0f,%.0f,%s,%s', t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens,
+    t.request_count, t.expires and string.format('%.0f', t.expires) or '', t.listed_until, t.updated_us,
+    t.first_us, t.last_us
+  ), ...)
+  call('ZADD', RECENT, t.updated_us, thread_id)
   if is_new then
     call('ZADD', INDEX, 0, thread_id)
   end
-  if t.expires ~= '' then
-    set_expiry(t, thread_id)
-  elseif is_new or call('PTTL', META) >= 0 then
+  for n = 1, t.expires and (t.pinned > 0 and 4 or 3) or 0 do
+    call('PEXPIREAT', KEYS[n], t.expires)
+  end
+  if not t.expires and (is_new or t.listed_until > 0) then
     for n = 1, 6 do
       call('PERSIST', KEYS[n])
     end
     call('ZREM', EXPIRY, thread_id)
-  end
-  local last = call('LINDEX', MESSAGES, -1)
-  local position, mark, rest = string.match(last or '', '^(%d+),(e?)(.*)$')
-  if position and mark ~= (is_plain(t) and 'e' or '') then  -- the flag `e` of a plain thread's last entry
-    call('LSET', MESSAGES, -1, position .. ',' .. (is_plain(t) and 'e' or '') .. rest)
+  elseif extends then
+    call('ZADD', EXPIRY, t.listed_until, thread_id)
+    local expired = call('ZRANGEBYSCORE', EXPIRY, '-inf', NOW_MS, 'LIMIT', 0, 4)
+    for n = 5, #expired > 0 and 7 or 0 do
+      call('ZREM', KEYS[n], unpack(expired))
+    end
+    if call('PTTL', EXPIRY) < t.listed_until - NOW_MS then
+      for n = call('ZCARD', EXPIRY) >= call('ZCARD', INDEX) and 5 or 7, 7 do
+        call('PEXPIREAT', KEYS[n], t.listed_until)
+      end
+    end
   end
 end
