@@ -14,6 +14,7 @@ HOMES = {
     "agent_framework": "agent_framework",
     "agent_framework_beta": "agent_framework",
     "claude_agent": "claude_agent_sdk",
+    "strands": "strands",
 }
 
 
