@@ -15,6 +15,7 @@ HOMES = {
     "agent_framework_beta": "agent_framework",
     "claude_agent": "claude_agent_sdk",
     "strands": "strands",
+    "ag2": "ag2",
 }
 
 

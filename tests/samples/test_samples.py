@@ -49,6 +49,7 @@ EXPECTED = {
         "10 items in sqlite:///chat.db",
     ],
     "claude_agent_sessions.py": ["1 session: 'Weather in Oslo'", "user: Will it rain", "resumed: 3 entries"],
+    "ag2_stream.py": ["agent: The tool says: rain in Oslo; rain in Bergen", "agent: Your name is Alice."],
     "strands_session.py": [
         "agent: The tool says: rain in Oslo; rain in Bergen",
         "agent: Your name is Alice.",
