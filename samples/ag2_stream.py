@@ -27,15 +27,12 @@ def weather(city: str) -> str:
 
 async def main(url: str) -> None:
     async with DefaultAsyncHttpxClient() as client:
-        await converse(url, OpenAIConfig(model=os.environ.get("OPENAI_MODEL", "gpt-4.1"), http_client=client))
-
-
-async def converse(url: str, config: OpenAIConfig) -> None:
-    for question in ("My name is Alice", "The weather in Oslo and Bergen?", "What's my name?"):
-        async with AgentStoresStorage(url) as storage:  # anew for each question
-            agent = Agent("guide", config=config, tools=[weather])
-            reply = await agent.ask(question, stream=MemoryStream(storage, id=CONVERSATION))
-            print("agent:", reply.body)
+        config = OpenAIConfig(model=os.environ.get("OPENAI_MODEL", "gpt-4.1"), http_client=client)
+        agent = Agent("guide", config=config, tools=[weather])
+        for question in ("My name is Alice", "The weather in Oslo and Bergen?", "What's my name?"):
+            async with AgentStoresStorage(url) as storage:  # anew for each question
+                reply = await agent.ask(question, stream=MemoryStream(storage, id=CONVERSATION))
+                print("agent:", reply.body)
 
 
 if __name__ == "__main__":
