@@ -29,7 +29,8 @@ async def main(url: str) -> None:
             print(f"1 session: {session.summary!r}")
             async with DatabaseChatMessageStore(url, thread_id=f"{project}/{session.session_id}") as messages:
                 for message in await messages.list_messages():
-                    print(f"{message.role}: {message.text}")
+                    if message.text:  # the title is a row, too
+                        print(f"{message.role}: {message.text}")
         loaded = await store.load({"project_key": project, "session_id": session.session_id})
         print(f"resumed: {len(loaded or [])} entries")
 

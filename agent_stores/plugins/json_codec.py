@@ -69,13 +69,19 @@ class JsonCodec:
         self._build = build
 
     def encode(
-        self, data: Mapping[str, Any], *, message_id: str | None = None, role: Role = "assistant"
+        self,
+        data: Mapping[str, Any],
+        *,
+        message_id: str | None = None,
+        kind: str | None = None,
+        role: Role = "assistant",
     ) -> ChatMessage:
         """Our message for a framework's.
 
         Args:
             data: the framework's message.
             message_id: its id in the thread.
+            kind: the name of its kind, for one that has no neutral form; by default its ``type``.
             role: the role of a message that has no neutral form.
 
         Raises:
@@ -85,7 +91,7 @@ class JsonCodec:
         if not isinstance(data, Mapping):
             raise ArgumentTypeError(f"a message must be a JSON object, got {type(data).__name__}")
         wanted = cast("Data", json_value(data, "the message"))
-        kind = wanted.get("type")
+        kind = kind or wanted.get("type")
         try:
             message, hints = self._read(wanted)
             base = self._build(message, hints, _ignore) or {}

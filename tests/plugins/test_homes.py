@@ -14,6 +14,8 @@ HOMES = {
     "agent_framework": "agent_framework",
     "agent_framework_beta": "agent_framework",
     "claude_agent": "claude_agent_sdk",
+    "strands": "strands",
+    "ag2": "ag2",
 }
 
 

@@ -49,6 +49,12 @@ EXPECTED = {
         "10 items in sqlite:///chat.db",
     ],
     "claude_agent_sessions.py": ["1 session: 'Weather in Oslo'", "user: Will it rain", "resumed: 3 entries"],
+    "ag2_stream.py": ["agent: The tool says: rain in Oslo; rain in Bergen", "agent: Your name is Alice."],
+    "strands_session.py": [
+        "agent: The tool says: rain in Oslo; rain in Bergen",
+        "agent: Your name is Alice.",
+        "8 messages",
+    ],
     "agent_framework_history.py": ["agent: Your name is Alice.", "4 messages in sqlite:///chat.db"],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
