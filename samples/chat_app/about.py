@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from agent_stores import ChatMessage
 from agent_stores.notes import make_note, note_data, note_id
+
+from agent_stores import ChatMessage
 
 _KIND = "chat_app"
 _LONGEST_TITLE = 60

@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
+from agent_stores.notes import is_note
+
 from about import ABOUT_ID, About, read_about
 from agent_stores import (
     ChatMessage,
     ChatMessageStore,
-    SearchResult,
     MessageLog,
     NotFoundError,
+    SearchResult,
     StoredMessage,
     StoreRejectedError,
     ThreadStats,
@@ -29,7 +31,6 @@ from agent_stores import (
 )
 from agent_stores.cli.exit_codes import InputFileError
 from agent_stores.cli.transfer import Header, export_thread, import_threads, read_export
-from agent_stores.notes import is_note
 from agent_stores.tokens import estimate_tokens
 
 _LONGEST_ID = 200

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_stores.notes import make_note
 
 from about import ABOUT_ID, OWN_STYLE, About, read_about, title_of
 from agent_stores import (
@@ -28,7 +29,6 @@ from agent_stores import (
 )
 from agent_stores.cli.exit_codes import InputFileError
 from agent_stores.context import delimited_message
-from agent_stores.notes import make_note
 from agent_stores.testing.model_server import ModelServer
 from engine import Engine
 from errors import explain
@@ -348,7 +348,9 @@ async def test_a_run_that_fails_adds_nothing_and_says_why(threads: Threads) -> N
 class Remembers(ContextProvider):
     async def invoking(self, messages: Any, **kwargs: Any) -> Context:
         return Context(
-            messages=[delimited_message("memories", ["- The user's name is <Alice>", "- Likes tea"], prompt="P")]
+            messages=[
+                delimited_message("memories", ["- The user's name is <Alice>", "- Likes tea"], prompt="P")
+            ]
         )
 
 

@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agent_stores import ChatMessage, ChatMessageStore, StoreRejectedError
 from agent_stores.database import DatabaseMessageLog
+from agent_stores.memory import InMemoryMessageLog
 from agent_stores.search import MOST_TERMS, SearchableLog, search_terms
 from agent_stores.stores.database import search as database_search
-from agent_stores.memory import InMemoryMessageLog
-from agent_stores.testing.conformance.target import Target, anyio_backend, make_store
 from agent_stores.testing.conformance.search import TestSearch
 from agent_stores.testing.conformance.search import find as find
+from agent_stores.testing.conformance.target import Target, anyio_backend, make_store
 
 __all__ = ["TestSearch", "anyio_backend", "make_store"]
 

@@ -11,9 +11,9 @@ import pytest
 
 from agent_stores.agent import AggregateContextProvider, ChatAgent, ChatResponse, ChatUpdate
 from agent_stores.errors import AgentRunError, ArgumentError, ArgumentTypeError, ContextProviderError
+from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import Context, ContextProvider
-from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.threads import AgentThread
 
 pytestmark = pytest.mark.anyio

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
+from agent_stores.stores.planning import MAX_OPEN_CALLS, RECENT_BATCHES
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -27,7 +28,6 @@ from agent_stores.errors import (
 )
 from agent_stores.log import ThreadKey
 from agent_stores.redis import RedisMessageLog
-from agent_stores.stores.planning import MAX_OPEN_CALLS, RECENT_BATCHES
 from agent_stores.stores.redis.entries import LAYOUT
 from agent_stores.stores.redis.keys import bucket_keys, name, thread_keys
 

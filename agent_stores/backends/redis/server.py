@@ -15,7 +15,6 @@ from redis.exceptions import AskError, NoScriptError, ReadOnlyError
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import AsyncClient, BlockingClient, Client, Command, make_client
 from agent_stores.backends.redis.errors import (
-    CONNECTION_ERRORS,
     FAILURES,
     code_of,
     is_connecting,
@@ -189,9 +188,7 @@ class RedisServer:
                 raise NotReplicatedError(str(error)) from error
             raise
 
-    async def _attempts(
-        self, attempt: Callable[[Client], Awaitable[Any]], state: _State
-    ) -> tuple[Any, bool]:
+    async def _attempts(self, attempt: Callable[[Client], Awaitable[Any]], state: _State) -> tuple[Any, bool]:
         failures = 0
         deadline = time.monotonic() + self._timeout
         while True:
@@ -241,9 +238,7 @@ class RedisServer:
 
     def _error(self, error: BaseException, state: _State) -> Exception:
         config = self.config
-        return translate_error(
-            error, place=config.place, secrets=config.secrets, is_unknown=state.is_unknown
-        )
+        return translate_error(error, place=config.place, secrets=config.secrets, is_unknown=state.is_unknown)
 
     def _timed_out(self, state: _State) -> Exception:
         text = f"{self.config.place} did not answer within {self._timeout:g} seconds"

@@ -27,8 +27,27 @@ from agent_stores.backends.sql.statements import (
 )
 
 VALUES = tuple(
-    "key request now expected most ttl refresh may_create tenant_key sort_key tenant thread_id added unpinned "
-    "pinned bytes tokens first last".split()
+    [
+        "key",
+        "request",
+        "now",
+        "expected",
+        "most",
+        "ttl",
+        "refresh",
+        "may_create",
+        "tenant_key",
+        "sort_key",
+        "tenant",
+        "thread_id",
+        "added",
+        "unpinned",
+        "pinned",
+        "bytes",
+        "tokens",
+        "first",
+        "last",
+    ]
 )
 """The values of an append, before its rows. `refresh` is None without a time-to-live."""
 
@@ -110,7 +129,7 @@ BEGIN
   WHERE id = t.id;
   RETURN t.last_position + p_added;
 END $$
-"""  # noqa: S608
+"""
 
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
 _LATEST_POSTGRESQL = f"""
@@ -132,7 +151,7 @@ BEGIN
     RETURN QUERY SELECT 0::bigint, ''::text, 0::smallint, 0::smallint;
   END IF;
 END $$
-"""  # noqa: S608
+"""
 
 FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
 """What creates PostgreSQL's functions."""
@@ -196,13 +215,15 @@ BEGIN NOT ATOMIC
   COMMIT;
   SELECT v_result;
 END
-"""  # noqa: S608
+"""
 
 
 @lru_cache(maxsize=64)
 def append_mariadb(statements: Statements, count: int) -> Sql:
     """The append of a number of rows, whose columns follow the values."""
-    columns = [[f"r_{chr(97 + n % 26)}_{'x' * (n // 26)}_{name}" for name in ROW_COLUMNS] for n in range(count)]
+    columns = [
+        [f"r_{chr(97 + n % 26)}_{'x' * (n // 26)}_{name}" for name in ROW_COLUMNS] for n in range(count)
+    ]
     groups = ", ".join(f"(v_id, v_last + :{', :'.join(names)})" for names in columns)
     order = (*VALUES, *(name for names in columns for name in names))
     return statements.make(_APPEND_MARIADB.replace("{rows}", groups), order)
@@ -254,7 +275,21 @@ class SQLiteAppend:
             "pinned = pinned + :pinned, bytes = bytes + :bytes, tokens = tokens + :tokens, "
             "first_us = coalesce(first_us, :first), last_us = :last, updated_us = :now, recent = :recent"
         )
-        order = "last_position added pinned bytes tokens first last now recent id ttl refresh expires".split()
+        order = [
+            "last_position",
+            "added",
+            "pinned",
+            "bytes",
+            "tokens",
+            "first",
+            "last",
+            "now",
+            "recent",
+            "id",
+            "ttl",
+            "refresh",
+            "expires",
+        ]
         # SQLite writes an index anew for each of its columns that is set, even to the same value.
         self._update = make(f"{update} WHERE id = :id", order)
         ttl = ", ttl = :ttl, ttl_refresh = :refresh, expires_us = :expires"
@@ -271,7 +306,11 @@ class SQLiteAppend:
             found = yield self._create.text, self._create.bind(values)
         row_id, position, before, old_ttl, old_refresh, explicit, expires, recent = found[0]
         is_known = f"\n{request}\n" in f"\n{recent}"
-        if is_known or (expected is not None and expected != position) or (expires is not None and expires <= now):
+        if (
+            is_known
+            or (expected is not None and expected != position)
+            or (expires is not None and expires <= now)
+        ):
             raise Abort
         if refresh is None or explicit or (old_ttl, old_refresh) == (ttl, refresh):
             ttl, refresh = old_ttl, old_refresh
@@ -296,5 +335,24 @@ class SQLiteAppend:
             recent = recent[recent.index("\n") + 1 :]
         recent = f"{recent}{request}\n"
         update = self._update if ttl is old_ttl is None and refresh == old_refresh else self._update_ttl
-        yield update.text, update.bind((position, added, pinned, size, tokens, first, last, now, recent, row_id, ttl, refresh, expires))
+        yield (
+            update.text,
+            update.bind(
+                (
+                    position,
+                    added,
+                    pinned,
+                    size,
+                    tokens,
+                    first,
+                    last,
+                    now,
+                    recent,
+                    row_id,
+                    ttl,
+                    refresh,
+                    expires,
+                )
+            ),
+        )
         return int(position)

@@ -330,7 +330,10 @@ class SQLBackend:
             yield sql.text, sql.bind((row_id, *(row.position for row in part)))
         for part in _chunks(put):
             sql = s.insert(len(part), replace=True)
-            yield sql.text, sql.bind(tuple(v for row in part for v in (row_id, *row_values(row, row.position))))
+            yield (
+                sql.text,
+                sql.bind(tuple(v for row in part for v in (row_id, *row_values(row, row.position)))),
+            )
         return row_id, version
 
     async def copy(
@@ -393,7 +396,9 @@ def connect(config: Config) -> Database:
     if config.engine is None and config.dialect == "sqlite":
         return SQLiteDatabase(config)
     # psycopg's asynchronous connections do not run on the default event loop of Windows.
-    is_async = config.driver == "asyncpg" or (config.driver.startswith("psycopg") and config.driver != "psycopg2")
+    is_async = config.driver == "asyncpg" or (
+        config.driver.startswith("psycopg") and config.driver != "psycopg2"
+    )
     if config.engine is None and is_async and (config.driver == "asyncpg" or sys.platform != "win32"):
         from agent_stores.backends.sql.postgresql import PostgresDatabase
 
@@ -419,7 +424,13 @@ def _changed(result: Any) -> int:
 def _thread_names(key: ThreadKey) -> tuple[bytes, bytes, str, str | None, str]:
     thread_id = names.to_text(key.thread_id)
     tenant = None if key.tenant is None else names.to_text(key.tenant)
-    return names.thread_digest(key), names.tenant_digest(key.tenant), names.sort_key(thread_id), tenant, thread_id
+    return (
+        names.thread_digest(key),
+        names.tenant_digest(key.tenant),
+        names.sort_key(thread_id),
+        tenant,
+        thread_id,
+    )
 
 
 def _new_thread(key: ThreadKey) -> dict[str, Any]:

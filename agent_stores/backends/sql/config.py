@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from agent_stores._checks import check_limit, check_seconds
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
-from agent_stores.retention import check_limit, check_seconds
 
 try:  # the first import of SQLAlchemy on the way to the database store
     import sqlalchemy.ext.asyncio  # noqa: F401 - needs greenlet, which SQLAlchemy does not always bring
@@ -68,7 +68,7 @@ class Config(NamedTuple):
     secrets: tuple[str, ...]
     timeout: float = 10.0
     max_connections: int = 10
-    engine_options: Mapping[str, Any] = {}  # noqa: RUF012 - never changed
+    engine_options: Mapping[str, Any] = {}
     engine: Engine | AsyncEngine | None = None
     table_prefix: str = DEFAULT_PREFIX
 

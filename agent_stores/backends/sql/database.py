@@ -41,10 +41,24 @@ class Call:
         timed_out: whether the time was up.
     """
 
-    __slots__ = ("_abandoned", "_interrupt", "_lock", "attempt", "committing", "statement", "steps", "timed_out", "write")
+    __slots__ = (
+        "_abandoned",
+        "_interrupt",
+        "_lock",
+        "attempt",
+        "committing",
+        "statement",
+        "steps",
+        "timed_out",
+        "write",
+    )
 
     def __init__(
-        self, statement: tuple[str, Values], steps: Callable[[], Steps[Any]] | None, write: bool, attempt: int = 0
+        self,
+        statement: tuple[str, Values],
+        steps: Callable[[], Steps[Any]] | None,
+        write: bool,
+        attempt: int = 0,
     ) -> None:
         self.statement = statement
         self.steps = steps
@@ -150,14 +164,20 @@ class Database(ABC):
                 failure = Failure.TIMED_OUT if call.timed_out else classify(error, self.dialect)
                 if failure is Failure.DUPLICATE:
                     raise DuplicateRow from None
-                unknown = call.committing and failure in (Failure.UNAVAILABLE, Failure.TIMED_OUT, Failure.OTHER)
+                unknown = call.committing and failure in (
+                    Failure.UNAVAILABLE,
+                    Failure.TIMED_OUT,
+                    Failure.OTHER,
+                )
                 is_broken = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
                 lost += is_broken
                 attempt += 1
                 again = is_broken and lost == 1 and (repeatable or not unknown)
                 again = again or failure is Failure.TRANSIENT
                 if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
-                    raise translate_error(failure, error, self.config, write=write, may_have_applied=unknown) from None
+                    raise translate_error(
+                        failure, error, self.config, write=write, may_have_applied=unknown
+                    ) from None
             pause = min(_FIRST_PAUSE * 2**attempt, 0.2) * random.uniform(0.5, 1.5)  # noqa: S311
             if may_block():
                 time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block

@@ -120,7 +120,9 @@ class EngineDatabase(Database):
         elif getattr(conn.driver_connection, "autocommit", False) is True:
             _execute(conn, "BEGIN ISOLATION LEVEL READ COMMITTED", ())
         else:  # the driver begins by itself
-            if force:  # serialization failures, the one reason for another attempt, end with this isolation level
+            if (
+                force
+            ):  # serialization failures, the one reason for another attempt, end with this isolation level
                 _execute(conn, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", ())
             return conn.commit  # type: ignore[no-any-return]
         return lambda: _execute(conn, "COMMIT", ())
@@ -185,7 +187,11 @@ def _make_engine(config: Config) -> Any:
         ArgumentError: for options that SQLAlchemy does not know; their values are not repeated.
     """
     seconds = max(1, math.ceil(config.timeout))
-    names = ("connect_timeout", "read_timeout", "write_timeout") if config.driver == "pymysql" else ("connect_timeout",)
+    names = (
+        ("connect_timeout", "read_timeout", "write_timeout")
+        if config.driver == "pymysql"
+        else ("connect_timeout",)
+    )
     arguments: dict[str, Any] = {name: seconds for name in names if name not in config.url.query}
     if config.driver == "pymysql":  # fewer deadlocks
         arguments["init_command"] = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
@@ -205,4 +211,6 @@ def _make_engine(config: Config) -> Any:
         return create_engine(config.url, **options)
     except (TypeError, SQLAlchemyArgumentError, NoSuchModuleError):
         given = ", ".join(sorted(config.engine_options))
-        raise ArgumentError(f"engine_options must be options of SQLAlchemy's create_engine, got {given}") from None
+        raise ArgumentError(
+            f"engine_options must be options of SQLAlchemy's create_engine, got {given}"
+        ) from None

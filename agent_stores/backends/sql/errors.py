@@ -82,7 +82,9 @@ def classify(error: BaseException, dialect: str) -> Failure:
     elif cause.args and isinstance(cause.args[0], int):
         found = _MARIADB.get(cause.args[0])
     is_lost = getattr(error, "connection_invalidated", False) or "TimeoutError" in type(error).__name__
-    if found is None and (is_lost or isinstance(cause, (PoolTimeout, OSError, EOFError, asyncio.TimeoutError))):
+    if found is None and (
+        is_lost or isinstance(cause, (PoolTimeout, OSError, EOFError, asyncio.TimeoutError))
+    ):
         return Failure.UNAVAILABLE
     return found or Failure.OTHER
 

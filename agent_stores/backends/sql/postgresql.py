@@ -259,7 +259,9 @@ class Pool:
         if self._driver.is_idle(conn) and not self._closed:
             self._idle.append(conn)
         else:
-            if self._driver.is_closed(conn):  # then idle ones may be, too: the server was restarted, or a proxy
+            if self._driver.is_closed(
+                conn
+            ):  # then idle ones may be, too: the server was restarted, or a proxy
                 idle, self._idle = self._idle, []
                 self._close(idle)
             self._close([conn])
@@ -292,7 +294,12 @@ class Pool:
 
 def _arguments(config: Config, database: str) -> dict[str, Any]:
     url = config.url
-    arguments: dict[str, Any] = {"host": url.host, "port": url.port, "user": url.username, database: url.database}
+    arguments: dict[str, Any] = {
+        "host": url.host,
+        "port": url.port,
+        "user": url.username,
+        database: url.database,
+    }
     arguments["password"] = None if url.password is None else str(url.password)
     for name, value in url.query.items():
         text = value if isinstance(value, str) else ",".join(value)
@@ -303,4 +310,6 @@ def _arguments(config: Config, database: str) -> dict[str, Any]:
 
 def _check_known(arguments: dict[str, Any], known: set[str]) -> None:
     if unknown := sorted(set(arguments) - known):
-        raise ArgumentError(f"options of the connection must be known to its driver, got {', '.join(unknown)}")
+        raise ArgumentError(
+            f"options of the connection must be known to its driver, got {', '.join(unknown)}"
+        )

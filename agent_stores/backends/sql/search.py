@@ -74,7 +74,9 @@ class SearchIndex:
             text = _FIND_POSTGRESQL.replace("{query}", f"({words})")
         found = await self._database.run(self._make(text.replace("{conditions}", conditions)).step(**values))
         return [
-            SearchHit(from_text(name), Row("", body.encode(), position, boundary == 1, pinned == 1), float(score))
+            SearchHit(
+                from_text(name), Row("", body.encode(), position, boundary == 1, pinned == 1), float(score)
+            )
             for name, position, body, pinned, boundary, score in found
         ]
 
@@ -133,7 +135,7 @@ _WORDS_SQLITE = f"""(
 SELECT group_concat(json_extract(part.value, '$.text'), ' ')
 FROM json_each({_DOCUMENT}, '$.contents') AS part
 WHERE json_extract(part.value, '$.type') = 'text'
-AND json_extract({_DOCUMENT}, '$.role') IN ({_ROLES}))"""  # noqa: S608
+AND json_extract({_DOCUMENT}, '$.role') IN ({_ROLES}))"""
 
 _OWNER_SQLITE = "(SELECT lower(hex(tenant_key)) FROM {threads} WHERE id = ROW.thread)"
 
@@ -143,7 +145,7 @@ SELECT new.thread, new.position WHERE {_WORDS_SQLITE.replace("ROW", "new")} IS N
 INSERT INTO {{search_words}} (rowid, body, owner)
 SELECT id, {_WORDS_SQLITE.replace("ROW", "new")}, {_OWNER_SQLITE.replace("ROW", "new")}
 FROM {{search}} WHERE thread = new.thread AND position = new.position;
-"""  # noqa: S608
+"""
 
 _REMOVE_SQLITE = """
 DELETE FROM {search_words} WHERE rowid =
@@ -165,11 +167,11 @@ tokenize = 'unicode61 remove_diacritics 2')""",
 
 _FILL_SQLITE = (
     f"""INSERT INTO {{search}} (thread, position) SELECT m.thread, m.position FROM {{messages}} m
-WHERE {_RANGE} AND {_WORDS_SQLITE.replace("ROW", "m")} IS NOT NULL ON CONFLICT DO NOTHING""",  # noqa: S608
+WHERE {_RANGE} AND {_WORDS_SQLITE.replace("ROW", "m")} IS NOT NULL ON CONFLICT DO NOTHING""",
     f"""INSERT INTO {{search_words}} (rowid, body, owner)
 SELECT s.id, {_WORDS_SQLITE.replace("ROW", "m")}, {_OWNER_SQLITE.replace("ROW", "m")}
 FROM {{messages}} m JOIN {{search}} s ON s.thread = m.thread AND s.position = m.position
-WHERE {_RANGE} AND NOT EXISTS (SELECT 1 FROM {{search_words}} w WHERE w.rowid = s.id)""",  # noqa: S608
+WHERE {_RANGE} AND NOT EXISTS (SELECT 1 FROM {{search_words}} w WHERE w.rowid = s.id)""",
 )
 
 _FIND_SQLITE = """
@@ -205,7 +207,7 @@ BEGIN
     || array_to_tsvector(ARRAY['owner=' || encode(owner, 'hex')]);
 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
   RETURN NULL;
-END $$""",  # noqa: S608
+END $$""",
     # With its owner's rights and search path: whoever may write messages need know nothing of the index.
     """CREATE OR REPLACE FUNCTION {search}_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -231,7 +233,7 @@ _FILL_POSTGRES = (
 SELECT made.thread, made.position, made.vector FROM (
 SELECT m.thread, m.position, {{search}}_vector(m.body, t.tenant_key) AS vector
 FROM {{messages}} m JOIN {{threads}} t ON t.id = m.thread WHERE {_RANGE}
-FOR SHARE OF m) AS made WHERE made.vector IS NOT NULL ON CONFLICT DO NOTHING""",  # noqa: S608
+FOR SHARE OF m) AS made WHERE made.vector IS NOT NULL ON CONFLICT DO NOTHING""",
 )
 
 _FIND_POSTGRESQL = """

@@ -211,7 +211,9 @@ def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
     options = config.engine_options.get("connect_args", {})
     unknown = {*({} if name.startswith("file:") else query), *set(options) - _OPTIONS}
     if unknown:
-        raise ArgumentError(f"options of the connection must be known to sqlite3, got {', '.join(sorted(unknown))}")
+        raise ArgumentError(
+            f"options of the connection must be known to sqlite3, got {', '.join(sorted(unknown))}"
+        )
     with contextlib.suppress(ValueError):
         arguments["timeout"] = float(cast("str", given.get("timeout", arguments["timeout"])))
     return name, {**arguments, **options}

@@ -33,10 +33,28 @@ LARGEST = 2**62
 # The columns of a thread's metadata. The first nine have the types of those of a row, so that one statement
 # returns both.
 THREAD_COLUMNS = tuple(
-    "last_position recent ttl_refresh metadata ttl_explicit pinned bytes tokens updated_us staged_position "
-    "messages first_us last_us ttl expires_us revision".split()
+    [
+        "last_position",
+        "recent",
+        "ttl_refresh",
+        "metadata",
+        "ttl_explicit",
+        "pinned",
+        "bytes",
+        "tokens",
+        "updated_us",
+        "staged_position",
+        "messages",
+        "first_us",
+        "last_us",
+        "ttl",
+        "expires_us",
+        "revision",
+    ]
 )
-ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes tokens created_us".split())
+ROW_COLUMNS = tuple(
+    ["position", "message_id", "long_id", "body", "boundary", "pinned", "bytes", "tokens", "created_us"]
+)
 _REPLACED = ("body", "boundary", "pinned", "bytes", "tokens", "created_us")
 _HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 _NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
@@ -163,7 +181,9 @@ class Statements:
     def rows(self, *, newest: bool, bodies: bool, staged: bool) -> Sql:
         """A thread and a range of its rows."""
         columns = ", ".join("'' AS body" if n == "body" and not bodies else f"m.{n}" for n in ROW_COLUMNS)
-        source = f" FROM {{messages}} m WHERE m.thread = {_ID} AND m.position > :after AND m.position < :before"
+        source = (
+            f" FROM {{messages}} m WHERE m.thread = {_ID} AND m.position > :after AND m.position < :before"
+        )
         source += "" if staged else f" AND {_VISIBLE}"
         limited, pinned = f"SELECT {columns}{source} ORDER BY m.position LIMIT :limit", ""
         if newest:
@@ -210,7 +230,9 @@ class Statements:
         where += " AND x.sort_key < :high" if bounded else ""
         order = "x.sort_key"
         if after and recent:
-            where += " AND x.updated_us <= :updated_us AND (x.updated_us < :updated_us OR x.sort_key > :cursor)"
+            where += (
+                " AND x.updated_us <= :updated_us AND (x.updated_us < :updated_us OR x.sort_key > :cursor)"
+            )
         elif after:
             where += " AND x.sort_key > :cursor"
         if recent:

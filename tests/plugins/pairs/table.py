@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent_stores import ChatMessageStore
-from agent_stores.messages import ChatMessage
 from agent_stores.memory import InMemoryMessageLog
+from agent_stores.messages import ChatMessage
 from tests.plugins.pairs.agent_framework import AgentFramework
 from tests.plugins.pairs.features import FEATURES, Aspect, Feature, Framework
 from tests.plugins.pairs.langchain import LangChain
