@@ -393,7 +393,9 @@ class TestRefusals:
             DatabaseChatMessageStore(7)  # type: ignore[arg-type]
         with pytest.raises(ArgumentError, match="either a connection_string or an engine"):
             DatabaseChatMessageStore()
-        with pytest.raises(ArgumentError, match="timeout must be a positive number of seconds, a timedelta or None, got 0"):
+        with pytest.raises(
+            ArgumentError, match="timeout must be a positive number of seconds, a timedelta or None, got 0"
+        ):
             DatabaseChatMessageStore("x.db", timeout=0)
         with pytest.raises(ArgumentError, match="table_prefix"):
             DatabaseChatMessageStore("x.db", table_prefix="a; DROP TABLE x; --")

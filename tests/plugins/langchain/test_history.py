@@ -195,7 +195,9 @@ async def test_options(log: MessageLog) -> None:
     assert (stats.messages, stats.tenant) == (3, "acme")
     assert stats.expires_at is not None
     assert await StoreChatMessageHistory("s", log).aget_messages() == []
-    with pytest.raises(ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got -1"):
+    with pytest.raises(
+        ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got -1"
+    ):
         StoreChatMessageHistory("s", log, ttl=-1)
     with pytest.raises(ArgumentTypeError, match="thread_id is not an option"):
         StoreChatMessageHistory("s", log, thread_id="x")  # type: ignore[call-arg]

@@ -246,7 +246,9 @@ async def test_options(log: MessageLog) -> None:
     assert await store.aget_keys() == ["a"]
     with pytest.raises(ArgumentError, match="accepted by StoreMemory"):
         StoreChatStore(log, window=Window(last=1))
-    with pytest.raises(ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got 0"):
+    with pytest.raises(
+        ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got 0"
+    ):
         StoreChatStore(log, ttl=0)
     with pytest.raises(ArgumentError, match="thread_id must be a non-empty str"):
         await store.aget_messages("")

@@ -210,7 +210,9 @@ def test_objects_of_pydantic_become_dicts() -> None:
 
 def test_what_json_cannot_hold() -> None:
     codec = LlamaIndexCodec()
-    with pytest.raises(ArgumentTypeError, match=r"the ChatMessage.additional_kwargs\['x'\] must be .*, got set"):
+    with pytest.raises(
+        ArgumentTypeError, match=r"the ChatMessage.additional_kwargs\['x'\] must be .*, got set"
+    ):
         codec.to_chat_message(LlamaMessage("", additional_kwargs={"x": {1}}))
     with pytest.raises(ArgumentError, match="got nan"):
         codec.to_chat_message(LlamaMessage("", additional_kwargs={"x": float("nan")}))
