@@ -518,7 +518,7 @@ async def test_arguments(tmp_path: Path) -> None:
         StoreHistoryProvider("memory:", max_messages=-1)
     with pytest.raises(ArgumentTypeError, match="store_context_from is text"):
         StoreHistoryProvider("memory:", store_context_from="memory")
-    with pytest.raises(ArgumentError, match="dangling_calls must be one of .*, got 'x'"):
+    with pytest.raises(ArgumentError, match=r"dangling_calls must be one of .*, got 'x'"):
         StoreHistoryProvider("memory:", dangling_calls="x")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="source_id must be a non-empty str"):
         StoreHistoryProvider("memory:", source_id="")

@@ -295,7 +295,7 @@ async def test_calls_without_results() -> None:
 async def test_arguments(tmp_path: Path) -> None:
     with pytest.raises(ArgumentTypeError, match="store is of type str"):
         ChatMessageStoreAdapter("memory:")  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="dangling_calls must be one of .*, got 'x'"):
+    with pytest.raises(ArgumentError, match=r"dangling_calls must be one of .*, got 'x'"):
         ChatMessageStoreFactory("memory:", dangling_calls="x")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="max_messages must be a non-negative int or None, got -1"):
         ChatMessageStoreFactory("memory:", max_messages=-1)
