@@ -1,4 +1,4 @@
-"""Boundaries, windows and views, checked against an independent reading of the chat-completions API's rules."""
+"""Boundaries, windows and views, checked against an independent reading of the API's rules."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_no_mixture_of_limits_brings_an_invalid_conversation(
 def test_a_boundary_never_parts_a_call_from_its_result(messages: list[ChatMessage]) -> None:
     boundaries = find_boundaries(messages)
     assert len(boundaries) == len(messages)
-    inside = set()
+    inside: set[int] = set()
     waiting: dict[str, int] = {}
     previous: list[type] = []
     for index, message in enumerate(messages):
