@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
+
+from agent_stores.inline import may_block as may_block
+from agent_stores.inline import run_inline as run_inline
 
 T = TypeVar("T")
 
@@ -224,23 +226,3 @@ _of_the_parent: list[object] = []
 
 loop_pool = EventLoopPool(16)
 """The loops of all synchronous calls of the process."""
-
-_may_block: ContextVar[bool] = ContextVar("agent_stores_may_block", default=False)
-
-
-def may_block() -> bool:
-    """Whether the running coroutine is driven by `run_inline`, so that it may block and cannot wait."""
-    return _may_block.get()
-
-
-def run_inline(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that blocks, where others wait, on this thread and without an event loop."""
-    token = _may_block.set(True)
-    try:
-        work.send(None)
-    except StopIteration as end:
-        return cast("T", end.value)
-    finally:
-        _may_block.reset(token)
-        work.close()
-    raise RuntimeError("a coroutine that should block waits for an event loop")

@@ -6,8 +6,6 @@ secret, and its reader trusts nothing that it has not checked.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -134,6 +132,8 @@ def verify_state(state: Mapping[str, Any], key: StateKey | None) -> dict[str, An
     if not isinstance(signature, str):
         raise StateSignatureError("the state must be signed when a key is given, got one without a signature")
     given = signature.encode(errors="replace")
+    import hmac  # loads OpenSSL, which takes a while
+
     if not any(hmac.compare_digest(_digest(fields, one).encode(), given) for one in keys):
         raise StateSignatureError(
             "the state's signature does not match: the state was changed, or signed with another key"
@@ -159,4 +159,7 @@ def _keys(key: StateKey) -> list[bytes]:
 
 def _digest(fields: Mapping[str, Any], key: bytes) -> str:
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    import hashlib
+    import hmac
+
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

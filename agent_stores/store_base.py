@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import uuid
+import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 M = TypeVar("M", default=ChatMessage)
 N = TypeVar("N", default=ChatMessage)
 R = TypeVar("R")
+
+
+def new_thread_id() -> str:
+    """A random thread id."""
+    return f"thread_{os.urandom(16).hex()}"
 
 
 class LogHandle:
@@ -84,7 +89,7 @@ class StoreBase(Generic[M]):
     ) -> None:
         self._key = ThreadKey(
             None if tenant is None else identifier("tenant", tenant),
-            f"thread_{uuid.uuid4().hex}" if thread_id is None else identifier("thread_id", thread_id),
+            new_thread_id() if thread_id is None else identifier("thread_id", thread_id),
         )
         self._settings = StoreSettings(
             max_messages=max_messages,
@@ -244,11 +249,7 @@ class StoreBase(Generic[M]):
         """
         log = self._open_log()
         check_limit("at", at)
-        new_id = (
-            f"thread_{uuid.uuid4().hex}"
-            if new_thread_id is None
-            else identifier("new_thread_id", new_thread_id)
-        )
+        new_id = new_thread_id() if new_thread_id is None else identifier("new_thread_id", new_thread_id)
         await self._create_thread()
         branch = copy.copy(self)
         branch._switch_thread(new_id, {})

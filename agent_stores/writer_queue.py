@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Hashable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from agent_stores.event_loops import may_block
+from agent_stores.inline import may_block
+
+if TYPE_CHECKING:
+    import asyncio  # takes a third of the time of `import agent_stores`
 
 _LONGEST_WAIT = 10.0  # seconds; a turn only avoids conflicts, which the version check detects in any case
 
@@ -43,7 +45,9 @@ class WriterQueue:
             if line is None:
                 line = self._lines[key] = deque()
             else:
-                turn = asyncio.get_running_loop().create_future()
+                from asyncio import get_running_loop
+
+                turn = get_running_loop().create_future()
                 line.append(turn)
         has_turn = turn is None
         try:
@@ -56,9 +60,11 @@ class WriterQueue:
 
     async def _wait(self, key: Hashable, line: _Line, turn: asyncio.Future[None]) -> bool:
         """Wait for a turn; False when it took too long, and the caller goes on without."""
+        from asyncio import wait
+
         try:
             # Not `wait_for`, which before Python 3.12 may ignore that the task is cancelled.
-            done, _ = await asyncio.wait([turn], timeout=_LONGEST_WAIT)
+            done, _ = await wait([turn], timeout=_LONGEST_WAIT)
         except BaseException:
             if not self._leave(line, turn):
                 self._pass_on(key, line)

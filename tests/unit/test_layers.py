@@ -22,6 +22,7 @@ FOUNDATION = {
     "connection_registry",
     "errors",
     "event_loops",
+    "inline",
     "search",
     "thread_updates",
     "writer_queue",
