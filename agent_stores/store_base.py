@@ -35,7 +35,7 @@ N = TypeVar("N", default=ChatMessage)
 R = TypeVar("R")
 
 
-def new_thread_id() -> str:
+def random_thread_id() -> str:
     """A random thread id."""
     return f"thread_{os.urandom(16).hex()}"
 
@@ -89,7 +89,7 @@ class StoreBase(Generic[M]):
     ) -> None:
         self._key = ThreadKey(
             None if tenant is None else identifier("tenant", tenant),
-            new_thread_id() if thread_id is None else identifier("thread_id", thread_id),
+            random_thread_id() if thread_id is None else identifier("thread_id", thread_id),
         )
         self._settings = StoreSettings(
             max_messages=max_messages,
@@ -249,7 +249,7 @@ class StoreBase(Generic[M]):
         """
         log = self._open_log()
         check_limit("at", at)
-        new_id = new_thread_id() if new_thread_id is None else identifier("new_thread_id", new_thread_id)
+        new_id = random_thread_id() if new_thread_id is None else identifier("new_thread_id", new_thread_id)
         await self._create_thread()
         branch = copy.copy(self)
         branch._switch_thread(new_id, {})
