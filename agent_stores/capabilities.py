@@ -35,7 +35,8 @@ class Appender(Protocol):
         `updated_us` and the version change.
 
         A backend may return None, before it writes, for any other case that it leaves to the log's general
-        path: for example when a trim finds no boundary nearby.
+        path: for example when a trim finds no boundary nearby. It must do so when the thread has rows that an
+        unfinished commit left (`Thread.staged_position`), and when the call exceeds the server's limits.
 
         Args:
             key: the thread.

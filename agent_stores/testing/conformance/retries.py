@@ -223,3 +223,52 @@ class TestRetries:
         stats = await store.stats()
         assert (stats.messages, stats.last_position) == (2, 2)
         assert await labels(store, after=5) == []
+
+    @pytest.mark.parametrize("operation", ["add_messages", "replace_all"])
+    async def test_a_large_call_that_dies(
+        self, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, operation: str
+    ) -> None:
+        """A writer dies at its nth commit: no message of its call is seen, and the next writer goes on.
+
+        Servers that limit a commit take several of them for a large call.
+        """
+        for at in range(1, 5):
+            store = make_store()
+            await store.add_messages([user("before", message_id="before")])
+            writer = make_store(thread_id=store.thread_id)
+            size = min(250, 2 * (store.log.backend.limits.commit_rows or 10) + 1)
+            messages = [user(str(n), message_id=str(n)) for n in range(size)]
+            with monkeypatch.context() as patch:
+                _die_at_commit(patch, writer, at)
+                try:
+                    await getattr(writer, operation)(messages)
+                except asyncio.CancelledError:
+                    assert await stored(store) == ["before"]
+                    stats = await store.stats()
+                    assert (stats.messages, stats.last_position) == (1, 1)
+                    if at % 2:
+                        await store.add_messages([user("of another")])
+                        assert await stored(store) == ["before", "of another"]
+            kept = await stored(store) if operation == "add_messages" else []
+            await getattr(writer, operation)(messages)
+            texts = [message.text for message in messages]
+            assert await stored(store) == (kept if kept[1:2] == ["0"] else [*kept, *texts])
+            await store.add_messages([user("last")])
+            assert (await stored(store))[-2:] == [texts[-1], "last"]
+            assert await store.count() == len(await stored(store))
+
+
+def _die_at_commit(patch: pytest.MonkeyPatch, store: ChatMessageStore, at: int) -> None:
+    """Let a store's client stop, as with its process, at its nth commit."""
+    backend = store.log.backend
+    commit = backend.commit
+    commits = 0
+
+    async def dying_commit(*args: Any, **options: Any) -> Any:
+        nonlocal commits
+        commits += 1
+        if commits == at:
+            raise asyncio.CancelledError
+        return await commit(*args, **options)
+
+    patch.setattr(backend, "commit", dying_commit)
