@@ -123,6 +123,7 @@ class Committer:
                     raise
                 if uncertain and _took_effect(base, uncertain[-1], request_id):
                     return uncertain[-1].result
+                change: Change[T] | None = None
                 try:
                     change = await plan(base, self.now_us())
                     await self._commit(key, base, change, request_id)
@@ -131,6 +132,8 @@ class Committer:
                     if time.monotonic() > deadline:
                         raise self._too_many_conflicts(bool(uncertain)) from None
                 except OutcomeUnknownError as error:
+                    if change is None:  # a read
+                        raise
                     uncertain.append(change)
                     # That the write is on this server does not say that replicas have it.
                     if len(uncertain) == _UNKNOWN_OUTCOMES or isinstance(error, NotReplicatedError):
