@@ -25,8 +25,8 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
             ``mariadb://…``, ``redis://…`` and what else `RedisChatMessageStore` accepts, a connection string
             of an Azure storage account, ``azure-tables://account/table`` with the login in the environment
             (``AZURE_STORAGE_CONNECTION_STRING``, ``AZURE_STORAGE_KEY``, ``AZURE_STORAGE_SAS_TOKEN``, or what
-            azure-identity finds), ``dynamodb://region/table`` with the login that the SDK finds (the region
-            may be empty, for that of the SDK's configuration), or ``memory:`` for an empty one in this process.
+            azure-identity finds), ``dynamodb://region/table`` with the login that the SDK finds (an empty
+            region is that of the SDK's configuration), or ``memory:`` for an empty one in this process.
         options: those of the backend's log.
 
     Raises:

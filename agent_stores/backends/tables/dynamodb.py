@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import secrets
 import time
@@ -121,7 +122,9 @@ def parse_config(
         region_name, url = client.meta.region_name, client.meta.endpoint_url
         endpoint_url = None if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else url
     elif region_name is None:
-        region_name = _session().get_config_variable("region")
+        names = ("AWS_DEFAULT_REGION", "AWS_REGION")
+        region_name = next((os.environ[name] for name in names if os.environ.get(name)), None)
+        region_name = region_name or _session().get_config_variable("region")  # a profile's
     if region_name is None:
         raise ArgumentError("region_name must be given, as neither AWS_DEFAULT_REGION nor a profile has one")
     if not _REGION.fullmatch(region_name):
@@ -169,21 +172,24 @@ class DynamoDBClient:
         if self._client is None:
             async with self._lock:
                 if self._client is None:
-                    await asyncio.to_thread(_load_models)
-                    self._client = await self._stack.enter_async_context(
-                        _session().create_client(
-                            "dynamodb",
-                            region_name=self._config.region,
-                            endpoint_url=self._config.endpoint,
-                            config=AioConfig(
-                                connect_timeout=self._timeout,
-                                read_timeout=self._timeout,
-                                retries={"total_max_attempts": 1},  # `ServiceTable` tries again
-                                max_pool_connections=50,
-                            ),
-                        )
-                    )
+                    # The SDK reads files meanwhile: on a thread, not on the event loop.
+                    client = await asyncio.to_thread(asyncio.run, self._create())
+                    self._client = await self._stack.enter_async_context(client)
         return self._client
+
+    def _create(self) -> Any:
+        config = AioConfig(
+            connect_timeout=self._timeout,
+            read_timeout=self._timeout,
+            retries={"total_max_attempts": 1},  # `ServiceTable` tries again
+            max_pool_connections=50,
+        )
+        return _session()._create_client(
+            "dynamodb",
+            region_name=self._config.region,
+            endpoint_url=self._config.endpoint,
+            config=config,
+        )
 
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
@@ -422,11 +428,3 @@ def _reasons(error: ClientError) -> set[str]:
 @lru_cache(maxsize=1)
 def _session() -> AioSession:
     return get_session()
-
-
-def _load_models() -> None:
-    """Read the SDK's description of the service, which takes a while, on a thread of its own."""
-    loader = _session().get_component("data_loader")
-    for name in ("service-2", "endpoint-rule-set-1"):
-        loader.load_service_model("dynamodb", name)
-    loader.load_data("endpoints")
