@@ -8,15 +8,13 @@ import uuid
 from typing import Any
 
 import pytest
-from langchain_core.messages import message_to_dict
 
 from agent_stores import ChatMessage
 from agent_stores.importers.catalogue import open_source
 from agent_stores.importers.source import SourceThread
-from agent_stores.plugins.langchain.codec import LangChainCodec
 from tests.importers.conftest import Peers
 from tests.importers.peers import CONVERSATION
-from tests.importers.test_layouts import check_neutral
+from tests.importers.test_layouts import check_neutral, langchain_dump
 from tests.servers.dynamodb import DynamoDBServer
 
 pytestmark = pytest.mark.timeout(900)  # an environment may have to be made first
@@ -79,6 +77,5 @@ def test_langchain_dynamodb(peers: Peers, dynamodb_server: DynamoDBServer, is_co
         assert thread.expires_in is not None
         assert 3000 < thread.expires_in <= 3600
         check_neutral(messages)
-        codec = LangChainCodec()
-        assert [message_to_dict(codec.from_chat_message(message)) for message in messages] == wanted
+        assert langchain_dump(messages) == wanted
     assert read_all(f"{url}-none", endpoint_url=dynamodb_server.endpoint) == {}
