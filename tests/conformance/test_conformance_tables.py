@@ -27,8 +27,8 @@ from tests.tables.memory_table import LIMITS, MemoryTable
 
 SMALL = TableLimits(
     operations=12,
-    transaction_bytes=200_000,
-    item_bytes=60_000,
+    transaction_bytes=400_000,
+    item_bytes=120_000,
     body_bytes=16 * 1024 * 1024,
     snapshot_pages=False,
 )

@@ -10,7 +10,7 @@ import pytest
 
 from agent_stores.backend import Limits, Row, ThreadKey, TimeToLive
 from agent_stores.backends.memory import MemoryBackend
-from agent_stores.backends.tables import appender, keys
+from agent_stores.backends.tables import keys
 from agent_stores.backends.tables.backend import TablesBackend
 from agent_stores.backends.tables.cache import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed, TableLimits
@@ -31,7 +31,6 @@ Step = tuple[str, Callable[[MessageLog], Awaitable[Any]]]
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appender, "_LONGEST_PAUSE", 0.0)
     monkeypatch.setattr("agent_stores.committer._LONGEST_PAUSE", 0.0)
 
 
