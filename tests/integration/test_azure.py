@@ -969,7 +969,7 @@ async def test_the_command_line(azurite_server: AzuriteServer, tmp_path: Path) -
     status, output = await run(
         "show", thread_id, store="azure-tables:///agentstores", AZURE_STORAGE_CONNECTION_STRING=text
     )
-    assert (status, "hello there" in output) == (0, True)
+    assert (status, "hello there" in output) == (0, True), output
     assert await run("purge", "--json") == (0, '{"threads": 0}\n')
     status, output = await run("export", thread_id)
     (tmp_path / "export.jsonl").write_text(output)
