@@ -43,7 +43,7 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
 
         return AzureTableMessageLog(**arguments_from_url(url, options.pop("table_name", None)), **options)
     if isinstance(url, str) and url.startswith("dynamodb:"):
-        from agent_stores.backends.tables.dynamodb import arguments_from_url as dynamodb_arguments
+        from agent_stores.backends.tables.dynamodb_config import arguments_from_url as dynamodb_arguments
         from agent_stores.dynamodb import DynamoDBMessageLog
 
         return DynamoDBMessageLog(**{**dynamodb_arguments(url), **options})

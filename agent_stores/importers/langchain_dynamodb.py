@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from agent_stores.backends.tables.dynamodb import DynamoDBTable, arguments_from_url, parse_config
+from agent_stores.backends.tables.dynamodb import DynamoDBTable
+from agent_stores.backends.tables.dynamodb_config import arguments_from_url, parse_config
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.forms.langchain import langchain_message
 from agent_stores.importers.forms.reading import read_data

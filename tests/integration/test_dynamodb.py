@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,7 +18,8 @@ from aiobotocore.session import get_session
 from agent_stores import ChatMessage, DynamoDBChatMessageStore, open_log
 from agent_stores.backend import Row, ThreadKey, TimeToLive
 from agent_stores.backends.tables import keys
-from agent_stores.backends.tables.dynamodb import DynamoDBTable, parse_config
+from agent_stores.backends.tables.dynamodb import DynamoDBTable
+from agent_stores.backends.tables.dynamodb_config import parse_config
 from agent_stores.dynamodb import DynamoDBMessageLog
 from agent_stores.errors import (
     ArgumentError,
@@ -218,13 +219,14 @@ async def test_a_lost_answer_is_asked_for_again(make_store: Any, proxy: HttpProx
         proxy.lose_answer(f"needle {n}".encode())
         await store.add_messages([user(f"needle {n}"), user(f"more {n}")])
     assert await texts(store) == [text for n in range(4) for text in (f"needle {n}", f"more {n}")]
-    for work, expected in (
+    works: list[tuple[Callable[[], Awaitable[Any]], Any]] = [
         (lambda: store.pop_last(), None),
         (lambda: store.delete("gone"), 0),
         (lambda: store.set_ttl(60), True),
         (lambda: store.clear(), 7),
         (lambda: store.delete_thread(), True),
-    ):
+    ]
+    for work, expected in works:
         proxy.lose_answer(b"TransactItems")
         proxy.lose_answer(b"ConditionExpression")
         result = await work()
@@ -393,7 +395,7 @@ def test_without_the_package() -> None:
         "from agent_stores import DynamoDBChatMessageStore, open_log\n"
         "for make in (DynamoDBChatMessageStore, lambda: open_log('dynamodb://eu-central-1/abc')):\n"
         "    try: make()\n"
-        "    except ImportError as error: print(type(error).__name__, 'agent-stores[dynamodb]' in str(error))\n"
+        "    except ImportError as error: print(type(error).__name__, 'stores[dynamodb]' in str(error))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["MissingDependencyError True"] * 2, done.stderr
