@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -603,6 +604,39 @@ async def test_eight_writers_on_one_head(make_store: MakeStore) -> None:
     for n in range(8):
         assert [a for a, _ in pairs if a.startswith(f"{n}.")] == [f"{n}.{turn}.a" for turn in range(10)]
     assert (await stores[0].stats()).messages == 160
+
+
+def test_sixteen_event_loops_take_turns(azurite_server: AzuriteServer, table: str) -> None:
+    """Stores of one process write to one thread, each on an event loop of its own."""
+    text, errors = azurite_server.connection_string, []
+
+    def work(number: int) -> None:
+        async def write() -> None:
+            async with AzureTableChatMessageStore(text, table_name=table, thread_id="t") as store:
+                for n in range(10):
+                    await store.add_messages([user(f"{number}.{n}")])
+
+        try:
+            asyncio.run(write())
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+    async def read() -> list[str]:
+        async with AzureTableChatMessageStore(text, table_name=table, thread_id="t") as store:
+            return await texts(store)
+
+    found = asyncio.run(read())
+    assert len(found) == 160
+    for number in range(16):
+        mine = [text for text in found if text.startswith(f"{number}.")]
+        assert mine == [f"{number}.{n}" for n in range(10)]
 
 
 async def test_long_calls_beside_short_ones(make_log: Any) -> None:

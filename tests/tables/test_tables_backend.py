@@ -264,8 +264,8 @@ def test_messages_sort_the_newest_first() -> None:
     assert sorted(sorts, reverse=True) == sorts
     assert [keys.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
     pinned = keys.message_sort(newer, 1, pinned=True)
-    assert keys.HEAD < pinned < keys.pinned_end(newer) < sorts[-1] < sorts[0] < keys.generation_end(newer)
-    assert keys.generation_end(newer) < keys.message_sort(older, 1, pinned=True) < keys.END_OF_ROWS
+    assert keys.HEAD < pinned < keys.end_of(newer, pinned=True) < sorts[-1] < sorts[0] < keys.end_of(newer)
+    assert keys.end_of(newer) < keys.message_sort(older, 1, pinned=True) < keys.END_OF_ROWS
 
 
 @pytest.mark.parametrize(
