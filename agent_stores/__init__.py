@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from agent_stores.azure import AzureTableChatMessageStore
     from agent_stores.context import RecallProvider, SummaryProvider
     from agent_stores.database import DatabaseChatMessageStore
+    from agent_stores.dynamodb import DynamoDBChatMessageStore
     from agent_stores.redis import RedisChatMessageStore
     from agent_stores.threads import AgentThread
 
@@ -103,6 +104,7 @@ __all__ = [
     "CorruptMessageError",
     "DataContent",
     "DatabaseChatMessageStore",
+    "DynamoDBChatMessageStore",
     "ErrorContent",
     "InMemoryChatMessageStore",
     "InMemoryMessageLog",
@@ -160,6 +162,7 @@ _LAZY = {
     "RecallProvider": "agent_stores.context",
     "SummaryProvider": "agent_stores.context",
     "DatabaseChatMessageStore": "agent_stores.database",
+    "DynamoDBChatMessageStore": "agent_stores.dynamodb",
     "RedisChatMessageStore": "agent_stores.redis",
     "AgentThread": "agent_stores.threads",
 }

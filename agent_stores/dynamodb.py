@@ -30,7 +30,7 @@ class DynamoDBMessageLog(MessageLog):
 
     Args:
         table_name: the table.
-        region_name: its region; by default that of the SDK's configuration (``AWS_DEFAULT_REGION``, a profile).
+        region_name: its region; by default that of ``AWS_DEFAULT_REGION``, ``AWS_REGION`` or the profile.
         endpoint_url: another endpoint than the region's, such as that of an emulator.
         client: a ``dynamodb`` client of aiobotocore, instead of region and endpoint; it is never closed.
         timeout: seconds that a request may take, attempts and pauses included.
@@ -52,7 +52,8 @@ class DynamoDBMessageLog(MessageLog):
         clock: Callable[[], float] = time.time,
     ) -> None:
         # Imported here, so that the class can be imported where aiobotocore is not installed.
-        from agent_stores.backends.tables.dynamodb import DynamoDBTable, parse_config
+        from agent_stores.backends.tables.dynamodb import DynamoDBTable
+        from agent_stores.backends.tables.dynamodb_config import parse_config
 
         if check_seconds("timeout", timeout, zero=False) is None:
             raise ArgumentError("timeout must be a positive number of seconds, got None")

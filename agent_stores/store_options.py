@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Generic, Literal, cast, get_args
@@ -17,6 +18,8 @@ from agent_stores.retention import DanglingCalls, Window
 from agent_stores.tokens import TokenCounter
 
 M = TypeVar("M", default=ChatMessage)
+
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 OnCorrupt = Literal["raise", "skip"]
 """What a read does with a stored message that cannot be decoded."""
@@ -45,6 +48,8 @@ def identifier(name: str, value: Any) -> str:
         raise ArgumentTypeError(f"{name} must be a non-empty str, got {type(value).__name__}")
     if not value:
         raise ArgumentError(f"{name} must be a non-empty str, got an empty one")
+    if _SURROGATE_PAIR.search(value):  # as JSON, and so in a state, they are the character that they make
+        raise ArgumentError(f"{name} must have one character instead of two surrogates, got {value[:100]!a}")
     return value
 
 

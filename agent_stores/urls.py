@@ -25,8 +25,8 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
             ``mariadb://…``, ``redis://…`` and what else `RedisChatMessageStore` accepts, a connection string
             of an Azure storage account, ``azure-tables://account/table`` with the login in the environment
             (``AZURE_STORAGE_CONNECTION_STRING``, ``AZURE_STORAGE_KEY``, ``AZURE_STORAGE_SAS_TOKEN``, or what
-            azure-identity finds), ``dynamodb://region/table`` with the login that the SDK finds (the region
-            may be empty, for that of the SDK's configuration), or ``memory:`` for an empty one in this process.
+            azure-identity finds), ``dynamodb://region/table`` with the login that the SDK finds (an empty
+            region is that of the SDK's configuration), or ``memory:`` for an empty one in this process.
         options: those of the backend's log.
 
     Raises:
@@ -43,7 +43,7 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
 
         return AzureTableMessageLog(**arguments_from_url(url, options.pop("table_name", None)), **options)
     if isinstance(url, str) and url.startswith("dynamodb:"):
-        from agent_stores.backends.tables.dynamodb import arguments_from_url as dynamodb_arguments
+        from agent_stores.backends.tables.dynamodb_config import arguments_from_url as dynamodb_arguments
         from agent_stores.dynamodb import DynamoDBMessageLog
 
         return DynamoDBMessageLog(**{**dynamodb_arguments(url), **options})

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from agent_stores.backends.tables.dynamodb import DynamoDBTable, arguments_from_url, parse_config
+from agent_stores.backends.tables.dynamodb import DynamoDBTable
+from agent_stores.backends.tables.dynamodb_config import arguments_from_url, parse_config
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.forms.langchain import langchain_message
 from agent_stores.importers.forms.reading import read_data
@@ -18,11 +19,11 @@ from agent_stores.importers.source import SourceError, SourceMessage, SourceThre
 class LangChainDynamoDBTable:
     """Reads a table of ``langchain_community.chat_message_histories.DynamoDBChatMessageHistory``.
 
-    A table with a sort key, which the history's ``key`` names, has a thread for each item; threads of the same
-    session then have the sort key's value in their ids, after a colon.
+    A table with a sort key, which the history's ``key`` names, has a thread for each item; the id is that of
+    the session, a colon, and the sort key's value.
 
     Args:
-        url: ``dynamodb://region/table``; the region may be empty, and credentials are those that the SDK finds.
+        url: ``dynamodb://region/table``; the region may be empty. The SDK finds the credentials.
         primary_key_name: the attribute with the session's id.
         history_messages_key: the attribute with the messages.
         ttl_key_name: the attribute with the time of expiry, in seconds since 1970.
@@ -42,7 +43,7 @@ class LangChainDynamoDBTable:
         *,
         primary_key_name: str = "SessionId",
         history_messages_key: str = "History",
-        ttl_key_name: str = "ttl",
+        ttl_key_name: str = "expireAt",
         endpoint_url: str | None = None,
     ) -> None:
         options = {"table_name": "SessionTable", "region_name": None, **arguments_from_url(url)}

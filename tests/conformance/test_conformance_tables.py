@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import time
 import uuid
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from azure.data.tables.aio import TableServiceClient
@@ -20,31 +19,18 @@ from agent_stores.backends.tables.table import TableLimits, put, query_all
 from agent_stores.dynamodb import DynamoDBMessageLog
 from agent_stores.log import MessageLog
 from agent_stores.testing.conformance import *  # noqa: F403
-from agent_stores.testing.conformance import Target
+from agent_stores.testing.conformance import Clock, Target
 from tests.servers.azurite import AzuriteServer
 from tests.servers.dynamodb import DynamoDBServer
 from tests.tables.memory_table import LIMITS, MemoryTable
 
 SMALL = TableLimits(
     operations=12,
-    transaction_bytes=200_000,
-    item_bytes=60_000,
+    transaction_bytes=400_000,
+    item_bytes=120_000,
     body_bytes=16 * 1024 * 1024,
     snapshot_pages=False,
 )
-
-
-class Clock:
-    """A clock that tests move."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
-
-    async def advance(self, seconds: float) -> None:
-        self.ahead += seconds
 
 
 def _azurite(server: AzuriteServer) -> Target:
@@ -75,7 +61,7 @@ def _azurite(server: AzuriteServer) -> Target:
 
 def _dynamodb(server: DynamoDBServer) -> Target:
     clock = Clock()
-    options = {"region_name": server.region, "endpoint_url": server.endpoint}
+    options: dict[str, Any] = {"region_name": server.region, "endpoint_url": server.endpoint}
     name = f"conformance-{uuid.uuid4().hex[:12]}"
     openings = itertools.count(1)
 

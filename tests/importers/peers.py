@@ -164,6 +164,7 @@ def langchain_dynamodb(url: str, options: dict[str, Any]) -> Layout:
 
     def add(thread: str, names: list[str]) -> None:
         known = langchain_messages()
+        known["result-a"].artifact = {"c": [21]}  # the package cannot store a float
         for name in names:
             history(thread).add_message(known.get(name) or HumanMessage(name[len("text:") :]))
 
@@ -311,7 +312,7 @@ def main(layout: str, url: str) -> None:
             add(action["thread"], action["add"])
         if action.get("read"):
             read.append(load(action["thread"]))
-    print(json.dumps(read))
+    print(json.dumps(read, default=lambda value: int(value)))  # DynamoDB's numbers are Decimal
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ STORES = {
         '"UseDevelopmentStorage=true", table_name="chats", max_messages=100'
     ),
     "AzureTableChatMessageStore.from_account_and_id": '"account", thread_id="t", timeout=5',
+    "DynamoDBChatMessageStore": '"chats", region_name="eu-central-1", thread_id="t", ttl=60',
     "DatabaseChatMessageStore": '"chat.db", thread_id="t", tenant="acme", max_messages=100, ttl=60',
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import socket
 import threading
 import time
@@ -32,6 +33,7 @@ class Request:
         sent: the bytes of its body.
         received: the bytes of its answer's body.
         rows: how many operations it has, where it is a transaction.
+        target: DynamoDB's action; empty for others.
     """
 
     method: str
@@ -39,10 +41,13 @@ class Request:
     sent: int
     received: int
     rows: int
+    target: str = ""
 
     @property
     def kind(self) -> str:
-        """What it is: a transaction, a query, a row, or a new table."""
+        """What it is: a transaction, a query, a row, or a new table; of DynamoDB, the action."""
+        if self.target:
+            return self.target
         if self.path.endswith("$batch"):
             return "transaction"
         if self.method == "POST" and "/Tables" in self.path:
@@ -89,9 +94,10 @@ class HttpProxy:
         times: int = 1,
         headers: Mapping[str, str] | None = None,
         code: str = "ServerBusy",
+        body: str | None = None,
     ) -> list[float]:
         """Answer requests that hold these bytes instead of the server; returns when that is done."""
-        text = f'{{"odata.error":{{"code":"{code}","message":{{"lang":"en-US","value":"{code}."}}}}}}'
+        text = body or f'{{"odata.error":{{"code":"{code}","message":{{"lang":"en-US","value":"{code}."}}}}}}'
         rule = _Rule(match, times, status=status, headers=headers or {}, body=text.encode())
         with self._lock:
             self._rules.append(rule)
@@ -202,8 +208,11 @@ class HttpProxy:
 
     def _note(self, handler: BaseHTTPRequestHandler, body: bytes, answer: bytes) -> None:
         rows = body.count(b"\nContent-Type: application/http") if handler.path.endswith("$batch") else 0
+        target = (handler.headers.get("X-Amz-Target") or "").rpartition(".")[2]
+        if target == "TransactWriteItems":
+            rows = len(json.loads(body)["TransactItems"])
         with self._lock:
-            self.requests.append(Request(handler.command, handler.path, len(body), len(answer), rows))
+            self.requests.append(Request(handler.command, handler.path, len(body), len(answer), rows, target))
 
 
 def _reply(handler: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str], body: bytes) -> None:

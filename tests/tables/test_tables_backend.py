@@ -16,7 +16,9 @@ from agent_stores.backends.tables.backend import TablesBackend
 from agent_stores.backends.tables.cache import ThreadCache
 from agent_stores.backends.tables.index import RECENT_US
 from agent_stores.capabilities import Appender, LatestReader, Sweeper, TenantLister
+from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
+from agent_stores.store import ChatMessageStore
 from agent_stores.testing.conformance.isolation import HOSTILE_NAMES
 from tests.tables.memory_table import LIMITS, MemoryTable
 
@@ -262,8 +264,8 @@ def test_messages_sort_the_newest_first() -> None:
     assert sorted(sorts, reverse=True) == sorts
     assert [keys.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
     pinned = keys.message_sort(newer, 1, pinned=True)
-    assert keys.HEAD < pinned < keys.pinned_end(newer) < sorts[-1] < sorts[0] < keys.generation_end(newer)
-    assert keys.generation_end(newer) < keys.message_sort(older, 1, pinned=True) < keys.END_OF_ROWS
+    assert keys.HEAD < pinned < keys.end_of(newer, pinned=True) < sorts[-1] < sorts[0] < keys.end_of(newer)
+    assert keys.end_of(newer) < keys.message_sort(older, 1, pinned=True) < keys.END_OF_ROWS
 
 
 @pytest.mark.parametrize(
@@ -291,3 +293,11 @@ def test_text_in_properties_and_parts(character: str) -> None:
         parts = list(records.split_body(text.encode(), 1000))
         assert "".join(parts) == text
         assert all(len(part.encode()) <= 1000 for part in parts)
+
+
+def test_a_store_rejects_two_surrogates() -> None:
+    log = make_log(MemoryTable())
+    for name in ("thread_id", "tenant"):
+        with pytest.raises(ArgumentError, match=f"{name} must have one character instead of two surrogates"):
+            ChatMessageStore(log, **{"thread_id": "t", name: "\ud83d\ude00"})  # type: ignore[arg-type]
+        ChatMessageStore(log, **{"thread_id": "t", name: "\U0001f600\ud83d"})  # type: ignore[arg-type]

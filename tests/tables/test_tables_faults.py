@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
 from agent_stores.backend import Limits, Row, ThreadKey, TimeToLive
 from agent_stores.backends.memory import MemoryBackend
-from agent_stores.backends.tables import appender, keys
+from agent_stores.backends.tables import keys
 from agent_stores.backends.tables.backend import TablesBackend
 from agent_stores.backends.tables.cache import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed, TableLimits
@@ -31,7 +32,6 @@ Step = tuple[str, Callable[[MessageLog], Awaitable[Any]]]
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appender, "_LONGEST_PAUSE", 0.0)
     monkeypatch.setattr("agent_stores.committer._LONGEST_PAUSE", 0.0)
 
 
@@ -115,6 +115,10 @@ def _log(table: MemoryTable, clock: Clock, cache: ThreadCache | None = None) -> 
     return MessageLog(TablesBackend(table, cache, clock=clock), clock=clock)
 
 
+def _at(at: int, fault: Fault, number: int, name: str) -> Fault | None:
+    return fault if number == at else None
+
+
 async def _expected(history: Sequence[Step], clock: Clock) -> list[tuple[Any, Any]]:
     """The results and the states of a history without faults, on the reference."""
     log = MessageLog(MemoryBackend(Limits()), clock=clock)
@@ -131,15 +135,16 @@ async def test_one_fault_at_every_call(number: int, limits: TableLimits) -> None
         reached = False
         for fault in FAULTS:
             table = MemoryTable(limits, page=5)
-            table.fault = lambda n, name, at=at, fault=fault: fault if n == at else None
+            table.fault = partial(_at, at, fault)
             log = _log(table, clock)
             for (label, run), (result, state) in zip(history, expected, strict=True):
                 where = (number, at, fault, label)
                 before = len(table.calls)
                 try:
                     found = await run(log)
-                except StoreError as error:
-                    assert not isinstance(error, OutcomeUnknownError), where
+                except OutcomeUnknownError:
+                    raise AssertionError(where) from None
+                except StoreError:
                     assert before <= at < len(table.calls), where
                     found = await run(log)
                 except ConditionFailed:
@@ -200,6 +205,24 @@ async def _outcome(log: MessageLog, run: Callable[[MessageLog], Awaitable[Any]])
         return type(error).__name__
 
 
+class Interruption:
+    """Another process that writes before the call of a number."""
+
+    def __init__(
+        self, table: MemoryTable, at: int, log: MessageLog, run: Callable[[MessageLog], Awaitable[Any]]
+    ) -> None:
+        self.outcome: Any = None
+        self.has_written = False
+        self._table, self._at, self._log, self._run = table, at, log, run
+
+    async def __call__(self, number: int, name: str) -> None:
+        if number == self._at and not self.has_written:
+            self.has_written = True
+            self._table.quiet = True
+            self.outcome = await _outcome(self._log, self._run)
+            self._table.quiet = False
+
+
 @pytest.mark.parametrize("first", range(len(WRITES)))
 async def test_another_writer_at_every_call(first: int) -> None:
     """Another process writes between any two calls of an operation: as if one came after the other."""
@@ -215,24 +238,16 @@ async def test_another_writer_at_every_call(first: int) -> None:
             outcomes.append((results[::-1] if is_swapped else results, await _state(log)))
         for at in itertools.count():
             table = MemoryTable(SMALL, page=5)
-            log, stranger = _log(table, clock), _log(table, clock)
+            log = _log(table, clock)
             for _, run in PREPARE:
                 await run(log)
             table.count()
-            others: list[Any] = []
-
-            async def write(number: int, name: str, at: int = at) -> None:
-                if number == at and not others:
-                    others.append(None)
-                    table.quiet = True
-                    others[0] = await _outcome(stranger, other)
-                    table.quiet = False
-
-            table.between = write
+            writer = Interruption(table, at, _log(table, clock), other)
+            table.between = writer
             mine = await _outcome(log, one)
             table.between = None
-            if not others:
+            if not writer.has_written:
                 break
-            found = ([mine, others[0]], await _state(_log(table, clock)))
+            found = ([mine, writer.outcome], await _state(_log(table, clock)))
             assert found in outcomes, (label, at)
             await _check_nothing_is_left(table, clock)

@@ -24,6 +24,7 @@ DESIGNED = {
     "DatabaseChatMessageStore",
     "RedisChatMessageStore",
     "AzureTableChatMessageStore",
+    "DynamoDBChatMessageStore",
     "MessageLog",
     "RecallProvider",
     "SummaryProvider",
@@ -38,7 +39,7 @@ def test_the_designed_names_are_there() -> None:
 
 
 def test_importing_brings_no_optional_package() -> None:
-    optional = ("sqlalchemy", "openai", "redis", "typer", "rich", "tiktoken", "azure", "mem0")
+    optional = ("sqlalchemy", "openai", "redis", "typer", "rich", "tiktoken", "azure", "aiobotocore", "mem0")
     code = f"import sys, agent_stores; print([n for n in {optional!r} if n in sys.modules])"
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr

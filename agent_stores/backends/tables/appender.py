@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,7 +14,7 @@ from agent_stores.backends.tables.committer import Committer
 from agent_stores.backends.tables.operations import write_operations
 from agent_stores.backends.tables.records import Head, StoredHead, StoredRow
 from agent_stores.backends.tables.table import ConditionFailed
-from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError, StoreUnavailableError
+from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import (
     check_position,
     trim_index,
@@ -27,9 +24,6 @@ from agent_stores.thread_updates import (
     written,
 )
 
-_PATIENCE = 30.0  # seconds of conflicts with other processes before an append gives up
-_LONGEST_PAUSE = 0.1  # seconds between two attempts
-_UNKNOWN_OUTCOMES = 4  # lost answers before an append gives up
 _FEW = 16  # messages that are remembered of a thread that is not trimmed
 _ITEM_BYTES = 2048  # of an item without its body, at most
 
@@ -81,48 +75,36 @@ class Appender:
         if any(len(row.body) > self._table.limits.item_bytes for row in rows):
             return None
         async with self._cache.queue.turn(key):
-            return await self._until_done(call)
-
-    async def _until_done(self, call: _Call) -> int | None:
-        deadline = time.monotonic() + _PATIENCE
-        is_unknown, lost, attempt = False, 0, 0
-        known = self._cache.get(call.key)
-        is_fresh = False
-        while True:
-            if known is None or is_unknown:
+            for is_fresh in (False, True):
+                known = self._cache.get(key)
+                if known is None or is_fresh:
+                    await self._reader.head(key)
+                    known, is_fresh = self._cache.get(key), True
                 try:
-                    await self._reader.head(call.key)
-                except StoreError as error:
-                    if is_unknown:
-                        raise _unknown(self._table.location) from error
-                    raise
-                known, is_fresh = self._cache.get(call.key), True
-            try:
-                return await self._attempt(call, known, is_fresh=is_fresh)
-            except _Uncertain:
-                known = None
-            except ConditionFailed as error:
-                self._cache.drop(call.key)
-                if error.index > 0:  # the head was as remembered, and an id exists
-                    return None
-                if time.monotonic() > deadline:
-                    raise StoreUnavailableError(
-                        f"{self._table.location}: other writers were faster for {_PATIENCE:g} seconds; "
-                        "nothing was written"
-                    ) from None
-                if is_fresh:
-                    await _pause(attempt)
-                    attempt += 1
-                known = None
-            except OutcomeUnknownError:
-                self._cache.drop(call.key)
-                is_unknown, lost = True, lost + 1
-                if lost == _UNKNOWN_OUTCOMES:
-                    raise
-            except StoreError as error:
-                if is_unknown:
-                    raise _unknown(self._table.location) from error
-                raise
+                    return await self._attempt(call, known, is_fresh=is_fresh)
+                except _Uncertain:
+                    continue
+                except ConditionFailed as error:
+                    self._cache.drop(key)
+                    if is_fresh or error.index > 0:  # other writers were faster, or an id exists
+                        return None
+                except OutcomeUnknownError:
+                    return await self._resolve(call)
+        return None
+
+    async def _resolve(self, call: _Call) -> int | None:
+        """The result of an append whose answer was lost; None when it had no effect."""
+        self._cache.drop(call.key)
+        try:
+            stored = await self._reader.head(call.key)
+        except StoreError as error:
+            raise OutcomeUnknownError(
+                f"the connection to {self._table.location} was lost while a write was confirmed: "
+                "it may or may not be stored"
+            ) from error
+        if stored is None or call.request_id not in stored.thread.recent_request_ids:
+            return None
+        return stored.thread.last_position
 
     async def _attempt(self, call: _Call, known: Known | None, *, is_fresh: bool) -> int | None:
         """Append by one transaction.
@@ -234,14 +216,3 @@ def _certain(result: int | None, is_fresh: bool) -> int | None:
     if not is_fresh:
         raise _Uncertain
     return result
-
-
-def _unknown(location: str) -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        f"the connection to {location} was lost while a write was confirmed: it may or may not be stored"
-    )
-
-
-async def _pause(attempt: int) -> None:
-    longest = min(_LONGEST_PAUSE, 0.002 * 2 ** min(attempt, 10))
-    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - jitter

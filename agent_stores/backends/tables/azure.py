@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+import platform
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from http.client import HTTPException
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from agent_stores.backends.tables.azure_config import AzureConfig
 from agent_stores.backends.tables.azure_errors import (
@@ -31,6 +32,8 @@ from agent_stores.backends.tables.table import (
     gather,
 )
 from agent_stores.connection_registry import ServerRegistry
+
+T = TypeVar("T")
 
 PROPERTY_UNITS = 32 * 1024
 """The longest text of a property, in units of UTF-16, as the service counts: 64 KiB."""
@@ -83,6 +86,7 @@ class AzureTable(ServiceTable[AzureClient]):
     """
 
     registry: ClassVar[ServerRegistry[Any]] = ServerRegistry()
+    _platform: ClassVar[str] = ""
     errors = (AzureError, OSError, HTTPException, asyncio.TimeoutError)
     # JSON on the wire takes up to three times the bytes of UTF-8; a transaction may have 4 MiB, and a row
     # 1 MiB, in at most 15 properties of text.
@@ -166,6 +170,14 @@ class AzureTable(ServiceTable[AzureClient]):
             await self._request(_create_table, write=True, repeatable=True)
             versions = await self._request(ask, write=True)
         return versions or []
+
+    async def _request(
+        self, ask: Callable[[AzureClient], Awaitable[T]], *, write: bool = False, repeatable: bool = False
+    ) -> T:
+        if not AzureTable._platform:
+            # The SDK asks for this when it makes a client, and Python may run a program to know it.
+            AzureTable._platform = await asyncio.to_thread(platform.platform)
+        return await super()._request(ask, write=write, repeatable=repeatable)
 
     def _explain(self, error: BaseException) -> Failure:
         return explain(error, self._redact)

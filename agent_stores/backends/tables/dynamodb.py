@@ -8,15 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import secrets
 import time
 import uuid
 from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
 
+from agent_stores.backends.tables.dynamodb_config import (
+    AioConfig,
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    DynamoDBConfig,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    sdk_session,
+)
 from agent_stores.backends.tables.service import Failure, ServiceTable, close_session
 from agent_stores.backends.tables.table import (
     NEW,
@@ -29,29 +37,9 @@ from agent_stores.backends.tables.table import (
 )
 from agent_stores.connection_registry import ServerRegistry
 from agent_stores.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    MissingDependencyError,
     StoreUnavailableError,
 )
 
-try:
-    from aiobotocore.client import AioBaseClient
-    from aiobotocore.config import AioConfig
-    from aiobotocore.session import AioSession, get_session
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        ConnectTimeoutError,
-        EndpointConnectionError,
-        NoCredentialsError,
-        PartialCredentialsError,
-    )
-except ImportError:
-    raise MissingDependencyError.of("aiobotocore", extra="dynamodb", purpose="the DynamoDB store") from None
-
-_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
-_REGION = re.compile(r"[a-z0-9-]{1,64}")
 _BATCH = 100  # keys of a BatchGetItem
 _NO_BODY = {"ProjectionExpression": "pk, sk, meta, v"}
 _NOT_APPLIED = (
@@ -74,81 +62,6 @@ _REJECTED = (
 _TRANSIENT_REASONS = ("ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict")
 
 
-class DynamoDBConfig(NamedTuple):
-    """A table, and how to connect to it.
-
-    Attributes:
-        table: its name.
-        region: its region.
-        endpoint: the URL of another endpoint than the region's; None for that.
-        client: the caller's client.
-    """
-
-    table: str
-    region: str
-    endpoint: str | None
-    client: AioBaseClient | None
-
-    @property
-    def location(self) -> str:
-        """The endpoint or the region, and the table."""
-        where = f"dynamodb://{self.region}" if self.endpoint is None else self.endpoint.rstrip("/")
-        return f"{where}/{self.table}"
-
-
-def parse_config(
-    table_name: Any, region_name: Any, endpoint_url: Any, client: AioBaseClient | None
-) -> DynamoDBConfig:
-    """Check the connection arguments; credentials are those that the SDK finds.
-
-    Raises:
-        ArgumentError, ArgumentTypeError: when they are invalid or cannot be combined.
-    """
-    for name, value in (("region_name", region_name), ("endpoint_url", endpoint_url)):
-        if value is not None and not isinstance(value, str):
-            raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}")
-        if value is not None and client is not None:
-            raise ArgumentError(f"client cannot be combined with {name}")
-    if not isinstance(table_name, str):
-        raise ArgumentTypeError(f"table_name must be a str, got {type(table_name).__name__}")
-    if not _TABLE_NAME.fullmatch(table_name):
-        raise ArgumentError(f"table_name must have 3 to 255 of A-Z, a-z, 0-9, _ . -, got {table_name!r}")
-    if client is not None:
-        if not isinstance(client, AioBaseClient) or client.meta.service_model.service_name != "dynamodb":
-            raise ArgumentTypeError(
-                f"client must be aiobotocore's client of dynamodb, got {type(client).__name__}"
-            )
-        region_name, url = client.meta.region_name, client.meta.endpoint_url
-        endpoint_url = None if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else url
-    elif region_name is None:
-        region_name = _session().get_config_variable("region")
-    if region_name is None:
-        raise ArgumentError("region_name must be given, as neither AWS_DEFAULT_REGION nor a profile has one")
-    if not _REGION.fullmatch(region_name):
-        raise ArgumentError(f"region_name must be a region such as eu-central-1, got {region_name!r}")
-    if endpoint_url is not None:
-        parts = urlsplit(endpoint_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
-            raise ArgumentError("endpoint_url must be a URL such as http://127.0.0.1:8000, without a login")
-    return DynamoDBConfig(table_name, region_name, endpoint_url, client)
-
-
-def arguments_from_url(url: str) -> dict[str, Any]:
-    """The connection arguments of ``dynamodb://region/table``; both may be empty.
-
-    Raises:
-        ArgumentError: when it is malformed.
-    """
-    parts = urlsplit(url)
-    region, table = parts.netloc, parts.path.strip("/")
-    if "@" in region or ":" in region or parts.query or parts.fragment or "/" in table:
-        raise ArgumentError(
-            "the store's URL must be dynamodb://region/table, with the login in the environment"
-        )
-    options = {"region_name": region or None, "table_name": table or None}
-    return {name: value for name, value in options.items() if value is not None}
-
-
 class DynamoDBClient:
     """A client of the service on one event loop; the caller's is used as it is and never closed.
 
@@ -169,21 +82,24 @@ class DynamoDBClient:
         if self._client is None:
             async with self._lock:
                 if self._client is None:
-                    await asyncio.to_thread(_load_models)
-                    self._client = await self._stack.enter_async_context(
-                        _session().create_client(
-                            "dynamodb",
-                            region_name=self._config.region,
-                            endpoint_url=self._config.endpoint,
-                            config=AioConfig(
-                                connect_timeout=self._timeout,
-                                read_timeout=self._timeout,
-                                retries={"total_max_attempts": 1},  # `ServiceTable` tries again
-                                max_pool_connections=50,
-                            ),
-                        )
-                    )
+                    # The SDK reads files meanwhile: on a thread, not on the event loop.
+                    client = await asyncio.to_thread(asyncio.run, self._create())
+                    self._client = await self._stack.enter_async_context(client)
         return self._client
+
+    def _create(self) -> Any:
+        config = AioConfig(
+            connect_timeout=self._timeout,
+            read_timeout=self._timeout,
+            retries={"total_max_attempts": 1},  # `ServiceTable` tries again
+            max_pool_connections=50,
+        )
+        return sdk_session()._create_client(
+            "dynamodb",
+            region_name=self._config.region,
+            endpoint_url=self._config.endpoint,
+            config=config,
+        )
 
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
@@ -417,16 +333,3 @@ def _failed_index(error: ClientError) -> int | None:
 
 def _reasons(error: ClientError) -> set[str]:
     return {str(reason.get("Code")) for reason in error.response.get("CancellationReasons", ())}
-
-
-@lru_cache(maxsize=1)
-def _session() -> AioSession:
-    return get_session()
-
-
-def _load_models() -> None:
-    """Read the SDK's description of the service, which takes a while, on a thread of its own."""
-    loader = _session().get_component("data_loader")
-    for name in ("service-2", "endpoint-rule-set-1"):
-        loader.load_service_model("dynamodb", name)
-    loader.load_data("endpoints")

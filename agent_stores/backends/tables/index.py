@@ -200,7 +200,7 @@ class Index:
         """Visits that are due, at most about `limit`."""
         end = keys.visit_time(now_us)
         pages = await gather(
-            query_all(self._table, partition, "0", end, limit=limit) for partition in keys.visit_partitions()
+            query_all(self._table, partition, "0", end, limit=limit) for partition in keys.VISIT_PARTITIONS
         )
         visits = []
         for item in sorted((item for page in pages for item in page), key=lambda each: each.sort):

@@ -29,7 +29,8 @@ MAX_NAME = 5000
 
 HEAD = "head"
 END_OF_ROWS = "s"
-VISIT_PARTITIONS = 8
+TENANTS = "n"
+VISIT_PARTITIONS = [f"x.{number:02d}" for number in range(8)]
 
 _LAST_PLACE = 10**15 - 1
 _LAST_MILLISECOND = 10**13 - 1
@@ -119,14 +120,9 @@ def message_place(sort: str) -> tuple[str, bool, int]:
     return sort[1:-16], sort[-16] == "k", _LAST_PLACE - int(sort[-15:])
 
 
-def pinned_end(generation: str) -> str:
-    """The sort key after all pinned messages of a generation."""
-    return f"r{generation}l"
-
-
-def generation_end(generation: str) -> str:
-    """The sort key after all messages of a generation."""
-    return f"r{generation}n"
+def end_of(generation: str, *, pinned: bool = False) -> str:
+    """The sort key after all messages of a generation, or after its pinned ones."""
+    return f"r{generation}{'l' if pinned else 'n'}"
 
 
 def id_sort(generation: str, id_digest: str) -> str:
@@ -145,7 +141,7 @@ def part_tag(sort: str) -> str:
 
 
 def ranges(generation: str) -> list[tuple[str, str]]:
-    """The ranges of sort keys of all items of a generation."""
+    """The ranges of sort keys of a generation's messages, ids, and parts of bodies."""
     return [(f"{kind}{generation}", f"{kind}{generation}~") for kind in "rux"]
 
 
@@ -192,15 +188,10 @@ def recent_us(sort: str) -> int:
     return _LAST_MICROSECOND - int(sort[1:17])
 
 
-def visit_partitions() -> list[str]:
-    """The partitions that hold which threads are to be visited, and when."""
-    return [f"x.{number:02d}" for number in range(VISIT_PARTITIONS)]
-
-
 def visit_partition(partition: str) -> str:
-    """The partition that holds when a thread is to be visited."""
-    number = hashlib.blake2b(partition.encode(), digest_size=1).digest()[0] % VISIT_PARTITIONS
-    return visit_partitions()[number]
+    """Which of `VISIT_PARTITIONS` holds when a thread is to be visited."""
+    number = hashlib.blake2b(partition.encode(), digest_size=1).digest()[0]
+    return VISIT_PARTITIONS[number % len(VISIT_PARTITIONS)]
 
 
 def visit_sort(at_us: int, generation: str, partition: str) -> str:
@@ -216,10 +207,6 @@ def visit_time(at_us: int) -> str:
 def visit_us(sort: str) -> int:
     """The time of a visit."""
     return int(sort[:16])
-
-
-TENANTS = "n"
-"""The partition that lists the tenants."""
 
 
 def tenant_sort(tenant: str | None) -> str:

@@ -108,7 +108,7 @@ class Reader:
         partition = keys.thread_partition(key)
         for _ in range(_ATTEMPTS):
             known = self._cache.get(key)
-            end = keys.END_OF_ROWS if known is None else keys.generation_end(known.stored.head.generation)
+            end = keys.END_OF_ROWS if known is None else keys.end_of(known.stored.head.generation)
             pinned = 0 if known is None else known.stored.thread.pinned
             wanted = None if limit is None else 1 + limit + pinned + _SLACK
             page = await self._table.query(partition, keys.HEAD, end, limit=wanted)
@@ -119,7 +119,7 @@ class Reader:
             head = stored.head
             found = [row for item in page.items[1:] if (row := _visible(item, head)) is not None]
             is_certain = self._table.limits.snapshot_pages or _has_no_gap(found, head, limit)
-            is_whole = page.is_last or page.items[-1].sort >= keys.generation_end(head.generation)
+            is_whole = page.is_last or page.items[-1].sort >= keys.end_of(head.generation)
             if not is_whole and not _suffices(found, head, limit):
                 is_certain = False
                 start = following(page.items[-1].sort)
@@ -211,7 +211,7 @@ class Reader:
     ) -> list[StoredRow]:
         """The newest messages that a first page did not hold."""
         items: list[Item] = []
-        middle, end = keys.pinned_end(head.generation), keys.generation_end(head.generation)
+        middle, end = keys.end_of(head.generation, pinned=True), keys.end_of(head.generation)
         if start < middle:
             items += await query_all(self._table, partition, start, middle)
         top = keys.message_sort(head.generation, head.thread.last_position, pinned=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sys
 import time
@@ -195,25 +196,21 @@ def redactor(secrets: Sequence[str]) -> Callable[[str], str]:
     return redact
 
 
-def close_transport(transport: Any) -> None:
-    """Close an aiohttp connection's socket when its event loop is gone and cannot do it."""
-    protocol = getattr(transport, "_ssl_protocol", None)
-    for each in (transport, getattr(protocol, "_transport", None)):
-        if each is not None:
-            try:
+def close_session(session: Any) -> None:
+    """Close the sockets of an aiohttp session when its event loop is gone and cannot do it."""
+    connector = getattr(session, "_connector", None)
+    transports = [
+        getattr(entry[0], "transport", None)
+        for connections in list(getattr(connector, "_conns", {}).values())
+        for entry in connections
+    ]
+    for transport in transports:
+        protocol = getattr(transport, "_ssl_protocol", None)
+        for each in filter(None, (transport, getattr(protocol, "_transport", None))):
+            with contextlib.suppress(Exception):  # it is closed already
                 each._closing = each._closed = True
                 each._sock.close()
                 each._sock = None
-            except Exception:  # noqa: S110 - it is closed already
-                pass
-
-
-def close_session(session: Any) -> None:
-    """Close the sockets of an aiohttp session when its event loop is gone."""
-    connector = getattr(session, "_connector", None)
-    for connections in list(getattr(connector, "_conns", {}).values()):
-        for entry in connections:
-            close_transport(getattr(entry[0], "transport", None))
     if connector is not None:
         connector._conns.clear()
         connector._closed = True

@@ -1,8 +1,8 @@
-"""The table protocol: four methods that a service implements, and the rows that they exchange.
+"""The table protocol: four methods that a service implements, and the items that they exchange.
 
 A table has items, named by a partition and a sort key. The items of a partition are sorted by code point, and
-a transaction changes some of them under conditions, all or none. Everything else is built on that once, in
-`agent_stores.backends.tables.backend`.
+a transaction changes some of them under conditions, all or none. `agent_stores.backends.tables.backend` is
+built on nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 T = TypeVar("T")
 
 ItemKey: TypeAlias = tuple[str, str]
-"""A partition and a sort key: printable ASCII, at most 512 characters each, never ``/ \\ # ?``."""
+"""A partition and a sort key: printable ASCII, at most 512 characters each, without ``/ \\ # ?``."""
 
 NEW: Final = ""
 """The condition of an operation whose item must not exist."""
@@ -29,7 +29,7 @@ class Item(NamedTuple):
         meta: a short text, always read; at most `TableLimits.meta_chars` characters.
         body: a text of at most `TableLimits.item_bytes` bytes in UTF-8; empty if it was not asked for.
         expires_at: when the service may remove the item by itself, in seconds since 1970; None for never.
-        version: what the service compares; changes with every write. Set by the service.
+        version: what the service compares; it changes with every write, and is set by the service.
     """
 
     partition: str
@@ -70,19 +70,14 @@ def delete(partition: str, sort: str, condition: str | None = None) -> Operation
 
 
 class Page(NamedTuple):
-    """Items of a query.
-
-    Attributes:
-        items: in the order of their sort keys.
-        is_last: whether no more items follow in the range.
-    """
+    """Items of a query in the order of their sort keys, and whether no more follow in the range."""
 
     items: list[Item]
     is_last: bool
 
 
 class TableLimits(NamedTuple):
-    """What a service can store and how it reads. Bytes are those of UTF-8.
+    """What a service can store, in bytes of UTF-8, and how it reads.
 
     Attributes:
         operations: the largest number of operations of a transaction.
@@ -102,11 +97,7 @@ class TableLimits(NamedTuple):
 
 
 class ConditionFailed(Exception):
-    """The condition of an operation does not hold; nothing was written.
-
-    Attributes:
-        index: which operation of the transaction.
-    """
+    """The condition of an operation, named by its index, does not hold; nothing was written."""
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
@@ -114,11 +105,10 @@ class ConditionFailed(Exception):
 
 
 class Table(Protocol):
-    """A table of a service. Its methods may be called from any event loop.
+    """A table of a service; its methods may be called from any event loop.
 
-    They try again by themselves what is certain to have had no effect, and raise
-    `agent_stores.errors.OutcomeUnknownError` for a transaction whose answer was lost, and other errors of
-    `agent_stores.errors.StoreError`.
+    They try again by themselves what is certain to have had no effect. They raise `StoreError`, and its
+    subclass `OutcomeUnknownError` for a transaction whose answer was lost.
     """
 
     @property
@@ -140,19 +130,15 @@ class Table(Protocol):
     ) -> Page:
         """Items of a partition from sort key `first` on, and before `end`, as last written.
 
-        A page may have fewer items than `limit` and not be the last, but then it has at least one item.
+        A page that is not the last has at least one item, but it may have fewer than `limit`.
         """
         ...
 
     async def transact(self, operations: Sequence[Operation]) -> list[str]:
-        """Carry out operations on different items of one partition, all or none.
-
-        Returns:
-            The new versions of the items, in order; any text for deletions.
+        """Carry out operations on different items of one partition, all or none; returns their versions.
 
         Raises:
             ConditionFailed: when the condition of one does not hold.
-            OutcomeUnknownError: when the answer was lost.
         """
         ...
 
@@ -166,15 +152,14 @@ async def query_all(
 ) -> list[Item]:
     """The first `limit` items of a range, all by default, in as many requests as it takes."""
     found: list[Item] = []
-    while True:
+    while limit is None or len(found) < limit:
         left = None if limit is None else limit - len(found)
-        if left is not None and left <= 0:
-            return found
         page = await table.query(partition, first, end, limit=left, bodies=bodies)
         found += page.items
         if page.is_last:
-            return found
+            break
         first = following(page.items[-1].sort)
+    return found
 
 
 def following(sort: str) -> str:
@@ -183,7 +168,7 @@ def following(sort: str) -> str:
 
 
 async def gather(work: Iterable[Awaitable[T]], limit: int = 16) -> list[T]:
-    """Await several things at once, at most `limit` at a time; when one fails, the others are cancelled."""
+    """Await several things, at most `limit` at a time; when one fails, the others are cancelled."""
     free = asyncio.Semaphore(limit)
 
     async def run(one: Awaitable[T]) -> T:
