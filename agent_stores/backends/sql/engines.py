@@ -27,7 +27,7 @@ from agent_stores.backends.sql.database import Call, Database, close_in_thread, 
 from agent_stores.backends.sql.errors import Failure, classify
 from agent_stores.backends.sql.sqlite import use_wal
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Style, Values
-from agent_stores.backends.sql.thread_pool import ThreadPool
+from agent_stores.thread_pool import ThreadPool
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import may_block
 

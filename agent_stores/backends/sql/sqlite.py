@@ -14,7 +14,7 @@ from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Call, Database, close_in_thread, drive
 from agent_stores.backends.sql.errors import PoolTimeout
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Values
-from agent_stores.backends.sql.thread_pool import ThreadPool
+from agent_stores.thread_pool import ThreadPool
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import may_block
 
