@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]
     log = open_log(url)
     try:
         if not create:
-            _require_file(url)
+            await asyncio.to_thread(_require_file, url)
         yield log
     finally:
         await log.aclose()
