@@ -75,6 +75,9 @@ class SQLiteDatabase(Database):
                 conn.execute("COMMIT")
             call.committing = False
             return result
+        except sqlite3.ProgrammingError:  # it is closed
+            self._writer = conn = None
+            raise
         finally:
             call.begin(None)
             if conn is not None and conn.in_transaction:
@@ -91,11 +94,15 @@ class SQLiteDatabase(Database):
             except IndexError:
                 conn = self._connect()
             call.begin(conn.interrupt)
-            return conn.execute(*call.statement).fetchall()
+            rows = conn.execute(*call.statement).fetchall()
+            self._idle.append(conn)
+            return rows
+        except sqlite3.Error:
+            if conn is not None:
+                conn.close()
+            raise
         finally:
             call.begin(None)
-            if conn is not None:
-                self._idle.append(conn)
             self._free_readers.release()
 
     def _roll_back(self, conn: sqlite3.Connection) -> None:
