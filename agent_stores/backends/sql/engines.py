@@ -109,6 +109,8 @@ class EngineDatabase(Database):
                     conn.rollback()
             if is_lost and is_prepared:
                 error.connection_invalidated = True  # type: ignore[attr-defined]
+                if self._is_ours:  # idle ones may be lost, too: the server was restarted, or a proxy
+                    self._engine.dispose()
             raise
         finally:
             call.begin(None)
