@@ -80,7 +80,11 @@ class DatabaseReader:
                 return operation(connection)
         except (SQLAlchemyError, OSError) as error:
             raise translate_error(
-                classify(error, self._config.dialect), error, self._config, write=False, may_have_applied=False
+                classify(error, self._config.dialect),
+                error,
+                self._config,
+                write=False,
+                may_have_applied=False,
             ) from None
 
     def _open(self) -> Engine:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from agent_stores import ChatMessage, ChatMessageStore, StoreRejectedError
-from agent_stores.database import DatabaseMessageLog
-from agent_stores.search import MAX_TERMS, search_terms
 from agent_stores.backends.sql import search as database_search
 from agent_stores.capabilities import SearchableBackend
+from agent_stores.database import DatabaseMessageLog
 from agent_stores.memory import InMemoryMessageLog
+from agent_stores.search import MAX_TERMS, search_terms
 from agent_stores.testing.conformance.search import TestSearch
 from agent_stores.testing.conformance.search import find as find
 from agent_stores.testing.conformance.target import Target, anyio_backend, make_store

@@ -28,7 +28,6 @@ from agent_stores.errors import (
     ArgumentTypeError,
     MessageTooLargeError,
     MissingDependencyError,
-    OutcomeUnknownError,
     StateError,
     StoreRejectedError,
     StoreUnavailableError,
@@ -131,9 +130,9 @@ class TestConnections:
         gc.collect()
         async with DatabaseChatMessageStore(tmp_path / "last.db", thread_id="t") as store:
             await store.count()
-            from agent_stores.backends.sql.backend import _registry
+            from agent_stores.backends.sql.connect import registry
 
-            assert sum(server.users == 0 for server in _registry._servers.values()) <= 8
+            assert sum(server.users == 0 for server in registry._servers.values()) <= 8
 
     async def test_a_bare_file_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -287,7 +286,7 @@ class TestRefusals:
             with pytest.raises(ArgumentError, match="connection_string") as caught:
                 DatabaseChatMessageStore(bad)
             assert SECRET not in str(caught.value)
-        with pytest.raises(ArgumentTypeError, match="connection_string must be .* got int"):
+        with pytest.raises(ArgumentTypeError, match=r"connection_string must be .* got int"):
             DatabaseChatMessageStore(7)  # type: ignore[arg-type]
         with pytest.raises(ArgumentError, match="either connection_string or engine"):
             DatabaseChatMessageStore()
@@ -372,7 +371,7 @@ class TestRefusals:
         database(store).ready = True
         await run(store, "CREATE TABLE {messages} (id INTEGER, message_data INTEGER)", write=True)
         again = DatabaseChatMessageStore(url, table_prefix="other_", timeout=11)
-        with pytest.raises(StoreRejectedError, match="other_messages .* other columns"):
+        with pytest.raises(StoreRejectedError, match=r"other_messages .* other columns"):
             await again.add_messages([user("x")])
         await again.aclose()
         names = await run(store, database(store).schema.columns(["other_threads", "other_messages"]))

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -44,14 +43,16 @@ def fill(url: str, thread_id: str) -> None:
     """Make the thread long, behind the store's back: every tenth message is no boundary."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO agent_stores_messages (thread, position, message_id, boundary, pinned, bytes, tokens, "
-            "created_us, body) SELECT t.id, n, 'filled-' || n, CASE WHEN n %% 10 = 0 THEN 0 ELSE 1 END, 0, 2, 1, 1, "
-            "'{\"role\": \"user\"}' FROM agent_stores_threads t, generate_series(%s::bigint, %s) n "
+            "INSERT INTO agent_stores_messages (thread, position, message_id, boundary, pinned, bytes, "
+            "tokens, created_us, body) SELECT t.id, n, 'filled-' || n, "
+            "CASE WHEN n %% 10 = 0 THEN 0 ELSE 1 END, 0, 2, 1, 1, "
+            '\'{"role": "user"}\' FROM agent_stores_threads t, generate_series(%s::bigint, %s) n '
             "WHERE t.thread_key = %s",
             (1000, LENGTH + 999, thread_digest(ThreadKey(None, thread_id))),
         )
         connection.execute(
-            "UPDATE agent_stores_threads SET last_position = %s, messages = messages + %s WHERE thread_key = %s",
+            "UPDATE agent_stores_threads SET last_position = %s, messages = messages + %s "
+            "WHERE thread_key = %s",
             (LENGTH + 999, LENGTH, thread_digest(ThreadKey(None, thread_id))),
         )
 
@@ -61,7 +62,9 @@ async def test_postgresql_takes_one_round_trip(
     relay: Relay, postgres_server: PostgresServer, limits: dict[str, Any]
 ) -> None:
     thread_id = f"trips-{len(limits)}"
-    store = DatabaseChatMessageStore(f"{relay.url}?sslmode=disable", thread_id=thread_id, timeout=60, **limits)
+    store = DatabaseChatMessageStore(
+        f"{relay.url}?sslmode=disable", thread_id=thread_id, timeout=60, **limits
+    )
 
     async def trips(work: Any) -> int:
         relay.reset()
@@ -156,7 +159,8 @@ async def test_behind_a_transaction_pooling_proxy(postgres_server: PostgresServe
     with pgbouncer.PgBouncer(postgres_server) as proxy:
         url = proxy.url.replace("postgresql:", f"{driver}:")
         stores = [
-            DatabaseChatMessageStore(url, thread_id=f"pooled-{driver}-{n}", max_messages=20, ttl=60) for n in range(8)
+            DatabaseChatMessageStore(url, thread_id=f"pooled-{driver}-{n}", max_messages=20, ttl=60)
+            for n in range(8)
         ]
 
         async def talk(store: DatabaseChatMessageStore) -> None:

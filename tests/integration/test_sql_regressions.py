@@ -42,7 +42,8 @@ async def test_a_session_of_the_openai_agents_sdk_in_the_same_file(tmp_path: Pat
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE agent_sessions (session_id TEXT PRIMARY KEY, created_at TIMESTAMP)")
     connection.execute(
-        "CREATE TABLE agent_messages (id INTEGER PRIMARY KEY, session_id TEXT, message_data TEXT, created_at TIMESTAMP)"
+        "CREATE TABLE agent_messages "
+        "(id INTEGER PRIMARY KEY, session_id TEXT, message_data TEXT, created_at TIMESTAMP)"
     )
     connection.execute("INSERT INTO agent_messages (session_id, message_data) VALUES ('s', '{}')")
     connection.commit()
@@ -128,7 +129,9 @@ def test_an_option_that_the_driver_does_not_know(url: str) -> None:
 
 
 async def test_an_option_that_psycopg_knows(postgres_server: PostgresServer) -> None:
-    async with DatabaseChatMessageStore(f"{postgres_server.url}?prepare_threshold=0", thread_id="option") as store:
+    async with DatabaseChatMessageStore(
+        f"{postgres_server.url}?prepare_threshold=0", thread_id="option"
+    ) as store:
         await store.add_messages([user("x")])
         await store.delete_thread()
 
@@ -143,7 +146,9 @@ async def test_a_password_outside_latin_1(mariadb_server: MariaDBServer) -> None
     password = f"{SECRET}-пароль"
     for option in ("", f"?password={password}"):
         login = f"agent:{password}" if not option else "agent"
-        store = DatabaseChatMessageStore(f"mariadb://{login}@127.0.0.1:{mariadb_server.port}/agent_stores{option}")
+        store = DatabaseChatMessageStore(
+            f"mariadb://{login}@127.0.0.1:{mariadb_server.port}/agent_stores{option}"
+        )
         with pytest.raises(StoreError) as caught:
             await store.add_messages([user("x")])
         shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value)

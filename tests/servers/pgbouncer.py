@@ -1,4 +1,4 @@
-"""PgBouncer, a proxy that gives each transaction of PostgreSQL another connection, from the system's package."""
+"""PgBouncer, a proxy that gives each transaction of PostgreSQL another connection."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from .ports import LOOPBACK
 from .process import ServerProcess
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .postgres import PostgresServer
 
 _FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin")
@@ -43,13 +41,14 @@ class PgBouncer(ServerProcess):
         self.folder.chmod(0o755)
         (self.folder / "users.txt").write_text(f'"{self._server.user}" "{self._server.password}"\n')
 
-    def _command(self) -> list[str | Path]:
+    def _command(self) -> list[str]:
         program = _find()
         if program is None:
             raise FileNotFoundError(available())
         settings = self.folder / "pgbouncer.ini"
         settings.write_text(
-            f"[databases]\n* = host={LOOPBACK} port={self._server.port}\n[pgbouncer]\nlisten_addr = {LOOPBACK}\n"
+            f"[databases]\n* = host={LOOPBACK} port={self._server.port}\n"
+            f"[pgbouncer]\nlisten_addr = {LOOPBACK}\n"
             f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = scram-sha-256\n"
             f"auth_file = {self.folder / 'users.txt'}\npool_mode = transaction\ndefault_pool_size = 3\n"
             "max_client_conn = 200\n"

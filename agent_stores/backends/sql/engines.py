@@ -27,16 +27,16 @@ from agent_stores.backends.sql.database import Call, Database, close_in_thread, 
 from agent_stores.backends.sql.errors import Failure, classify
 from agent_stores.backends.sql.sqlite import use_wal
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Style, Values
-from agent_stores.thread_pool import ThreadPool
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import may_block
+from agent_stores.thread_pool import ThreadPool
 
 _STYLES: dict[str, Style] = {"qmark": "?", "numeric_dollar": "$"}
 _BEGIN = {"sqlite": "BEGIN IMMEDIATE", "mariadb": "START TRANSACTION"}
 
 
 class EngineDatabase(Database):
-    """A database by an engine: on worker threads, or for an asynchronous engine on the caller's event loop."""
+    """A database by an engine: on worker threads, or on the event loop where the engine is asynchronous."""
 
     def __init__(self, config: Config) -> None:
         self._engine: Any = config.engine or _make_engine(config)

@@ -184,8 +184,8 @@ class Schema:
     def _version_error(self, version: int, tables: str) -> UnsupportedVersionError:
         advice = "upgrade it"
         if version < SCHEMA_VERSION:
-            advice = "export the threads with the version that wrote them, rename the tables, and import the threads"
+            advice = "export the threads with the version that wrote them, rename the tables, and import them"
         return UnsupportedVersionError(
-            f"the tables {tables} at {self._place} have schema version {version}, and this version of agent-stores "
-            f"needs {SCHEMA_VERSION}: {advice}"
+            f"the tables {tables} at {self._place} have schema version {version}, and this version of "
+            f"agent-stores needs {SCHEMA_VERSION}: {advice}"
         )

@@ -14,9 +14,9 @@ from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Call, Database, close_in_thread, drive
 from agent_stores.backends.sql.errors import PoolTimeout
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Values
-from agent_stores.thread_pool import ThreadPool
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import may_block
+from agent_stores.thread_pool import ThreadPool
 
 _READERS = 4  # connections that read one file at the same time
 _PAUSE = 0.01  # seconds between two attempts to change a file's mode
@@ -113,7 +113,8 @@ class SQLiteDatabase(Database):
             conn.close()
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, **self._arguments)
+        connection: sqlite3.Connection = sqlite3.connect(self._path, **self._arguments)
+        return connection
 
     def _prepare(self, deadline: float) -> None:
         with self.ready_lock:
