@@ -2,8 +2,8 @@
 
 PostgreSQL has functions for both, MariaDB a compound statement for the append, and SQLite a transaction. In
 all of them each statement sees what was committed before it began: the first one waits for the thread's row,
-and the others count and trim afterwards. A single statement of common table expressions sees the tables as of its
-own beginning, and trims too little when another client appends at the same time. Functions have prepared
+and the others count and trim afterwards. A single statement of common table expressions sees the tables as of
+its own beginning, and trims too little when another client appends at the same time. Functions have prepared
 plans, too, which no proxy between client and server loses.
 """
 
@@ -27,27 +27,8 @@ from agent_stores.backends.sql.statements import (
 )
 
 VALUES = tuple(
-    [
-        "key",
-        "request",
-        "now",
-        "expected",
-        "most",
-        "ttl",
-        "refresh",
-        "may_create",
-        "tenant_key",
-        "sort_key",
-        "tenant",
-        "thread_id",
-        "added",
-        "unpinned",
-        "pinned",
-        "bytes",
-        "tokens",
-        "first",
-        "last",
-    ]
+    "key request now expected most ttl refresh may_create tenant_key sort_key tenant thread_id added unpinned "
+    "pinned bytes tokens first last".split()
 )
 """The values of an append, before its rows. `refresh` is None without a time-to-live."""
 
@@ -263,23 +244,10 @@ class SQLiteAppend:
         update = (
             "UPDATE {threads} SET version = version + 1, last_position = :last_position, "
             "messages = messages + :added, pinned = pinned + :pinned, bytes = bytes + :bytes, "
-            "tokens = tokens + :tokens, first_us = coalesce(first_us, :first), last_us = :last, updated_us = :now, recent = :recent"
+            "tokens = tokens + :tokens, first_us = coalesce(first_us, :first), last_us = :last, "
+            "updated_us = :now, recent = :recent"
         )
-        order = [
-            "last_position",
-            "added",
-            "pinned",
-            "bytes",
-            "tokens",
-            "first",
-            "last",
-            "now",
-            "recent",
-            "id",
-            "ttl",
-            "refresh",
-            "expires",
-        ]
+        order = "last_position added pinned bytes tokens first last now recent id ttl refresh expires".split()
         # SQLite writes an index anew for each of its columns that is set, even to the same value.
         self._update = make(f"{update} WHERE id = :id", order)
         ttl = ", ttl = :ttl, ttl_refresh = :refresh, expires_us = :expires"

@@ -37,13 +37,7 @@ def thread_names(key: ThreadKey) -> tuple[bytes, bytes, str, str | None, str]:
     """A thread's columns ``thread_key``, ``tenant_key``, ``sort_key``, ``tenant`` and ``thread_id``."""
     thread_id = to_text(key.thread_id)
     tenant = None if key.tenant is None else to_text(key.tenant)
-    return (
-        thread_digest(key),
-        tenant_digest(key.tenant),
-        sort_key(thread_id),
-        tenant,
-        thread_id,
-    )
+    return (thread_digest(key), tenant_digest(key.tenant), sort_key(thread_id), tenant, thread_id)
 
 
 def new_thread(key: ThreadKey) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Full-text search by the database itself: SQLite's FTS5, and PostgreSQL's text search vectors.
 
 The first search creates the index, or `DatabaseMessageLog.build_search_index`. From then on triggers update
-it in the transaction of each write. A database that is not searched has none of it. Older messages are indexed
-in batches, each in a transaction of its own; the next build continues one that was interrupted.
+it in the transaction of each write. A database that is not searched has none. Older messages are indexed in
+batches, each in a transaction of its own; the next build continues one that was interrupted.
 
 The index holds the owner's digest as a word of its own, so that a search reads one tenant's messages only.
 What it finds is checked against the thread's row in any case.

@@ -33,28 +33,10 @@ LARGEST = 2**62
 # The columns of a thread's metadata. The first nine have the types of those of a row, so that one statement
 # returns both.
 THREAD_COLUMNS = tuple(
-    [
-        "last_position",
-        "recent",
-        "ttl_refresh",
-        "metadata",
-        "ttl_explicit",
-        "pinned",
-        "bytes",
-        "tokens",
-        "updated_us",
-        "staged_position",
-        "messages",
-        "first_us",
-        "last_us",
-        "ttl",
-        "expires_us",
-        "revision",
-    ]
+    "last_position recent ttl_refresh metadata ttl_explicit pinned bytes tokens updated_us staged_position "
+    "messages first_us last_us ttl expires_us revision".split()
 )
-ROW_COLUMNS = tuple(
-    ["position", "message_id", "long_id", "body", "boundary", "pinned", "bytes", "tokens", "created_us"]
-)
+ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes tokens created_us".split())
 _REPLACED = ("body", "boundary", "pinned", "bytes", "tokens", "created_us")
 _HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 _NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
