@@ -25,7 +25,7 @@ async def test_results_and_errors() -> None:
     with pytest.raises(ZeroDivisionError):
         await workers.run(5, lambda: 1 // 0)
     assert names(workers) == ["work-1"]  # no more than are needed
-    workers.close(5)
+    await asyncio.to_thread(workers.close, 5)
     assert names(workers) == []
 
 
@@ -36,7 +36,7 @@ async def test_as_many_at_once_as_there_are_threads() -> None:
     assert sorted(met) == [0, 1, 2]
     await asyncio.gather(*(workers.run(5, lambda: time.sleep(0.001)) for _ in range(30)))
     assert len(names(workers)) == 3
-    workers.close(5)
+    await asyncio.to_thread(workers.close, 5)
 
 
 async def test_one_thread_keeps_the_order() -> None:
@@ -44,7 +44,7 @@ async def test_one_thread_keeps_the_order() -> None:
     seen: list[int] = []
     await asyncio.gather(*(workers.run(5, lambda n=n: seen.append(n)) for n in range(50)))  # type: ignore[misc]
     assert seen == list(range(50))
-    workers.close(5)
+    await asyncio.to_thread(workers.close, 5)
 
 
 async def test_what_was_given_up_before_it_began_is_left_out() -> None:
@@ -67,7 +67,7 @@ async def test_what_was_given_up_before_it_began_is_left_out() -> None:
     await running
     await workers.run(5, lambda: seen.append("after"))
     assert seen == ["running", "after"]
-    workers.close(5)
+    await asyncio.to_thread(workers.close, 5)
 
 
 async def test_what_has_begun_goes_on() -> None:
@@ -82,7 +82,7 @@ async def test_what_has_begun_goes_on() -> None:
     with pytest.raises(asyncio.TimeoutError):
         await workers.run(0.01, run)
     go.set()
-    workers.close(5)  # which waits for it
+    await asyncio.to_thread(workers.close, 5)  # which waits for it
     assert seen == ["done"]
     with pytest.raises(StoreClosedError):
         await workers.run(5, lambda: None)

@@ -27,8 +27,8 @@ from agent_stores.backends.sql.statements import (
 )
 
 VALUES = tuple(
-    "key request now expected most ttl refresh may_create tenant_key sort_key tenant thread_id added unpinned "
-    "pinned bytes tokens first last".split()
+    "key request now expected most ttl refresh may_create tenant_key sort_key tenant thread_id added "
+    "unpinned pinned bytes tokens first last".split()
 )
 """The values of an append, before its rows. `refresh` is None without a time-to-live."""
 

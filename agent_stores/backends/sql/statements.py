@@ -91,7 +91,8 @@ class Statements:
     """
 
     def __init__(self, dialect: str, prefix: str, style: Style) -> None:
-        self.dialect, self.prefix, self.style = dialect, prefix, style
+        self.dialect, self.prefix = dialect, prefix
+        self.style: Style = style
         self.no_limit = {"sqlite": -1, "postgresql": None, "mariadb": LARGEST}[dialect]
         self.load = self.make(f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key")
         self.renew = self.make(
