@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]
     log = open_log(url)
     try:
         if not create:
-            _require_file(url)
+            await asyncio.to_thread(_require_file, url)
         yield log
     finally:
         await log.aclose()
@@ -41,11 +42,11 @@ async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]
 def _require_file(url: str) -> None:
     if url.rstrip("/") == "memory:" or is_azure_url(url) or ("://" in url and not url.startswith("sqlite")):
         return
-    from agent_stores.stores.database.address import parse_address
+    from agent_stores.backends.sql.config import parse_config
 
-    address = parse_address(url)
-    name = address.url.database
-    if not address.is_memory and name and not name.startswith("file:") and not Path(name).exists():
+    config = parse_config(url)
+    name = config.url.database
+    if not config.is_memory and name and not name.startswith("file:") and not Path(name).exists():
         raise NotFoundError(f"there is no SQLite file {name!r}")
 
 

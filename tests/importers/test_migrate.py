@@ -464,7 +464,7 @@ def test_json_on_standard_output(tmp_path: Path, target: str, capsys: pytest.Cap
     assert (report["type"], report["version"]) == ("agent_stores.migration", 1)
     assert (report["threads"], report["messages"], report["added"]) == (1, 10, 10)
     assert report["bytes"] > 100
-    assert report["source"] == "openai-agents+sqlite:///source.db"
+    assert report["source"] == f"openai-agents+sqlite:///{tmp_path / 'source.db'}"
 
 
 def test_progress_bar() -> None:

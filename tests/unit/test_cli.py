@@ -42,7 +42,7 @@ from agent_stores.log import Record, ThreadKey
 from agent_stores.memory import InMemoryMessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.stores.database.store import DatabaseChatMessageStore
+from agent_stores.database import DatabaseChatMessageStore
 from tests.servers.postgres import PostgresServer
 
 PACKAGE = str(Path(agent_stores.__file__).parents[1])
@@ -595,7 +595,7 @@ def test_a_malformed_url_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_corrupt_message_is_named_or_skipped(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE agent_messages SET body = 'rubbish' WHERE message_id LIKE '%first%'")
+        connection.execute("UPDATE agent_stores_messages SET body = 'rubbish' WHERE message_id LIKE '%first%'")
     connection.close()
     for command in (["show", "alice"], ["export", "alice", "-o", "/dev/null"]):
         assert main([*command, "--store", str(database)]) == ExitCode.FAILED

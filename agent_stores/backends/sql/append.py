@@ -1,10 +1,10 @@
-"""Appending, and reading the end of a thread: functions of PostgreSQL, a compound statement of MariaDB, and a
-transaction of SQLite.
+"""Appending, and reading the end of a thread.
 
-In all of them, as in a transaction, each statement sees what was committed before it began: it waits for the
-thread's row first, and counts and trims afterwards. A single statement of common table expressions sees the
-tables as of its own beginning, and would trim too little when another client appends at the same time.
-Functions have prepared plans, too, which no proxy between client and server can lose.
+PostgreSQL has functions for both, MariaDB a compound statement for the append, and SQLite a transaction. In
+all of them each statement sees what was committed before it began: the first one waits for the thread's row,
+and the others count and trim afterwards. A single statement of common table expressions sees the tables as of
+its own beginning, and trims too little when another client appends at the same time. Functions have prepared
+plans, too, which no proxy between client and server loses.
 """
 
 from __future__ import annotations
@@ -27,35 +27,16 @@ from agent_stores.backends.sql.statements import (
 )
 
 VALUES = tuple(
-    [
-        "key",
-        "request",
-        "now",
-        "expected",
-        "most",
-        "ttl",
-        "refresh",
-        "may_create",
-        "tenant_key",
-        "sort_key",
-        "tenant",
-        "thread_id",
-        "added",
-        "unpinned",
-        "pinned",
-        "bytes",
-        "tokens",
-        "first",
-        "last",
-    ]
+    "key request now expected most ttl refresh may_create tenant_key sort_key tenant thread_id added "
+    "unpinned pinned bytes tokens first last".split()
 )
 """The values of an append, before its rows. `refresh` is None without a time-to-live."""
 
 _CHUNK = 50  # rows in one statement of SQLite
 _NEW = (
-    "(thread_key, tenant_key, sort_key, tenant, thread_id, version, last_position, staged_position, messages, "
-    "pinned, bytes, tokens, updated_us, ttl_refresh, ttl_explicit, recent, revision, metadata) VALUES ({}, 0, 0, 0, "
-    "0, 0, 0, 0, 0, 'write', 0, '', 0, '{{}}')"
+    "(thread_key, tenant_key, sort_key, tenant, thread_id, version, last_position, staged_position, "
+    "messages, pinned, bytes, tokens, updated_us, ttl_refresh, ttl_explicit, recent, revision, metadata) "
+    "VALUES ({}, 0, 0, 0, 0, 0, 0, 0, 0, 'write', 0, '', 0, '{{}}')"
 )
 _FOUND = "id, last_position, messages - pinned, ttl, ttl_refresh, ttl_explicit, expires_us, recent"
 # Where a trim cuts: see `agent_stores.thread_updates.trim_index`. The names of values differ by dialect.
@@ -109,8 +90,9 @@ BEGIN
     t.expires_us := {expiry("postgresql", "t.ttl", "p_now")};
   END IF;
   INSERT INTO {{messages}} (thread, {", ".join(ROW_COLUMNS)})
-  SELECT t.id, t.last_position + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u FROM json_to_recordset(p_rows::json)
-  AS r(n bigint, i text, l text, b text, c smallint, p smallint, s bigint, t bigint, u bigint);
+  SELECT t.id, t.last_position + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u
+  FROM json_to_recordset(p_rows::json)
+    AS r(n bigint, i text, l text, b text, c smallint, p smallint, s bigint, t bigint, u bigint);
   IF t.unpinned + p_unpinned > p_most THEN
     v_target := ({_TARGET.format(**_NAMES)});
     v_cut := ({_NEXT.format(**_NAMES)});
@@ -142,7 +124,8 @@ BEGIN
   WHERE thread_key = p_key AND (expires_us IS NULL OR expires_us > p_now);
   IF NOT FOUND THEN RETURN; END IF;
   RETURN QUERY SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
-  WHERE m.thread = t.id AND m.pinned = 0 AND m.position <= t.last_position ORDER BY m.position DESC LIMIT p_limit;
+  WHERE m.thread = t.id AND m.pinned = 0 AND m.position <= t.last_position
+  ORDER BY m.position DESC LIMIT p_limit;
   IF t.pinned > 0 THEN
     RETURN QUERY SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
     WHERE m.thread = t.id AND m.pinned = 1 AND m.position <= t.last_position;
@@ -229,23 +212,10 @@ def append_mariadb(statements: Statements, count: int) -> Sql:
     return statements.make(_APPEND_MARIADB.replace("{rows}", groups), order)
 
 
-class _Record(msgspec.Struct):
-    """A row for PostgreSQL's function."""
-
-    n: int
-    i: str
-    l: str | None  # noqa: E741
-    b: str
-    c: int
-    p: int
-    s: int
-    t: int
-    u: int
-
-
 def to_json(rows: Sequence[Row]) -> str:
     """Rows for PostgreSQL's function."""
-    return _encode([_Record(*row_values(row, at)) for at, row in enumerate(rows, 1)]).decode()
+    records = [dict(zip("nilbcpstu", row_values(row, at), strict=True)) for at, row in enumerate(rows, 1)]
+    return _encode(records).decode()
 
 
 _encode = msgspec.json.Encoder().encode
@@ -267,29 +237,17 @@ class SQLiteAppend:
             VALUES,
         )
         self._trim = make(
-            f"DELETE FROM {{messages}} WHERE thread = :id AND pinned = 0 AND position < {cut} RETURNING bytes, tokens",
+            f"DELETE FROM {{messages}} WHERE thread = :id AND pinned = 0 AND position < {cut} "
+            "RETURNING bytes, tokens",
             ("id", "excess"),
         )
         update = (
-            "UPDATE {threads} SET version = version + 1, last_position = :last_position, messages = messages + :added, "
-            "pinned = pinned + :pinned, bytes = bytes + :bytes, tokens = tokens + :tokens, "
-            "first_us = coalesce(first_us, :first), last_us = :last, updated_us = :now, recent = :recent"
+            "UPDATE {threads} SET version = version + 1, last_position = :last_position, "
+            "messages = messages + :added, pinned = pinned + :pinned, bytes = bytes + :bytes, "
+            "tokens = tokens + :tokens, first_us = coalesce(first_us, :first), last_us = :last, "
+            "updated_us = :now, recent = :recent"
         )
-        order = [
-            "last_position",
-            "added",
-            "pinned",
-            "bytes",
-            "tokens",
-            "first",
-            "last",
-            "now",
-            "recent",
-            "id",
-            "ttl",
-            "refresh",
-            "expires",
-        ]
+        order = "last_position added pinned bytes tokens first last now recent id ttl refresh expires".split()
         # SQLite writes an index anew for each of its columns that is set, even to the same value.
         self._update = make(f"{update} WHERE id = :id", order)
         ttl = ", ttl = :ttl, ttl_refresh = :refresh, expires_us = :expires"

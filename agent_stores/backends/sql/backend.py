@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from functools import lru_cache
+from itertools import chain
 from typing import Any, cast
 
 from agent_stores.backend import (
@@ -22,9 +21,10 @@ from agent_stores.backend import (
 )
 from agent_stores.backends.sql import append, names
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import Database, DuplicateRow
+from agent_stores.backends.sql.connect import connect, registry
+from agent_stores.backends.sql.database import DuplicateRow
+from agent_stores.backends.sql.names import new_thread, thread_names
 from agent_stores.backends.sql.search import SearchIndex
-from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     LARGEST,
     ROW_COLUMNS,
@@ -36,7 +36,6 @@ from agent_stores.backends.sql.statements import (
     to_row,
     to_thread,
 )
-from agent_stores.connection_registry import ServerRegistry
 from agent_stores.errors import MessageTooLargeError, StoreRejectedError
 
 _CHUNK = 50  # rows or ids in one statement; old versions of SQLite allow 999 values
@@ -54,9 +53,7 @@ class SQLBackend:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.database, self._finalizer = _registry.acquire(
-            config.identity, lambda: connect(config), user=self
-        )
+        self.database, self._finalizer = registry.acquire(config.identity, lambda: connect(config), user=self)
         database = self.database
         self.supports_inline = database.supports_inline
         self.loop_independent = database.loop_independent
@@ -132,9 +129,10 @@ class SQLBackend:
         if rows and rows[0][0] == 0:
             del rows[0]
             await self._run(self._statements.renew.step(key=digest, now=now_us), write=True, repeatable=True)
+        if self._is_postgresql:
+            rows = [(position, body.encode(), *flags) for position, body, *flags in rows]
         return [
-            Row("", body.encode(), position, boundary == 1, pinned == 1)
-            for position, body, pinned, boundary in rows
+            Row("", body, position, boundary == 1, pinned == 1) for position, body, pinned, boundary in rows
         ]
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
@@ -192,14 +190,12 @@ class SQLBackend:
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; reads one row of the index for each tenant."""
         rows = await self._run(self._statements.tenants.step())
-        found: list[str | None] = sorted(
-            (names.from_text(tenant) for (tenant,) in rows if tenant is not None),
-            key=lambda name: name.encode(errors="surrogatepass"),
-        )
+        found = [names.from_text(tenant) for (tenant,) in rows if tenant is not None]
+        found.sort(key=_code_points)
+        nameless = [None] if len(found) < len(rows) and after is None else []
         if after is not None:
-            low = after.encode(errors="surrogatepass")
-            return [name for name in found if name and name.encode(errors="surrogatepass") > low][:limit]
-        return [*([None] if len(found) < len(rows) else []), *found][:limit]
+            found = [name for name in found if _code_points(name) > _code_points(after)]
+        return [*nameless, *found][:limit]
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -227,33 +223,23 @@ class SQLBackend:
         if max_messages is not None and max_messages < max(1, unpinned):
             return None
         added = len(rows)
-        digest, tenant_key, sort_key, tenant, thread_id = _thread_names(key)
-        values: Values = (
-            digest,
-            names.escape_line(request_id),
+        digest, *owner = thread_names(key)
+        limits = (
             now_us,
             expected_position,
             max_messages,
-            None if ttl is None else ttl.seconds,
-            None if ttl is None else ttl.refresh,
-            create,
-            tenant_key,
-            sort_key,
-            tenant,
-            thread_id,
-            added,
-            unpinned,
-            added - unpinned,
-            size,
-            tokens,
-            rows[0].created_us,
-            rows[-1].created_us,
+            *((ttl.seconds, ttl.refresh) if ttl else (None, None)),
         )
+        counts = (added, unpinned, added - unpinned, size, tokens, rows[0].created_us, rows[-1].created_us)
+        values: Values = (digest, names.escape_line(request_id), *limits, create, *owner, *counts)
         sqlite = self._sqlite
         # A retry is safe: a call that took effect is left to the general path, by its request id.
         try:
             if sqlite is not None:
-                return await self._run(steps=lambda: sqlite.steps(values, rows), write=True, repeatable=True)
+                position: int = await self._run(
+                    steps=lambda: sqlite.steps(values, rows), write=True, repeatable=True
+                )
+                return position
             if self._is_postgresql:
                 sql, values = self._append, (*values, append.to_json(rows))
             else:
@@ -285,56 +271,43 @@ class SQLBackend:
             raise VersionConflict
         if thread is not None:
             values |= thread_values(thread)
-            values |= _new_thread(key) if expected is None else {}
+            values |= new_thread(key) if expected is None else {}
         if put:
             await self._check_sizes(put)
+        s = self._statements
+
+        def steps() -> Steps[Version | None]:
+            if thread is None:
+                if _changed((yield s.delete_thread.step(**values))) != 1:
+                    raise Abort
+                yield s.delete_rows.step(**values)
+                return None
+            if expected is None:
+                rows = yield s.insert_thread.step(**values)
+                row_id, version = rows[0][0], 1
+            else:
+                row_id, version = values["id"], values["version"] + 1
+                if clear:
+                    rows = yield s.lock.step(**values)
+                    if not rows:
+                        raise Abort
+                    yield s.clear.step(id=row_id, last_position=rows[0][0])
+                if _changed((yield s.update_thread.step(**values))) != 1:
+                    raise Abort
+            for part in _chunks(delete):
+                sql = s.delete(len(part))
+                yield sql.text, sql.bind((row_id, *(row.position for row in part)))
+            for part in _chunks(put):
+                sql = s.insert(len(part), replace=True)
+                rows = ((row_id, *row_values(row, row.position)) for row in part)
+                yield sql.text, sql.bind(tuple(chain.from_iterable(rows)))
+            return row_id, version
+
         try:
-            return cast(
-                "Version | None",
-                await self._run(
-                    steps=lambda: self._commit_steps(values, thread, expected, put, delete, clear), write=True
-                ),
-            )
+            new: Version | None = await self._run(steps=steps, write=True)
+            return new
         except (Abort, DuplicateRow):
             raise VersionConflict from None
-
-    def _commit_steps(
-        self,
-        values: dict[str, Any],
-        thread: Thread | None,
-        expected: Version | None,
-        put: Sequence[Row],
-        delete: Sequence[Row],
-        clear: bool,
-    ) -> Steps[Version | None]:
-        s = self._statements
-        if thread is None:
-            if _changed((yield s.delete_thread.step(**values))) != 1:
-                raise Abort
-            yield s.delete_rows.step(**values)
-            return None
-        if expected is None:
-            rows = yield s.insert_thread.step(**values)
-            row_id, version = rows[0][0], 1
-        else:
-            row_id, version = values["id"], values["version"] + 1
-            if clear:
-                rows = yield s.lock.step(**values)
-                if not rows:
-                    raise Abort
-                yield s.clear.step(id=row_id, last_position=rows[0][0])
-            if _changed((yield s.update_thread.step(**values))) != 1:
-                raise Abort
-        for part in _chunks(delete):
-            sql = s.delete(len(part))
-            yield sql.text, sql.bind((row_id, *(row.position for row in part)))
-        for part in _chunks(put):
-            sql = s.insert(len(part), replace=True)
-            yield (
-                sql.text,
-                sql.bind(tuple(v for row in part for v in (row_id, *row_values(row, row.position)))),
-            )
-        return row_id, version
 
     async def copy(
         self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
@@ -342,7 +315,7 @@ class SQLBackend:
         """See `ThreadCopier.copy`."""
         source: dict[str, Any] = {"key": names.thread_digest(key), "at": at}
         source["id"], source["version"] = expected  # type: ignore[misc]
-        new = {"key": names.thread_digest(new_key), **thread_values(thread), **_new_thread(new_key)}
+        new = {"key": names.thread_digest(new_key), **thread_values(thread), **new_thread(new_key)}
         s = self._statements
 
         def steps() -> Steps[int]:
@@ -372,7 +345,7 @@ class SQLBackend:
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
-        await _registry.release(self.database, self._finalizer)
+        await registry.release(self.database, self._finalizer)
 
     async def _check_sizes(self, rows: Sequence[Row]) -> None:
         """Check the sizes of bodies where the limit is known to the server alone."""
@@ -384,31 +357,15 @@ class SQLBackend:
         for row in rows:
             if len(row.body) > limit:
                 raise MessageTooLargeError(
-                    f"message {row.message_id!r} has {len(row.body)} bytes, and {self.location} holds up to {limit} "
-                    "bytes; nothing was written",
+                    f"message {row.message_id!r} has {len(row.body)} bytes, and {self.location} holds up to "
+                    f"{limit} bytes; nothing was written",
                     size=len(row.body),
                     limit=limit,
                 )
 
 
-def connect(config: Config) -> Database:
-    """The database of a configuration; nothing connects before the first operation."""
-    if config.engine is None and config.dialect == "sqlite":
-        return SQLiteDatabase(config)
-    # psycopg's asynchronous connections do not run on the default event loop of Windows.
-    is_async = config.driver == "asyncpg" or (
-        config.driver.startswith("psycopg") and config.driver != "psycopg2"
-    )
-    if config.engine is None and is_async and (config.driver == "asyncpg" or sys.platform != "win32"):
-        from agent_stores.backends.sql.postgresql import PostgresDatabase
-
-        return PostgresDatabase(config)
-    from agent_stores.backends.sql.engines import EngineDatabase
-
-    return EngineDatabase(config)
-
-
-_registry: ServerRegistry[Database] = ServerRegistry()
+def _code_points(name: str) -> bytes:
+    return name.encode(errors="surrogatepass")
 
 
 def _position(row: Row) -> int:
@@ -418,24 +375,6 @@ def _position(row: Row) -> int:
 def _changed(result: Any) -> int:
     """How many rows a statement changed, of their number or of what it returned of them."""
     return result if isinstance(result, int) else len(result)
-
-
-@lru_cache(maxsize=1024)
-def _thread_names(key: ThreadKey) -> tuple[bytes, bytes, str, str | None, str]:
-    thread_id = names.to_text(key.thread_id)
-    tenant = None if key.tenant is None else names.to_text(key.tenant)
-    return (
-        names.thread_digest(key),
-        names.tenant_digest(key.tenant),
-        names.sort_key(thread_id),
-        tenant,
-        thread_id,
-    )
-
-
-def _new_thread(key: ThreadKey) -> dict[str, Any]:
-    columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id")
-    return {**dict(zip(columns, _thread_names(key), strict=True)), "version": 1}
 
 
 def _chunks(rows: Sequence[Row]) -> list[list[Row]]:

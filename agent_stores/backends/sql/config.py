@@ -85,6 +85,11 @@ class Config(NamedTuple):
         return self.url.drivername.partition("+")[2]
 
     @property
+    def is_async(self) -> bool:
+        """Whether the driver runs on the event loop."""
+        return self.driver in ASYNC_DRIVERS
+
+    @property
     def is_memory(self) -> bool:
         """Whether it is an SQLite database in memory."""
         name = self.url.database or ""

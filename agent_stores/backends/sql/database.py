@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _LARGEST_BODY = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to about twice that
 _ATTEMPTS = 8  # of a transaction that the database asks to try again
+_LOST = 3  # connections that are found lost, of a caller's pool, before a call gives up
 _FIRST_PAUSE = 0.005  # seconds before the second attempt; doubles, with jitter
 
 
@@ -172,7 +173,7 @@ class Database(ABC):
                 is_broken = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
                 lost += is_broken
                 attempt += 1
-                again = is_broken and lost == 1 and (repeatable or not unknown)
+                again = is_broken and lost <= _LOST and (repeatable or not unknown)
                 again = again or failure is Failure.TRANSIENT
                 if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
                     raise translate_error(

@@ -27,16 +27,16 @@ from agent_stores.backends.sql.database import Call, Database, close_in_thread, 
 from agent_stores.backends.sql.errors import Failure, classify
 from agent_stores.backends.sql.sqlite import use_wal
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Style, Values
-from agent_stores.backends.sql.thread_pool import ThreadPool
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import may_block
+from agent_stores.thread_pool import ThreadPool
 
 _STYLES: dict[str, Style] = {"qmark": "?", "numeric_dollar": "$"}
 _BEGIN = {"sqlite": "BEGIN IMMEDIATE", "mariadb": "START TRANSACTION"}
 
 
 class EngineDatabase(Database):
-    """A database by an engine: on worker threads, or for an asynchronous engine on the caller's event loop."""
+    """A database by an engine: on worker threads, or on the event loop where the engine is asynchronous."""
 
     def __init__(self, config: Config) -> None:
         self._engine: Any = config.engine or _make_engine(config)
@@ -109,6 +109,8 @@ class EngineDatabase(Database):
                     conn.rollback()
             if is_lost and is_prepared:
                 error.connection_invalidated = True  # type: ignore[attr-defined]
+                if self._is_ours:  # idle ones may be lost, too: the server was restarted, or a proxy
+                    self._engine.dispose()
             raise
         finally:
             call.begin(None)

@@ -112,17 +112,17 @@ def translate_error(
         detail = f"it did not answer within {config.timeout:g} seconds"
     if may_have_applied:
         return OutcomeUnknownError(
-            f"the connection to {config.place} was lost while a write was confirmed ({detail}): it may or may not "
-            "be stored; adding the same messages again is safe"
+            f"the connection to {config.place} was lost while a write was confirmed ({detail}): it may or "
+            "may not be stored; adding the same messages again is safe"
         )
     text = f"{failure.value} at {config.place}: {detail}{'; nothing was written' if write else ''}"
-    kind = {
+    kinds: dict[Failure, type[StoreError]] = {
         Failure.REJECTED: StoreRejectedError,
         Failure.TOO_LARGE: MessageTooLargeError,
         Failure.OTHER: StoreError,
         Failure.DUPLICATE: StoreError,
-    }.get(failure, StoreUnavailableError)
-    return kind(text)
+    }
+    return kinds.get(failure, StoreUnavailableError)(text)
 
 
 def redact(error: BaseException, config: Config) -> str:

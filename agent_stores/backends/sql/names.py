@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 from agent_stores.backend import ThreadKey
 
@@ -28,6 +30,20 @@ def thread_digest(key: ThreadKey) -> bytes:
 def tenant_digest(tenant: str | None) -> bytes:
     """What identifies a tenant; no tenant differs from every name."""
     return _tenant_keys[None] if tenant is None else hashlib.sha256(b"name:" + _encode(tenant)).digest()
+
+
+@lru_cache(maxsize=1024)
+def thread_names(key: ThreadKey) -> tuple[bytes, bytes, str, str | None, str]:
+    """A thread's columns ``thread_key``, ``tenant_key``, ``sort_key``, ``tenant`` and ``thread_id``."""
+    thread_id = to_text(key.thread_id)
+    tenant = None if key.tenant is None else to_text(key.tenant)
+    return (thread_digest(key), tenant_digest(key.tenant), sort_key(thread_id), tenant, thread_id)
+
+
+def new_thread(key: ThreadKey) -> dict[str, Any]:
+    """The columns that name a new thread, and its version."""
+    columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id")
+    return {**dict(zip(columns, thread_names(key), strict=True)), "version": 1}
 
 
 def sort_key(column: str) -> str:

@@ -15,7 +15,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import Any, Protocol
+from typing import Any
 
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Call, Database
@@ -26,40 +26,10 @@ from agent_stores.errors import ArgumentError
 
 _READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
-
-class Driver(Protocol):
-    """A driver of PostgreSQL. No statement is prepared on the server: a proxy may give each another connection."""
-
-    def arguments(self, config: Config) -> dict[str, Any]:
-        """The arguments of `connect`; raises ArgumentError for an option that the driver does not know."""
-        ...
-
-    async def connect(self, arguments: dict[str, Any]) -> Any:
-        """Connect."""
-        ...
-
-    async def execute(self, conn: Any, text: str, values: Values) -> Any:
-        """Run a statement; returns its rows."""
-        ...
-
-    def is_idle(self, conn: Any) -> bool:
-        """Whether the connection works, and is in no transaction."""
-        ...
-
-    def is_closed(self, conn: Any) -> bool:
-        """Whether the connection is lost."""
-        ...
-
-    def interrupt(self, conn: Any) -> None:
-        """Wake whoever waits for the server."""
-        ...
-
-    def close(self, conn: Any) -> None:
-        """Close the connection, without waiting for the server."""
-        ...
+# No statement is prepared on the server: a proxy may give each of them another connection.
 
 
-class Psycopg:
+class _Psycopg:
     """psycopg 3. A connection stands as its one cursor: making one costs as much as a short statement."""
 
     def __init__(self) -> None:
@@ -68,7 +38,6 @@ class Psycopg:
         self._psycopg = psycopg
 
     def arguments(self, config: Config) -> dict[str, Any]:
-        """See `Driver.arguments`."""
         arguments = _arguments(config, "dbname")
         arguments.setdefault("connect_timeout", max(2, math.ceil(config.timeout)))
         known = {option.keyword.decode() for option in self._psycopg.pq.Conninfo.get_defaults()}
@@ -76,11 +45,9 @@ class Psycopg:
         return {"prepare_threshold": None, **arguments, "autocommit": True}
 
     async def connect(self, arguments: dict[str, Any]) -> Any:
-        """See `Driver.connect`."""
         return self._psycopg.AsyncRawCursor(await self._psycopg.AsyncConnection.connect(**arguments))
 
     async def execute(self, conn: Any, text: str, values: Values) -> Any:
-        """See `Driver.execute`."""
         await conn.execute(text, values)
         result = conn.pgresult
         if not result.nfields:  # conn.description would make objects of all columns
@@ -90,24 +57,20 @@ class Psycopg:
         return rows
 
     def is_idle(self, conn: Any) -> bool:
-        """See `Driver.is_idle`."""
         return bool(conn.connection.pgconn.transaction_status == 0)
 
     def is_closed(self, conn: Any) -> bool:
-        """See `Driver.is_closed`."""
         return bool(conn.connection.closed)
 
     def interrupt(self, conn: Any) -> None:
-        """See `Driver.interrupt`."""
         with contextlib.suppress(Exception), socket.socket(fileno=os.dup(conn.connection.fileno())) as raw:
             raw.shutdown(socket.SHUT_RDWR)
 
     def close(self, conn: Any) -> None:
-        """See `Driver.close`."""
         conn.connection.pgconn.finish()
 
 
-class Asyncpg:
+class _Asyncpg:
     """asyncpg, which takes two round trips for a statement that is not prepared."""
 
     def __init__(self) -> None:
@@ -116,33 +79,26 @@ class Asyncpg:
         self._connect = asyncpg.connect
 
     def arguments(self, config: Config) -> dict[str, Any]:
-        """See `Driver.arguments`."""
         arguments = {"statement_cache_size": 0, "timeout": config.timeout, **_arguments(config, "database")}
         _check_known(arguments, set(inspect.signature(self._connect).parameters))
         return arguments
 
     async def connect(self, arguments: dict[str, Any]) -> Any:
-        """See `Driver.connect`."""
         return await self._connect(**arguments)
 
     async def execute(self, conn: Any, text: str, values: Values) -> Any:
-        """See `Driver.execute`."""
         return await conn.fetch(text, *values)
 
     def is_idle(self, conn: Any) -> bool:
-        """See `Driver.is_idle`."""
         return not conn.is_closed() and not conn.is_in_transaction()
 
     def is_closed(self, conn: Any) -> bool:
-        """See `Driver.is_closed`."""
         return bool(conn.is_closed())
 
     def interrupt(self, conn: Any) -> None:
-        """See `Driver.interrupt`."""
         self.close(conn)
 
     def close(self, conn: Any) -> None:
-        """See `Driver.close`."""
         with contextlib.suppress(RuntimeError):  # its loop is closed
             conn.terminate()
 
@@ -152,9 +108,9 @@ class PostgresDatabase(Database):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, "$")
-        self.driver: Driver = Asyncpg() if config.driver == "asyncpg" else Psycopg()
+        self.driver = _Asyncpg() if config.driver == "asyncpg" else _Psycopg()
         self.arguments = self.driver.arguments(config)
-        self._pools = LoopClients(lambda: Pool(self), are_ours=True, timeout=config.timeout)
+        self._pools = LoopClients(lambda: _Pool(self), are_ours=True, timeout=config.timeout)
 
     async def attempt(self, call: Call, deadline: float) -> Any:
         """See `Database.attempt`."""
@@ -216,7 +172,7 @@ class PostgresDatabase(Database):
         self._pools.reset_after_fork()
 
 
-class Pool:
+class _Pool:
     """The connections of one event loop."""
 
     def __init__(self, database: PostgresDatabase) -> None:

@@ -132,8 +132,7 @@ class Schema:
         """
         tables = sorted({f"{prefix}{name}" for prefix in (self.prefix, OLD_PREFIX) for name in _TABLES})
         found: dict[str, set[str]] = {name: set() for name in tables}
-        query = _COLUMNS[self._dialect].format(names=", ".join(f"'{name}'" for name in tables))
-        for table, column in (yield query, ()):
+        for table, column in (yield self.columns(tables), ()):
             found[str(table)].add(str(column))
         is_complete = all(found[f"{self.prefix}{name}"] for name in _TABLES)
         is_old = "open_calls" in found[f"{OLD_PREFIX}threads"] and "links" in found[f"{OLD_PREFIX}messages"]
@@ -153,6 +152,10 @@ class Schema:
                 raise self._version_error(versions[0][0], f"{self.prefix}threads and {self.prefix}messages")
             is_complete = bool(versions)
         return is_complete
+
+    def columns(self, tables: list[str]) -> str:
+        """Selects the names of tables, and of their columns, of those that exist."""
+        return _COLUMNS[self._dialect].format(names=", ".join(f"'{name}'" for name in tables))
 
     def create(self) -> list[str]:
         """The statements that create what is missing; the version comes last."""
@@ -181,8 +184,8 @@ class Schema:
     def _version_error(self, version: int, tables: str) -> UnsupportedVersionError:
         advice = "upgrade it"
         if version < SCHEMA_VERSION:
-            advice = "export the threads with the version that wrote them, rename the tables, and import the threads"
+            advice = "export the threads with the version that wrote them, rename the tables, and import them"
         return UnsupportedVersionError(
-            f"the tables {tables} at {self._place} have schema version {version}, and this version of agent-stores "
-            f"needs {SCHEMA_VERSION}: {advice}"
+            f"the tables {tables} at {self._place} have schema version {version}, and this version of "
+            f"agent-stores needs {SCHEMA_VERSION}: {advice}"
         )

@@ -1,11 +1,11 @@
 """Full-text search by the database itself: SQLite's FTS5, and PostgreSQL's text search vectors.
 
-The first search creates the index, or `DatabaseMessageLog.build_search_index`. From then on triggers update it in
-the transaction of each write. A database that is not searched has none of it. Older messages are indexed in
+The first search creates the index, or `DatabaseMessageLog.build_search_index`. From then on triggers update
+it in the transaction of each write. A database that is not searched has none. Older messages are indexed in
 batches, each in a transaction of its own; the next build continues one that was interrupted.
 
-The index holds the owner's digest as a word of its own, so that a search reads one tenant's messages only. What
-it finds is checked against the thread's row in any case.
+The index holds the owner's digest as a word of its own, so that a search reads one tenant's messages only.
+What it finds is checked against the thread's row in any case.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class SearchIndex:
             yield self._database.statements.named(text), ()
 
     def _fill(self) -> Steps[tuple[tuple[int, int], int]]:
-        """Index the next messages; returns the thread and position of the last one, and how many they were."""
+        """Index the next messages; returns the thread and position of the last one, and their number."""
         values = {"thread": self._done[0], "position": self._done[1], "batch": BATCH}
         rows = yield self._make(_BATCH).step(**values)
         last = (int(rows[-1][0]), int(rows[-1][1])) if rows else self._done

@@ -14,9 +14,9 @@ from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Call, Database, close_in_thread, drive
 from agent_stores.backends.sql.errors import PoolTimeout
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Values
-from agent_stores.backends.sql.thread_pool import ThreadPool
 from agent_stores.errors import ArgumentError
 from agent_stores.event_loops import may_block
+from agent_stores.thread_pool import ThreadPool
 
 _READERS = 4  # connections that read one file at the same time
 _PAUSE = 0.01  # seconds between two attempts to change a file's mode
@@ -75,6 +75,9 @@ class SQLiteDatabase(Database):
                 conn.execute("COMMIT")
             call.committing = False
             return result
+        except sqlite3.ProgrammingError:  # it is closed
+            self._writer = conn = None
+            raise
         finally:
             call.begin(None)
             if conn is not None and conn.in_transaction:
@@ -91,11 +94,15 @@ class SQLiteDatabase(Database):
             except IndexError:
                 conn = self._connect()
             call.begin(conn.interrupt)
-            return conn.execute(*call.statement).fetchall()
+            rows = conn.execute(*call.statement).fetchall()
+            self._idle.append(conn)
+            return rows
+        except sqlite3.Error:
+            if conn is not None:
+                conn.close()
+            raise
         finally:
             call.begin(None)
-            if conn is not None:
-                self._idle.append(conn)
             self._free_readers.release()
 
     def _roll_back(self, conn: sqlite3.Connection) -> None:
@@ -106,7 +113,8 @@ class SQLiteDatabase(Database):
             conn.close()
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, **self._arguments)
+        connection: sqlite3.Connection = sqlite3.connect(self._path, **self._arguments)
+        return connection
 
     def _prepare(self, deadline: float) -> None:
         with self.ready_lock:

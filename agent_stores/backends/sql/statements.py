@@ -22,7 +22,7 @@ Values = tuple[Any, ...]
 T = TypeVar("T")
 
 Steps = Generator[tuple[str, Values], Any, T]
-"""The statements of a transaction: yields texts with values; is sent the rows, or the number of rows changed."""
+"""The statements of a transaction: yields texts with values; is sent their rows, or how many they changed."""
 
 BEGIN_WRITE = "BEGIN"
 """Yielded where a transaction begins to write: SQLite takes its lock, others have begun already."""
@@ -33,28 +33,10 @@ LARGEST = 2**62
 # The columns of a thread's metadata. The first nine have the types of those of a row, so that one statement
 # returns both.
 THREAD_COLUMNS = tuple(
-    [
-        "last_position",
-        "recent",
-        "ttl_refresh",
-        "metadata",
-        "ttl_explicit",
-        "pinned",
-        "bytes",
-        "tokens",
-        "updated_us",
-        "staged_position",
-        "messages",
-        "first_us",
-        "last_us",
-        "ttl",
-        "expires_us",
-        "revision",
-    ]
+    "last_position recent ttl_refresh metadata ttl_explicit pinned bytes tokens updated_us staged_position "
+    "messages first_us last_us ttl expires_us revision".split()
 )
-ROW_COLUMNS = tuple(
-    ["position", "message_id", "long_id", "body", "boundary", "pinned", "bytes", "tokens", "created_us"]
-)
+ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes tokens created_us".split())
 _REPLACED = ("body", "boundary", "pinned", "bytes", "tokens", "created_us")
 _HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 _NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
@@ -109,7 +91,8 @@ class Statements:
     """
 
     def __init__(self, dialect: str, prefix: str, style: Style) -> None:
-        self.dialect, self.prefix, self.style = dialect, prefix, style
+        self.dialect, self.prefix = dialect, prefix
+        self.style: Style = style
         self.no_limit = {"sqlite": -1, "postgresql": None, "mariadb": LARGEST}[dialect]
         self.load = self.make(f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key")
         self.renew = self.make(
@@ -123,18 +106,22 @@ class Statements:
         # The thread is one row, found first: the messages come in the order of their index.
         indexed = "INDEXED BY ix_{messages}_pinned" if dialect == "sqlite" else ""
         alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
-        source = "SELECT m.position, m.body, m.pinned, m.boundary FROM {threads} t JOIN {messages} m"
+        # As bytes: the driver need not decode what the log wants encoded.
+        body = f"CAST(m.body AS {'BINARY' if dialect == 'mariadb' else 'BLOB'})"
+        source = f"SELECT m.position, {body}, m.pinned, m.boundary FROM {{threads}} t JOIN {{messages}} m"
         visible = "ON m.thread = t.id AND m.position <= t.last_position AND m.pinned"
         self.latest = self.make(
             f"SELECT * FROM ({source} {visible} = 0 {alive} ORDER BY m.position DESC LIMIT :limit) AS newest "
             f"UNION ALL {source} {indexed} {visible} = 1 {alive} AND t.pinned > 0 "
-            f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} t {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0",
+            f"UNION ALL SELECT 0, {body.replace('m.body', chr(39) * 2)}, 0, 0 FROM {{threads}} t {alive} "
+            "AND t.ttl_refresh = 'read' AND t.ttl > 0",
             order=("key", "now", "limit"),
         )
         version = "WHERE thread_key = :key AND id = :id AND version = :version"
         returning = " RETURNING id" if dialect == "postgresql" else ""  # asyncpg does not count changed rows
+        changes = ", ".join(f"{name} = :{name}" for name in THREAD_COLUMNS)
         self.update_thread = self.make(
-            f"UPDATE {{threads}} SET version = version + 1, {', '.join(f'{n} = :{n}' for n in THREAD_COLUMNS)} {version}{returning}"
+            f"UPDATE {{threads}} SET version = version + 1, {changes} {version}{returning}"
         )
         columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id", "version", *THREAD_COLUMNS)
         self.insert_thread = self.make(
@@ -242,8 +229,8 @@ class Statements:
             last = f"SELECT o.updated_us FROM {{threads}} o WHERE {where.replace('x.', 'o.')} "
             last += "ORDER BY o.updated_us DESC LIMIT 1 OFFSET :skip"
             where += f" AND x.updated_us >= coalesce(({last}), 0)"
-        text = f"SELECT x.tenant, x.thread_id, {_HEAD} FROM {{threads}} x WHERE {where} ORDER BY {order} LIMIT :limit"
-        return self.make(text.replace("t.", "x."))
+        text = f"SELECT x.tenant, x.thread_id, {_HEAD} FROM {{threads}} x WHERE {where} ORDER BY {order}"
+        return self.make(f"{text} LIMIT :limit".replace("t.", "x."))
 
 
 def expiry(dialect: str, ttl: str, now: str) -> str:

@@ -10,45 +10,45 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from agent_stores.errors import StoreClosedError
-from agent_stores.stores.database.workers import Workers
+from agent_stores.thread_pool import ThreadPool
 
 pytestmark = pytest.mark.anyio
 
 
-def names(workers: Workers) -> list[str]:
+def names(workers: ThreadPool) -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread in workers._threads]
 
 
 async def test_results_and_errors() -> None:
-    workers = Workers(2, "work")
-    assert await workers.run(lambda: 7, 5) == 7
+    workers = ThreadPool(2, "work")
+    assert await workers.run(5, lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        await workers.run(lambda: 1 // 0, 5)
+        await workers.run(5, lambda: 1 // 0)
     assert names(workers) == ["work-1"]  # no more than are needed
-    workers.close(5)
+    await asyncio.to_thread(workers.close, 5)
     assert names(workers) == []
 
 
 async def test_as_many_at_once_as_there_are_threads() -> None:
-    workers = Workers(3, "work")
+    workers = ThreadPool(3, "work")
     together = threading.Barrier(3)
-    met = await asyncio.gather(*(workers.run(lambda: together.wait(5), 5) for _ in range(3)))
+    met = await asyncio.gather(*(workers.run(5, lambda: together.wait(5)) for _ in range(3)))
     assert sorted(met) == [0, 1, 2]
-    await asyncio.gather(*(workers.run(lambda: time.sleep(0.001), 5) for _ in range(30)))
+    await asyncio.gather(*(workers.run(5, lambda: time.sleep(0.001)) for _ in range(30)))
     assert len(names(workers)) == 3
-    workers.close(5)
+    await asyncio.to_thread(workers.close, 5)
 
 
 async def test_one_thread_keeps_the_order() -> None:
-    workers = Workers(1, "work")
+    workers = ThreadPool(1, "work")
     seen: list[int] = []
-    await asyncio.gather(*(workers.run(lambda n=n: seen.append(n), 5) for n in range(50)))  # type: ignore[misc]
+    await asyncio.gather(*(workers.run(5, lambda n=n: seen.append(n)) for n in range(50)))  # type: ignore[misc]
     assert seen == list(range(50))
-    workers.close(5)
+    await asyncio.to_thread(workers.close, 5)
 
 
 async def test_what_was_given_up_before_it_began_is_left_out() -> None:
-    workers = Workers(1, "work")
+    workers = ThreadPool(1, "work")
     go = threading.Event()
     seen: list[str] = []
 
@@ -56,22 +56,22 @@ async def test_what_was_given_up_before_it_began_is_left_out() -> None:
         go.wait(5)
         seen.append("running")
 
-    running = asyncio.ensure_future(workers.run(run, 5))
-    waiting = asyncio.ensure_future(workers.run(lambda: seen.append("waiting"), 5))
+    running = asyncio.ensure_future(workers.run(5, run))
+    waiting = asyncio.ensure_future(workers.run(5, lambda: seen.append("waiting")))
     await asyncio.sleep(0)
     with pytest.raises(asyncio.TimeoutError):
-        await workers.run(lambda: seen.append("late"), 0.01)
+        await workers.run(0.01, lambda: seen.append("late"))
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     go.set()
     await running
-    await workers.run(lambda: seen.append("after"), 5)
+    await workers.run(5, lambda: seen.append("after"))
     assert seen == ["running", "after"]
-    workers.close(5)
+    await asyncio.to_thread(workers.close, 5)
 
 
 async def test_what_has_begun_goes_on() -> None:
-    workers = Workers(1, "work")
+    workers = ThreadPool(1, "work")
     go = threading.Event()
     seen: list[str] = []
 
@@ -80,19 +80,19 @@ async def test_what_has_begun_goes_on() -> None:
         seen.append("done")
 
     with pytest.raises(asyncio.TimeoutError):
-        await workers.run(run, 0.01)
+        await workers.run(0.01, run)
     go.set()
-    workers.close(5)  # which waits for it
+    await asyncio.to_thread(workers.close, 5)  # which waits for it
     assert seen == ["done"]
     with pytest.raises(StoreClosedError):
-        await workers.run(lambda: None, 5)
+        await workers.run(5, lambda: None)
 
 
 def test_several_loops() -> None:
-    workers = Workers(2, "work")
+    workers = ThreadPool(2, "work")
 
     async def count() -> list[int]:
-        return [await workers.run(lambda n=n: n, 5) for n in range(200)]  # type: ignore[misc]
+        return [await workers.run(5, lambda n=n: n) for n in range(200)]  # type: ignore[misc]
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: asyncio.run(count()), range(8)))
@@ -101,7 +101,7 @@ def test_several_loops() -> None:
 
 
 def test_a_loop_that_is_closed_meanwhile() -> None:
-    workers = Workers(1, "work")
+    workers = ThreadPool(1, "work")
     go, done = threading.Event(), threading.Event()
 
     def run() -> None:
@@ -109,7 +109,7 @@ def test_a_loop_that_is_closed_meanwhile() -> None:
         done.set()
 
     async def leave() -> None:
-        task = asyncio.ensure_future(workers.run(run, 5))
+        task = asyncio.ensure_future(workers.run(5, run))
         await asyncio.sleep(0.05)
         task.cancel()
 
@@ -118,7 +118,7 @@ def test_a_loop_that_is_closed_meanwhile() -> None:
     assert done.wait(5)
 
     async def again() -> int:
-        return await workers.run(lambda: 1, 5)
+        return await workers.run(5, lambda: 1)
 
     assert asyncio.run(again()) == 1  # the thread is alive
     workers.close(5)

@@ -1,0 +1,177 @@
+"""What the SQL backend costs: round trips and statements, and what a proxy of PostgreSQL allows."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores.backend import ThreadKey
+from agent_stores.backends.sql.names import thread_digest
+from agent_stores.backends.sql.schema import Schema
+from agent_stores.backends.sql.statements import Statements
+from benchmarks.relay import Relay
+from tests.servers import pgbouncer
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.postgres import PostgresServer
+
+pytestmark = pytest.mark.anyio
+
+LENGTH = 100_000
+TURN = [ChatMessage("user", "question"), ChatMessage("assistant", "answer")]
+
+
+def turn(n: int) -> list[ChatMessage]:
+    return [ChatMessage("user", f"question {n}"), ChatMessage("assistant", f"answer {n}")]
+
+
+@pytest.fixture
+def relay(postgres_server: PostgresServer) -> Iterator[Relay]:
+    """A way to PostgreSQL that counts round trips."""
+    relay = Relay(postgres_server.url)
+    yield relay
+    relay.close()
+
+
+def fill(url: str, thread_id: str) -> None:
+    """Make the thread long, behind the store's back: every tenth message is no boundary."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO agent_stores_messages (thread, position, message_id, boundary, pinned, bytes, "
+            "tokens, created_us, body) SELECT t.id, n, 'filled-' || n, "
+            "CASE WHEN n %% 10 = 0 THEN 0 ELSE 1 END, 0, 2, 1, 1, "
+            '\'{"role": "user"}\' FROM agent_stores_threads t, generate_series(%s::bigint, %s) n '
+            "WHERE t.thread_key = %s",
+            (1000, LENGTH + 999, thread_digest(ThreadKey(None, thread_id))),
+        )
+        connection.execute(
+            "UPDATE agent_stores_threads SET last_position = %s, messages = messages + %s "
+            "WHERE thread_key = %s",
+            (LENGTH + 999, LENGTH, thread_digest(ThreadKey(None, thread_id))),
+        )
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_messages": LENGTH, "ttl": 3600.0}])
+async def test_postgresql_takes_one_round_trip(
+    relay: Relay, postgres_server: PostgresServer, limits: dict[str, Any]
+) -> None:
+    thread_id = f"trips-{len(limits)}"
+    store = DatabaseChatMessageStore(
+        f"{relay.url}?sslmode=disable", thread_id=thread_id, timeout=60, **limits
+    )
+
+    async def trips(work: Any) -> int:
+        relay.reset()
+        await work
+        return relay.trips
+
+    await store.list_threads()  # connects
+    assert await trips(store.add_messages(turn(0))) == 1
+    assert await trips(store.list_messages(last=20)) == 1
+    fill(postgres_server.url, thread_id)
+    for n in range(1, 4):
+        assert await trips(store.add_messages(turn(n))) == 1
+        assert await trips(store.list_messages(last=20)) == 1
+    messages = (await store.stats()).messages
+    assert messages <= LENGTH if limits else messages == LENGTH + 8
+    await store.delete_thread()
+    await store.aclose()
+
+
+async def test_the_time_does_not_depend_on_the_length(postgres_server: PostgresServer) -> None:
+    """Plans are made while the tables are empty: they must not read them whole later."""
+    url = postgres_server.create_database("lengths")
+    store = DatabaseChatMessageStore(url, thread_id="long", max_messages=LENGTH, timeout=60)
+    for n in range(20):
+        await store.add_messages(turn(n))
+        await store.list_messages(last=20)
+    fill(url, "long")
+    began = time.perf_counter()
+    for n in range(20, 40):
+        await store.add_messages(turn(n))
+        assert len(await store.list_messages(last=20)) >= 19
+    assert time.perf_counter() - began < 2  # a scan of the table takes some 20 ms, four times a turn
+    await store.aclose()
+
+
+async def test_mariadb_takes_one_statement(mariadb_server: MariaDBServer) -> None:
+    store = DatabaseChatMessageStore(mariadb_server.url, thread_id="statements", max_messages=10, ttl=3600)
+    other = DatabaseChatMessageStore(mariadb_server.url, thread_id="statements", timeout=11)
+    for n in range(10):
+        await store.add_messages(turn(n))
+
+    def asked() -> int:
+        with mariadb_server.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Questions'")
+            return int(cursor.fetchone()[1])  # type: ignore[index]
+
+    idle = -asked() + asked()
+    counts = []
+    for work in (store.add_messages(turn(10)), store.list_messages(last=5), other.add_messages(turn(11))):
+        before = asked()
+        await work
+        counts.append(asked() - before - idle)
+    assert counts[:2] == [1, 1]
+    assert len(await store.list_messages()) <= 12
+    await store.delete_thread()
+    for each in (store, other):
+        await each.aclose()
+
+
+def test_indexes_serve_the_statements() -> None:
+    connection = sqlite3.connect(":memory:")
+    for text in Schema("sqlite", "p_", "here").create():
+        connection.execute(text)
+    s = Statements("sqlite", "p_", "?")
+    statements = [
+        s.load,
+        s.latest,
+        s.expired,
+        s.find(3),
+        s.delete(3),
+        s.copy_rows,
+        s.clear,
+        *(s.rows(newest=newest, bodies=True, staged=False) for newest in (True, False)),
+        *(
+            s.threads(recent=recent, prefix=prefix, bounded=prefix, after=after)
+            for recent, prefix in ((True, False), (False, True), (False, False))
+            for after in (True, False)
+        ),
+    ]
+    for sql in statements:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {sql.text}", [None] * len(sql.names)).fetchall()
+        steps = [row[3] for row in plan]
+        assert not [step for step in steps if step.startswith("SCAN") and "p_" in step], (sql.text, steps)
+        assert not [step for step in steps if "ORDER BY" in step and "RIGHT PART" not in step], steps
+    connection.close()
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+asyncpg"])
+async def test_behind_a_transaction_pooling_proxy(postgres_server: PostgresServer, driver: str) -> None:
+    if reason := pgbouncer.available():
+        pytest.skip(reason)
+    with pgbouncer.PgBouncer(postgres_server) as proxy:
+        url = proxy.url.replace("postgresql:", f"{driver}:")
+        stores = [
+            DatabaseChatMessageStore(url, thread_id=f"pooled-{driver}-{n}", max_messages=20, ttl=60)
+            for n in range(8)
+        ]
+
+        async def talk(store: DatabaseChatMessageStore) -> None:
+            for n in range(15):
+                await store.add_messages(turn(n))
+                assert len(await store.list_messages(last=4)) == 4 if n else 2
+                await store.update_metadata({"title": f"turn {n}"})
+            assert (await store.pop_last()) is not None
+            assert len(await store.list_messages()) == 19
+            await store.delete_thread()
+
+        await asyncio.gather(*map(talk, stores))
+        for store in stores:
+            await store.aclose()
