@@ -1,4 +1,4 @@
-"""Reading somebody else's tables in SQLite, PostgreSQL or MariaDB, in transactions that cannot write."""
+"""Reads the tables of other libraries in SQLite, PostgreSQL or MariaDB, in read-only transactions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from agent_stores.backends.sql.config import ASYNC_DRIVERS, Config, parse_config
+from agent_stores.backends.sql.errors import classify, translate_error
 from agent_stores.errors import MissingDependencyError, NotFoundError, StoreClosedError
-from agent_stores.stores.database.address import Address, parse_address
-from agent_stores.stores.database.failures import classify, store_error
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect  # isort: skip - after what names the extra
 from sqlalchemy.exc import SQLAlchemyError  # isort: skip
@@ -36,7 +36,7 @@ class DatabaseReader:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        self._address = _sync_address(parse_address(url))
+        self._config = _with_sync_driver(parse_config(url))
         self._engine: Engine | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="agent-stores-source")
         self._lock = threading.Lock()
@@ -45,12 +45,12 @@ class DatabaseReader:
     @property
     def location(self) -> str:
         """The database, without secrets."""
-        return self._address.location
+        return self._config.location
 
     @property
     def dialect(self) -> str:
         """``sqlite``, ``postgresql`` or ``mariadb``."""
-        return self._address.dialect
+        return self._config.dialect
 
     async def run(self, operation: Callable[[Connection], T]) -> T:
         """Run an operation in a transaction.
@@ -79,43 +79,41 @@ class DatabaseReader:
             with self._open().connect() as connection:
                 return operation(connection)
         except (SQLAlchemyError, OSError) as error:
-            raise store_error(
-                classify(error, self._address.dialect),
+            raise translate_error(
+                classify(error, self._config.dialect),
                 error,
-                place=self._address.place,
-                secrets=self._address.secrets,
+                place=self._config.place,
+                secrets=self._config.secrets,
                 write=False,
-                may_be_written=False,
-                repeatable=True,
             ) from error
 
     def _open(self) -> Engine:
         if self._engine is None:
-            self._engine = _engine(self._address)
+            self._engine = _engine(self._config)
         return self._engine
 
 
-def _sync_address(address: Address) -> Address:
+def _with_sync_driver(config: Config) -> Config:
     """The same database with a driver that needs no event loop."""
-    if not address.is_async:
-        return address
-    found = parse_address(address.url.set(drivername=address.dialect))
-    if found.is_async:
-        driver = {"postgresql": "psycopg", "mariadb": "pymysql"}[address.dialect]
+    if config.driver not in ASYNC_DRIVERS:
+        return config
+    found = parse_config(config.url.set(drivername=config.dialect))
+    if found.driver in ASYNC_DRIVERS:
+        driver = {"postgresql": "psycopg", "mariadb": "pymysql"}[config.dialect]
         raise MissingDependencyError.of(
-            driver, extra=address.dialect, purpose=f"reading from {address.dialect}://"
+            driver, extra=config.dialect, purpose=f"reading from {config.dialect}://"
         )
     return found
 
 
-def _engine(address: Address) -> Engine:
-    if address.dialect == "sqlite":
-        return create_engine(_read_only(address), connect_args={"timeout": _TIMEOUT}, poolclass=NullPool)
-    if address.dialect == "postgresql":
+def _engine(config: Config) -> Engine:
+    if config.dialect == "sqlite":
+        return create_engine(_read_only(config), connect_args={"timeout": _TIMEOUT}, poolclass=NullPool)
+    if config.dialect == "postgresql":
         return create_engine(
-            address.url, pool_size=1, pool_pre_ping=True, execution_options={"postgresql_readonly": True}
+            config.url, pool_size=1, pool_pre_ping=True, execution_options={"postgresql_readonly": True}
         )
-    engine = create_engine(address.url, pool_size=1, pool_pre_ping=True)
+    engine = create_engine(config.url, pool_size=1, pool_pre_ping=True)
 
     def read_only(connection: Any, _: Any) -> None:
         with connection.cursor() as cursor:
@@ -125,13 +123,13 @@ def _engine(address: Address) -> Engine:
     return engine
 
 
-def _read_only(address: Address) -> Any:
+def _read_only(config: Config) -> Any:
     """The URL that opens an SQLite file only for reading."""
-    name = address.url.database or ""
+    name = config.url.database or ""
     if name.startswith("file:"):
         joined = "&" if "?" in name else "?"
-        return address.url.set(database=f"{name}{joined}mode=ro").update_query_dict({"uri": "true"})
+        return config.url.set(database=f"{name}{joined}mode=ro").update_query_dict({"uri": "true"})
     if not Path(name).is_file():
         raise NotFoundError(f"there is no SQLite file {name!r}")
     uri = f"file:{quote(name)}?mode=ro"
-    return address.url.set(database=uri).update_query_dict({"uri": "true"})
+    return config.url.set(database=uri).update_query_dict({"uri": "true"})
