@@ -41,9 +41,9 @@ async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]
 def _require_file(url: str) -> None:
     if url.rstrip("/") == "memory:" or is_azure_url(url) or ("://" in url and not url.startswith("sqlite")):
         return
-    from agent_stores.stores.database.address import parse_address
+    from agent_stores.backends.sql.config import parse_config
 
-    address = parse_address(url)
+    config = parse_config(url)
     name = address.url.database
     if not address.is_memory and name and not name.startswith("file:") and not Path(name).exists():
         raise NotFoundError(f"there is no SQLite file {name!r}")

@@ -66,9 +66,9 @@ def run(url: str | None, *, keep: bool) -> int:
 
 def _check(url: str) -> str:
     """Refuse a URL where no other process finds the conversation; returns the place that it names."""
-    from agent_stores.stores.database.address import parse_address
+    from agent_stores.backends.sql.config import parse_config
 
-    address = None if url.rstrip("/") == "memory:" else parse_address(url)
+    address = None if url.rstrip("/") == "memory:" else parse_config(url)
     if address is None or address.is_memory:
         raise ArgumentError("the store is in memory, where no other process finds it; accepted is a database")
     return address.location

@@ -1,1 +1,0 @@
-"""The database backend: SQLite, PostgreSQL and MariaDB, through SQLAlchemy Core."""
