@@ -48,5 +48,7 @@ def no_blocking_calls() -> Iterator[blockbuster.BlockBuster]:
 
     A test of methods that block, as their documentation says, deactivates it.
     """
-    with blockbuster.blockbuster_ctx("agent_stores", excluded_modules=["agent_stores.testing"]) as guard:
+    with blockbuster.blockbuster_ctx(
+        "agent_stores", excluded_modules=["agent_stores.testing", "agent_stores.cli"]
+    ) as guard:
         yield guard

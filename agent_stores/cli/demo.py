@@ -68,10 +68,10 @@ def _check(url: str) -> str:
     """Refuse a URL where no other process finds the conversation; returns the place that it names."""
     from agent_stores.backends.sql.config import parse_config
 
-    address = None if url.rstrip("/") == "memory:" else parse_config(url)
-    if address is None or address.is_memory:
+    config = None if url.rstrip("/") == "memory:" else parse_config(url)
+    if config is None or config.is_memory:
         raise ArgumentError("the store is in memory, where no other process finds it; accepted is a database")
-    return address.location
+    return config.location
 
 
 def _model(out: Console, local_url: str | None) -> None:

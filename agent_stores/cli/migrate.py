@@ -173,7 +173,7 @@ async def _is_made(url: str) -> bool:
 
     reader = DatabaseReader(url)
     try:
-        return await reader.has_table("agent_threads")
+        return await reader.has_table("agent_stores_threads")
     except NotFoundError:
         return False
     finally:
