@@ -48,7 +48,8 @@ def no_blocking_calls() -> Iterator[blockbuster.BlockBuster]:
 
     A test of methods that block, as their documentation says, deactivates it.
     """
-    with blockbuster.blockbuster_ctx("agent_stores", excluded_modules=["agent_stores.testing"]) as guard:
+    excluded = ["agent_stores.testing", "agent_stores.cli"]
+    with blockbuster.blockbuster_ctx("agent_stores", excluded_modules=excluded) as guard:
         # asyncpg looks for certificates in the user's home when it connects.
         for name in ("os.path.abspath", "os.stat", "os.readlink"):
             guard.functions[name].can_block_in("asyncpg/connect_utils.py", "_dot_postgresql_path")

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from agent_stores.backend import ThreadOrder
 from agent_stores.backends.tables.azure_names import is_azure_url
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
@@ -59,22 +60,39 @@ def thread_store(
 
 
 async def all_threads(
-    log: MessageLog, tenant: str | None, *, prefix: str = "", limit: int | None = None
+    log: MessageLog,
+    tenant: str | None,
+    *,
+    prefix: str = "",
+    limit: int | None = None,
+    order: ThreadOrder = "id",
 ) -> AsyncIterator[ThreadStats]:
-    """All threads of a tenant, or the first so many, in pages."""
+    """All threads of a tenant, or the first `limit`, in pages."""
     if limit is not None and limit < 0:
-        raise ArgumentError(f"limit is {limit}; accepted are 0 or more")
+        raise ArgumentError(f"--limit must be a non-negative int, got {limit}")
     store = thread_store(log, tenant)
     cursor: str | None = None
     while limit is None or limit > 0:
         wanted = _PAGE if limit is None else min(limit, _PAGE)
-        page = await store.list_threads(prefix=prefix, limit=wanted, cursor=cursor)
+        page = await store.list_threads(prefix=prefix, limit=wanted, cursor=cursor, order=order)
         for thread in page.threads:
             yield thread
         cursor = page.cursor
         limit = None if limit is None else limit - len(page.threads)
         if cursor is None:
             return
+
+
+async def all_tenants(log: MessageLog) -> AsyncIterator[str | None]:
+    """All tenants that have threads, in pages; None stands for threads without one."""
+    after: str | None = None
+    while True:
+        page = await log.list_tenants(after=after, limit=_PAGE)
+        for tenant in page:
+            yield tenant
+        if len(page) < _PAGE:
+            return
+        after = page[-1]
 
 
 async def require_threads(log: MessageLog, tenant: str | None, thread_ids: Sequence[str]) -> None:
@@ -98,24 +116,15 @@ def no_such(thread_ids: Sequence[str]) -> str:
     return f"there is no {word} {', '.join(map(repr, thread_ids))}"
 
 
-async def newest(
+async def latest(
     store: ChatMessageStore[ChatMessage], last: int | None
 ) -> AsyncIterator[StoredMessage[ChatMessage]]:
-    """The messages of a thread as they are stored, or the newest so many, oldest first."""
+    """The messages of a thread as they are stored, or the newest `last`, oldest first."""
     if last is None:
         async for stored in store.iter_messages():
             yield stored
         return
     if last < 0:
-        raise ArgumentError(f"last is {last}; accepted are 0 or more")
-    end = (await store.stats()).last_position
-    span = last
-    while last:
-        # Positions have gaps where messages were deleted, so a range may hold fewer than wanted.
-        start = max(0, end - span)
-        found = [stored async for stored in store.iter_messages(after=start)]
-        if len(found) >= last or start == 0:
-            for stored in found[-last:]:
-                yield stored
-            return
-        span *= 4
+        raise ArgumentError(f"--last must be a non-negative int, got {last}")
+    for stored in await store.latest(last):
+        yield stored

@@ -15,6 +15,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agent_stores._version import __version__
+from agent_stores.backend import ThreadOrder
 from agent_stores.cli import access, render
 from agent_stores.cli.exit_codes import MEANINGS, ExitCode, exit_code
 from agent_stores.cli.files import open_input, open_output
@@ -117,19 +118,66 @@ def threads(
     store: StoreUrl,
     tenant: Tenant = None,
     prefix: Prefix = "",
-    limit: Annotated[int | None, typer.Option(metavar="N", help="At most so many; all by default.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="At most N threads; all by default.")] = None,
+    recent: Annotated[
+        bool, typer.Option("--recent", help="The most recently written first; by id otherwise.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List threads: messages, bytes, tokens, last time and expiry."""
+    """List threads: messages, bytes, tokens, last time and expiry; with --json also metadata."""
+    order: ThreadOrder = "recent" if recent else "id"
 
     async def work() -> None:
         async with access.opened(store) as log:
-            found = access.all_threads(log, tenant, prefix=prefix, limit=limit)
+            found = access.all_threads(log, tenant, prefix=prefix, limit=limit, order=order)
             if as_json:
                 async for thread in found:
                     render.write_json(thread)
             else:
                 render.print_threads(render.console(), [thread async for thread in found])
+
+    asyncio.run(work())
+
+
+@app.command()
+def tenants(store: StoreUrl, as_json: AsJson = False) -> None:
+    """List the tenants that have threads, by name; an empty line stands for threads without a tenant."""
+
+    async def work() -> None:
+        async with access.opened(store) as log:
+            async for tenant in access.all_tenants(log):
+                if as_json:
+                    render.write_json({"tenant": tenant})
+                else:
+                    print(render.clean(tenant or "").replace("\n", "\\u000a"))
+
+    asyncio.run(work())
+
+
+@app.command()
+def fork(
+    thread: Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.")],
+    store: StoreUrl,
+    new_thread: Annotated[
+        str | None, typer.Argument(metavar="[NEW]", help="The new thread's id; a random one by default.")
+    ] = None,
+    tenant: Tenant = None,
+    at: Annotated[
+        int | None, typer.Option(metavar="POSITION", help="Only up to this position; all by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a thread, or its beginning, to a new one, and print the new one's id."""
+
+    async def work() -> None:
+        async with access.opened(store) as log:
+            await access.require_threads(log, tenant, [thread])
+            branch = await access.thread_store(log, tenant, thread).fork(new_thread, at=at)
+            stats = await branch.stats()
+            if as_json:
+                render.write_json({"thread_id": branch.thread_id, "messages": stats.messages})
+            else:
+                print(render.clean(branch.thread_id))
 
     asyncio.run(work())
 

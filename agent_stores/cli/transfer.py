@@ -2,7 +2,7 @@
 
 A thread is a header line, a line for each of its messages, and an end line; threads follow one another::
 
-    {"type":"agent_stores.export","version":1,"thread_id":"user 7","tenant":null}
+    {"type":"agent_stores.export","version":1,"thread_id":"user 7","tenant":null,"metadata":{"title":"Tea"}}
     {"thread_id":"user 7","message":{"v":1,"role":"user","contents":[...],"message_id":"a1","created_at":...}}
     {"thread_id":"user 7","message":{"v":1,"role":"assistant","contents":[...],"message_id":"a2",...}}
     {"type":"agent_stores.export.end","thread_id":"user 7","messages":2}
@@ -10,6 +10,8 @@ A thread is a header line, a line for each of its messages, and an end line; thr
 - ``message`` is the stored message's own document (docs/message-format.md), with its id, its time and whether
   it is pinned; the order of the lines is that of the thread. So an export that is imported elsewhere and
   exported there is the same file again.
+- ``metadata`` is the thread's metadata; it is missing where there is none. An import adds the keys that the
+  thread does not have, when its messages are added.
 - Positions are not in it, for a store numbers what it is given; nor is the time-to-live, which belongs to the
   store.
 - The end line tells a complete file from one that was cut short. Both sides hold one page or batch at a time.
@@ -21,6 +23,7 @@ again, as after an interruption.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -29,10 +32,11 @@ import msgspec
 
 from agent_stores import _json
 from agent_stores.cli.exit_codes import InputFileError
-from agent_stores.errors import MessageFormatError, UnsupportedVersionError
+from agent_stores.errors import ConflictError, MessageFormatError, UnsupportedVersionError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
+from agent_stores.thread_updates import METADATA_BYTES
 
 HEADER_TYPE = "agent_stores.export"
 END_TYPE = "agent_stores.export.end"
@@ -51,8 +55,10 @@ async def export_thread(store: ChatMessageStore[ChatMessage]) -> AsyncIterator[b
     Raises:
         CorruptMessageError: when a message cannot be read, unless the store skips such messages.
     """
-    name, end = store.thread_id, (await store.stats()).last_position
-    yield _line({"type": HEADER_TYPE, "version": VERSION, "thread_id": name, "tenant": store.tenant})
+    stats = await store.stats()
+    name, end = store.thread_id, stats.last_position
+    header = {"type": HEADER_TYPE, "version": VERSION, "thread_id": name, "tenant": store.tenant}
+    yield _line({**header, "metadata": stats.metadata} if stats.metadata else header)
     count = 0
     async for stored in store.iter_messages(before=end + 1):
         yield _line({"thread_id": name, "message": stored.message.to_dict()})
@@ -65,6 +71,7 @@ class Header(NamedTuple):
 
     thread_id: str
     tenant: str | None
+    metadata: dict[str, Any]
 
 
 class End(NamedTuple):
@@ -146,7 +153,7 @@ async def import_threads(
 ) -> ImportReport:
     """Import an export into a log, in batches that are added whole or not at all.
 
-    A thread without messages is not made.
+    A thread without messages and metadata is not made.
 
     Args:
         log: where the threads go.
@@ -165,7 +172,8 @@ async def import_threads(
     for line in read_export(lines):
         if isinstance(line.item, Header):
             whose = line.item.tenant if tenant is None else tenant
-            target = _Target(ChatMessageStore(log, thread_id=line.item.thread_id, tenant=whose), report)
+            store = ChatMessageStore(log, thread_id=line.item.thread_id, tenant=whose)
+            target = _Target(store, line.item.metadata, report)
             report.threads += 1
         elif target is None:
             raise AssertionError("read_export yields a header before anything else")
@@ -175,6 +183,7 @@ async def import_threads(
             target.take(line.item, line.size)
         else:
             await target.write()
+            await target.add_metadata()
         progress(line.size)
     return report
 
@@ -182,8 +191,11 @@ async def import_threads(
 class _Target:
     """The thread that is being imported, with the messages that wait to be added."""
 
-    def __init__(self, store: ChatMessageStore[ChatMessage], report: ImportReport) -> None:
+    def __init__(
+        self, store: ChatMessageStore[ChatMessage], metadata: dict[str, Any], report: ImportReport
+    ) -> None:
         self._store = store
+        self._metadata = metadata
         self._report = report
         self._waiting: list[ChatMessage] = []
         self._size = 0
@@ -195,6 +207,17 @@ class _Target:
     def take(self, message: ChatMessage, size: int) -> None:
         self._waiting.append(message)
         self._size += size
+
+    async def add_metadata(self) -> None:
+        """Add the keys that the thread does not have."""
+        while self._metadata:
+            stats = await self._store.stats()
+            missing = {key: self._metadata[key] for key in self._metadata if key not in stats.metadata}
+            if not missing:
+                return
+            with contextlib.suppress(ConflictError):
+                await self._store.update_metadata(missing, expected_revision=stats.revision)
+                return
 
     async def write(self) -> None:
         waiting, self._waiting, self._size = self._waiting, [], 0
@@ -261,7 +284,12 @@ def _header(data: dict[str, Any]) -> Header:
         value = data.get(name)
         if not (isinstance(value, str) and value) and not (optional and value is None):
             raise _LineError(f"{name}: expected non-empty text, got {value!r}")
-    return Header(cast("str", data["thread_id"]), data.get("tenant"))
+    metadata = data.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise _LineError(f"metadata: expected an object, got {type(metadata).__name__}")
+    if len(_json.encode(metadata)) > METADATA_BYTES:
+        raise _LineError(f"metadata: expected at most {METADATA_BYTES} bytes")
+    return Header(cast("str", data["thread_id"]), data.get("tenant"), metadata)
 
 
 def _message(data: Any) -> ChatMessage:

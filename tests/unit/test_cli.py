@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import agent_stores
 from agent_stores._version import __version__
+from agent_stores.backend import Row
 from agent_stores.cli import ExitCode, access, main
 from agent_stores.cli.app import app
 from agent_stores.cli.exit_codes import MEANINGS, InputFileError
@@ -37,12 +38,12 @@ from agent_stores.contents import (
     UriContent,
     UsageContent,
 )
+from agent_stores.database import DatabaseChatMessageStore
 from agent_stores.errors import StoreUnavailableError
-from agent_stores.log import Record, ThreadKey
+from agent_stores.log import ThreadKey
 from agent_stores.memory import InMemoryMessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.database import DatabaseChatMessageStore
 from tests.servers.postgres import PostgresServer
 
 PACKAGE = str(Path(agent_stores.__file__).parents[1])
@@ -376,6 +377,8 @@ def test_a_malformed_line_is_named_and_its_batch_is_not_added(
         ('{"type":"agent_stores.export","version":1}', "thread_id"),
         ('{"type":"agent_stores.export","version":1,"thread_id":"t","tenant":5}', "tenant"),
         ('{"type":"agent_stores.export","version":1,"thread_id":"t","tenant":""}', "tenant"),
+        ('{"type":"agent_stores.export","version":1,"thread_id":"t","metadata":[]}', "metadata"),
+        (f'{HEADER[:-1]},"metadata":{{"a":"{"x" * 70_000}"}}}}', "metadata"),
     ],
 )
 def test_malformed_headers(header: str, reason: str) -> None:
@@ -412,11 +415,11 @@ async def test_an_interrupted_import_goes_on_where_it_was() -> None:
     class Failing(InMemoryMessageLog):
         appends = 0
 
-        async def append(self, key: ThreadKey, records: Sequence[Record], **options: Any) -> int:
+        async def append(self, key: ThreadKey, rows: Sequence[Row], **options: Any) -> int:
             self.appends += 1
             if self.appends == 3:
                 raise StoreUnavailableError("gone")
-            return await super().append(key, records, **options)
+            return await super().append(key, rows, **options)
 
     source = ChatMessageStore(InMemoryMessageLog(), thread_id="t")
     await source.add_messages([ChatMessage("user", f"{n}") for n in range(50)])
@@ -588,6 +591,48 @@ def test_an_unreachable_server_is_named_without_its_password(capsys: pytest.Capt
     assert "planted-secret" not in processes[0].stdout + processes[1].stdout
 
 
+def update_metadata(file: Path, thread_id: str, metadata: dict[str, Any]) -> None:
+    async def work() -> None:
+        async with DatabaseChatMessageStore(file, thread_id=thread_id) as store:
+            await store.update_metadata(metadata)
+
+    asyncio.run(work())
+
+
+def test_metadata_is_exported_and_imported(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, copy = tmp_path / "1.jsonl", tmp_path / "copy.db"
+    update_metadata(database, "alice", {"title": "Tea", "tags": [1, {"a": None}]})
+    update_metadata(database, "only metadata", {"title": "Empty"})
+    assert main(["export", "--store", str(database), "-o", str(file)]) == 0
+    assert main(["import", str(file), "--store", str(copy)]) == 0
+    assert main(["export", "--store", str(copy), "-o", str(tmp_path / "2.jsonl")]) == 0
+    assert (tmp_path / "2.jsonl").read_bytes() == file.read_bytes()
+    update_metadata(copy, "alice", {"title": "Coffee", "tags": None})
+    assert main(["import", str(file), "--store", str(copy)]) == 0
+    capsys.readouterr()
+    assert main(["threads", "--store", str(copy), "--json", "--prefix", "alice"]) == 0
+    (alice,) = lines(capsys.readouterr().out)
+    assert alice["metadata"] == {"title": "Coffee", "tags": [1, {"a": None}]}
+
+
+def test_threads_by_recency_tenants_and_forks(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    update_metadata(database, HOSTILE_ID, {"title": "newer"})
+
+    def run(*arguments: str) -> list[Any]:
+        assert main([*arguments, "--store", str(database), "--json"]) == 0
+        return lines(capsys.readouterr().out)
+
+    assert [thread["thread_id"] for thread in run("threads", "--recent")] == [HOSTILE_ID, "alice"]
+    assert [thread["thread_id"] for thread in run("threads", "--recent", "--limit", "1")] == [HOSTILE_ID]
+    assert [item["tenant"] for item in run("tenants")] == [None, "acme"]
+    assert run("fork", "alice", "branch", "--at", "2") == [{"thread_id": "branch", "messages": 2}]
+    assert read(database, "branch") == read(database, "alice")[:2]
+    assert main(["fork", "alice", "branch", "--store", str(database)]) != 0
+    assert main(["fork", "nobody", "--store", str(database)]) == ExitCode.NOT_FOUND
+
+
 def test_a_malformed_url_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["threads", "--store", "postgresql://agent:planted-secret@host:port/x"]) == ExitCode.USAGE
     assert "planted-secret" not in last_error(capsys)
@@ -595,11 +640,13 @@ def test_a_malformed_url_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_corrupt_message_is_named_or_skipped(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect(database) as connection:
-        connection.execute("UPDATE agent_stores_messages SET body = 'rubbish' WHERE message_id LIKE '%first%'")
+        connection.execute(
+            "UPDATE agent_stores_messages SET body = 'rubbish' WHERE message_id LIKE '%first%'"
+        )
     connection.close()
     for command in (["show", "alice"], ["export", "alice", "-o", "/dev/null"]):
         assert main([*command, "--store", str(database)]) == ExitCode.FAILED
-        assert "position 2 of the thread 'alice'" in capsys.readouterr().err
+        assert "position 2 of thread 'alice'" in capsys.readouterr().err
     assert main(["export", "alice", "--store", str(database), "--skip-corrupt"]) == 0
     exported = [item for item in lines(capsys.readouterr().out) if "message" in item]
     assert len(exported) == 5

@@ -27,6 +27,12 @@ from redis.backoff import NoBackoff
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.direct import DirectConnections, can_be_direct
 
+_DRIVER: dict[str, Any] = {}
+with contextlib.suppress(ImportError):  # redis-py would read its version from a file at each connection
+    from redis.driver_info import DriverInfo
+
+    _DRIVER["driver_info"] = DriverInfo(lib_version=redis.__version__)
+
 Command = tuple[Any, ...]
 _RAW = {"NEVER_DECODE": True}
 
@@ -181,6 +187,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         "socket_keepalive": True,
         "retry": retry(NoBackoff(), 0),
         "max_connections": 2**31,
+        **_DRIVER,
         **config.options,
         **options,
     }
