@@ -43,7 +43,7 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         return AzureTableMessageLog(**arguments_from_url(url, options.pop("table_name", None)), **options)
     scheme = url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "sqlite"
     if isinstance(url, str) and scheme in _REDIS:
-        from agent_stores.stores.redis.log import RedisMessageLog
+        from agent_stores.redis import RedisMessageLog
 
         return RedisMessageLog(url, **options)
     if scheme not in ("sqlite", "postgresql", "postgres", "mariadb", "mysql"):

@@ -6,13 +6,12 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from agent_stores.backends.redis.config import parse_config
+from agent_stores.backends.redis.connection import make_client
+from agent_stores.backends.redis.errors import FAILURES, translate_error
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.page_size import PageSize
 from agent_stores.importers.source import SourceError
-from agent_stores.stores.redis.address import Login, make_address
-from agent_stores.stores.redis.connection import redis_client
-from agent_stores.stores.redis.failures import store_error
-from agent_stores.stores.redis.server import FAILURES
 
 from redis.asyncio.retry import Retry  # isort: skip - after what says which extra is missing
 from redis.backoff import ExponentialBackoff  # isort: skip
@@ -33,25 +32,14 @@ class RedisReader:
     """
 
     def __init__(self, url: str) -> None:
-        self._address = make_address(
-            url,
-            redis_client=None,
-            login=Login(),
-            host=None,
-            port=None,
-            ssl=None,
-            sentinels=None,
-            service_name=None,
-            sentinel_kwargs=None,
-            client_options={},
-        )
+        self._config = parse_config(url)
         self._client: Any = None
         self._closed = False
 
     @property
     def location(self) -> str:
         """The server, without secrets."""
-        return self._address.location
+        return self._config.location
 
     async def keys(self, prefix: str, kind: str, *, suffix: str = "") -> AsyncGenerator[str, None]:
         """The keys of a kind with a beginning and an end, each once; remembers them.
@@ -153,8 +141,8 @@ class RedisReader:
         if self._closed:
             raise StoreClosedError("this source is closed")
         if self._client is None:
-            self._client = redis_client(
-                self._address,
+            self._client = make_client(
+                self._config,
                 timeout=_TIMEOUT,
                 decode_responses=False,
                 socket_timeout=_TIMEOUT,
@@ -165,7 +153,7 @@ class RedisReader:
     def _error(self, error: BaseException) -> Exception:
         if "WRONGTYPE" in str(error):
             return SourceError("its key holds something of another type now")
-        return store_error(error, place=self._address.place, secrets=self._address.secrets)
+        return translate_error(error, place=self._config.place, secrets=self._config.secrets)
 
 
 def is_text(key: str) -> bool:

@@ -44,8 +44,10 @@ class DirectConnections:
     async def execute(self, command: tuple[Any, ...]) -> Any:
         """Run a command; the reply is bytes."""
         connection = self._idle.pop() if self._idle else await self._pool.get_connection(*self._name)
-        is_whole = False
+        is_whole = False  # whether the reply was read
         try:
+            if not connection.is_connected:
+                await connection.connect()  # which asks the sentinels
             await connection.send_command(*command)
             reply = await connection.read_response(disable_decoding=True)
             is_whole = True
