@@ -119,7 +119,7 @@ def parse_config(redis_url: str | None = None, **arguments: Any) -> Config:
         ArgumentError: when they do not; never repeats a URL, which may hold a password.
         ArgumentTypeError: for values of other types.
     """
-    given = {name: value for name, value in arguments.items() if value is not None and value != {}}
+    given = {name: value for name, value in arguments.items() if value is not None}
     ways = [name for name in ("redis_client", "host", "sentinels") if name in given]
     ways += ["redis_url"] if redis_url is not None else []
     if len(ways) != 1:
@@ -185,7 +185,7 @@ def _from_url(
     secrets = (password, unquote(password), *(query.get(option, "") for option in _SECRETS))
     given = {option: query.pop(option) for option in list(query) if option.startswith("sentinel_")}
     if kind != "sentinel" and (given or sentinel is not None):
-        raise ArgumentError("sentinel_kwargs, and sentinel options of a URL, are for sentinels only")
+        raise ArgumentError("sentinel_kwargs and sentinel options are only for a redis_url of sentinels")
     path, service = parts.path, ""
     if kind == "sentinel":
         service, _, path = path.lstrip("/").partition("/")
