@@ -11,7 +11,7 @@ import contextlib
 import gc
 import threading
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -25,7 +25,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.direct import DirectConnections, can_be_direct
+from agent_stores.backends.redis.direct import BlockingDirectConnections, DirectConnections, can_be_direct
 
 Command = tuple[Any, ...]
 _RAW = {"NEVER_DECODE": True}
@@ -47,7 +47,8 @@ class AsyncClient:
         self._client = client
         self._is_cluster = isinstance(client, aioredis.RedisCluster)
         self._slots = asyncio.Semaphore(limit)
-        self._direct = DirectConnections(client.connection_pool) if can_be_direct(client, is_owned) else None
+        is_direct = is_owned and can_be_direct(client)
+        self._direct = DirectConnections(client.connection_pool) if is_direct else None
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
 
     async def execute(self, command: Command) -> Any:
@@ -115,15 +116,20 @@ class AsyncClient:
 class BlockingClient:
     """A client for calls without an event loop, from any thread: its coroutines block instead of waiting."""
 
-    def __init__(self, client: Any, limit: int) -> None:
+    def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
         self._client = client
         self._is_cluster = isinstance(client, redis.RedisCluster)
         self._slots = threading.BoundedSemaphore(limit)
+        is_direct = is_owned and can_be_direct(client)
+        self._direct = BlockingDirectConnections(client.connection_pool) if is_direct else None
 
     async def execute(self, command: Command) -> Any:
         """Run a command on the server of its key."""
         with self._slots:
-            return self._client.execute_command(*command, **_RAW)
+            if self._direct is not None:
+                return await self._direct.execute(command)
+            with self._discarding_unread():
+                return self._client.execute_command(*command, **_RAW)
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands in as few round trips as there are servers; errors are in their replies."""
@@ -140,6 +146,8 @@ class BlockingClient:
         if self._is_cluster:
             self._client.nodes_manager.initialize()
         else:
+            if self._direct is not None:
+                await self._direct.disconnect()
             self._client.connection_pool.disconnect(inuse_connections=False)
 
     def close(self) -> None:
@@ -154,9 +162,23 @@ class BlockingClient:
         pipe = client.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command, **_RAW)
-        with self._slots:
+        with self._slots, self._discarding_unread():
             replies: list[Any] = pipe.execute(raise_on_error=False)
             return replies
+
+    @contextlib.contextmanager
+    def _discarding_unread(self) -> Iterator[None]:
+        """After Ctrl-C: disconnect idle connections, one of which may hold the reply to the command."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            if self._is_cluster:
+                self._client.disconnect_connection_pools()
+            else:
+                self._client.connection_pool.disconnect(inuse_connections=False)
+            raise
 
 
 Client = AsyncClient | BlockingClient

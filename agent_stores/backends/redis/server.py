@@ -225,7 +225,7 @@ class RedisServer:
             if self._blocking is None:
                 own = self.config.client
                 client = own or make_client(self.config, timeout=self._timeout, blocking=True)
-                self._blocking = BlockingClient(client, self._limit)
+                self._blocking = BlockingClient(client, self._limit, is_owned=own is None)
             return self._blocking
 
     def _make_async(self) -> AsyncClient:
