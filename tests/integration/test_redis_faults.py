@@ -20,6 +20,7 @@ from agent_stores import ChatMessage, RedisChatMessageStore
 from agent_stores.backends.redis.keys import Keys, thread_keys
 from agent_stores.backends.redis.scripts import COMMIT, DELETE
 from agent_stores.errors import (
+    NotReplicatedError,
     OutcomeUnknownError,
     StoreError,
     StoreRejectedError,
@@ -201,6 +202,72 @@ async def test_a_failover_under_load(redis_sentinel: RedisSentinel, make_store: 
             load.acknowledged[:] = [text[:-2] for text in (await texts(store))[::2]]
     finally:
         await asyncio.to_thread(redis_sentinel.heal)
+
+
+async def test_failovers_lose_nothing_that_a_replica_confirmed(make_store: MakeStore) -> None:
+    acknowledged, found = await failovers(make_store, 10, wait_replicas=1)
+    assert len(acknowledged) > 500
+    assert_turns(found, acknowledged)
+
+
+async def failovers(make_store: MakeStore, count: int, **options: Any) -> tuple[list[str], list[str]]:
+    """Fail over `count` times under load; returns the turns acknowledged, and the texts that are there."""
+    with start_sentinel() as group:
+        url = sentinel_url(group)
+        store = make_store(url, timeout=30)
+        load = Load(
+            [make_store(url, thread_id=store.thread_id, timeout=30, **options) for _ in range(WRITERS)]
+        )
+        async with load:
+            for number in range(count):
+                await load.progress(50)
+                if number % 5 == 3:
+                    await asyncio.to_thread(group.kill_primary)
+                elif number % 5 == 4:
+                    old = group.primary
+                    old.pause()
+                    await asyncio.to_thread(group.wait_failover, old)
+                else:
+                    await asyncio.to_thread(group.failover)
+                await load.progress(0 if options else 50)
+                await asyncio.to_thread(group.heal)
+            await load.progress(50)
+        return list(load.acknowledged), await texts(store)
+
+
+async def test_too_few_replicas(server: RedisServer, make_store: MakeStore) -> None:
+    store = make_store(server.url, wait_replicas=1, wait_timeout=0.1)
+    messages = [user("1")]
+    operations: list[Callable[[], Awaitable[Any]]] = [
+        lambda: store.add_messages(messages),
+        lambda: store.add_messages(messages),
+        store.pop_last,
+        lambda: store.set_ttl(60),
+        store.delete_thread,
+    ]
+    for operation in operations:
+        with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
+            await operation()
+    assert await make_store(server.url, thread_id=store.thread_id).count() == 0
+
+
+async def test_a_repeated_write_waits_for_replicas_too(make_store: MakeStore) -> None:
+    """The reply is lost, and another connection asks again: its WAIT must cover the first write."""
+    with RedisServer() as primary, RedisServer(
+        password=primary.password, config=[f"replicaof 127.0.0.1 {primary.port}"]
+    ) as replica, FaultProxy(primary.port) as proxy:
+        wait_for(lambda: replica.info("replication")["master_link_status"] == "up", timeout=30, what="a link")
+        store = make_store(proxy.url(primary.url), wait_replicas=1, wait_timeout=0.5)
+        await store.add_messages([user("1")])
+        await store.pop_last()
+        for text, operation in (("add", lambda: store.add_messages([user("2")])), ("pop", store.pop_last)):
+            replica.pause()
+            proxy.cut_before_reply(b"WAIT")
+            with pytest.raises(NotReplicatedError):
+                await operation()
+            assert proxy.cuts == (1 if text == "add" else 2)
+            replica.resume()
+        await store.add_messages([user("3")])
 
 
 async def test_a_slot_that_moves_under_load(redis_cluster: RedisCluster, make_store: MakeStore) -> None:

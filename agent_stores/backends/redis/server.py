@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from redis.exceptions import AskError, NoScriptError, ReadOnlyError
+from redis.exceptions import AskError, ConnectionError, NoScriptError, ReadOnlyError
 
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import AsyncClient, BlockingClient, Client, Command, make_client
@@ -99,9 +99,10 @@ class RedisServer:
                 if wait is None:
                     return await client.execute(command)
                 replies = await client.on_one_connection(keys.meta, commands)
-                for reply in replies:
-                    if isinstance(reply, Exception):
-                        raise reply
+                if isinstance(replies[0], Exception):
+                    raise replies[0]
+                if isinstance(replies[1], Exception):  # the primary was demoted
+                    raise ConnectionError(str(replies[1])) from replies[1]
             except NoScriptError:
                 command = ("EVAL", script.source, *tail)
                 return await attempt(client)
