@@ -124,6 +124,7 @@ class RedisBackend:
             *encode_ttl(ttl),
             "1" if create else "",
             "1" if self._wait else "",
+            now_us,
             keys.thread_id,
             *map(encode_row, rows),
         ]
