@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
 from agent_stores.backends.redis.keys import quote_name, unquote_name
@@ -93,7 +92,7 @@ def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
         "refresh": thread.ttl_refresh,
         "explicit": "1" if thread.ttl_explicit else "",
     }
-    metadata = msgspec.json.encode(thread.metadata).decode()
+    metadata = json.dumps(thread.metadata)
     return state, ["requests", f",{requests}", "metadata", metadata, "revision", thread.revision]
 
 
@@ -122,7 +121,7 @@ def decode_thread(key: ThreadKey, fields: Mapping[str, bytes], left: int) -> tup
             ttl_explicit=bool(explicit),
             expires_us=expires_us,
             recent_request_ids=tuple(unquote_name(name) for name in fields["requests"].split(b",") if name),
-            metadata=msgspec.json.decode(fields.get("metadata", b"{}")),
+            metadata=json.loads(fields.get("metadata", b"{}")),
             revision=int(fields.get("revision", 0)),
         )
     except (LookupError, ValueError) as error:
