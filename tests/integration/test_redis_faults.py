@@ -253,9 +253,11 @@ async def test_too_few_replicas(server: RedisServer, make_store: MakeStore) -> N
 
 async def test_a_repeated_write_waits_for_replicas_too(make_store: MakeStore) -> None:
     """The reply is lost, and another connection asks again: its WAIT must cover the first write."""
-    with RedisServer() as primary, RedisServer(
-        password=primary.password, config=[f"replicaof 127.0.0.1 {primary.port}"]
-    ) as replica, FaultProxy(primary.port) as proxy:
+    with (
+        RedisServer() as primary,
+        RedisServer(password=primary.password, config=[f"replicaof 127.0.0.1 {primary.port}"]) as replica,
+        FaultProxy(primary.port) as proxy,
+    ):
         wait_for(lambda: replica.info("replication")["master_link_status"] == "up", timeout=30, what="a link")
         store = make_store(proxy.url(primary.url), wait_replicas=1, wait_timeout=0.5)
         await store.add_messages([user("1")])

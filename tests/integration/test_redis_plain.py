@@ -68,9 +68,7 @@ CHANGES: dict[str, Change] = {
     "append": lambda log: log.append(KEY, [row("new")]),
     "append and trim": lambda log: log.append(KEY, [row("new")], max_messages=5),
     "append a pinned one": lambda log: log.append(KEY, [row("new", pinned=True)]),
-    "append a pinned one before others": lambda log: log.append(
-        KEY, [row("new", pinned=True), row("newer")]
-    ),
+    "append a pinned one before others": lambda log: log.append(KEY, [row("new", pinned=True), row("newer")]),
     "append a group": lambda log: log.append(KEY, [row("new"), *(row(c, boundary=False) for c in "abcde")]),
     "pin": lambda log: log.replace(KEY, row("m3", pinned=True)),
     "pin the newest": lambda log: log.replace(KEY, row("m29", pinned=True)),

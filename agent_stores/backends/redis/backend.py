@@ -181,7 +181,9 @@ class RedisBackend:
         rows = [decode_row(entry, bodies=bodies) for entry in entries]
         if pinned:
             found = (decode_row(entry, bodies=bodies) for entry in pinned)
-            rows += (row for row in found if after < row.position and (before is None or row.position < before))
+            rows += (
+                row for row in found if after < row.position and (before is None or row.position < before)
+            )
             rows.sort(key=_position)
         if limit is not None and not newest:
             del rows[limit:]
@@ -214,7 +216,11 @@ class RedisBackend:
         keys = thread_keys(self._prefix, key)
         left: str | int = "keep"
         if expected is None or thread.expires_us != expected.expires_us:
-            left = "" if thread.expires_us is None else max(1, (thread.expires_us - time.time_ns() // 1000) // 1000)
+            left = (
+                ""
+                if thread.expires_us is None
+                else max(1, (thread.expires_us - time.time_ns() // 1000) // 1000)
+            )
         delete = sorted(delete, key=_position)
         lists = [
             *encode_thread(thread),
@@ -260,7 +266,9 @@ class RedisBackend:
         while len(found) < limit:
             wanted = limit - len(found)
             listed = await self._ids(tenant, encode(prefix), after, wanted, order)
-            found += await self._listed(tenant, [item for item in listed if item[1].startswith(encode(prefix))])
+            found += await self._listed(
+                tenant, [item for item in listed if item[1].startswith(encode(prefix))]
+            )
             if len(listed) < wanted:
                 break
             after = ListCursor(-listed[-1][0], decode(listed[-1][1]))
@@ -299,12 +307,12 @@ class RedisBackend:
                 low = b"(" + last
             high = b"(" + prefix + b"\xff" if prefix else b"+"
             page = (low, high, "LIMIT", 0, limit)
-            ids = await self._server.pipeline([("ZRANGEBYLEX", shard.index, *page) for shard in shards])
+            ids = await self._server.pipeline([("ZRANGEBYLEX", shard[0], *page) for shard in shards])
             return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
         newest = "+inf" if after is None else after.updated_us
         options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
         replies = await self._server.pipeline(
-            [("ZREVRANGEBYSCORE", shard.recent, *options) for shard in shards]
+            [("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards]
         )
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
@@ -316,9 +324,7 @@ class RedisBackend:
         """The threads of those ids that exist; the others are removed from their shards."""
         names = [ThreadKey(tenant, decode(thread_id)) for _, thread_id in items]
         keys = [thread_keys(self._prefix, name) for name in names]
-        commands = [
-            command for one in keys for command in (("HMGET", one.meta, *FIELDS), ("PTTL", one.meta))
-        ]
+        commands = [command for one in keys for command in (("HMGET", one.meta, *FIELDS), ("PTTL", one.meta))]
         replies = await self._server.pipeline(commands)
         found = []
         for index, name in enumerate(names):

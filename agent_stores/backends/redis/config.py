@@ -80,7 +80,11 @@ class Config:
             return f"redis+cluster://{self.names}"
         if self.kind == "sentinel":
             return f"redis+sentinel://{self.names}/{quote(self.service, safe='')}/{self.database}"
-        return f"unix://{self.names}?db={self.database}" if self.socket else f"redis://{self.names}/{self.database}"
+        return (
+            f"unix://{self.names}?db={self.database}"
+            if self.socket
+            else f"redis://{self.names}/{self.database}"
+        )
 
     @property
     def place(self) -> str:
@@ -111,7 +115,9 @@ def parse_config(redis_url: str | None = None, **arguments: Any) -> Config:
         ArgumentError: when they do not; never repeats a URL, which may hold a password.
         ArgumentTypeError: for values of other types.
     """
-    given = {name: value for name, value in (("redis_url", redis_url), *arguments.items()) if value is not None}
+    given = {
+        name: value for name, value in (("redis_url", redis_url), *arguments.items()) if value is not None
+    }
     ways = [name for name in ("redis_client", *_NAMED) if name in given]
     if len(ways) != 1:
         raise ArgumentError(
@@ -164,7 +170,9 @@ def _from_url(
     password = userinfo.partition(":")[2] or userinfo
     hidden = (password, unquote(password), *(query.get(option, "") for option in _SECRETS))
     prefix = "sentinel_"
-    asked = {option.removeprefix(prefix): query.pop(option) for option in list(query) if option.startswith(prefix)}
+    asked = {
+        option.removeprefix(prefix): query.pop(option) for option in list(query) if option.startswith(prefix)
+    }
     if kind != "sentinel" and (asked or sentinel is not None):
         raise ArgumentError("sentinel_kwargs and sentinel options are only for a redis_url of sentinels")
     path, service = parts.path, ""
@@ -183,7 +191,9 @@ def _from_url(
     database = options.get("db", parsed.get("db", 0))
     if kind == "single":
         socket = str(parsed.get("path", ""))
-        hosts: Hosts = () if socket else ((_host(parsed.get("host", "localhost")), int(parsed.get("port", 6379))),)
+        hosts: Hosts = (
+            () if socket else ((_host(parsed.get("host", "localhost")), int(parsed.get("port", 6379))),)
+        )
         return Config(hosts=hosts, url=url, options=options, hidden=hidden, database=database, socket=socket)
     for option in ("host", "port", "connection_class"):
         parsed.pop(option, None)
@@ -201,18 +211,27 @@ def _sentinels(
     hosts: Hosts, service: str, options: Mapping[str, Any], given: Mapping[str, Any] | None, **more: Any
 ) -> Config:
     if not service or not hosts:
-        raise ArgumentError("sentinels need service_name and at least one host; or redis_url of the form " + URLS)
+        raise ArgumentError(
+            "sentinels need service_name and at least one host; or redis_url of the form " + URLS
+        )
     # The sentinels are reached as the server is, with logins of their own.
     shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
     own = {**shared, **(given or {})}
-    return Config(kind="sentinel", hosts=hosts, service=service, options=options, sentinel_options=own, **more)
+    return Config(
+        kind="sentinel", hosts=hosts, service=service, options=options, sentinel_options=own, **more
+    )
 
 
 def _from_client(client: Any) -> Config:
     """The configuration of a client that the caller made, from which another one can be made."""
-    common: dict[str, Any] = {"client": client, "is_blocking": isinstance(client, (redis.Redis, redis.RedisCluster))}
+    common: dict[str, Any] = {
+        "client": client,
+        "is_blocking": isinstance(client, (redis.Redis, redis.RedisCluster)),
+    }
     if isinstance(client, (aioredis.RedisCluster, redis.RedisCluster)):
-        hosts = tuple((str(node.host), int(node.port)) for node in client.nodes_manager.startup_nodes.values())
+        hosts = tuple(
+            (str(node.host), int(node.port)) for node in client.nodes_manager.startup_nodes.values()
+        )
         options = _copied(client.get_connection_kwargs())
         return Config(kind="cluster", hosts=hosts, options=options, **common)
     if not isinstance(client, (aioredis.Redis, redis.Redis)):
@@ -229,7 +248,9 @@ def _from_client(client: Any) -> Config:
         asked = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
         hosts = tuple((str(one.get("host")), int(one.get("port", 26379))) for one in asked)
         own = {name: value for name, value in _copied(asked[0]).items() if name != "db"}
-        return Config(kind="sentinel", hosts=hosts, service=str(pool.service_name), sentinel_options=own, **common)
+        return Config(
+            kind="sentinel", hosts=hosts, service=str(pool.service_name), sentinel_options=own, **common
+        )
     if "path" in given:
         common["options"]["unix_socket_path"] = given["path"]
     host = (str(given.get("host", "localhost")), int(given.get("port", 6379)))

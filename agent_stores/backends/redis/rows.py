@@ -112,7 +112,13 @@ def decode_thread(key: ThreadKey, fields: Mapping[str, bytes], left: int) -> tup
         refresh, explicit = state[12].decode(), state[13]
         expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
         counts: dict[str, Any] = {
-            **{"last_position": last, "messages": messages, "pinned": pinned, "bytes": size, "tokens": tokens},
+            **{
+                "last_position": last,
+                "messages": messages,
+                "pinned": pinned,
+                "bytes": size,
+                "tokens": tokens,
+            },
             **{"first_us": first_us, "last_us": last_us, "updated_us": updated_us, "ttl_refresh": refresh},
         }
         thread = Thread(
