@@ -182,8 +182,12 @@ class LoopClients(Generic[C]):
 
     def close_at_exit(self) -> None:
         """Close the clients at the end of the process."""
-        for client in self._take_all().values():
-            client.close_sockets()
+        for loop, client in self._take_all().items():
+            if loop.is_running() or loop.is_closed():
+                client.close_sockets()
+                continue
+            with contextlib.suppress(Exception):
+                loop.run_until_complete(asyncio.wait_for(client.aclose(), 1))
 
     def reset_after_fork(self) -> None:
         """After a fork: the clients, and the loops that they are on, belong to the parent."""

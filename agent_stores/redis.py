@@ -100,7 +100,7 @@ class RedisMessageLog(MessageLog):
         from agent_stores.backends.redis.config import parse_config
 
         given: dict[str, Any] = {**options}
-        settings = {
+        settings: dict[str, Any] = {
             "key_prefix": _key_prefix(given.pop("key_prefix", "agent")),
             "timeout": _seconds("timeout", given.pop("timeout", 10.0)),
             "retries": check_limit("retries", given.pop("retries", None)),

@@ -17,7 +17,10 @@ import redis.asyncio as aioredis
 from redis.crc import key_slot
 
 from agent_stores import ChatMessage, RedisChatMessageStore
+from agent_stores.backends.redis.keys import Keys, thread_keys
+from agent_stores.backends.redis.scripts import COMMIT, DELETE
 from agent_stores.errors import (
+    NotReplicatedError,
     OutcomeUnknownError,
     StoreError,
     StoreRejectedError,
@@ -26,7 +29,6 @@ from agent_stores.errors import (
 )
 from agent_stores.log import ThreadKey
 from agent_stores.redis import RedisMessageLog
-from agent_stores.stores.redis.keys import Keys, thread_keys
 from tests.servers.process import wait_for
 from tests.servers.proxy import FaultProxy
 from tests.servers.redis import RedisCluster, RedisSentinel, RedisServer, start_sentinel
@@ -109,30 +111,39 @@ async def test_without_retries_the_caller_tries_again(
         assert await texts(store) == ["first", "needle", "more"]
 
 
-async def test_what_cannot_be_repeated_is_not(server: RedisServer, make_store: MakeStore) -> None:
+@pytest.mark.parametrize("retries", [0, 3])
+async def test_lost_replies_change_nothing_twice(
+    server: RedisServer, retries: int, make_store: MakeStore
+) -> None:
+    """Every operation is exactly once: its outcome is found out when the reply to it is lost."""
     with FaultProxy(server.port) as proxy:
-        store = make_store(proxy.url(server.url))
+        url = proxy.url(server.url)
+        store = make_store(url, thread_id="needle", retries=retries)
         await store.add_messages([user(str(n), message_id=str(n)) for n in range(9)])
-        other = make_store(proxy.url(server.url))  # the server gets to know the scripts
+        other = make_store(url)  # the server gets to know the scripts
         await other.add_messages([user("1", message_id="1"), user("2")])
         await other.pop_last()
-        await other.delete("1")
-        await other.clear()
         await (await other.fork()).delete_thread()
-        operations: list[Callable[[], Awaitable[Any]]] = [
-            store.pop_last,
-            lambda: store.delete("3"),
-            lambda: store.fork("branch"),
-            store.clear,
-            store.delete_thread,
+        operations: list[tuple[Callable[[], Awaitable[Any]], Any]] = [
+            (store.pop_last, "8"),
+            (lambda: store.delete("3"), 1),
+            (lambda: store.update_metadata({"title": "x"}), 1),
+            (lambda: store.replace("0", user("zero")), None),
+            (lambda: store.fork("branch"), "branch"),
+            (lambda: store.set_ttl(1000), True),
+            (store.clear, 7),
+            (store.delete_thread, True),
         ]
-        for operation in operations:
+        for number, (operation, expected) in enumerate(operations):
             await store.stats()
-            proxy.cut_before_reply(keys_of(store).member if operation is not operations[2] else b"branch")
-            with pytest.raises(OutcomeUnknownError):
-                await operation()
-        branch = make_store(proxy.url(server.url), thread_id="branch")
-        assert await texts(branch) == ["0", "1", "2", "4", "5", "6", "7"]
+            proxy.cut_before_reply(COMMIT.sha.encode() if number < 7 else DELETE.sha.encode())
+            outcome = await operation()
+            outcome = getattr(outcome, "text", getattr(outcome, "thread_id", outcome))
+            assert outcome == expected, number
+            assert proxy.cuts == number + 1
+        branch = make_store(url, thread_id="branch")
+        assert await texts(branch) == ["zero", "1", "2", "4", "5", "6", "7"]
+        assert (await branch.stats()).metadata == {"title": "x"}
         assert await texts(store) == []
 
 
@@ -193,13 +204,81 @@ async def test_a_failover_under_load(redis_sentinel: RedisSentinel, make_store: 
         await asyncio.to_thread(redis_sentinel.heal)
 
 
+async def test_failovers_lose_nothing_that_a_replica_confirmed(make_store: MakeStore) -> None:
+    acknowledged, found = await failovers(make_store, 10, wait_replicas=1)
+    assert len(acknowledged) > 500
+    assert_turns(found, acknowledged)
+
+
+async def failovers(make_store: MakeStore, count: int, **options: Any) -> tuple[list[str], list[str]]:
+    """Fail over `count` times under load; returns the turns acknowledged, and the texts that are there."""
+    with start_sentinel() as group:
+        url = sentinel_url(group)
+        store = make_store(url, timeout=30)
+        load = Load(
+            [make_store(url, thread_id=store.thread_id, timeout=30, **options) for _ in range(WRITERS)]
+        )
+        async with load:
+            for number in range(count):
+                await load.progress(50)
+                if number % 5 == 3:
+                    await asyncio.to_thread(group.kill_primary)
+                elif number % 5 == 4:
+                    old = group.primary
+                    old.pause()
+                    await asyncio.to_thread(group.wait_failover, old)
+                else:
+                    await asyncio.to_thread(group.failover)
+                await load.progress(0 if options else 50)
+                await asyncio.to_thread(group.heal)
+            await load.progress(50)
+        return list(load.acknowledged), await texts(store)
+
+
+async def test_too_few_replicas(server: RedisServer, make_store: MakeStore) -> None:
+    store = make_store(server.url, wait_replicas=1, wait_timeout=0.1)
+    messages = [user("1")]
+    operations: list[Callable[[], Awaitable[Any]]] = [
+        lambda: store.add_messages(messages),
+        lambda: store.add_messages(messages),
+        store.pop_last,
+        lambda: store.set_ttl(60),
+        store.delete_thread,
+    ]
+    for operation in operations:
+        with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
+            await operation()
+    assert await make_store(server.url, thread_id=store.thread_id).count() == 0
+
+
+async def test_a_repeated_write_waits_for_replicas_too(make_store: MakeStore) -> None:
+    """The reply is lost, and another connection asks again: its WAIT must cover the first write."""
+    with (
+        RedisServer() as primary,
+        RedisServer(password=primary.password, config=[f"replicaof 127.0.0.1 {primary.port}"]) as replica,
+        FaultProxy(primary.port) as proxy,
+    ):
+        wait_for(lambda: replica.info("replication")["master_link_status"] == "up", timeout=30, what="a link")
+        store = make_store(proxy.url(primary.url), wait_replicas=1, wait_timeout=0.5)
+        await store.add_messages([user("1")])
+        await store.pop_last()
+        for text, operation in (("add", lambda: store.add_messages([user("2")])), ("pop", store.pop_last)):
+            replica.pause()
+            proxy.cut_before_reply(b"WAIT")
+            with pytest.raises(NotReplicatedError):
+                await operation()
+            assert proxy.cuts == (1 if text == "add" else 2)
+            replica.resume()
+        await store.add_messages([user("3")])
+
+
 async def test_a_slot_that_moves_under_load(redis_cluster: RedisCluster, make_store: MakeStore) -> None:
     url = redis_cluster.url.replace("redis://", "redis+cluster://")
     store = make_store(url, timeout=60, ttl=3600, max_messages=100_000)
     load = Load([make_store(url, thread_id=store.thread_id, timeout=60, ttl=3600) for _ in range(WRITERS)])
     keys = keys_of(store)
-    slot = key_slot(keys.head)
-    home = owner = redis_cluster.owner(keys.head.decode())
+    slot = key_slot(keys.meta)
+    home = owner = redis_cluster.owner(keys.meta.decode())
     others = [node for node in redis_cluster.nodes if node is not home]
     async with load:
         for target in [*others, *others, home]:
@@ -218,8 +297,8 @@ async def test_reads_and_listing_while_a_slot_moves(
     store = make_store(url, tenant=tenant)
     await store.add_messages([user(str(n)) for n in range(10)])
     keys = keys_of(store)
-    slot = key_slot(keys.head)
-    home = redis_cluster.owner(keys.head.decode())
+    slot = key_slot(keys.meta)
+    home = redis_cluster.owner(keys.meta.decode())
     target = next(node for node in redis_cluster.nodes if node is not home)
     for source, to in ((home, target), (target, home)):
         begin_move(slot, source, to)
@@ -415,7 +494,7 @@ async def test_a_login_that_is_refused(server: RedisServer, make_store: MakeStor
     await store.add_messages([user("1")])
     reader = make_store(f"redis://reader:planted-reader@127.0.0.1:{server.port}", thread_id=store.thread_id)
     assert await texts(reader) == ["1"]
-    with pytest.raises(StoreRejectedError, match="may not"):
+    with pytest.raises(StoreRejectedError, match="does not have the permission"):
         await reader.add_messages([user("2")])
     assert await texts(store) == ["1"]
 
@@ -449,39 +528,56 @@ async def test_the_documented_permissions_suffice(server: RedisServer, make_stor
 # What is on the server
 
 
-async def test_a_newer_layout_is_refused(server: RedisServer, make_store: MakeStore) -> None:
+@pytest.mark.parametrize("layout", ["1", "3"])
+async def test_another_layout_is_rejected(server: RedisServer, layout: str, make_store: MakeStore) -> None:
     store = make_store(server.url)
-    await store.add_messages([user("1", message_id="a")])
-    head = keys_of(store).head.decode()
-    server.command("HSET", head, "head", "2,whatever it will be")
-    for work in (
+    if layout == "3":
+        await store.add_messages([user("1", message_id="a")])
+        key, field, value = keys_of(store).meta.decode(), "state", "3,whatever it will be"
+    else:  # it kept threads at other keys
+        key, field, value = keys_of(store).meta.decode().replace(":meta:", ":h:"), "head", "1,1,0,1"
+    server.command("HSET", key, field, value)
+    operations = [
         store.add_messages([user("2")]),
         store.list_messages(),
         store.stats(),
-        store.get("a"),
         store.delete("a"),
         store.clear(),
         store.fork(),
-        store.list_threads(),
         store.set_ttl(60),
-    ):
-        with pytest.raises(UnsupportedVersionError, match="version 2"):
+        *([store.list_threads()] if layout == "3" else []),
+    ]
+    for work in operations:
+        with pytest.raises(UnsupportedVersionError, match=f"version {layout}"):
             await work
-    assert server.command("HGET", head, "head") == "2,whatever it will be"
+    assert server.command("HGET", key, field) == value
 
 
-async def test_a_thread_that_lost_a_key(server: RedisServer, make_store: MakeStore) -> None:
+@pytest.mark.parametrize("lost", ["meta", "messages", "ids", "pinned"])
+async def test_a_thread_that_lost_a_key(server: RedisServer, lost: str, make_store: MakeStore) -> None:
     store = make_store(server.url)
-    await store.add_messages([user("1")])
-    server.command("DEL", keys_of(store).entries.decode())
-    for work in (store.add_messages([user("2")]), store.list_messages()):
-        with pytest.raises(StoreError, match="damaged"):
-            await work
+    await store.add_messages([user("1", message_id="a"), ChatMessage("system", "rule", pinned=True)])
+    keys = keys_of(store)
+    server.command("DEL", getattr(keys, lost).decode())
+    remaining = {key.decode() for key in keys[:4]} & set(keys_with(server, "*"))
+    assert len(remaining) == 3
+    for client in (store, make_store(server.url, thread_id=store.thread_id, timeout=9)):
+        for work in (
+            client.add_messages([user("2")]),
+            client.list_messages(),
+            client.list_messages(last=1),
+            client.get("a"),
+            client.delete("a"),
+            client.pop_last(),
+            client.clear(),
+        ):
+            with pytest.raises(StoreError, match="damaged"):
+                await work
+    assert {key.decode() for key in keys[:4]} & set(keys_with(server, "*")) == remaining
     assert await store.delete_thread()
+    assert keys_with(server, "*") == []
     await store.add_messages([user("3")])
-    server.command("DEL", keys_of(store).head.decode())
-    await store.add_messages([user("4")])
-    assert await texts(store) == ["4"]
+    assert await texts(store) == ["3"]
 
 
 async def test_nothing_outlives_the_time_to_live(server: RedisServer, make_store: MakeStore) -> None:
@@ -510,12 +606,13 @@ async def test_expired_threads_leave_the_index(server: RedisServer, make_store: 
     await asyncio.sleep(0.5)
     page = await short[0].list_threads(limit=1000)
     assert [thread.thread_id for thread in page.threads] == [f"t{n}" for n in range(300, 400)]
-    members = sum(int(str(server.command("ZCARD", key))) for key in keys(server, "*:i"))
-    assert members == 100
-    assert keys(server, "*:x") == []
+    for name in ("index", "recent"):
+        members = sum(int(str(server.command("ZCARD", key))) for key in keys_with(server, f"*:{name}"))
+        assert members == 100
+    assert keys_with(server, "*:expiry") == []
 
 
-def keys(server: RedisServer, pattern: str) -> list[str]:
+def keys_with(server: RedisServer, pattern: str) -> list[str]:
     found = server.command("KEYS", pattern)
     assert isinstance(found, list)
     return found
@@ -623,7 +720,7 @@ async def test_ten_thousand_stores_use_one_pool(server: RedisServer) -> None:
 
 async def test_logs_share_and_close(server: RedisServer) -> None:
     one, two = RedisMessageLog(server.url), RedisMessageLog(server.url)
-    assert one._server is two._server
+    assert one._redis._server is two._redis._server
     await one.stats(ThreadKey(None, "x"))
     await one.aclose()
     await two.stats(ThreadKey(None, "x"))

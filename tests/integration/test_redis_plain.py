@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from agent_stores.log import Slice, ThreadKey, TimeToLive
+from agent_stores.backend import Row, ThreadKey, TimeToLive
 from agent_stores.redis import RedisMessageLog
-from agent_stores.stores.redis.keys import thread_keys
-from tests.integration.test_redis_cost import counting, record
+from agent_stores.backends.redis.keys import thread_keys
+from tests.integration.test_redis_cost import counting, row
 from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.anyio
 
 KEY = ThreadKey("acme", "plain")
-ENTRIES = thread_keys("agent", KEY).entries
+MESSAGES = thread_keys("agent", KEY).messages
 
 
 @pytest.fixture(scope="module", params=["valkey9", "redis62"])
@@ -31,9 +31,9 @@ async def reader(server: RedisServer) -> Any:
     """A client that has read the thread, which has 30 messages, and knows that it is plain."""
     server.command("FLUSHALL")
     log = RedisMessageLog(server.url)
-    await log.append(KEY, [record(f"m{n}") for n in range(30)], batch_id="fill")
-    await log.read(KEY, last=20)
-    assert log._server.plain
+    await log.append(KEY, [row(f"m{n}") for n in range(30)])
+    await log.latest(KEY, 20)
+    assert log._redis._server.plain
     yield log
     await log.aclose()
 
@@ -46,41 +46,33 @@ async def writer(server: RedisServer) -> Any:
     await log.aclose()
 
 
-async def by_script(log: RedisMessageLog, last: int | None) -> Slice:
-    log._server.plain.clear()
-    return await log.read(KEY, last=last)
+async def by_script(log: RedisMessageLog, last: int | None) -> list[Row]:
+    log._redis._server.plain.clear()
+    return await log.latest(KEY, last)
 
 
 async def test_a_plain_read_is_one_command(
     server: RedisServer, reader: RedisMessageLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for last in (0, 1, 20, 29, 30, 31, None):
+    for last in (1, 20, 29, 30, 31, None):
         with counting(server, monkeypatch) as costs:
-            part = await reader.read(KEY, last=last)
+            part = await reader.latest(KEY, last)
         assert (costs.commands, costs.trips) == (["LRANGE"], 1)
         assert part == await by_script(reader, last)
-        assert len(part.entries) == (30 if last is None else min(last, 30))
-        assert part.has_older == (last is not None and last < 30)
-        await reader.read(KEY, last=1)
+        assert len(part) == (30 if last is None else min(last, 30))
+        await reader.latest(KEY, 1)
 
 
 Change = Callable[[RedisMessageLog], Awaitable[Any]]
 CHANGES: dict[str, Change] = {
-    "append": lambda log: log.append(KEY, [record("new")], batch_id="new"),
-    "append and trim": lambda log: log.append(KEY, [record("new")], batch_id="new", max_messages=5),
-    "append a pinned one": lambda log: log.append(KEY, [record("new", pinned=True)], batch_id="new"),
-    "append a pinned one before others": lambda log: log.append(
-        KEY, [record("new", pinned=True), record("newer")], batch_id="new"
-    ),
-    "append a call": lambda log: log.append(KEY, [record("new", calls=("c",))], batch_id="new"),
-    "append a long group": lambda log: log.append(
-        KEY,
-        [record("new", calls=tuple("abcde")), *(record(f"r{c}", results=(c,)) for c in "abcde")],
-        batch_id="new",
-    ),
-    "pin": lambda log: log.replace(KEY, record("m3", pinned=True)),
-    "pin the newest": lambda log: log.replace(KEY, record("m29", pinned=True)),
-    "replace the newest": lambda log: log.replace(KEY, record("m29", calls=("c",))),
+    "append": lambda log: log.append(KEY, [row("new")]),
+    "append and trim": lambda log: log.append(KEY, [row("new")], max_messages=5),
+    "append a pinned one": lambda log: log.append(KEY, [row("new", pinned=True)]),
+    "append a pinned one before others": lambda log: log.append(KEY, [row("new", pinned=True), row("newer")]),
+    "append a group": lambda log: log.append(KEY, [row("new"), *(row(c, boundary=False) for c in "abcde")]),
+    "pin": lambda log: log.replace(KEY, row("m3", pinned=True)),
+    "pin the newest": lambda log: log.replace(KEY, row("m29", pinned=True)),
+    "replace the newest": lambda log: log.replace(KEY, row("m29", boundary=False)),
     "delete in the middle": lambda log: log.delete(KEY, ["m15", "m28"]),
     "delete the newest": lambda log: log.delete(KEY, ["m29", "m28"]),
     "pop": lambda log: log.pop_last(KEY),
@@ -98,39 +90,36 @@ async def test_another_clients_change_is_seen(
     await CHANGES[change](writer)
     for again in (False, True):  # and after more was added
         for last in (0, 1, 3, 20, None):
-            reader._server.plain[ENTRIES] = None
-            part = await reader.read(KEY, last=last)
+            reader._redis._server.plain[MESSAGES] = None
+            part = await reader.latest(KEY, last)
             assert part == await by_script(reader, last), (again, last)
-        await writer.append(KEY, [record(f"more {n}") for n in range(3)], batch_id="more")
+        await writer.append(KEY, [row(f"more {n}") for n in range(3)])
 
 
-async def test_positions_continue_after_holes(reader: RedisMessageLog, writer: RedisMessageLog) -> None:
+async def test_positions_after_a_deletion(reader: RedisMessageLog, writer: RedisMessageLog) -> None:
     await writer.delete(KEY, ["m15"])
-    await reader.read(KEY, last=20)
-    assert not reader._server.plain
-    await writer.append(KEY, [record("new")], batch_id="new", max_messages=10)  # the hole is trimmed
-    expected = await reader.read(KEY, last=20)
-    assert reader._server.plain
-    assert await reader.read(KEY, last=20) == expected
-    assert [entry.position for entry in expected.entries] == list(range(22, 32))
+    await reader.latest(KEY, 20)
+    expected = await by_script(reader, 20)
+    assert await reader.latest(KEY, 20) == expected
+    assert [one.position for one in expected] == [*range(10, 16), *range(17, 31)]
 
 
 async def test_a_read_renews_where_another_client_asked_for_it(
     server: RedisServer, reader: RedisMessageLog, writer: RedisMessageLog
 ) -> None:
     await writer.set_ttl(KEY, TimeToLive(1000.0, "read"))
-    entries = ENTRIES.decode()
+    entries = MESSAGES.decode()
     server.command("PEXPIRE", entries, "500000")
-    await reader.read(KEY, last=20)
+    await reader.latest(KEY, 20)
     with contextlib.closing(server.client()) as client:
         assert client.pttl(entries) > 900_000
 
 
 async def test_a_branch_of_a_pinned_thread(reader: RedisMessageLog) -> None:
-    await reader.append(KEY, [record("m30")], batch_id="more")  # m29 says where it stands
-    await reader.replace(KEY, record("m3", pinned=True))
+    await reader.append(KEY, [row("m30")])
+    await reader.replace(KEY, row("m3", pinned=True))
     branch = ThreadKey("acme", "branch")
     await reader.fork(KEY, branch, at=30)
-    first = await reader.read(branch, last=5)
-    assert [entry.pinned for entry in first.entries] == [True, *[False] * 5]
-    assert await reader.read(branch, last=5) == first
+    first = await reader.latest(branch, 5)
+    assert [one.pinned for one in first] == [True, *[False] * 5]
+    assert await reader.latest(branch, 5) == first

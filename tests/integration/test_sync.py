@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import redis
 import redis.asyncio as aioredis
 from redis.asyncio.connection import Connection as RedisConnection
 
@@ -31,7 +32,7 @@ from agent_stores.sync import SyncChatMessageStore, block_on
 from agent_stores.urls import open_log
 from tests.servers.process import wait_for
 from tests.servers.proxy import FaultProxy
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisCluster, RedisServer
 
 SERVERS = {
     "postgresql": lambda server: server.url,
@@ -45,6 +46,12 @@ FIXTURES = {
     "cluster": "redis_cluster",
     "azure": "azurite_server",
 }
+
+
+class LoopMessageLog(RedisMessageLog):
+    """A log whose synchronous calls need event loops, as backends without a blocking client have it."""
+
+    supports_inline = False
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +96,8 @@ def test_on_the_callers_threads(kind: str, loops: EventLoopPool, request: pytest
         popped = view.pop_last()
         assert popped is not None
         assert popped.text == "4"
-        assert len(loops._all) == len(loops._idle) == 1
+        used = 0 if view.store.log.supports_inline else 1
+        assert len(loops._all) == len(loops._idle) == used
         started = {thread.name for thread in threading.enumerate()} - before
         assert not [name for name in started if name.startswith("agent-stores-sync")]
 
@@ -97,7 +105,7 @@ def test_on_the_callers_threads(kind: str, loops: EventLoopPool, request: pytest
         with ThreadPoolExecutor(12) as pool:
             list(pool.map(lambda n: view.add_messages([user(f"more {n}")]), range(60)))
         assert view.count() == 64
-        assert 1 <= len(loops._all) == len(loops._idle) <= 4
+        assert used <= len(loops._all) == len(loops._idle) <= 4 * used
 
 
 def test_a_connection_that_ended_meanwhile_is_noticed_before_it_is_used(
@@ -105,7 +113,7 @@ def test_a_connection_that_ended_meanwhile_is_noticed_before_it_is_used(
 ) -> None:
     """What cannot be repeated, as taking the last message, would have an unknown outcome otherwise."""
     proxy, url = proxied
-    with view_on(RedisMessageLog(url)) as view:
+    with view_on(LoopMessageLog(url)) as view:
         view.add_messages([user(str(n)) for n in range(8)])
         for n in range(7, 0, -1):
             proxy.drop_all()
@@ -119,11 +127,11 @@ def test_closing_closes_the_connections_of_all_loops(
     proxied: tuple[FaultProxy, str], loops: EventLoopPool
 ) -> None:
     proxy, url = proxied
-    log = RedisMessageLog(url)
+    log = LoopMessageLog(url)
     together = threading.Barrier(3)
 
     async def meet(n: int) -> None:
-        together.wait(10)
+        await asyncio.to_thread(together.wait, 10)
         await ChatMessageStore(log, thread_id="meeting").add_messages([user(str(n))])
 
     with ThreadPoolExecutor(3) as pool:
@@ -133,7 +141,7 @@ def test_closing_closes_the_connections_of_all_loops(
     block_on(log.aclose(), log)
     wait_for(lambda: proxy.open_connections == 0, timeout=10, what="the connections are closed")
     assert len(loops._idle) == 3
-    with view_on(RedisMessageLog(url)) as again:
+    with view_on(LoopMessageLog(url)) as again:
         again.add_messages([user("on the same loops")])
 
 
@@ -147,7 +155,7 @@ def test_an_interrupted_call_leaves_its_loop_usable(
     proxy, url = proxied
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
-        with view_on(RedisMessageLog(url)) as view:
+        with view_on(LoopMessageLog(url)) as view:
             view.add_messages([user("1")])
             proxy.hold()
             timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGUSR1])
@@ -236,7 +244,7 @@ def test_a_reset_connection_is_not_used_again(redis62_server: RedisServer, loops
         return threads
 
     url = redis62_server.url.replace(str(redis62_server.port), str(listener.getsockname()[1]))
-    log = RedisMessageLog(url)
+    log = LoopMessageLog(url)
     view = SyncChatMessageStore(ChatMessageStore(log, thread_id=uuid.uuid4().hex))
     with listener, ThreadPoolExecutor(1) as pool:
         for work in (lambda: view.add_messages([user("1")]), view.pop_last):
@@ -253,12 +261,12 @@ def test_a_reset_connection_is_not_used_again(redis62_server: RedisServer, loops
 
 
 def test_closing_on_several_threads_at_once_does_not_wait_for_each_other(redis62_server: RedisServer) -> None:
-    logs = [RedisMessageLog(redis62_server.url, timeout=20 + n) for n in range(3)]
+    logs = [LoopMessageLog(redis62_server.url, timeout=20 + n) for n in range(3)]
     together = threading.Barrier(3)
 
     async def meet(log: MessageLog) -> None:
         await log.stats(ThreadKey(None, "t"))
-        together.wait(10)
+        await asyncio.to_thread(together.wait, 10)
 
     def close(log: MessageLog) -> None:
         together.wait(10)
@@ -293,7 +301,7 @@ def test_an_interruption_between_taking_up_work_and_doing_it(
 
     before, tracing = signal.signal(signal.SIGUSR1, interrupt), sys.gettrace()
     try:
-        with view_on(RedisMessageLog(redis62_server.url)) as view:
+        with view_on(LoopMessageLog(redis62_server.url)) as view:
             view.add_messages([user(str(n)) for n in range(3)])
             read = view.iter_messages(page_size=1)
             assert next(read).position == 1
@@ -309,9 +317,9 @@ def test_an_interruption_between_taking_up_work_and_doing_it(
         signal.signal(signal.SIGUSR1, before)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal on this system")
+@pytest.mark.parametrize("make_log", [RedisMessageLog, LoopMessageLog])
 def test_no_call_reads_what_an_interrupted_one_asked_for(
-    proxied: tuple[FaultProxy, str], monkeypatch: pytest.MonkeyPatch
+    proxied: tuple[FaultProxy, str], monkeypatch: pytest.MonkeyPatch, make_log: type[RedisMessageLog]
 ) -> None:
     """Ctrl-C may strike between any two lines, also after the command has gone out."""
     proxy, url = proxied
@@ -323,9 +331,16 @@ def test_no_call_reads_what_an_interrupted_one_asked_for(
             strike.clear()
             raise KeyboardInterrupt
 
-    send = RedisConnection.send_packed_command
+    def send_and_be_interrupted_blocking(self: Any, data: Any, **_: Any) -> None:
+        send_blocking(self, data)
+        if strike:
+            strike.clear()
+            raise KeyboardInterrupt
+
+    send, send_blocking = RedisConnection.send_packed_command, redis.Connection.send_packed_command
     monkeypatch.setattr(RedisConnection, "send_packed_command", send_and_be_interrupted)
-    with view_on(RedisMessageLog(url)) as one, view_on(RedisMessageLog(url)) as other:
+    monkeypatch.setattr(redis.Connection, "send_packed_command", send_and_be_interrupted_blocking)
+    with view_on(make_log(url)) as one, view_on(make_log(url)) as other:
         one.add_messages([user("one's")])
         other.add_messages([user("the other's")])
         proxy.hold()
@@ -334,6 +349,36 @@ def test_no_call_reads_what_an_interrupted_one_asked_for(
             one.list_messages()
         threading.Timer(0.3, proxy.heal).start()
         assert [message.text for message in other.list_messages()] == ["the other's"]
+
+
+def test_a_synchronous_client_is_used_as_it_is(redis62_server: RedisServer) -> None:
+    """And asynchronous calls use its options."""
+    client = redis.Redis.from_url(redis62_server.url, decode_responses=True)
+    log = RedisMessageLog(redis_client=client)
+    assert log.location == f"redis://127.0.0.1:{redis62_server.port}/0#agent"
+    sent: list[str] = []
+    execute = client.execute_command
+    client.execute_command = lambda *args, **kwargs: (sent.append(args[0]), execute(*args, **kwargs))[1]  # type: ignore[method-assign]
+    with view_on(log) as view:
+        view.add_messages([user("blocking")])
+        assert sent
+        sent.clear()
+        asyncio.run(view.store.add_messages([user("asynchronous")]))
+        assert not sent
+        assert [message.text for message in view.list_messages()] == ["blocking", "asynchronous"]
+        assert view.thread_id in [thread.thread_id for thread in view.list_threads(limit=1000).threads]
+    assert client.ping()
+    client.close()
+
+
+def test_a_synchronous_cluster_client(redis_cluster: RedisCluster) -> None:
+    client = redis.RedisCluster.from_url(redis_cluster.url)
+    with view_on(RedisMessageLog(redis_client=client)) as view:
+        view.add_messages([user("blocking")])
+        asyncio.run(view.store.add_messages([user("asynchronous")]))
+        assert [message.text for message in view.list_messages()] == ["blocking", "asynchronous"]
+    assert client.ping()
+    client.close()
 
 
 @pytest.mark.parametrize("kind", ["redis", "postgresql"])

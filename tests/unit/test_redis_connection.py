@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import redis.asyncio as aioredis
-from agent_stores.stores.planning import MAX_OPEN_CALLS, RECENT_BATCHES
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.credentials import UsernamePasswordCredentialProvider
 
-import agent_stores.stores.redis.scripts as scripts
 from agent_stores import ChatMessage, RedisChatMessageStore, open_log
+from agent_stores.backend import RECENT_REQUESTS
+from agent_stores.backends.redis import scripts
+from agent_stores.backends.redis.keys import key_name, quote_name, shard_keys, thread_keys, unquote_name
+from agent_stores.backends.redis.rows import LAYOUT
 from agent_stores.errors import (
     AgentStoresError,
     ArgumentError,
@@ -28,8 +30,6 @@ from agent_stores.errors import (
 )
 from agent_stores.log import ThreadKey
 from agent_stores.redis import RedisMessageLog
-from agent_stores.stores.redis.entries import LAYOUT
-from agent_stores.stores.redis.keys import bucket_keys, name, thread_keys
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +63,7 @@ NOBODY = "127.0.0.1:1"
 def test_urls(url: str, location: str) -> None:
     assert RedisMessageLog(url).location == location
     assert open_log(url).location == location
-    assert "planted" not in repr(RedisMessageLog(url)) + repr(RedisMessageLog(url)._server.address)
+    assert "planted" not in repr(RedisMessageLog(url)) + repr(RedisMessageLog(url)._redis._server.config)
 
 
 @pytest.mark.parametrize(
@@ -144,10 +144,15 @@ def test_arguments_of_other_types(arguments: dict[str, Any]) -> None:
         RedisChatMessageStore(**arguments)
 
 
+def client_of(log: RedisMessageLog) -> Any:
+    """redis-py's client on the running event loop."""
+    return log._redis._server._client()._client
+
+
 async def test_options_reach_the_client() -> None:
     def options_of(*arguments: Any, **options: Any) -> tuple[type, dict[str, Any]]:
-        client: Any = RedisMessageLog(*arguments, **options)._server._clients.get()
-        return client._pool.connection_class, client._pool.connection_kwargs
+        pool = client_of(RedisMessageLog(*arguments, **options)).connection_pool
+        return pool.connection_class, pool.connection_kwargs
 
     kind, given = options_of(f"rediss://me:{IN_URL}@h/2?ssl_ca_certs=/ca.pem&health_check_interval=7")
     assert kind is aioredis.SSLConnection
@@ -173,11 +178,11 @@ async def test_options_reach_the_client() -> None:
     log = RedisMessageLog(
         f"rediss+sentinel://me:{IN_URL}@a:1,b:2/main/3?ssl_ca_certs=/ca.pem&sentinel_password=other"
     )
-    client: Any = log._server._clients.get()
-    assert issubclass(client._pool.connection_class, aioredis.SSLConnection)
-    given = client._pool.connection_kwargs
+    client = client_of(log)
+    assert issubclass(client.connection_pool.connection_class, aioredis.SSLConnection)
+    given = client.connection_pool.connection_kwargs
     assert (given["username"], given["password"], given["db"]) == ("me", SECRET, 3)
-    watchers = [one.connection_pool for one in client._pool.sentinel_manager.sentinels]
+    watchers = [one.connection_pool for one in client.connection_pool.sentinel_manager.sentinels]
     assert [pool.connection_kwargs["host"] for pool in watchers] == ["a", "b"]
     for pool in watchers:
         assert pool.connection_class is aioredis.SSLConnection
@@ -187,9 +192,9 @@ async def test_options_reach_the_client() -> None:
         )
 
     log = RedisMessageLog(f"rediss+cluster://me:{IN_URL}@a:1,b:2?ssl_ca_certs=/ca.pem")
-    cluster: Any = log._server._clients.get()
-    assert set(cluster._client.nodes_manager.startup_nodes) == {"a:1", "b:2"}
-    given = cluster._client.get_connection_kwargs()
+    cluster = client_of(log)
+    assert set(cluster.nodes_manager.startup_nodes) == {"a:1", "b:2"}
+    given = cluster.get_connection_kwargs()
     assert (given["username"], given["password"], given["ssl_ca_certs"]) == ("me", SECRET, "/ca.pem")
 
 
@@ -261,43 +266,32 @@ async def test_a_state_leads_nowhere_else() -> None:
 
 def test_keys_are_readable_and_unambiguous() -> None:
     keys = thread_keys("agent", ThreadKey("acme", "user_session:123"))
-    assert keys.head.startswith(b"agent:{acme.")
-    assert keys.head.endswith(b"}:h:user_session:123")
-    tags = {key.partition(b"{")[2].partition(b"}")[0] for key in keys[:4]}
+    assert keys.meta.startswith(b"agent:{acme.")
+    assert keys.meta.endswith(b"}:meta:user_session:123")
+    tags = {key.partition(b"{")[2].partition(b"}")[0] for key in keys[:7]}
     assert len(tags) == 1
-    assert keys.bucket == bucket_keys("agent", "acme", int(tags.pop()[-2:]))[0]
+    assert keys[4:7] == shard_keys("agent", "acme", int(tags.pop()[-2:]))
     names = [
-        "",
-        "~",
-        "%7E",
-        "%",
-        "a b",
-        "a+b",
-        "a%20b",
-        "é",
-        "e\u0301",
-        "{a}",
-        "\x00",
-        "\ud83d",
-        "x" * 160,
-        "x" * 161,
-        "x" * 3000,
+        *("", "~", "%7E", "%", "a b", "a+b", "a%20b", "é", "e\u0301", "{a}", "\x00", "\ud83d"),
+        *("x" * 160, "x" * 161, "x" * 3000),
     ]
-    made = [name(one) for one in names]
-    assert len(set(made)) == len(made)
-    assert all(made)
-    assert all(one.isascii() and len(one) <= 160 for one in made)
-    assert not any(set(one) & set("{}=&, \n") for one in made)
+    for make in (key_name, quote_name):
+        made = [make(one) for one in names]
+        assert len(set(made)) == len(made)
+        assert all(one.isascii() for one in made)
+        assert not any(set(one) & set("{}=&, \n") for one in made)
+    assert all(0 < len(key_name(one)) <= 160 for one in names)
+    assert [unquote_name(quote_name(one).encode()) for one in names] == names
     threads = [
         ThreadKey(tenant, thread) for tenant in (None, "a", "a.01", ".01", "-") for thread in ("b", "a:b")
     ]
-    assert len({thread_keys("agent", key).head for key in threads}) == len(threads)
+    assert len({thread_keys("agent", key).meta for key in threads}) == len(threads)
 
 
 def test_the_scripts_agree_with_the_library() -> None:
-    assert f"while size > {MAX_OPEN_CALLS} do".encode() in scripts.APPEND.source
-    assert f"1, 18 * {RECENT_BATCHES})".encode() in scripts.APPEND.source
-    assert f"text, '^{LAYOUT},".encode() in scripts.APPEND.source
+    assert f"t.request_count > {RECENT_REQUESTS} then".encode() in scripts.APPEND.source
+    assert b"layout ~= '%b'" % LAYOUT in scripts.APPEND.source
+    assert b"'%b,%%.0f" % LAYOUT in scripts.APPEND.source
     for script in vars(scripts).values():
         if isinstance(script, scripts.Script):
             assert b"KEYS *" not in script.source

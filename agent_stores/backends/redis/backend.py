@@ -124,6 +124,7 @@ class RedisBackend:
             *encode_ttl(ttl),
             "1" if create else "",
             "1" if self._wait else "",
+            now_us,
             keys.thread_id,
             *map(encode_row, rows),
         ]
@@ -306,12 +307,12 @@ class RedisBackend:
                 low = b"(" + last
             high = b"(" + prefix + b"\xff" if prefix else b"+"
             page = (low, high, "LIMIT", 0, limit)
-            ids = await self._server.pipeline([("ZRANGEBYLEX", shard.index, *page) for shard in shards])
+            ids = await self._server.pipeline([("ZRANGEBYLEX", shard[0], *page) for shard in shards])
             return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
         newest = "+inf" if after is None else after.updated_us
         options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
         replies = await self._server.pipeline(
-            [("ZREVRANGEBYSCORE", shard.recent, *options) for shard in shards]
+            [("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards]
         )
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:

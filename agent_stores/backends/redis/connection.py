@@ -1,8 +1,4 @@
-"""redis-py's clients: one for each event loop, and one for calls that block.
-
-Only their public interface is used, so that instrumentation of `execute_command` and of pipelines sees all
-commands. Replies are bytes, whatever the client decodes.
-"""
+"""redis-py's clients, of which only the public interface is used; replies are bytes, whatever a client decodes."""
 
 from __future__ import annotations
 
@@ -37,12 +33,12 @@ Command = tuple[Any, ...]
 _RAW = {"NEVER_DECODE": True}
 
 
-class AsyncClient:
-    """A client on one event loop.
+class Client:
+    """A client on one event loop; or one for any thread, of which the coroutines block instead of waiting.
 
     Args:
-        client: redis-py's client.
-        limit: the largest number of connections.
+        client: redis-py's client, asynchronous or synchronous.
+        limit: the largest number of connections on the event loop.
         is_owned: whether the client is ours.
 
     Attributes:
@@ -51,9 +47,12 @@ class AsyncClient:
 
     def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
         self._client = client
-        self._is_cluster = isinstance(client, aioredis.RedisCluster)
-        self._slots = asyncio.Semaphore(limit)
-        self._direct = DirectConnections(client.connection_pool) if can_be_direct(client, is_owned) else None
+        self._blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
+        self._is_cluster = isinstance(client, (redis.RedisCluster, aioredis.RedisCluster))
+        self._slots: Any = contextlib.nullcontext() if self._blocking else asyncio.Semaphore(limit)
+        self._direct: DirectConnections | None = None
+        if is_owned and can_be_direct(client):
+            self._direct = DirectConnections(client.connection_pool, blocking=self._blocking)
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
 
     async def execute(self, command: Command) -> Any:
@@ -61,46 +60,45 @@ class AsyncClient:
         async with self._slots:
             if self._direct is not None:
                 return await self._direct.execute(command)
-            return await self._client.execute_command(*command, **_RAW)
+            return await self._settle(self._client.execute_command, *command, **_RAW)
 
-    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run commands in as few round trips as there are servers; errors are in their replies."""
-        pipe = self._client.pipeline(transaction=False)
+    async def pipeline(self, commands: Sequence[Command], key: bytes | None = None) -> list[Any]:
+        """Run commands in as few round trips as there are servers; errors are among the replies.
+
+        With a key, all go over one connection to the server of the key.
+        """
+        client = self._client
+        if self._is_cluster and key is not None:
+            if not self._blocking:
+                return await self._run_on_node(commands, key)
+            client = client.get_redis_connection(client.get_node_from_key(key))
+        pipe = client.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command, **_RAW)
         async with self._slots:
-            replies: list[Any] = await pipe.execute(raise_on_error=False)
+            replies: list[Any] = await self._settle(pipe.execute, raise_on_error=False)
             return replies
 
-    async def on_one_connection(self, key: bytes, commands: Sequence[Command]) -> list[Any]:
-        """Run commands on one connection to the server of a key; errors are in their replies."""
-        if not self._is_cluster:
-            return await self.pipeline(commands)
-        await self._client.initialize()
-        node = self._client.get_node_from_key(key)
-        batch = [aiocluster.PipelineCommand(n, *command, **_RAW) for n, command in enumerate(commands)]
-        async with self._slots:
-            await node.execute_pipeline(batch)
-        return [command.result for command in batch]
-
     async def refresh(self) -> None:
-        """After an error: learn the servers' roles again."""
+        """Learn the servers' roles again."""
         if self._is_cluster:
-            await self._client.nodes_manager.initialize()
-        else:  # a demoted primary keeps its connections
-            if self._direct is not None:
-                await self._direct.disconnect()
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            await self._settle(self._client.nodes_manager.initialize)
+            return
+        if self._direct is not None:
+            await self._direct.disconnect()
+        await self._settle(self._client.connection_pool.disconnect, inuse_connections=False)
 
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
+        await self._settle(self._client.close if self._blocking else self._client.aclose)
         if not self._is_cluster:
-            for pool in _pools(self._client):
-                await pool.disconnect()
-        await self._client.aclose()
+            pool = self._client.connection_pool
+            sentinels = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
+            for one in (pool, *(sentinel.connection_pool for sentinel in sentinels)):
+                await self._settle(one.disconnect)
 
     def close_sockets(self) -> None:
-        """Close the sockets when their loop is gone: what redis-py and asyncio could only warn about."""
+        """Close the sockets when their loop has ended, of which redis-py and asyncio would warn."""
 
         def drop() -> None:
             with warnings.catch_warnings():
@@ -117,75 +115,48 @@ class AsyncClient:
             thread.start()
             thread.join()
 
+    async def _settle(self, method: Any, *arguments: Any, **options: Any) -> Any:
+        """The result of a method of a client, asynchronous or synchronous."""
+        if not self._blocking:
+            return await method(*arguments, **options)
+        try:
+            return method(*arguments, **options)
+        except Exception:
+            raise
+        except BaseException:  # after Ctrl-C, an idle connection may hold the reply
+            with contextlib.suppress(Exception):
+                if self._is_cluster:
+                    self._client.disconnect_connection_pools()
+                else:
+                    self._client.connection_pool.disconnect(inuse_connections=False)
+            raise
 
-class BlockingClient:
-    """A client for calls without an event loop, from any thread: its coroutines block instead of waiting."""
-
-    def __init__(self, client: Any, limit: int) -> None:
-        self._client = client
-        self._is_cluster = isinstance(client, redis.RedisCluster)
-        self._slots = threading.BoundedSemaphore(limit)
-
-    async def execute(self, command: Command) -> Any:
-        """Run a command on the server of its key."""
-        with self._slots:
-            return self._client.execute_command(*command, **_RAW)
-
-    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run commands in as few round trips as there are servers; errors are in their replies."""
-        return self._run_all(self._client, commands)
-
-    async def on_one_connection(self, key: bytes, commands: Sequence[Command]) -> list[Any]:
-        """Run commands on one connection to the server of a key; errors are in their replies."""
-        if not self._is_cluster:
-            return self._run_all(self._client, commands)
-        return self._run_all(self._client.get_redis_connection(self._client.get_node_from_key(key)), commands)
-
-    async def refresh(self) -> None:
-        """After an error: learn the servers' roles again."""
-        if self._is_cluster:
-            self._client.nodes_manager.initialize()
-        else:
-            self._client.connection_pool.disconnect(inuse_connections=False)
-
-    def close(self) -> None:
-        """Close the connections."""
-        with contextlib.suppress(Exception):
-            self._client.close()
-            if not self._is_cluster:
-                for pool in _pools(self._client):
-                    pool.disconnect()
-
-    def _run_all(self, client: Any, commands: Sequence[Command]) -> list[Any]:
-        pipe = client.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command, **_RAW)
-        with self._slots:
-            replies: list[Any] = pipe.execute(raise_on_error=False)
-            return replies
-
-
-Client = AsyncClient | BlockingClient
+    async def _run_on_node(self, commands: Sequence[Command], key: bytes) -> list[Any]:
+        await self._client.initialize()
+        node = self._client.get_node_from_key(key)
+        batch = [aiocluster.PipelineCommand(n, *command, **_RAW) for n, command in enumerate(commands)]
+        async with self._slots:
+            await node.execute_pipeline(batch)
+        return [command.result for command in batch]
 
 
 def make_client(config: Config, *, timeout: float, blocking: bool = False, **options: Any) -> Any:
     """redis-py's client of a server; nothing connects yet.
 
     Args:
-        config: the server; not that of a borrowed client.
-        timeout: seconds for connecting; for a blocking client, also for a reply.
+        config: the server.
+        timeout: seconds for connecting; with `blocking`, also for a reply.
         blocking: whether to make the synchronous client.
         options: arguments of the client that win over those of the configuration.
     """
     library: Any = redis if blocking else aioredis
-    retry = redis.retry.Retry if blocking else redis.asyncio.retry.Retry
-    sentinel = redis.sentinel if blocking else redis.asyncio.sentinel
+    retry: Any = (redis.retry if blocking else redis.asyncio.retry).Retry(NoBackoff(), 0)
     # Attempts, and the time that all of them together take, are counted by `RedisServer`.
     options = {
         "socket_timeout": timeout if blocking else None,
         "socket_connect_timeout": timeout,
         "socket_keepalive": True,
-        "retry": retry(NoBackoff(), 0),
+        "retry": retry,
         "max_connections": 2**31,
         **_DRIVER,
         **config.options,
@@ -193,25 +164,15 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
     }
     if config.kind == "cluster":
         node: Any = redis.cluster.ClusterNode if blocking else aiocluster.ClusterNode
-        nodes = [node(host, port) for host, port in config.hosts]
-        return library.RedisCluster(startup_nodes=nodes, **options)
+        return library.RedisCluster(startup_nodes=[node(*host) for host in config.hosts], **options)
     if config.kind == "sentinel":
-        sentinel_options = {
-            "socket_timeout": min(1.0, timeout),
-            "socket_connect_timeout": min(1.0, timeout),
-            "retry": retry(NoBackoff(), 0),
-            **config.sentinel_options,
-        }
-        make_sentinel: Any = sentinel.Sentinel  # not typed
-        manager = make_sentinel(list(config.hosts), sentinel_kwargs=sentinel_options)
+        short = {"socket_timeout": min(1.0, timeout), "socket_connect_timeout": min(1.0, timeout)}
+        sentinel: Any = redis.sentinel if blocking else redis.asyncio.sentinel
+        manager = sentinel.Sentinel(
+            list(config.hosts), sentinel_kwargs={**short, "retry": retry, **config.sentinel_options}
+        )
         return manager.master_for(config.service, **options)
     if config.url is not None:
         return library.Redis.from_url(config.url, **options)
     host, port = config.hosts[0]
     return library.Redis(host=host, port=port, **options)
-
-
-def _pools(client: Any) -> list[Any]:
-    """The pools of a client, and of the sentinels that it asks."""
-    manager = getattr(client.connection_pool, "sentinel_manager", None)
-    return [client.connection_pool, *(one.connection_pool for one in getattr(manager, "sentinels", ()))]

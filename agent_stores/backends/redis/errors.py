@@ -79,14 +79,10 @@ def code_of(error: BaseException) -> str:
     return found[1] if found else ""
 
 
-def is_rejected(error: BaseException) -> bool:
-    """Whether the server rejects the command, and will again."""
-    return code_of(error) in _REJECTED
-
-
 def is_retryable(error: BaseException) -> bool:
     """Whether another attempt may succeed; `AskError` is the base of both kinds of redirection."""
-    return code_of(error) in _TRANSIENT or isinstance(error, (AskError, *CONNECTION_ERRORS))
+    code = code_of(error)
+    return code in _TRANSIENT or (code not in _REJECTED and isinstance(error, (AskError, *CONNECTION_ERRORS)))
 
 
 def may_have_applied(error: BaseException) -> bool:

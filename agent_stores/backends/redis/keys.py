@@ -37,18 +37,10 @@ class Keys(NamedTuple):
     messages: bytes
     ids: bytes
     pinned: bytes
-    index: bytes
-    recent: bytes
-    expiry: bytes
+    by_id: bytes
+    by_time: bytes
+    by_expiry: bytes
     thread_id: bytes
-
-
-class ShardKeys(NamedTuple):
-    """The keys of a shard."""
-
-    index: bytes
-    recent: bytes
-    expiry: bytes
 
 
 def encode(text: str) -> bytes:
@@ -84,13 +76,13 @@ def thread_keys(prefix: str, key: ThreadKey) -> Keys:
     """The keys of a thread."""
     thread_id = encode(key.thread_id)
     shard = shard_keys(prefix, key.tenant, hashlib.blake2b(thread_id, digest_size=1).digest()[0] % SHARDS)
-    stem, name = shard.index.removesuffix(b"index"), key_name(key.thread_id).encode()
-    own = (stem + kind + b":" + name for kind in (b"meta", b"messages", b"ids", b"pinned"))
-    return Keys(*own, *shard, thread_id)
+    stem, name = shard[0].removesuffix(b"index"), key_name(key.thread_id).encode()
+    own = [stem + kind + b":" + name for kind in (b"meta", b"messages", b"ids", b"pinned")]
+    return Keys._make([*own, *shard, thread_id])
 
 
-def shard_keys(prefix: str, tenant: str | None, shard: int) -> ShardKeys:
-    """The keys of a shard."""
+def shard_keys(prefix: str, tenant: str | None, shard: int) -> tuple[bytes, bytes, bytes]:
+    """The keys of a shard: its thread ids by id, by time, and by expiry."""
     tag = f"{'' if tenant is None else key_name(tenant)}.{shard:02d}"
     stem = encode(prefix) + b":{" + tag.encode() + b"}:"
-    return ShardKeys(stem + b"index", stem + b"recent", stem + b"expiry")
+    return stem + b"index", stem + b"recent", stem + b"expiry"

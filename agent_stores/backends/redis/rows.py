@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
 from agent_stores.backends.redis.keys import quote_name, unquote_name
@@ -15,7 +14,7 @@ from agent_stores.errors import StoreError, UnsupportedVersionError
 LAYOUT = b"2"
 """The version of the layout. A thread with another one is rejected."""
 
-FIELDS = ("state", "ttl", "requests", "metadata", "revision")
+FIELDS = ("state", "requests", "metadata", "revision")
 """The fields of a meta hash that `decode_thread` needs."""
 
 
@@ -78,7 +77,6 @@ def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
 
 def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
     """The state of a thread as the scripts name it, and the other fields and values of its meta hash in turn."""
-    ttl, explicit = _milliseconds(thread.ttl), "1" if thread.ttl_explicit else ""
     requests = "".join(f"{quote_name(request)}," for request in thread.recent_request_ids)
     state = {
         "last": thread.last_position,
@@ -86,14 +84,16 @@ def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
         "pinned": thread.pinned,
         "bytes": thread.bytes,
         "tokens": thread.tokens,
+        "updated_us": thread.updated_us,
         "request_count": len(thread.recent_request_ids),
         "first_us": "" if thread.first_us is None else str(thread.first_us),
         "last_us": "" if thread.last_us is None else str(thread.last_us),
+        "ttl": str(_milliseconds(thread.ttl)),
         "refresh": thread.ttl_refresh,
+        "explicit": "1" if thread.ttl_explicit else "",
     }
-    metadata = msgspec.json.encode(thread.metadata).decode()
-    fields = ["ttl", f"{ttl},{thread.ttl_refresh},{explicit}", "requests", f",{requests}"]
-    return state, [*fields, "metadata", metadata, "revision", thread.revision]
+    metadata = json.dumps(thread.metadata)
+    return state, ["requests", f",{requests}", "metadata", metadata, "revision", thread.revision]
 
 
 def decode_thread(key: ThreadKey, fields: Mapping[str, bytes], left: int) -> tuple[Thread, RedisVersion]:
@@ -107,9 +107,9 @@ def decode_thread(key: ThreadKey, fields: Mapping[str, bytes], left: int) -> tup
     if state[0] != LAYOUT:
         raise unsupported_layout(state[0])
     try:
-        numbers = [int(number) if number else None for number in state[1:]]
-        _, last, messages, pinned, size, tokens, _, _, _, updated_us, first_us, last_us = numbers
-        ttl, refresh, explicit = fields["ttl"].decode().split(",")
+        numbers = [int(number) if number else None for number in state[1:12]]
+        _, last, messages, pinned, size, tokens, _, updated_us, first_us, last_us, ttl = numbers
+        refresh, explicit = state[12].decode(), state[13]
         expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
         counts: dict[str, Any] = {
             **{
@@ -123,14 +123,14 @@ def decode_thread(key: ThreadKey, fields: Mapping[str, bytes], left: int) -> tup
         }
         thread = Thread(
             **counts,
-            ttl=int(ttl) / 1000 if ttl else None,
+            ttl=None if ttl is None else ttl / 1000,
             ttl_explicit=bool(explicit),
             expires_us=expires_us,
             recent_request_ids=tuple(unquote_name(name) for name in fields["requests"].split(b",") if name),
-            metadata=msgspec.json.decode(fields.get("metadata", b"{}")),
+            metadata=json.loads(fields.get("metadata", b"{}")),
             revision=int(fields.get("revision", 0)),
         )
-    except (KeyError, ValueError) as error:
+    except (LookupError, ValueError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
     return thread, RedisVersion.of(state[1], expires_us)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sys
 import threading
@@ -10,15 +11,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from redis.exceptions import AskError, NoScriptError, ReadOnlyError
+from redis.exceptions import AskError, ConnectionError, NoScriptError
 
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.connection import AsyncClient, BlockingClient, Client, Command, make_client
+from agent_stores.backends.redis.connection import Client, Command, make_client
 from agent_stores.backends.redis.errors import (
     FAILURES,
     code_of,
     is_connecting,
-    is_rejected,
     is_retryable,
     may_have_applied,
     translate_error,
@@ -27,7 +27,7 @@ from agent_stores.backends.redis.keys import Keys
 from agent_stores.backends.redis.scripts import Script
 from agent_stores.connection_registry import LoopClients
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreUnavailableError
-from agent_stores.event_loops import may_block
+from agent_stores.event_loops import may_block, run_inline
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
@@ -47,7 +47,7 @@ class RedisServer:
         config: the server.
         timeout: seconds that an operation may take, attempts and pauses included.
         retries: the number of attempts after the first; None for the default.
-        max_connections: the largest number of connections, on each event loop and for blocking calls.
+        max_connections: the largest number of connections on each event loop.
 
     Attributes:
         users: how many logs share it.
@@ -61,13 +61,11 @@ class RedisServer:
         self._timeout = timeout
         self._retries = _RETRIES if retries is None and config.kind == "single" else retries
         self._limit = max_connections
-        self._is_owner = config.client is None or config.is_blocking
-        self._loops: LoopClients[AsyncClient] = LoopClients(
-            self._make_async, are_ours=self._is_owner, timeout=timeout
+        self._loops: LoopClients[Client] = LoopClients(
+            self._make_client, are_ours=config.client is None or config.is_blocking, timeout=timeout
         )
-        self._blocking: BlockingClient | None = None
+        self._blocking: Client | None = None
         self._lock = threading.Lock()
-        self._parents: list[Any] = []
 
     async def run(
         self, script: Script, keys: Keys, arguments: Sequence[Any], *, wait: tuple[int, int] | None = None
@@ -86,36 +84,41 @@ class RedisServer:
         Raises:
             StoreUnavailableError, StoreRejectedError, StoreError: nothing was written.
             OutcomeUnknownError: it may or may not be stored.
-            NotReplicatedError: it is stored, but too few replicas have it.
+            NotReplicatedError: not enough replicas are known to have it.
         """
         tail: Command = (script.keys, *keys[: script.keys], *arguments)
         command: Command = ("EVALSHA", script.sha, *tail)
 
         async def attempt(client: Client) -> Any:
             nonlocal command
-            commands = [command] if wait is None else [command, ("WAIT", *wait)]
             try:
                 if wait is None:
                     return await client.execute(command)
-                replies = await client.on_one_connection(keys.meta, commands)
-                for reply in replies:
-                    if isinstance(reply, Exception):
-                        raise reply
+                reply, confirmed = await client.pipeline([command, ("WAIT", *wait)], keys.meta)
+                if isinstance(reply, Exception):
+                    raise reply
             except NoScriptError:
                 command = ("EVAL", script.source, *tail)
                 return await attempt(client)
-            if int(replies[1]) < wait[0]:
+            if isinstance(confirmed, Exception):  # the primary was demoted
+                raise ConnectionError(str(confirmed)) from confirmed
+            if int(confirmed) < wait[0]:
                 raise NotReplicatedError(
-                    f"{replies[1]} of {wait[0]} replicas of {self.config.place} had the write after "
+                    f"{confirmed} of {wait[0]} replicas of {self.config.place} had the write after "
                     f"{wait[1]} ms: it is stored, but a failover may lose it"
                 )
-            return replies[0]
+            return reply
 
-        return await self._finish(attempt, writes=script.writes, is_confirmed=wait is not None)
+        try:
+            return await self._run(attempt, writes=script.writes)
+        except OutcomeUnknownError as error:
+            if wait is None or isinstance(error, NotReplicatedError):
+                raise
+            raise NotReplicatedError(str(error)) from error
 
     async def execute(self, *command: Any) -> Any:
         """Run a command that reads."""
-        return (await self._finish(lambda client: client.execute(command)))[0]
+        return (await self._run(lambda client: client.execute(command)))[0]
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands that read, in as few round trips as there are servers."""
@@ -127,7 +130,7 @@ class RedisServer:
                     raise reply
             return replies
 
-        found: list[Any] = (await self._finish(attempt))[0] if commands else []
+        found: list[Any] = (await self._run(attempt))[0] if commands else []
         return found
 
     def note_plain(self, key: bytes, *, plain: bool) -> None:
@@ -148,49 +151,44 @@ class RedisServer:
             await self._loops.aclose()
 
     def close_unused(self) -> None:
-        """Close the connections when no log uses them any more."""
+        """See `SharedConnection.close_unused`."""
         self._close_blocking()
         self._loops.close_unused()
 
     def close_at_exit(self) -> None:
-        """Close the connections at the end of the process."""
+        """See `SharedConnection.close_at_exit`."""
         self._close_blocking()
         self._loops.close_at_exit()
 
     def reset_after_fork(self) -> None:
-        """After a fork: the connections, and the loops that they are on, belong to the parent."""
+        """See `SharedConnection.reset_after_fork`."""
         self._lock = threading.Lock()
-        self._parents.append(self._blocking)
+        _of_the_parent.append(self._blocking)
         self._blocking = None
         self._loops.reset_after_fork()
 
     # -- attempts -------------------------------------------------------------------------------------
 
-    async def _finish(
-        self,
-        attempt: Callable[[Client], Awaitable[Any]],
-        *,
-        writes: bool = False,
-        is_confirmed: bool = False,
+    async def _run(
+        self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False
     ) -> tuple[Any, bool]:
-        state = _State(writes)
+        state = _State()
         try:
             if may_block():
-                return await self._attempts(attempt, state)
+                return await self._attempts(attempt, state, writes)
             async with time_limit(self._timeout):
-                return await self._attempts(attempt, state)
+                return await self._attempts(attempt, state, writes)
         except asyncio.TimeoutError as error:
-            if state.is_running and not is_connecting(error):
-                state.is_unknown = writes
-            raise self._timed_out(state) from error
-        except OutcomeUnknownError as error:
-            if is_confirmed and not isinstance(error, NotReplicatedError):
-                raise NotReplicatedError(str(error)) from error
-            raise
+            state.is_unknown |= writes and state.is_running and not is_connecting(error)
+            text = f"{self.config.place} did not answer within {self._timeout:g} seconds"
+            if state.is_unknown:
+                raise OutcomeUnknownError(f"{text}: a write may or may not be stored") from error
+            raise StoreUnavailableError(f"{text}; nothing was written") from error
 
-    async def _attempts(self, attempt: Callable[[Client], Awaitable[Any]], state: _State) -> tuple[Any, bool]:
-        failures = 0
-        deadline = time.monotonic() + self._timeout
+    async def _attempts(
+        self, attempt: Callable[[Client], Awaitable[Any]], state: _State, writes: bool
+    ) -> tuple[Any, bool]:
+        config, failures, deadline = self.config, 0, time.monotonic() + self._timeout
         while True:
             client = self._client()
             state.is_running = True
@@ -198,21 +196,20 @@ class RedisServer:
                 return await attempt(client), state.is_unknown
             except FAILURES as error:
                 state.is_running = False
-                state.is_unknown |= state.writes and may_have_applied(error)
+                state.is_unknown |= writes and may_have_applied(error)
                 failures += 1
-                # A demoted primary rejects writes; behind sentinels and in a Cluster, another one takes its place.
-                is_demoted = code_of(error) == "READONLY" and self.config.kind != "single"
-                if not is_demoted and (is_rejected(error) or not is_retryable(error)):
-                    raise self._error(error, state) from error
-                if self._retries is not None and failures > self._retries:
-                    raise self._error(error, state) from error
                 if may_block() and time.monotonic() > deadline:
-                    raise self._timed_out(state) from error
-                if is_demoted or isinstance(error, (AskError, ReadOnlyError)):
-                    try:
+                    raise asyncio.TimeoutError from error
+                # A demoted primary rejects writes; another server takes its place, except for a single one.
+                is_demoted = config.kind != "single" and code_of(error) == "READONLY"
+                is_over = self._retries is not None and failures > self._retries
+                if is_over or not (is_demoted or is_retryable(error)):
+                    raise translate_error(
+                        error, place=config.place, secrets=config.secrets, is_unknown=state.is_unknown
+                    ) from error
+                if is_demoted or isinstance(error, AskError):
+                    with contextlib.suppress(*FAILURES):  # the next attempt tells
                         await client.refresh()
-                    except FAILURES as problem:
-                        state.last = problem
             await _pause(failures)
 
     def _client(self) -> Client:
@@ -220,49 +217,31 @@ class RedisServer:
             return self._loops.get()
         with self._lock:
             if self._blocking is None:
-                own = self.config.client
-                client = own or make_client(self.config, timeout=self._timeout, blocking=True)
-                self._blocking = BlockingClient(client, self._limit)
+                self._blocking = self._make_client()
             return self._blocking
 
-    def _make_async(self) -> AsyncClient:
-        own = None if self.config.is_blocking else self.config.client
-        client = own or make_client(self.config, timeout=self._timeout)
-        return AsyncClient(client, self._limit, is_owned=own is None)
+    def _make_client(self) -> Client:
+        """A client for the running loop, or for blocking calls."""
+        config, blocking = self.config, may_block()
+        lent = config.client if config.is_blocking == blocking else None
+        client = lent or make_client(config, timeout=self._timeout, blocking=blocking)
+        return Client(client, self._limit, is_owned=lent is None)
 
     def _close_blocking(self) -> None:
         with self._lock:
             client, self._blocking = self._blocking, None
         if client is not None and self.config.client is None:
-            client.close()
-
-    def _error(self, error: BaseException, state: _State) -> Exception:
-        config = self.config
-        return translate_error(error, place=config.place, secrets=config.secrets, is_unknown=state.is_unknown)
-
-    def _timed_out(self, state: _State) -> Exception:
-        text = f"{self.config.place} did not answer within {self._timeout:g} seconds"
-        if state.is_unknown:
-            return OutcomeUnknownError(f"{text}: a write may or may not be stored")
-        return StoreUnavailableError(f"{text}; nothing was written")
+            with contextlib.suppress(Exception):
+                run_inline(client.aclose())
 
 
 class _State:
-    """What is known of an operation that is being attempted.
+    """Whether an attempt is under way, and whether one may have been carried out of which no reply came."""
 
-    Attributes:
-        writes: whether it writes.
-        is_running: whether an attempt is under way.
-        is_unknown: whether an attempt may have been carried out of which no reply came.
-    """
+    __slots__ = ("is_running", "is_unknown")
 
-    __slots__ = ("is_running", "is_unknown", "last", "writes")
-
-    def __init__(self, writes: bool) -> None:
-        self.writes = writes
-        self.is_running = False
-        self.is_unknown = False
-        self.last: BaseException | None = None
+    def __init__(self) -> None:
+        self.is_running = self.is_unknown = False
 
 
 async def _pause(failures: int) -> None:
@@ -272,3 +251,6 @@ async def _pause(failures: int) -> None:
         time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
     else:
         await asyncio.sleep(pause)
+
+
+_of_the_parent: list[Any] = []

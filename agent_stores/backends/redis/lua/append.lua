@@ -1,9 +1,8 @@
--- Append rows and trim the thread: see `agent_stores.capabilities.Appender`. The first write is one that the
--- server refuses when its memory is full, so that the script is refused as a whole.
---
--- Replies the last position; a list of it alone when another one is expected; nil for the log's general path.
+-- Append rows and trim the thread: see `agent_stores.capabilities.Appender`. The first write is one that a server
+-- without memory refuses, so that all of it is refused. Replies the last position; a list of it alone when another
+-- one is expected; nil for the log's general path.
 
-local request, expected, limit, ttl, refresh, create, confirm, thread_id = unpack(ARGV, 1, 8)
+local request, expected, limit, ttl, refresh, create, confirm, now_us, thread_id = unpack(ARGV, 1, 9)
 local t, problem = load_thread()
 if problem or create == '' and (not t or t.last == 0) then
   return problem or false
@@ -14,7 +13,7 @@ t = t or new_thread()
 -- The rows with their positions; nothing is written when one of them exists.
 local names, ids, entries, positions, pinned, existing = {}, {}, {}, {}, {}, 0
 local position, bytes, tokens, first_us, last_us = t.last, t.bytes, t.tokens, nil, nil
-for n = 9, #ARGV do
+for n = 10, #ARGV do
   local row = ARGV[n]
   local pin, created, count, name, body_at = string.match(row, '^b?(p?),([^,]*),(%d+),([^\n]*)\n()')
   position, bytes, tokens = position + 1, bytes + #row - body_at + 1, tokens + count
@@ -43,7 +42,7 @@ elseif expected ~= '' and tonumber(expected) ~= t.last then
 end
 
 t.first_us, t.last_us = t.first_us == '' and first_us or t.first_us, last_us
-t.last, t.bytes, t.tokens, t.version, t.updated_us = position, bytes, tokens, t.version + 1, NOW_US
+t.last, t.bytes, t.tokens, t.version, t.updated_us = position, bytes, tokens, t.version + 1, now_us
 t.messages, t.pinned = t.messages + #names, t.pinned + #pinned / 2
 t.requests, t.request_count = t.requests .. request .. ',', t.request_count + 1
 if t.request_count > 32 then
@@ -69,9 +68,5 @@ end
 if limit ~= '' and t.messages - t.pinned > tonumber(limit) then
   trim(t, t.messages - t.pinned - limit)
 end
-if sets_ttl or is_new then
-  save(t, thread_id, is_new, 'requests', t.requests, 'ttl', t.ttl .. ',' .. t.refresh .. ',')
-else
-  save(t, thread_id, false, 'requests', t.requests)
-end
+save(t, thread_id, is_new, 'requests', t.requests)
 return t.last

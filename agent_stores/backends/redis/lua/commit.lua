@@ -1,14 +1,12 @@
--- Change a thread and its rows: see `agent_stores.backend.Backend.commit`.
---
--- Arguments: the expected version or ''; the commit's own id; the thread id; the milliseconds until the thread
--- expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON: the new state, further fields
--- and values of the meta hash, ids to delete, their positions in the list, their positions among the pinned rows;
--- entries to put. Replies the new version; nil when the expected one is wrong.
+-- Change a thread and its rows: see `agent_stores.backend.Backend.commit`. Replies the new version; nil when the
+-- expected one is wrong. Arguments: the expected version or ''; the commit's own id; the thread id; milliseconds
+-- until the thread expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON, the new state,
+-- further fields and values, ids to delete, their positions in the list and among the pinned rows; entries to put.
 
 local expected, commit, thread_id, left, clear = unpack(ARGV, 1, 5)
 local state, fields, ids, positions, pinned = unpack(cjson.decode(ARGV[6]))
 local t, problem = load_thread()
-local version = t and string.format('%.0f', t.version) or ''
+local version = t and t.version or ''
 if problem then
   return problem
 elseif t and call('HGET', META, 'commit') == commit then  -- a retry of the last commit
@@ -21,16 +19,15 @@ elseif #ARGV > 6 then
 end
 local is_new = not t
 t = t or new_thread()
-local length = t.messages - t.pinned
+local length = clear == '' and t.messages - t.pinned or 0
 if clear ~= '' then
   call('UNLINK', MESSAGES, IDS, PINNED)
-  length = 0
 end
 
 local function remove(listed)
   local indexes = {}
   for _, position in ipairs(listed) do
-    local index, is_there = locate(position, length)
+    local index, is_there = locate(tonumber(position), length)
     indexes[#indexes + 1] = is_there and nearer(index, length) or nil
   end
   for _, index in ipairs(indexes) do
@@ -46,21 +43,20 @@ in_parts('HDEL', IDS, ids)
 in_parts('HDEL', PINNED, pinned)
 remove(positions)
 for n = 7, #ARGV do
-  local entry = ARGV[n]
-  local position, pin, id = string.match(entry, '^(%d+),b?(p?),[^,]*,[^,]*,([^\n]*)\n')
+  local position, pin, id = string.match(ARGV[n], '^(%d+),b?(p?),[^,]*,[^,]*,([^\n]*)\n')
   local index, is_there = locate(tonumber(position), length)
   call('HSET', IDS, id, position)
   if pin == 'p' then
-    remove(is_there and {tonumber(position)} or {})
-    call('HSET', PINNED, position, entry)
+    remove({position})
+    call('HSET', PINNED, position, ARGV[n])
   else
     call('HDEL', PINNED, position)
     if is_there then
-      call('LSET', MESSAGES, nearer(index, length), entry)
+      call('LSET', MESSAGES, nearer(index, length), ARGV[n])
     elseif index == length then
-      call('RPUSH', MESSAGES, entry)
+      call('RPUSH', MESSAGES, ARGV[n])
     else
-      call('LINSERT', MESSAGES, 'BEFORE', call('LINDEX', MESSAGES, nearer(index, length)), entry)
+      call('LINSERT', MESSAGES, 'BEFORE', call('LINDEX', MESSAGES, nearer(index, length)), ARGV[n])
     end
     length = length + (is_there and 0 or 1)
   end
@@ -69,7 +65,7 @@ end
 for name, value in pairs(state) do
   t[name] = value
 end
-t.version, t.updated_us = t.version + 1, NOW_US
+t.version = t.version + 1
 if left ~= 'keep' then
   t.expires = left ~= '' and NOW_MS + left or nil
 end

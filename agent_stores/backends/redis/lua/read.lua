@@ -1,8 +1,6 @@
--- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`.
---
--- Arguments: after; before or ''; limit or ''; '1' for the newest rows; '1' for their bodies, else their sizes
--- follow the lines; the names of ids to find instead. Replies nil, or the meta hash, its remaining milliseconds,
--- entries of the list, and entries of pinned rows.
+-- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`. Replies nil, or the
+-- meta hash, its remaining milliseconds, entries of the list, and entries of pinned rows. Arguments: after; before
+-- or ''; limit or ''; '1' for the newest; '1' for bodies, else their sizes; names of ids to find instead.
 
 local after, before, limit, newest, bodies = unpack(ARGV, 1, 5)
 local t, problem = load_thread()
@@ -10,13 +8,7 @@ if problem or not t then
   return problem or false
 end
 local length, rows = t.messages - t.pinned, {}
-if #ARGV > 5 then
-  for n = 6, #ARGV do
-    local position = tonumber(call('HGET', IDS, ARGV[n]) or nil)
-    local entry = position and t.pinned > 0 and call('HGET', PINNED, position)
-    rows[#rows + 1] = entry or position and call('LINDEX', MESSAGES, nearer(locate(position, length), length))
-  end
-else
+if #ARGV == 5 then
   local first = locate(after + 1, length)
   local last = (before == '' and length or locate(tonumber(before), length)) - 1
   if limit ~= '' and newest ~= '' then
@@ -25,6 +17,11 @@ else
     last = math.min(last, first + limit - 1)
   end
   rows = last >= first and call('LRANGE', MESSAGES, first, last) or {}
+end
+for n = 6, #ARGV do
+  local position = tonumber(call('HGET', IDS, ARGV[n]) or nil)
+  local entry = position and t.pinned > 0 and call('HGET', PINNED, position)
+  rows[#rows + 1] = entry or position and call('LINDEX', MESSAGES, nearer(locate(position, length), length))
 end
 local pinned = #ARGV == 5 and t.pinned > 0 and call('HVALS', PINNED) or {}
 for _, list in ipairs(bodies == '' and {rows, pinned} or {}) do

@@ -15,24 +15,22 @@ local function find_problem(state)
   end
 end
 
--- The thread's state as a table; nil when there is no thread; then perhaps an error.
+-- The thread as a table; nil when there is none; then perhaps an error.
 local function load_thread()
-  local found = call('HMGET', META, 'state', 'ttl', 'requests')
-  local problem = find_problem(found[1])
+  local found = call('HMGET', META, 'state', 'requests')
+  local problem, t, damaged = find_problem(found[1]), {requests = found[2]}, nil
   if problem or not found[1] then
     return nil, problem
   end
-  local t, damaged, version, last, messages, pinned, bytes, tokens, requests, expires, listed = {}, nil
-  version, last, messages, pinned, bytes, tokens, requests, expires, listed, t.updated_us, t.first_us, t.last_us =
-    string.match(found[1], '^2,(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d*),(%d*),(%d+),([^,]*),([^,]*)$')
-  if not version then
-    return nil, redis.error_reply('AGENTDAMAGED its state is malformed')
-  end
-  t.version, t.last, t.messages, t.pinned = tonumber(version), tonumber(last), tonumber(messages), tonumber(pinned)
-  t.bytes, t.tokens, t.request_count, t.requests = bytes, tokens, tonumber(requests), found[3]
-  t.expires, t.listed_until = tonumber(expires), tonumber(listed) or 0
-  t.ttl, t.refresh, t.explicit = string.match(found[2], '^(%d*),(%a+),(%d?)$')
-  if call('LLEN', MESSAGES) ~= t.messages - t.pinned then
+  t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens, t.request_count, t.updated_us, t.first_us, t.last_us,
+    t.ttl, t.refresh, t.explicit, t.expires, t.listed_until = string.match(found[1],
+    '^2,(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]*),([^,]*),(%d*),(%a+),(%d?),(%d*),(%d+)$')
+  t.last, t.messages, t.pinned = tonumber(t.last), tonumber(t.messages), tonumber(t.pinned)
+  t.request_count, t.listed_until = tonumber(t.request_count), tonumber(t.listed_until)
+  t.expires = tonumber(t.expires or nil)
+  if not t.version or not t.requests then
+    damaged = 'meta hash'
+  elseif call('LLEN', MESSAGES) ~= t.messages - t.pinned then
     damaged = 'list of messages'
   elseif call('HLEN', IDS) ~= t.messages then
     damaged = 'hash of message ids'

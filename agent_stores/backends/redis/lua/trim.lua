@@ -1,24 +1,21 @@
--- Trims: where they cut is decided as by `agent_stores.thread_updates.trim_index`.
-
--- The index of the first boundary in a range of the list, or of the last one.
-local function find_boundary(first, last, is_last)
-  local index = nil
-  for n, entry in ipairs(call('LRANGE', MESSAGES, first, last)) do
-    if string.find(entry, '^%d+,e?b') and (is_last or not index) then
-      index = first + n - 1
-    end
-  end
-  return index
-end
-
--- Remove the oldest entries, of which `excess` are over the limit, up to a boundary.
+-- Remove the oldest entries, of which `excess` are over the limit, up to a boundary: the rule is that of
+-- `agent_stores.thread_updates.trim_index`.
 local function trim(t, excess)
+  local function boundary(first, last, is_last)
+    local index = nil
+    for n, entry in ipairs(call('LRANGE', MESSAGES, first, last)) do
+      if (is_last or not index) and string.find(entry, '^%d+,e?b') then
+        index = first + n - 1
+      end
+    end
+    return index
+  end
   local part, length = call('LRANGE', MESSAGES, 0, math.min(excess, 1000)), t.messages - t.pinned
   local count = string.find(part[excess + 1] or '', '^%d+,e?b') and excess
   for first = excess, count and 0 or length - 1, 64 do
-    count = count or find_boundary(first, first + 63)
+    count = count or boundary(first, first + 63)
   end
-  count = count or excess < length and find_boundary(math.max(0, excess - 256), excess - 1, true) or excess
+  count = count or excess < length and boundary(math.max(0, excess - 256), excess - 1, true) or excess
   while count > 0 do
     local ids = {}
     for n = 1, math.min(count, #part) do

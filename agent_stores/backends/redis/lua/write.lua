@@ -6,8 +6,8 @@ local NOW_MS = math.floor(NOW_US / 1000)
 
 local function new_thread()
   return {
-    version = NOW_US, last = 0, messages = 0, pinned = 0, bytes = 0, tokens = 0, requests = ',',
-    request_count = 0, listed_until = 0, first_us = '', last_us = '', ttl = '', refresh = 'write', explicit = '',
+    version = NOW_US, last = 0, messages = 0, pinned = 0, bytes = 0, tokens = 0, requests = ',', request_count = 0,
+    first_us = '', last_us = '', ttl = '', refresh = 'write', explicit = '', listed_until = 0,
   }
 end
 
@@ -26,18 +26,15 @@ local function mark_end(t)
   end
 end
 
--- Write the thread to its meta hash with further fields, and to the keys of its shard. All keys of the thread
--- expire in the same millisecond. The shard keeps an expiring thread an eighth longer than it needs to, so that
--- few renewals write to it, and forgets a few expired ones in passing; its keys expire with their last thread.
+-- Write the thread and further fields. All its keys expire in the same millisecond. Its shard keeps its id an eighth
+-- of the time longer, so that few renewals write there, forgets a few expired threads in passing, and expires itself.
 local function save(t, thread_id, is_new, ...)
   local extends = t.expires and t.expires > t.listed_until
-  if extends then
-    t.listed_until = t.expires + math.floor((t.expires - NOW_MS) / 8)
-  end
+  t.listed_until = extends and t.expires + math.floor((t.expires - NOW_MS) / 8) or t.listed_until
   call('HSET', META, 'state', string.format(
-    '2,%.0f,%.0f,%d,%d,%.0f,%.0f,%d,%s,%.0f,%.0f,%s,%s', t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens,
-    t.request_count, t.expires and string.format('%.0f', t.expires) or '', t.listed_until, t.updated_us,
-    t.first_us, t.last_us
+    '2,%.0f,%.0f,%d,%d,%.0f,%.0f,%d,%.0f,%s,%s,%s,%s,%s,%s,%.0f', t.version, t.last, t.messages, t.pinned, t.bytes,
+    t.tokens, t.request_count, t.updated_us, t.first_us, t.last_us, t.ttl, t.refresh, t.explicit,
+    t.expires and string.format('%.0f', t.expires) or '', t.listed_until
   ), ...)
   call('ZADD', RECENT, t.updated_us, thread_id)
   if is_new then
@@ -57,10 +54,9 @@ local function save(t, thread_id, is_new, ...)
     for n = 5, #expired > 0 and 7 or 0 do
       call('ZREM', KEYS[n], unpack(expired))
     end
-    if call('PTTL', EXPIRY) < t.listed_until - NOW_MS then
-      for n = call('ZCARD', EXPIRY) >= call('ZCARD', INDEX) and 5 or 7, 7 do
-        call('PEXPIREAT', KEYS[n], t.listed_until)
-      end
+    local first = call('ZCARD', EXPIRY) >= call('ZCARD', INDEX) and 5 or 7
+    for n = first, call('PTTL', EXPIRY) < t.listed_until - NOW_MS and 7 or 0 do
+      call('PEXPIREAT', KEYS[n], t.listed_until)
     end
   end
 end

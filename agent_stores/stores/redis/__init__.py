@@ -1,1 +1,0 @@
-"""The Redis backend; `agent_stores.redis` is its home."""
