@@ -16,6 +16,7 @@ HOMES = {
     "claude_agent": "claude_agent_sdk",
     "strands": "strands",
     "ag2": "ag2",
+    "haystack": "haystack",
 }
 
 

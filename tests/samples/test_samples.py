@@ -50,6 +50,7 @@ EXPECTED = {
     ],
     "claude_agent_sessions.py": ["1 session: 'Weather in Oslo'", "user: Will it rain", "resumed: 3 entries"],
     "ag2_stream.py": ["agent: The tool says: rain in Oslo; rain in Bergen", "agent: Your name is Alice."],
+    "haystack_history.py": ["assistant: Nice to meet you, Alice!", "Your name is Alice.", "4 messages"],
     "strands_session.py": [
         "agent: The tool says: rain in Oslo; rain in Bergen",
         "agent: Your name is Alice.",
