@@ -17,6 +17,7 @@ HOMES = {
     "strands": "strands",
     "ag2": "ag2",
     "haystack": "haystack",
+    "chatkit": "chatkit",
 }
 
 
