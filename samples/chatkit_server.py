@@ -6,36 +6,33 @@ Run it with ``python samples/chatkit_server.py``; it needs ``agent-stores[chatki
 import asyncio
 import json
 import tempfile
+from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 from typing import Any
 
 from chatkit.server import ChatKitServer
-from chatkit.types import AssistantMessageContent, AssistantMessageItem, ThreadItemDoneEvent
+from chatkit.types import AssistantMessageItem, ThreadItemDoneEvent
 
 from agent_stores.chatkit import AgentStoresChatKitStore
 
 
 class EchoServer(ChatKitServer[Any]):  # noqa: D101
-    async def respond(self, thread: Any, input_user_message: Any, context: Any) -> Any:
-        content = [AssistantMessageContent(text=f"You said {input_user_message.content[0].text!r}.")]
+    async def respond(self, thread: Any, input_user_message: Any, context: Any) -> AsyncIterator[Any]:
+        content: Any = [{"text": f"You said {input_user_message.content[0].text!r}."}]
         about: Any = {"thread_id": thread.id, "created_at": datetime.now(timezone.utc)}
         yield ThreadItemDoneEvent(item=AssistantMessageItem(id="answer", content=content, **about))
 
 
 async def main(url: str) -> None:
     async with AgentStoresChatKitStore[Any](url, tenant_of=lambda context: context["user"]) as store:
-        said = {
-            "content": [{"type": "input_text", "text": "Hello"}],
-            "attachments": [],
-            "inference_options": {},
-        }
+        content = [{"type": "input_text", "text": "Hello"}]
+        said = {"content": content, "attachments": [], "inference_options": {}}
         request = json.dumps({"type": "threads.create", "params": {"input": said}})
         events: Any = await EchoServer(store).process(request, {"user": "alice"})
-        async for event in events:
-            print(event.decode().strip())
+        print(*[event.decode().strip() async for event in events], sep="\n")
         for user in ("alice", "bob"):
-            page = await store.load_threads(10, None, "desc", {"user": user})
-            print(user, "has", len(page.data), "threads")
+            threads = (await store.load_threads(10, None, "desc", {"user": user})).data
+            print(user, "has", len(threads), "threads")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ async def main(url: str) -> None:
                 for message in await messages.list_messages():
                     if message.text:  # the title is a row, too
                         print(f"{message.role}: {message.text}")
-        loaded = await store.load({"project_key": project, "session_id": session.session_id})
+        loaded = await store.load({"project_key": project, "session_id": session_id})
         print(f"resumed: {len(loaded or [])} entries")
 
 

@@ -6,13 +6,12 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import Any, cast
 
 from chatkit.store import NotFoundError, Store
 from chatkit.types import Attachment, Page, ThreadItem, ThreadMetadata
 from pydantic import TypeAdapter
-from typing_extensions import Self, TypeVar, Unpack
+from typing_extensions import TypeVar, Unpack
 
 from agent_stores import errors
 from agent_stores.backend import ThreadKey
@@ -23,6 +22,7 @@ from agent_stores.log import MessageLog
 from agent_stores.message_rows import decode_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.chatkit.codec import FRAMEWORK, ThreadItemCodec
+from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.json_codec import Data
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.store import ChatMessageStore
@@ -35,7 +35,7 @@ _REMEMBERED = 1024  # tenants
 _PAGE = 500
 
 
-class AgentStoresChatKitStore(Store[TContext]):
+class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
     """The store of a ``ChatKitServer``: threads, items and the metadata of attachments.
 
     A thread is the thread with its id, each item a row of it, and ChatKit's metadata of the thread is in the
@@ -222,17 +222,6 @@ class AgentStoresChatKitStore(Store[TContext]):
         self._by_tenant.clear()
         await self._opened.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     def _open(self, store: StoreSource, options: PluginOptions) -> Opened[Any]:
         return Opened(store, codec=self._codec, options=options, dangling_calls="keep")
 
@@ -252,8 +241,10 @@ class AgentStoresChatKitStore(Store[TContext]):
     def _attachments(self, context: TContext) -> ChatMessageStore[ChatMessage]:
         """The store of a tenant's attachments, which no limit of messages trims."""
         store = self._store(_ATTACHMENTS, context)
-        kept = {name: self._options[name] for name in ("ttl", "ttl_refresh") if name in self._options}  # type: ignore[literal-required]
-        return ChatMessageStore(store.log, thread_id=_ATTACHMENTS, tenant=store.tenant, **kept)
+        ttl, refresh = self._options.get("ttl"), self._options.get("ttl_refresh", "write")
+        return ChatMessageStore(
+            store.log, thread_id=_ATTACHMENTS, tenant=store.tenant, ttl=ttl, ttl_refresh=refresh
+        )
 
     async def _saved_threads(self, context: TContext) -> list[ThreadMetadata]:
         store = self._store("threads", context)

@@ -6,7 +6,6 @@ import os
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,13 +18,14 @@ from typing_extensions import Self, Unpack
 from agent_stores.backend import ThreadKey
 from agent_stores.errors import ArgumentError
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.closing import SyncClosing
 from agent_stores.plugins.haystack.codec import MESSAGE_ID, PART_OF, HaystackMessageCodec, message_id
 from agent_stores.plugins.haystack.rounds import last_rounds, with_results
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.plugins.turns import joined
 
 
-class AgentStoresChatMessageStore:
+class AgentStoresChatMessageStore(SyncClosing):
     """Conversations as ``ChatMessageRetriever`` and ``ChatMessageWriter`` take them.
 
     The chat history id is the thread id, and each message a row of the thread. Methods block, as those of
@@ -141,21 +141,6 @@ class AgentStoresChatMessageStore:
     def delete_all_messages(self) -> None:
         """Delete all conversations of the tenant, those of other frameworks included."""
         self._opened.wait(self._delete_all())
-
-    def close(self) -> None:
-        """Close what was opened here; what was given stays open."""
-        self._opened.wait(self._opened.aclose())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     async def _write(self, thread_id: str, messages: Sequence[HaystackMessage]) -> int:
         store = self._opened.neutral(thread_id)
