@@ -16,6 +16,8 @@ HOMES = {
     "claude_agent": "claude_agent_sdk",
     "strands": "strands",
     "ag2": "ag2",
+    "haystack": "haystack",
+    "chatkit": "chatkit",
 }
 
 

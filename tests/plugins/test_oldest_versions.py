@@ -6,19 +6,40 @@ import pytest
 
 from tests.plugins.environments import environment, run_tests
 
-REQUIREMENTS = (
-    "openai-agents==0.3.0",
-    "langchain-core==0.3.0",
-    "langchain-openai==0.2.0",
-    "langgraph<0.3",
-    "llama-index-core==0.12.37",
-)
+ENVIRONMENTS = {
+    "oldest": (
+        "openai-agents==0.3.0",
+        "langchain-core==0.3.0",
+        "langchain-openai==0.2.0",
+        "langgraph<0.3",
+        "llama-index-core==0.12.37",
+    ),
+    "oldest-more": (  # openai-chatkit needs a newer openai-agents
+        "claude-agent-sdk==0.1.66",
+        "strands-agents==1.50.0",
+        "ag2==1.2.0",
+        "haystack-ai==2.31.0",
+        "haystack-experimental==0.16.0",
+        "openai-chatkit==1.6.0",
+    ),
+}
+FRAMEWORKS = {
+    "openai_agents": "oldest",
+    "langchain": "oldest",
+    "llama_index": "oldest",
+    "claude_agent": "oldest-more",
+    "strands": "oldest-more",
+    "ag2": "oldest-more",
+    "haystack": "oldest-more",
+    "chatkit": "oldest-more",
+}
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("framework", ["openai_agents", "langchain", "llama_index"])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_on_the_oldest_version(framework: str) -> None:
-    python = environment("oldest", *REQUIREMENTS)
+    name = FRAMEWORKS[framework]
+    python = environment(name, *ENVIRONMENTS[name])
     # Those versions warn of what newer versions of their own requirements have deprecated.
     said = run_tests(python, "--confcutdir=tests/plugins", "-W", "ignore", f"tests/plugins/{framework}")
     assert " passed" in said

@@ -50,6 +50,8 @@ EXPECTED = {
     ],
     "claude_agent_sessions.py": ["1 session: 'Weather in Oslo'", "user: Will it rain", "resumed: 3 entries"],
     "ag2_stream.py": ["agent: The tool says: rain in Oslo; rain in Bergen", "agent: Your name is Alice."],
+    "haystack_history.py": ["assistant: Nice to meet you, Alice!", "Your name is Alice.", "4 messages"],
+    "chatkit_server.py": ["You said 'Hello'.", "alice has 1 threads", "bob has 0 threads"],
     "strands_session.py": [
         "agent: The tool says: rain in Oslo; rain in Bergen",
         "agent: Your name is Alice.",
@@ -58,6 +60,9 @@ EXPECTED = {
     "agent_framework_history.py": ["agent: Your name is Alice.", "4 messages in sqlite:///chat.db"],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
+
+# ChatKit warns of its own classes when it is imported.
+OPTIONS = {"chatkit_server.py": ["-W", "ignore:Direct usage of named widget classes:DeprecationWarning"]}
 
 ELSEWHERE = {
     "agent_framework_beta_thread.py",  # tests/plugins/agent_framework/test_versions.py
@@ -73,7 +78,7 @@ def run(sample: str, folder: Path, **variables: str) -> str:
         and name not in ("DATABASE_URL", "REDIS_URL", "AZURE_STORAGE_CONNECTION_STRING")
     }
     result = subprocess.run(
-        [sys.executable, "-W", "error", str(SAMPLES / sample)],
+        [sys.executable, "-W", "error", *OPTIONS.get(sample, ()), str(SAMPLES / sample)],
         env={**clean, "PYTHONPATH": PACKAGE, "TMPDIR": str(folder), **variables},
         cwd=folder,
         stdin=subprocess.DEVNULL,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ag2.events import (
@@ -18,11 +17,12 @@ from ag2.events import (
     ToolResultsEvent,
 )
 from ag2.history import Storage
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.ag2.codec import EventCodec, event_from_json, event_to_json
 from agent_stores.plugins.ag2.references import References
+from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.retention import NO_RESULT
 
@@ -34,7 +34,7 @@ _ORIGIN = "_agent_stores_message"  # on events that were read; AG2 stores no att
 _REMEMBERED = 1024  # streams
 
 
-class AgentStoresStorage(Storage):
+class AgentStoresStorage(AsyncClosing, Storage):
     """The storage of streams, as ``MemoryStream(storage)`` takes it.
 
     The history of a stream is the thread with the stream's id, each event a row of it. What other frameworks
@@ -100,15 +100,16 @@ class AgentStoresStorage(Storage):
         thread_id = str(stream_id)
         references = References()
         messages: list[ChatMessage] = []
-        known: set[str] = set()
+        known: set[str | None] = set()
         for event in events:
             data = event_to_json(event)
-            message, before, exact = getattr(event, _ORIGIN, (None, None, True))
-            name = message.message_id if message is not None else None
             short = references.shorten(data)
-            if exact or before != data:
-                new = name if before == data and name not in known else None
-                message = self._codec.encode(short, message_id=new or uuid.uuid4().hex)
+            message, before, exact = getattr(event, _ORIGIN, (None, None, True))
+            unchanged = message is not None and before == data
+            if message is None or exact or not unchanged:
+                kept = message.message_id if message is not None and unchanged else None
+                name = kept if kept is not None and kept not in known else uuid.uuid4().hex
+                message = self._codec.encode(short, message_id=name)
             known.add(message.message_id)
             messages.append(message)
         await self._opened.neutral(thread_id).replace_all(messages)
@@ -118,21 +119,6 @@ class AgentStoresStorage(Storage):
         """Delete a stream's history."""
         self._references.pop(str(stream_id), None)
         await self._opened.store(str(stream_id)).delete_thread()
-
-    async def aclose(self) -> None:
-        """Close what was opened here; what was given stays open."""
-        await self._opened.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 def _answered(events: Sequence[BaseEvent]) -> list[BaseEvent]:

@@ -6,7 +6,6 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import Any, cast
 
 from claude_agent_sdk import SessionStore, fold_session_summary
@@ -17,12 +16,13 @@ from claude_agent_sdk.types import (
     SessionStoreListEntry,
     SessionSummaryEntry,
 )
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.errors import ArgumentError, ConflictError, StoreError
 from agent_stores.listing import ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.claude_agent.codec import FRAMEWORK, TranscriptEntryCodec
+from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.json_codec import Data
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.plugins.thread_ids import escape
@@ -35,7 +35,7 @@ _ATTEMPTS = 16  # to write a summary while other clients write it, too
 _PAGE = 500
 
 
-class AgentStoresSessionStore(SessionStore):
+class AgentStoresSessionStore(AsyncClosing, SessionStore):
     """Sessions as ``ClaudeAgentOptions(session_store=...)`` takes them; implements every method.
 
     A session is the thread ``{project_key}/{session_id}``, each entry a row of it; a transcript of a subagent
@@ -115,21 +115,6 @@ class AgentStoresSessionStore(SessionStore):
         """The subpaths of a session's subagents."""
         prefix = _subkey_prefix(key)
         return [stats.thread_id[len(prefix) :] async for stats in self._threads(prefix)]
-
-    async def aclose(self) -> None:
-        """Close what was opened here; what was given stays open."""
-        await self._opened.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def _summarize(self, key: SessionKey, store: ChatMessageStore[Any]) -> None:
         """Fold the entries that the summary does not cover into it, under the metadata's revision."""

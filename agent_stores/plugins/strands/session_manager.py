@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from strands.session import RepositorySessionManager, SessionRepository
@@ -14,10 +13,11 @@ from strands.types.session import (
     decode_bytes_values,
     encode_bytes_values,
 )
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.errors import ConflictError
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.closing import SyncClosing
 from agent_stores.plugins.json_codec import Data
 from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.plugins.strands.codec import StrandsMessageCodec
@@ -33,7 +33,7 @@ _SESSION = "session"
 _AGENT = "agent"
 
 
-class AgentStoresSessionManager(RepositorySessionManager, SessionRepository):
+class AgentStoresSessionManager(SyncClosing, RepositorySessionManager, SessionRepository):
     """A session as ``Agent(session_manager=...)`` takes it, and the repository of sessions below it.
 
     The messages of the agent with the default id are the thread `session_id`, each message a row of it; those
@@ -194,22 +194,7 @@ class AgentStoresSessionManager(RepositorySessionManager, SessionRepository):
             )
         self.create_multi_agent(session_id, multi_agent)
 
-    # -- closing ------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close what was opened here; what was given stays open."""
-        self._opened.wait(self._opened.aclose())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    # -- below --------------------------------------------------------------------------------------------
 
     def _has_messages(self, agent_id: str) -> bool:
         thread_id = thread_of_agent(self.session_id, agent_id)

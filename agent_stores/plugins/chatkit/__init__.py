@@ -1,0 +1,1 @@
+"""The plug-in for ChatKit; import it from `agent_stores.chatkit`."""

@@ -1,0 +1,52 @@
+"""How the classes of plug-ins are closed: with `aclose` or ``async with``, or with `close` or ``with``."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from typing_extensions import Self
+
+from agent_stores.plugins.opening import Opened
+
+
+class AsyncClosing:
+    """The asynchronous form."""
+
+    _opened: Opened[Any]
+
+    async def aclose(self) -> None:
+        """Close what was opened here; what was given stays open."""
+        await self._opened.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class SyncClosing:
+    """The synchronous form."""
+
+    _opened: Opened[Any]
+
+    def close(self) -> None:
+        """Close what was opened here; what was given stays open."""
+        self._opened.wait(self._opened.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""The plug-in for Haystack; import it from `agent_stores.haystack`."""
