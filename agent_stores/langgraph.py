@@ -9,8 +9,26 @@ except ImportError as error:
         "langgraph-checkpoint", extra="langgraph", purpose="agent_stores.langgraph"
     ) from error
 
+from agent_stores.plugins.langgraph.factories import (
+    AsyncPostgresSaver,
+    AsyncRedisSaver,
+    AsyncSqliteSaver,
+    InMemorySaver,
+    PostgresSaver,
+    RedisSaver,
+    SqliteSaver,
+)
 from agent_stores.plugins.langgraph.saver import AgentStoresSaver
 
 del _langgraph
 
-__all__ = ["AgentStoresSaver"]
+__all__ = [
+    "AgentStoresSaver",
+    "AsyncPostgresSaver",
+    "AsyncRedisSaver",
+    "AsyncSqliteSaver",
+    "InMemorySaver",
+    "PostgresSaver",
+    "RedisSaver",
+    "SqliteSaver",
+]

@@ -57,10 +57,13 @@ class GraphMessageCodec:
             ours = ChatMessage(role, str(message.text))
         ours = ours.replace(message_id=row_id)
         found = _with(ours, kept)
-        if self.decode(found, serde) != [message]:
-            kept |= {"exact": dump(message, serde, "a message"), "of": _digest(ours)}
-            found = _with(ours, kept)
-        return found
+        plain = self.decode(found, serde)
+        if plain == [message]:
+            return found
+        exact = dump(message, serde, "a message")
+        if plain == [load(exact, serde)]:  # the serializer restores no more of it
+            return found
+        return _with(ours, {**kept, "exact": exact, "of": _digest(ours)})
 
     def decode(self, message: ChatMessage, serde: SerializerProtocol) -> list[BaseMessage]:
         """The graph's messages for a stored one: exactly one where a graph wrote it."""

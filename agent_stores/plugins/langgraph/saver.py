@@ -65,9 +65,6 @@ class AgentStoresSaver(BaseCheckpointSaver[str]):
         self._threads = GraphThreads(self._opened, messages_channel)
         self._checkpoints = Checkpoints(self._threads, MessageLists(GraphMessageCodec()))
 
-    async def setup(self) -> None:
-        """Nothing to do: what a server needs is made by the first operation."""
-
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config names, or the newest one; None when there is none.
 

@@ -29,6 +29,10 @@ class ScriptedModel(GenericFakeChatModel):
         return self
 
 
+class Crash(BaseException):
+    """The end of a process."""
+
+
 class Weather:
     """A tool that fails as often as it was told to."""
 
@@ -43,7 +47,7 @@ class Weather:
             self.calls += 1
             if self.failures:
                 self.failures -= 1
-                raise KeyboardInterrupt
+                raise Crash
             return f"It rains in {city}."
 
         return weather
