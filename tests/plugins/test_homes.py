@@ -14,6 +14,9 @@ HOMES = {
     "agent_framework": "agent_framework",
     "agent_framework_beta": "agent_framework",
     "claude_agent": "claude_agent_sdk",
+    "langgraph": "langgraph.checkpoint.base",
+    "google_adk": "google.adk",
+    "pydantic_ai": "pydantic_ai",
     "strands": "strands",
     "ag2": "ag2",
 }
