@@ -19,7 +19,7 @@ from agent_stores.backend import Row
 from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.plugins.langgraph.codec import dump, is_message_list, load
 from agent_stores.plugins.langgraph.lists import Item, MessageLists, Reference, missing, resolve
-from agent_stores.plugins.langgraph.records import Data, Records, record_id
+from agent_stores.plugins.langgraph.records import Data, Records, data_of, record_id
 from agent_stores.plugins.langgraph.threads import GraphThreads
 from agent_stores.plugins.thread_ids import unescape
 
@@ -141,8 +141,10 @@ class Checkpoints:
         prefix = record_id("c", place.namespace, "")
         newest = place.checkpoint_id is None
         if newest:
-            found = await records.newest(prefix)
-            name = max((name for name in found if name.startswith(prefix)), default=None)
+            rows = await records.newest(prefix)
+            name = max((name for name in rows if name.startswith(prefix)), default=None)
+            here = place._replace(checkpoint_id=BEGINNING) if name is None else Place.of_record("", name)
+            found = self._related(here, rows)
         else:
             name = place.record()
             found = await self._with_writes(records, place, await records.index())
@@ -223,6 +225,14 @@ class Checkpoints:
             moved = {names[name]: _moved(names[name], data) for name, data in stored.items()}
             found[namespace, channel] = items, moved
         return found
+
+    @staticmethod
+    def _related(place: Place, rows: Mapping[str, Row]) -> dict[str, Data]:
+        """What was read of a checkpoint: its record, its writes, and values of its channels."""
+        name, writes = place.record(), place.writes(place.checkpoint_id or "")
+        found = {one: data_of(row) for one, row in rows.items() if one == name or one.startswith(writes)}
+        stored = found[name]["stored"].values() if name in found else ()
+        return found | {one: data_of(rows[one]) for one in stored if one in rows}
 
     async def _with_writes(
         self, records: Records, place: Place, index: Mapping[str, int]

@@ -16,7 +16,7 @@ from agent_stores.message_format import message_to_dict
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.differences import digest
 from agent_stores.plugins.langchain.codec import LangChainCodec
-from agent_stores.plugins.leftovers import leftovers, with_leftovers, without_leftovers
+from agent_stores.plugins.leftovers import leftovers, with_leftovers
 
 FRAMEWORK = "langgraph"
 
@@ -71,7 +71,7 @@ class GraphMessageCodec:
         if "exact" in kept and kept.get("of") == _digest(message):
             exact: BaseMessage = load(kept["exact"], serde)
             return [exact]
-        found = self._codec.from_chat_message(_without(message))
+        found = self._codec.from_chat_message(message)
         if kept.get("own") and len(found) == 1:
             found[0].id = kept.get("id", message.message_id)
         return found
@@ -132,11 +132,4 @@ def _digest(message: ChatMessage) -> str:
 
 def _with(message: ChatMessage, kept: Mapping[str, Any]) -> ChatMessage:
     properties = with_leftovers(message.additional_properties, FRAMEWORK, kept)
-    return message.replace(additional_properties=properties)
-
-
-def _without(message: ChatMessage) -> ChatMessage:
-    if FRAMEWORK not in message.additional_properties:
-        return message
-    properties = without_leftovers(message.additional_properties, FRAMEWORK)
     return message.replace(additional_properties=properties)

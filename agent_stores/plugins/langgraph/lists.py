@@ -98,7 +98,14 @@ class MessageLists:
         key = store._key
         stats = await store.log.stats(key)
         rows = [] if stats is None else await store.log.read(key, before=stats.last_position + 1)
-        items = [Item(row, decode_stored(row.body)) for row in rows]
+        known = self._cache.get(key)
+        held = {item.position: item for item in known.items} if known else {}
+        items = [
+            old
+            if (old := held.get(row.position)) is not None and old.row.body == row.body
+            else Item(row, decode_stored(row.body))
+            for row in rows
+        ]
         return self._remember(store, Snapshot(items, 0 if stats is None else stats.last_position))
 
     async def write(

@@ -71,16 +71,16 @@ class Records:
         """The position of every record, by id; reads no contents."""
         return {row.message_id: row.position for row in await self._log.read(self.key, bodies=False)}
 
-    async def newest(self, prefix: str) -> dict[str, Data]:
+    async def newest(self, prefix: str) -> dict[str, Row]:
         """The newest records, back to one whose id begins with `prefix`, and some before it."""
         found: list[Row] = []
         before: int | None = None
         while True:
             page = await self._log.read(self.key, before=before, limit=_PAGE, newest=True)
             found = page + found
-            first = next((n for n, row in enumerate(found) if row.message_id.startswith(prefix)), None)
-            if len(page) < _PAGE or (first is not None and first >= _BEFORE):
-                return {row.message_id: _data(row) for row in found}
+            before_it = max((n for n, row in enumerate(found) if row.message_id.startswith(prefix)), default=0)
+            if len(page) < _PAGE or before_it >= _BEFORE:
+                return {row.message_id: row for row in found}
             before = page[0].position
 
     async def get(self, names: Iterable[str]) -> dict[str, Data]:
@@ -96,7 +96,7 @@ class Records:
         found: dict[str, Data] = {}
         for first, last in _runs(sorted(positions)):
             rows = await self._log.read(self.key, after=first - 1, before=last + 1)
-            found |= {row.message_id: _data(row) for row in rows if row.message_id in names}
+            found |= {row.message_id: data_of(row) for row in rows if row.message_id in names}
         return found
 
     def _row(self, name: str, data: Data) -> Row:
@@ -115,7 +115,8 @@ class Records:
         return Row(name, body, bytes=len(body), created_us=to_microseconds(now))
 
 
-def _data(row: Row) -> Data:
+def data_of(row: Row) -> Data:
+    """What a record holds."""
     (content,) = decode_stored(row.body).contents
     return dict(content.data) if isinstance(content, OpaqueContent) else {}
 

@@ -374,9 +374,8 @@ async def test_others_begin_and_continue_a_conversation(log: MessageLog) -> None
     store = AgentStoresConversationStore(log)
     conversation = await store.load("c")
     assert conversation is not None
-    assert [type(one).__name__ for one in conversation.messages] == [
-        *("ModelRequest", "ModelRequest", "ModelResponse", "ModelRequest", "ModelResponse"),
-    ]
+    kinds = [message.kind for message in conversation.messages]
+    assert kinds == ["request", "request", "response", "request", "response"]
     (returned,) = conversation.messages[3].parts
     assert isinstance(returned, ToolReturnPart)
     assert (returned.tool_name, returned.content) == ("f", "1")
@@ -388,7 +387,7 @@ async def test_others_begin_and_continue_a_conversation(log: MessageLog) -> None
     agent = Agent(FunctionModel(lambda messages, info: answer(f"I see {len(messages)}.")))
     result = await agent.run("And?", conversation=conversation)
     await store.save(result)
-    assert (await store.load("c")).messages[-1] == answer("I see 6.")  # type: ignore[union-attr]
+    assert (await texts(store))[-1] == "I see 5."  # Pydantic AI joins the first two requests
     loaded = await store.load("c")
     assert loaded is not None
     await other.add_messages([ChatMessage("user", "Me, too.")])
