@@ -57,6 +57,13 @@ EXPECTED = {
         "agent: Your name is Alice.",
         "8 messages",
     ],
+    "langgraph_saver.py": ["ai: You said: My name is Alice.", "3 checkpoints"],
+    "google_adk_sessions.py": [
+        "the other writer has to load the session again",
+        "state: {'city': 'Oslo'}",
+        "user: Will it rain?",
+    ],
+    "pydantic_ai_conversation.py": ["assistant: I remember 3 messages.", "user: Hello from another"],
     "agent_framework_history.py": ["agent: Your name is Alice.", "4 messages in sqlite:///chat.db"],
     "database_store.py": ["sqlite:///chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }

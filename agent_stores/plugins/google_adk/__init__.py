@@ -1,0 +1,1 @@
+"""The plug-in for Google ADK; import it from `agent_stores.google_adk`."""

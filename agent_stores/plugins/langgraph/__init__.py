@@ -1,0 +1,1 @@
+"""The plug-in for LangGraph; import it from `agent_stores.langgraph`."""

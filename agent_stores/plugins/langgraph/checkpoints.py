@@ -1,0 +1,288 @@
+"""`Checkpoints`: reads and writes checkpoints as records and lists of messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    writes_sort_key,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from agent_stores.backend import Row
+from agent_stores.message_format import message_from_dict, message_to_dict
+from agent_stores.plugins.langgraph.codec import dump, is_message_list, load
+from agent_stores.plugins.langgraph.lists import Item, MessageLists, Reference, missing, resolve
+from agent_stores.plugins.langgraph.records import Data, Records, data_of, record_id
+from agent_stores.plugins.langgraph.threads import GraphThreads
+from agent_stores.plugins.thread_ids import unescape
+
+BEGINNING = "00000000-0000-6000-8000-000000000000"
+"""The id of the checkpoint that a conversation has before a graph writes to it."""
+
+_INLINE = 256  # characters; larger values are records of their own, so that steps that keep them share them
+
+
+class Place(NamedTuple):
+    """Where a checkpoint is.
+
+    Attributes:
+        thread_id: its thread.
+        namespace: the (sub)graph.
+        checkpoint_id: its id; None for the newest.
+    """
+
+    thread_id: str
+    namespace: str
+    checkpoint_id: str | None
+
+    @classmethod
+    def of(cls, config: RunnableConfig) -> Place:
+        """The place that a config names."""
+        names = config["configurable"]
+        return cls(
+            str(names["thread_id"]), names.get("checkpoint_ns") or "", names.get("checkpoint_id") or None
+        )
+
+    @classmethod
+    def of_record(cls, thread_id: str, record: str) -> Place:
+        """The place that the id of a checkpoint's record names."""
+        _, namespace, checkpoint_id = (unescape(name) for name in record.split("/"))
+        return cls(thread_id, namespace, checkpoint_id)
+
+    def config(self, checkpoint_id: str | None = None) -> RunnableConfig:
+        """The config that names a checkpoint here."""
+        return {
+            "configurable": {
+                "thread_id": self.thread_id,
+                "checkpoint_ns": self.namespace,
+                "checkpoint_id": checkpoint_id or self.checkpoint_id,
+            }
+        }
+
+    def record(self, checkpoint_id: str | None = None) -> str:
+        """The id of the checkpoint's record."""
+        return record_id("c", self.namespace, checkpoint_id or self.checkpoint_id or "")
+
+    def writes(self, checkpoint_id: str) -> str:
+        """How the ids of the checkpoint's writes begin."""
+        return record_id("w", self.namespace, checkpoint_id, "")
+
+
+class Checkpoints:
+    """The checkpoints of all threads.
+
+    Args:
+        threads: finds their threads.
+        lists: their lists of messages.
+    """
+
+    def __init__(self, threads: GraphThreads, lists: MessageLists) -> None:
+        self.threads = threads
+        self.lists = lists
+
+    async def write(
+        self,
+        place: Place,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        changed: Mapping[str, Any],
+        serde: SerializerProtocol,
+    ) -> None:
+        """Store a checkpoint whose parent is the one of `place`."""
+        records = self.threads.records(place.thread_id)
+        parent_id = None if place.checkpoint_id == BEGINNING else place.checkpoint_id
+        parent: Data = {}
+        rest: dict[str, Any] = {name: value for name, value in checkpoint.items() if name != "channel_values"}
+        inline, stored, references = dict[str, Any](), dict[str, str](), dict[str, Any]()
+        values: dict[str, Data] = {}
+        for channel, value in checkpoint["channel_values"].items():
+            if is_message_list(value):
+                if not parent and parent_id is not None:
+                    parent = (await records.get([place.record()])).get(place.record(), {})
+                store = self.threads.messages(place.thread_id, place.namespace, channel)
+                kept = parent.get("lists", {}).get(channel)
+                label = "" if self.threads.is_conversation(place.namespace, channel) else store.thread_id
+                references[channel] = await self.lists.write(
+                    store,
+                    value,
+                    None if kept is None else Reference(*kept),
+                    serde,
+                    partial(_move, records, label),
+                )
+                continue
+            typed = dump(value, serde, f"the channel {channel!r}")
+            version = checkpoint["channel_versions"].get(channel)
+            if len(typed[1]) <= _INLINE or version is None:
+                inline[channel] = typed
+                continue
+            name = stored[channel] = record_id("b", place.namespace, channel, str(version))
+            if channel in changed:
+                values[name] = {"value": typed}
+        data = {
+            "parent": parent_id,
+            "checkpoint": dump(rest, serde, "the checkpoint"),
+            "metadata": dump(metadata, serde, "the metadata"),
+            "values": inline,
+            "stored": stored,
+            "lists": {channel: list(reference) for channel, reference in references.items()},
+        }
+        await records.add({**values, place.record(checkpoint["id"]): data})
+
+    async def read(self, place: Place, serde: SerializerProtocol) -> CheckpointTuple | None:
+        """A checkpoint, or the newest; None when there is none."""
+        records = self.threads.records(place.thread_id)
+        prefix = record_id("c", place.namespace, "")
+        newest = place.checkpoint_id is None
+        if newest:
+            rows = await records.newest(prefix)
+            name = max((name for name in rows if name.startswith(prefix)), default=None)
+            here = place._replace(checkpoint_id=BEGINNING) if name is None else Place.of_record("", name)
+            found = self._related(here, rows)
+        else:
+            name = place.record()
+            found = await self._with_writes(records, place, await records.index())
+        if name is None or name not in found:
+            if place.checkpoint_id in (None, BEGINNING) and place.namespace == "":
+                return await self._beginning(place, found, serde)
+            return None
+        (one,) = await self.build(place.thread_id, {name: found[name]}, found, serde, with_new=newest)
+        return one
+
+    async def build(
+        self,
+        thread_id: str,
+        chosen: Mapping[str, Data],
+        found: Mapping[str, Data],
+        serde: SerializerProtocol,
+        *,
+        with_new: bool = False,
+    ) -> list[CheckpointTuple]:
+        """The checkpoints of records.
+
+        Args:
+            thread_id: their thread.
+            chosen: the records of the checkpoints, by id.
+            found: other records that were read, their writes among them.
+            serde: the graph's serializer.
+            with_new: whether the conversation has what others added since.
+        """
+        records = self.threads.records(thread_id)
+        wanted = {name for data in chosen.values() for name in data["stored"].values()}
+        values = {name: found[name] for name in wanted if name in found}
+        values |= await records.get(wanted - set(values))
+        lists = await self._lists(records, thread_id, chosen)
+        tuples = []
+        for name, data in chosen.items():
+            place = Place.of_record(thread_id, name)
+            channels = {channel: load(typed, serde) for channel, typed in data["values"].items()}
+            for channel, stored in data["stored"].items():
+                if stored in values:
+                    channels[channel] = load(values[stored]["value"], serde)
+            for channel, kept in data["lists"].items():
+                items, moved = lists[place.namespace, channel]
+                new = with_new and self.threads.is_conversation(place.namespace, channel)
+                shown = resolve(Reference(*kept), items, moved, with_new=new)
+                channels[channel] = [
+                    message for item in shown for message in self.lists.decode(item, serde)
+                ]
+            checkpoint = cast("Checkpoint", {**load(data["checkpoint"], serde), "channel_values": channels})
+            parent = data["parent"]
+            tuples.append(
+                CheckpointTuple(
+                    place.config(),
+                    checkpoint,
+                    load(data["metadata"], serde),
+                    None if parent is None else place.config(parent),
+                    _writes(place, found, serde),
+                )
+            )
+        return tuples
+
+    async def _lists(
+        self, records: Records, thread_id: str, chosen: Mapping[str, Data]
+    ) -> dict[tuple[str, str], tuple[dict[int, Item], dict[int, Item]]]:
+        """The rows of the lists of checkpoints, and those that left their threads, by position."""
+        kept: dict[tuple[str, str], list[Reference]] = {}
+        for name, data in chosen.items():
+            for channel, reference in data["lists"].items():
+                kept.setdefault((Place.of_record("", name).namespace, channel), []).append(Reference(*reference))
+        found = {}
+        for (namespace, channel), references in kept.items():
+            store = self.threads.messages(thread_id, namespace, channel)
+            items = {item.position: item for item in (await self.lists.read(store)).items}
+            label = "" if self.threads.is_conversation(namespace, channel) else store.thread_id
+            trimmed = store._settings.max_messages is not None
+            gone = {one for reference in references for one in missing(reference, items, trimmed=trimmed)}
+            names = {record_id("m", label, str(position)): position for position in gone}
+            stored = await records.get(names)
+            moved = {names[name]: _moved(names[name], data) for name, data in stored.items()}
+            found[namespace, channel] = items, moved
+        return found
+
+    @staticmethod
+    def _related(place: Place, rows: Mapping[str, Row]) -> dict[str, Data]:
+        """What was read of a checkpoint: its record, its writes, and values of its channels."""
+        name, writes = place.record(), place.writes(place.checkpoint_id or "")
+        found = {one: data_of(row) for one, row in rows.items() if one == name or one.startswith(writes)}
+        stored = found[name]["stored"].values() if name in found else ()
+        return found | {one: data_of(rows[one]) for one in stored if one in rows}
+
+    async def _with_writes(
+        self, records: Records, place: Place, index: Mapping[str, int]
+    ) -> dict[str, Data]:
+        """The record of a checkpoint and its writes."""
+        writes = place.writes(place.checkpoint_id or "")
+        names = {name for name in index if name == place.record() or name.startswith(writes)}
+        return await records.at([index[name] for name in names], names)
+
+    async def _beginning(
+        self, place: Place, found: Mapping[str, Data], serde: SerializerProtocol
+    ) -> CheckpointTuple | None:
+        """The conversation that others began, as a checkpoint without a past."""
+        channel = self.threads.channel
+        items = (await self.lists.read(self.threads.messages(place.thread_id, "", channel))).items
+        shown = [message for item in items if not item.own for message in self.lists.decode(item, serde)]
+        if not shown:
+            return None
+        here = place._replace(checkpoint_id=BEGINNING)
+        created = items[0].message.created_at
+        checkpoint: dict[str, Any] = {
+            "v": 4,
+            "id": BEGINNING,
+            "ts": created.isoformat() if created else "1970-01-01T00:00:00+00:00",
+            "channel_values": {channel: shown},
+            "channel_versions": {channel: f"{1:032}.{0:016}"},
+            "versions_seen": {},
+            "updated_channels": None,
+        }
+        metadata: CheckpointMetadata = {"source": "update", "step": -2, "parents": {}}
+        pending = _writes(here, found, serde)
+        return CheckpointTuple(here.config(), cast("Checkpoint", checkpoint), metadata, None, pending)
+
+
+async def _move(records: Records, label: str, items: Sequence[Item]) -> None:
+    await records.add(
+        {
+            record_id("m", label, str(item.position)): {"message": message_to_dict(item.message)}
+            for item in items
+        }
+    )
+
+
+def _moved(position: int, data: Data) -> Item:
+    message = message_from_dict(data["message"])
+    return Item(Row(message.message_id or "", b"", position), message)
+
+
+def _writes(place: Place, found: Mapping[str, Data], serde: SerializerProtocol) -> list[tuple[str, str, Any]]:
+    prefix = place.writes(place.checkpoint_id or "")
+    writes = [data for name, data in found.items() if name.startswith(prefix)]
+    writes.sort(key=lambda data: writes_sort_key(data["path"], data["task"], data["index"]))
+    return [(data["task"], data["channel"], load(data["value"], serde)) for data in writes]

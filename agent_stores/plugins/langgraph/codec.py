@@ -1,0 +1,135 @@
+"""Messages of a graph's state as rows, and values of its other channels as text."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
+
+from agent_stores.errors import ArgumentError, ArgumentTypeError
+from agent_stores.message_format import message_to_dict
+from agent_stores.messages import ChatMessage, Role
+from agent_stores.plugins.differences import digest
+from agent_stores.plugins.langchain.codec import LangChainCodec
+from agent_stores.plugins.leftovers import leftovers, with_leftovers
+
+FRAMEWORK = "langgraph"
+
+Typed = list[str]
+"""A value as JSON: the serializer's name of its type, and its bytes in Base64."""
+
+_ROLES: Mapping[str, Role] = {"ai": "assistant", "human": "user", "tool": "tool", "function": "tool"}
+
+
+class GraphMessageCodec:
+    """Converts the messages of a graph's state to `ChatMessage`, without loss.
+
+    A message keeps its neutral form, which other plug-ins read. Where JSON cannot hold all of a message (an
+    artifact that is an object, a tuple), the graph's serializer keeps it in addition.
+    """
+
+    def __init__(self) -> None:
+        self._codec = LangChainCodec()
+
+    def encode(self, message: BaseMessage, row_id: str, serde: SerializerProtocol) -> ChatMessage:
+        """The neutral form of a message.
+
+        Args:
+            message: the message; its own id may be missing.
+            row_id: the id of its row.
+            serde: the graph's serializer.
+
+        Raises:
+            ArgumentTypeError: when neither JSON nor the serializer can restore it.
+        """
+        kept: dict[str, Any] = {"own": True}
+        if message.id != row_id:
+            kept["id"] = message.id
+        try:
+            ours = self._codec.to_chat_message(message)
+        except (ArgumentError, ArgumentTypeError):
+            role = _ROLES.get(message.type, "system")
+            ours = ChatMessage(role, str(message.text))
+        ours = ours.replace(message_id=row_id)
+        found = _with(ours, kept)
+        plain = self.decode(found, serde)
+        if plain == [message]:
+            return found
+        exact = dump(message, serde, "a message")
+        if plain == [load(exact, serde)]:  # the serializer restores no more of it
+            return found
+        return _with(ours, {**kept, "exact": exact, "of": _digest(ours)})
+
+    def decode(self, message: ChatMessage, serde: SerializerProtocol) -> list[BaseMessage]:
+        """The graph's messages for a stored one: exactly one where a graph wrote it."""
+        kept = leftovers(message, FRAMEWORK)
+        if "exact" in kept and kept.get("of") == _digest(message):
+            exact: BaseMessage = load(kept["exact"], serde)
+            return [exact]
+        found = self._codec.from_chat_message(message)
+        if kept.get("own") and len(found) == 1:
+            found[0].id = kept.get("id", message.message_id)
+        return found
+
+
+def is_own(message: ChatMessage) -> bool:
+    """Whether a graph wrote a message."""
+    return bool(leftovers(message, FRAMEWORK).get("own"))
+
+
+def is_message_list(value: Any) -> bool:
+    """Whether a channel's value is a list of messages."""
+    return isinstance(value, list) and bool(value) and all(isinstance(one, BaseMessage) for one in value)
+
+
+def dump(value: Any, serde: SerializerProtocol, what: str) -> Typed:
+    """A value as JSON.
+
+    Raises:
+        ArgumentTypeError: when the serializer does not restore a type in it; names the type.
+    """
+    kind, data = serde.dumps_typed(value)
+    if kind == "msgpack":
+        _check_restorable(kind, data, serde, what)
+    return [kind, base64.b64encode(data).decode()]
+
+
+def load(typed: Typed, serde: SerializerProtocol) -> Any:
+    """The value that `dump` was given."""
+    return serde.loads_typed((typed[0], base64.b64decode(typed[1])))
+
+
+def _check_restorable(kind: str, data: bytes, serde: SerializerProtocol, what: str) -> None:
+    """Raise for a type that a strict serializer would restore as something else."""
+    blocked: list[SerdeEvent] = []
+    thread = threading.get_ident()
+
+    def listen(event: SerdeEvent) -> None:
+        if event["kind"].endswith("blocked") and threading.get_ident() == thread:
+            blocked.append(event)
+
+    unregister = register_serde_event_listener(listen)
+    try:
+        serde.loads_typed((kind, data))
+    finally:
+        unregister()
+    if blocked:
+        name = (blocked[0]["module"], blocked[0]["name"])
+        raise ArgumentTypeError(
+            f"{what} has a value of type {name[0]}.{name[1]}, which the serializer does not restore; "
+            f"allow it with serde=JsonPlusSerializer(allowed_msgpack_modules=[{name!r}])"
+        )
+
+
+def _digest(message: ChatMessage) -> str:
+    return digest({"contents": message_to_dict(message)["contents"]})
+
+
+def _with(message: ChatMessage, kept: Mapping[str, Any]) -> ChatMessage:
+    properties = with_leftovers(message.additional_properties, FRAMEWORK, kept)
+    return message.replace(additional_properties=properties)

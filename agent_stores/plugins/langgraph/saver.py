@@ -1,0 +1,318 @@
+"""`AgentStoresSaver`: a checkpointer of LangGraph over any of our stores."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator, Sequence
+from types import TracebackType
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_checkpoint_metadata,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from typing_extensions import Self, Unpack
+
+from agent_stores.errors import ArgumentError
+from agent_stores.plugins.langgraph.checkpoints import Checkpoints, Place
+from agent_stores.plugins.langgraph.codec import GraphMessageCodec, dump, load
+from agent_stores.plugins.langgraph.lists import MessageLists
+from agent_stores.plugins.langgraph.pruning import Pruning
+from agent_stores.plugins.langgraph.records import Data, record_id
+from agent_stores.plugins.langgraph.threads import GraphThreads
+from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+
+_PAGE = 50  # checkpoints of a listing that are read at once
+
+
+class AgentStoresSaver(BaseCheckpointSaver[str]):
+    """Checkpoints of graphs, as ``compile(checkpointer=...)`` takes them; implements every method.
+
+    A graph's messages are rows of the thread with the graph's thread id, stored once, which other frameworks
+    read and add to; checkpoints refer to them. All else is in threads whose ids begin with ``#langgraph/``.
+
+    Args:
+        store: where they are kept: a URL as `open_log` takes it, a `MessageLog`, or a function that makes the
+            store of a thread id.
+        serde: the serializer of what is not a message. By default LangGraph's, restricted to types that are
+            known to be safe; a type that it does not restore raises when it is written.
+        messages_channel: the channel of the outermost graph whose messages are the conversation.
+        options: those of the store, for a URL or a log: ``tenant``, ``ttl``, ``ttl_refresh``,
+            ``max_messages``, ``on_corrupt`` and ``count_tokens``.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for wrong values. Nothing connects before the first operation.
+    """
+
+    def __init__(
+        self,
+        store: StoreSource,
+        *,
+        serde: SerializerProtocol | None = None,
+        messages_channel: str = "messages",
+        **options: Unpack[PluginOptions],
+    ) -> None:
+        super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
+        self._opened: Opened[Any] = Opened(store, codec=cast("Any", None), options=options, dangling_calls="keep")
+        self._threads = GraphThreads(self._opened, messages_channel)
+        self._checkpoints = Checkpoints(self._threads, MessageLists(GraphMessageCodec()))
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that a config names, or the newest one; None when there is none.
+
+        The newest has the messages that others added to the conversation since, at its end.
+        """
+        return await self._checkpoints.read(Place.of(config), self.serde)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint; its messages first, so that it never refers to what is not there.
+
+        Raises:
+            ArgumentTypeError: for a value that the serializer does not restore; nothing of it is written.
+            StoreUnavailableError, StoreRejectedError, MessageTooLargeError, OutcomeUnknownError: as stores do.
+        """
+        place = Place.of(config)
+        described = get_checkpoint_metadata(config, metadata)
+        await self._checkpoints.write(place, checkpoint, described, new_versions, self.serde)
+        return place.config(checkpoint["id"])
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Store what a task wrote before its step ended; each index once, except for errors and interrupts."""
+        place = Place.of(config)
+        records = self._threads.records(place.thread_id)
+        added: dict[str, Data] = {}
+        for number, (channel, value) in enumerate(writes):
+            index = WRITES_IDX_MAP.get(channel, number)
+            name = record_id("w", place.namespace, place.checkpoint_id or "", task_id, str(index))
+            data = {
+                "task": task_id,
+                "path": task_path,
+                "index": index,
+                "channel": channel,
+                "value": dump(value, self.serde, f"a write to {channel!r}"),
+            }
+            if index < 0:
+                await records.put(name, data)
+            else:
+                added[name] = data
+        await records.add(added)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Checkpoints, newest first.
+
+        Args:
+            config: of which thread, and of which namespace and id if it names them; None for all threads.
+            filter: values that the metadata must have.
+            before: only checkpoints with a lower id than this one's.
+            limit: how many at most.
+        """
+        if limit is not None and limit <= 0:
+            return
+        thread_ids = [Place.of(config).thread_id] if config else await self._threads.thread_ids()
+        for thread_id in thread_ids:
+            async for one in self._list(thread_id, config, filter or {}, before):
+                yield one
+                if limit is not None:
+                    limit -= 1
+                    if limit == 0:
+                        return
+
+    async def _list(
+        self,
+        thread_id: str,
+        config: RunnableConfig | None,
+        filter: dict[str, Any],
+        before: RunnableConfig | None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        names = config["configurable"] if config else {}
+        last = Place.of(before).checkpoint_id if before else None
+        records = self._threads.records(thread_id)
+        index = await records.index()
+        found = sorted(
+            (
+                (place, name)
+                for name in index
+                if name.startswith("c/") and (place := Place.of_record(thread_id, name))
+                if names.get("checkpoint_ns") in (None, place.namespace)
+                if names.get("checkpoint_id") in (None, "", place.checkpoint_id)
+                if last is None or (place.checkpoint_id or "") < last
+            ),
+            key=lambda item: item[0].checkpoint_id or "",
+            reverse=True,
+        )
+        for start in range(0, len(found), _PAGE):
+            page = dict(found[start : start + _PAGE])
+            data = await records.at([index[name] for name in page.values()], set(page.values()))
+            chosen = {
+                name: data[name]
+                for name in page.values()
+                if name in data and _matches(load(data[name]["metadata"], self.serde), filter)
+            }
+            prefixes = tuple(p.writes(p.checkpoint_id or "") for p, name in page.items() if name in chosen)
+            writes = {name for name in index if name.startswith("w/") and name.startswith(prefixes)}
+            data |= await records.at([index[name] for name in writes], writes)
+            for one in await self._checkpoints.build(thread_id, chosen, data, self.serde):
+                yield one
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete a thread: its checkpoints, and its conversation."""
+        await self._threads.delete(str(thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread: its checkpoints, and its conversation.
+
+        Raises:
+            ThreadExistsError: when the target exists.
+        """
+        await self._threads.copy(str(source_thread_id), str(target_thread_id))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints of runs, and the messages that no other checkpoint has.
+
+        Reads the checkpoints of all threads, since a run does not name its thread.
+        """
+        if wanted := set(run_ids):
+            pruning = Pruning(self._checkpoints, self.serde)
+            for thread_id in await self._threads.thread_ids():
+                await pruning.delete_runs(thread_id, wanted)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete checkpoints of threads.
+
+        Args:
+            thread_ids: the threads.
+            strategy: ``"keep_latest"`` keeps the newest checkpoint of each namespace, with what a channel
+                that stores differences needs; ``"delete"`` deletes the threads.
+        """
+        if strategy not in ("keep_latest", "delete"):
+            raise ArgumentError(f"strategy must be 'keep_latest' or 'delete', got {strategy!r}")
+        for thread_id in map(str, thread_ids):
+            if strategy == "delete":
+                await self._threads.delete(thread_id)
+            else:
+                await Pruning(self._checkpoints, self.serde).keep_latest(thread_id)
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """The version after another one; versions of different branches differ."""
+        number = 0 if current is None else int(str(current).split(".")[0])
+        return f"{number + 1:032}.{random.random():016}"  # noqa: S311 - not a secret
+
+    # -- the same, for code without an event loop ---------------------------------------------------------
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See `aget_tuple`; blocks."""
+        return self._opened.wait(self.aget_tuple(config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """See `alist`; blocks."""
+
+        async def read() -> Sequence[CheckpointTuple]:
+            return [one async for one in self.alist(config, filter=filter, before=before, limit=limit)]
+
+        yield from self._opened.wait(read())
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """See `aput`; blocks."""
+        return self._opened.wait(self.aput(config, checkpoint, metadata, new_versions))
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """See `aput_writes`; blocks."""
+        self._opened.wait(self.aput_writes(config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """See `adelete_thread`; blocks."""
+        self._opened.wait(self.adelete_thread(thread_id))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """See `acopy_thread`; blocks."""
+        self._opened.wait(self.acopy_thread(source_thread_id, target_thread_id))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """See `adelete_for_runs`; blocks."""
+        self._opened.wait(self.adelete_for_runs(run_ids))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """See `aprune`; blocks."""
+        self._opened.wait(self.aprune(thread_ids, strategy=strategy))
+
+    # -- closing ------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close what was opened here; blocks."""
+        self._opened.wait(self.aclose())
+
+    async def aclose(self) -> None:
+        """Close what was opened here; what was given stays open."""
+        await self._opened.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _matches(metadata: CheckpointMetadata, filter: dict[str, Any]) -> bool:
+    return all(metadata.get(name) == value for name, value in filter.items())

@@ -1,1 +1,0 @@
-"""The stores: what all of them share, and a file or folder for each backend."""
