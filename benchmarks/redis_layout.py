@@ -22,11 +22,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import redis.asyncio as aioredis
+from agent_stores.stores.redis.keys import thread_keys
 
 from agent_stores import ChatMessage
 from agent_stores.log import Record, ThreadKey, TimeToLive
 from agent_stores.redis import RedisMessageLog
-from agent_stores.stores.redis.keys import thread_keys
 from tests.servers.redis import RedisServer
 
 ROUNDS, CALLS = 5, 200

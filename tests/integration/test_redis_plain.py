@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent_stores.backend import Row, ThreadKey, TimeToLive
-from agent_stores.redis import RedisMessageLog
 from agent_stores.backends.redis.keys import thread_keys
+from agent_stores.redis import RedisMessageLog
 from tests.integration.test_redis_cost import counting, row
 from tests.servers.redis import RedisServer
 

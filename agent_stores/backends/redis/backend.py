@@ -311,9 +311,7 @@ class RedisBackend:
             return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
         newest = "+inf" if after is None else after.updated_us
         options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
-        replies = await self._server.pipeline(
-            [("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards]
-        )
+        replies = await self._server.pipeline([("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards])
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
             last_item = (-after.updated_us, encode(after.thread_id))

@@ -189,9 +189,7 @@ class Checkpoints:
                 items, moved = lists[place.namespace, channel]
                 new = with_new and self.threads.is_conversation(place.namespace, channel)
                 shown = resolve(Reference(*kept), items, moved, with_new=new)
-                channels[channel] = [
-                    message for item in shown for message in self.lists.decode(item, serde)
-                ]
+                channels[channel] = [message for item in shown for message in self.lists.decode(item, serde)]
             checkpoint = cast("Checkpoint", {**load(data["checkpoint"], serde), "channel_values": channels})
             parent = data["parent"]
             tuples.append(
@@ -212,7 +210,9 @@ class Checkpoints:
         kept: dict[tuple[str, str], list[Reference]] = {}
         for name, data in chosen.items():
             for channel, reference in data["lists"].items():
-                kept.setdefault((Place.of_record("", name).namespace, channel), []).append(Reference(*reference))
+                kept.setdefault((Place.of_record("", name).namespace, channel), []).append(
+                    Reference(*reference)
+                )
         found = {}
         for (namespace, channel), references in kept.items():
             store = self.threads.messages(thread_id, namespace, channel)
@@ -234,9 +234,7 @@ class Checkpoints:
         stored = found[name]["stored"].values() if name in found else ()
         return found | {one: data_of(rows[one]) for one in stored if one in rows}
 
-    async def _with_writes(
-        self, records: Records, place: Place, index: Mapping[str, int]
-    ) -> dict[str, Data]:
+    async def _with_writes(self, records: Records, place: Place, index: Mapping[str, int]) -> dict[str, Data]:
         """The record of a checkpoint and its writes."""
         writes = place.writes(place.checkpoint_id or "")
         names = {name for name in index if name == place.record() or name.startswith(writes)}

@@ -78,7 +78,9 @@ class Records:
         while True:
             page = await self._log.read(self.key, before=before, limit=_PAGE, newest=True)
             found = page + found
-            before_it = max((n for n, row in enumerate(found) if row.message_id.startswith(prefix)), default=0)
+            before_it = max(
+                (n for n, row in enumerate(found) if row.message_id.startswith(prefix)), default=0
+            )
             if len(page) < _PAGE or before_it >= _BEFORE:
                 return {row.message_id: row for row in found}
             before = page[0].position

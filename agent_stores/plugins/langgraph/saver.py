@@ -61,7 +61,9 @@ class AgentStoresSaver(BaseCheckpointSaver[str]):
         **options: Unpack[PluginOptions],
     ) -> None:
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
-        self._opened: Opened[Any] = Opened(store, codec=cast("Any", None), options=options, dangling_calls="keep")
+        self._opened: Opened[Any] = Opened(
+            store, codec=cast("Any", None), options=options, dangling_calls="keep"
+        )
         self._threads = GraphThreads(self._opened, messages_channel)
         self._checkpoints = Checkpoints(self._threads, MessageLists(GraphMessageCodec()))
 

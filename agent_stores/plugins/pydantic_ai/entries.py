@@ -140,9 +140,7 @@ class Branches:
         history = await self.history(entry_id, chain)
         shared = [entry for entry in history if entry.id in chain.ids]
         rows = chain.rows_to(shared[-1].id) if shared else []
-        rest = [
-            self._codec.encode(entry.message, entry.id) for entry in history if entry.id not in chain.ids
-        ]
+        rest = [self._codec.encode(entry.message, entry.id) for entry in history if entry.id not in chain.ids]
         return [*rows, *make_rows(rest, self._store._settings.count_tokens)]
 
     async def _read(self) -> dict[str, dict[str, Any]]:

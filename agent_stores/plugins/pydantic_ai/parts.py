@@ -181,7 +181,9 @@ def _build_media(part: DataContent | UriContent) -> Data:
     if isinstance(part, DataContent):
         data = base64.urlsafe_b64encode(part.data).decode()
         return {"data": data, "media_type": part.media_type, "kind": "binary"}
-    typed = {} if part.media_type is None or part.media_type.endswith("/*") else {"media_type": part.media_type}
+    typed = (
+        {} if part.media_type is None or part.media_type.endswith("/*") else {"media_type": part.media_type}
+    )
     return {"url": part.uri, "kind": _URLS.get(part.kind, "document-url"), **typed}
 
 

@@ -22,8 +22,10 @@ from agent_stores.langgraph import (
     AsyncPostgresSaver,
     AsyncRedisSaver,
     AsyncSqliteSaver,
-    InMemorySaver as OurInMemorySaver,
     SqliteSaver,
+)
+from agent_stores.langgraph import (
+    InMemorySaver as OurInMemorySaver,
 )
 from agent_stores.log import MessageLog
 from tests.plugins.conftest import PNG
