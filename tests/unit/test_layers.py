@@ -25,6 +25,7 @@ FOUNDATION = {
     "inline",
     "search",
     "thread_updates",
+    "thread_pool",
     "writer_queue",
 }
 BACKENDS = {"backends"}
