@@ -160,8 +160,8 @@ async def test_an_export_is_imported_as_the_users_own_once(threads: Threads) -> 
         assert (conversation.about.title, conversation.messages) == ("One", 2)
     # One from elsewhere has neither title nor settings, and may name any tenant.
     lines = [json.loads(line) for line in io.BytesIO(content)]
-    del lines[1]
-    lines[0]["tenant"], lines[-1]["messages"] = "user:alice", 2
+    del lines[0]["metadata"]
+    lines[0]["tenant"] = "user:alice"
     carol = Threads(InMemoryMessageLog(), "user:carol")
     await carol.import_file("\n".join(map(json.dumps, lines)).encode())
     assert (await opened(carol, thread_id)).about.title == "Imported conversation"
@@ -414,7 +414,7 @@ def test_one_answer_at_a_time(tmp_path: Path) -> None:
         run = engine.run_of(threads, thread_id)
         assert run is not None
         assert run.state == "stopped"
-        assert engine.call(threads.store(thread_id).count()) in (1, 3)  # with a word of the answer, or none
+        assert engine.call(threads.store(thread_id).count()) in (0, 2)  # with a word of the answer, or none
         engine.forget(threads, thread_id)
         assert engine.run_of(threads, thread_id) is None
         with pytest.raises(StoreUnavailableError):
