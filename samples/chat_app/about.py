@@ -1,7 +1,7 @@
 """What the application keeps with each conversation: its title and its settings.
 
-They are a *note*: a pinned message that no model is shown. So they are stored, copied, exported, expired and
-deleted with the conversation itself, and every window reads the same ones.
+They are in the thread's metadata. So they are stored, copied, exported, expired and deleted with the
+conversation itself, a list of conversations has them, and every window reads the same ones.
 """
 
 from __future__ import annotations
@@ -10,15 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from agent_stores.notes import make_note, note_data, note_id
-
-from agent_stores import ChatMessage
-
-_KIND = "chat_app"
 _LONGEST_TITLE = 60
 
-ABOUT_ID = note_id(_KIND)
-"""The id of the message that holds a conversation's title and settings."""
+ABOUT_KEY = "chat_app"
+"""The key of a conversation's title and settings in its metadata."""
 
 STYLES: Mapping[str, str] = {
     "Helpful": "You are a helpful assistant.",
@@ -60,14 +55,15 @@ class About:
         """The title, or what stands for one."""
         return self.title or "New conversation"
 
-    def to_message(self) -> ChatMessage:
-        """The note."""
-        return make_note(_KIND, self.title, asdict(self))
+    def to_metadata(self) -> dict[str, Any]:
+        """Changes of a thread's metadata that keep this."""
+        return {ABOUT_KEY: asdict(self)}
 
 
-def read_about(message: ChatMessage | None) -> About:
-    """What a conversation's note says; as in a new conversation where there is none."""
-    return about_from({} if message is None else note_data(message, _KIND) or {})
+def read_about(metadata: Mapping[str, Any]) -> About:
+    """The title and settings in a thread's metadata; those of a new conversation if there are none."""
+    data = metadata.get(ABOUT_KEY)
+    return about_from(data if isinstance(data, Mapping) else {})
 
 
 def about_from(data: Mapping[str, Any]) -> About:

@@ -147,6 +147,8 @@ async def _keep_what_was_said(run: Run, threads: Threads, position: int) -> None
     store = threads.store(run.thread_id)
     try:
         while run.text.strip() and not await _is_stored(run, store):
+            if await threads.open(run.thread_id) is None:
+                raise NotFoundError(f"there is no conversation {run.thread_id!r}")
             said = ChatMessage("assistant", run.text, additional_properties={APP: {"stopped": True}})
             try:
                 await store.add_messages([run.message, said], expected_position=position)

@@ -5,22 +5,19 @@ So whatever id a URL holds, what is read, written or deleted is this user's or n
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from agent_stores.notes import is_note
-
-from about import ABOUT_ID, About, read_about
+from about import About, read_about
 from agent_stores import (
     ChatMessage,
     ChatMessageStore,
+    ConflictError,
     MessageLog,
     NotFoundError,
     SearchResult,
@@ -58,6 +55,7 @@ class Conversation:
         last_at: when the last one was written.
         expires_at: when it will be gone, unless somebody writes; None for never.
         mark: changes with the conversation; equal marks mean that there is nothing new.
+        revision: how often its metadata was changed.
     """
 
     thread_id: str
@@ -67,6 +65,7 @@ class Conversation:
     last_at: datetime | None
     expires_at: datetime | None
     mark: Mark
+    revision: int
 
 
 @dataclass(frozen=True)
@@ -104,32 +103,28 @@ class Threads:
     async def listed(
         self, *, limit: int = 20, cursor: str | None = None
     ) -> tuple[list[Conversation], str | None]:
-        """A page of conversations, those begun last first, and where the next page begins.
+        """A page of conversations, the most recently written first, and where the next page begins.
 
-        Ids begin with the time, counted down, so that the store's order is this one.
+        A page is one call: the title and the settings come with the list.
         """
-        page = await self.store("any").list_threads(limit=limit, cursor=cursor)
-        found = await asyncio.gather(*(self._conversation(stats) for stats in page.threads))
-        return list(found), page.cursor
+        page = await self.store("any").list_threads(limit=limit, cursor=cursor, order="recent")
+        return [_conversation(stats) for stats in page.threads], page.cursor
 
     async def open(self, thread_id: str) -> Conversation | None:
         """A conversation; None when this user has none of that id."""
         if not thread_id or len(thread_id) > _LONGEST_ID:
             return None
         stats = await self.store(thread_id).stats()
-        return await self._conversation(stats) if stats.last_position else None
+        return None if stats.updated_at is None else _conversation(stats)
 
     async def mark(self, thread_id: str) -> tuple[Mark, datetime | None]:
-        """What changes with a conversation, and when it will be gone: two small calls, for polling.
-
-        The settings are read, as they may change without a change of size.
-        """
+        """What changes with a conversation, and when it will be gone: one small call, for polling."""
         stats = await self.store(thread_id).stats()
-        return _mark(stats, await self._about(thread_id)), stats.expires_at
+        return _mark(stats), stats.expires_at
 
     async def create(self, about: About) -> str:
         """Begin a conversation; returns its id."""
-        thread_id = _new_id()
+        thread_id = f"chat_{uuid.uuid4().hex}"
         await self._write(thread_id, about)
         return thread_id
 
@@ -145,14 +140,21 @@ class Threads:
         Raises:
             NotFoundError: when it is gone; it is not made again.
         """
-        known = await self.open(thread_id)
-        if known is None:
-            raise NotFoundError(f"there is no conversation {thread_id!r}")
-        if before is not None:
-            old, new = asdict(before), asdict(about)
-            about = replace(known.about, **{name: new[name] for name in new if new[name] != old[name]})
-        await self._write(thread_id, about, set_ttl=about.ttl != known.about.ttl)
-        return about
+        while True:
+            known = await self.open(thread_id)
+            if known is None:
+                raise NotFoundError(f"there is no conversation {thread_id!r}")
+            merged = about
+            if before is not None:
+                old, new = asdict(before), asdict(about)
+                merged = replace(known.about, **{name: new[name] for name in new if new[name] != old[name]})
+            try:
+                await self._write(
+                    thread_id, merged, set_ttl=merged.ttl != known.about.ttl, expected_revision=known.revision
+                )
+            except ConflictError:  # another window was faster, or the conversation is gone
+                continue
+            return merged
 
     async def read(
         self, thread_id: str, *, newest: int = 60, end: int | None = None
@@ -163,13 +165,12 @@ class Threads:
             end = (await store.stats()).last_position
         start = max(0, end - newest)
         shown = store.iter_messages(after=start, before=end + 1)
-        found = [stored async for stored in shown if not is_note(stored.message)]
+        found = [stored async for stored in shown]
         older = False
         if start:
-            async for stored in store.iter_messages(before=start + 1, page_size=2):
-                if not is_note(stored.message):
-                    older = True
-                    break
+            async for _ in store.iter_messages(before=start + 1, page_size=1):
+                older = True
+                break
         return found, older
 
     async def sent(self, conversation: Conversation) -> tuple[int, int]:
@@ -238,11 +239,11 @@ class Threads:
             return await self._scan(query, limit)
         titles = {hit.thread_id: "" for hit in found}
         for thread_id in titles:
-            titles[thread_id] = (await self._about(thread_id)).shown_title
+            titles[thread_id] = read_about(await self.store(thread_id).metadata()).shown_title
         return Hits([(titles[hit.thread_id], hit) for hit in found])
 
     async def _scan(self, query: str, limit: int) -> Hits:
-        """Read messages one by one, for stores without a search: the conversations begun last first."""
+        """Read messages one by one, for stores without a search: the most recent conversations first."""
         words = [word for word in re.findall(r"\w+", query.lower()) if word]
         conversations, cursor = await self.listed(limit=_SCANNED_THREADS)
         found: list[tuple[str, SearchResult]] = []
@@ -258,42 +259,32 @@ class Threads:
                         return Hits(found, is_scan=True, is_complete=False)
         return Hits(found, is_scan=True, is_complete=cursor is None)
 
-    async def _conversation(self, stats: ThreadStats) -> Conversation:
-        note = await self.store(stats.thread_id).get(ABOUT_ID)
-        about = read_about(note)
-        return Conversation(
-            thread_id=stats.thread_id,
-            about=about,
-            messages=stats.messages - (note is not None),
-            tokens=stats.tokens - (0 if note is None else estimate_tokens(note)),
-            last_at=stats.last_at,
-            expires_at=stats.expires_at,
-            mark=_mark(stats, about),
-        )
-
-    async def _about(self, thread_id: str) -> About:
-        return read_about(await self.store(thread_id).get(ABOUT_ID))
-
     async def _fork(self, conversation: Conversation, title: str, *, at: int | None) -> str:
-        thread_id = _new_id()
-        await self.store(conversation.thread_id).fork(thread_id, at=at)
-        await self._write(thread_id, replace(conversation.about, title=title))
-        return thread_id
+        branch = await self.store(conversation.thread_id).fork(f"chat_{uuid.uuid4().hex}", at=at)
+        await self._write(branch.thread_id, replace(conversation.about, title=title))
+        return branch.thread_id
 
-    async def _write(self, thread_id: str, about: About, *, set_ttl: bool = True) -> None:
+    async def _write(
+        self, thread_id: str, about: About, *, set_ttl: bool = True, expected_revision: int | None = None
+    ) -> None:
         store = self.store(thread_id)
-        try:
-            await store.replace(ABOUT_ID, about.to_message())
-        except NotFoundError:  # a new conversation, or one from elsewhere
-            await store.add_messages([about.to_message()])
+        await store.update_metadata(about.to_metadata(), expected_revision=expected_revision)
         if set_ttl:
             await store.set_ttl(about.ttl)
 
 
-def _mark(stats: ThreadStats, about: About) -> Mark:
-    return Mark(stats.last_position, stats.messages, stats.bytes, about)
+def _conversation(stats: ThreadStats) -> Conversation:
+    return Conversation(
+        thread_id=stats.thread_id,
+        about=read_about(stats.metadata),
+        messages=stats.messages,
+        tokens=stats.tokens,
+        last_at=stats.last_at,
+        expires_at=stats.expires_at,
+        mark=_mark(stats),
+        revision=stats.revision,
+    )
 
 
-def _new_id() -> str:
-    """An id that sorts before those made earlier, and that nobody can guess."""
-    return f"chat_{2**44 - time.time_ns() // 1_000_000:011x}_{uuid.uuid4().hex}"
+def _mark(stats: ThreadStats) -> Mark:
+    return Mark(stats.last_position, stats.messages, stats.bytes, read_about(stats.metadata))

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_stores.notes import make_note
 
-from about import ABOUT_ID, OWN_STYLE, About, read_about, title_of
+from about import ABOUT_KEY, OWN_STYLE, About, read_about, title_of
 from agent_stores import (
     ChatMessage,
     Context,
@@ -76,6 +75,11 @@ async def test_conversations_are_listed_newest_first_without_what_belongs_to_the
     ]
     assert cursor is None
     assert found[0].tokens == 0 < found[1].tokens
+    await threads.store(first).add_messages([question("More")])
+    (newest,), cursor = await threads.listed(limit=1)
+    (older,), end = await threads.listed(limit=1, cursor=cursor)
+    assert (newest.thread_id, older.thread_id, end) == (first, second, None)
+    await threads.store(first).pop_last()
     assert [m.message.text for m in (await threads.read(first))[0]] == ["Hi", "Hello"]
 
 
@@ -156,8 +160,8 @@ async def test_an_export_is_imported_as_the_users_own_once(threads: Threads) -> 
         assert (conversation.about.title, conversation.messages) == ("One", 2)
     # One from elsewhere has neither title nor settings, and may name any tenant.
     lines = [json.loads(line) for line in io.BytesIO(content)]
-    del lines[1]
-    lines[0]["tenant"], lines[-1]["messages"] = "user:alice", 2
+    del lines[0]["metadata"]
+    lines[0]["tenant"] = "user:alice"
     carol = Threads(InMemoryMessageLog(), "user:carol")
     await carol.import_file("\n".join(map(json.dumps, lines)).encode())
     assert (await opened(carol, thread_id)).about.title == "Imported conversation"
@@ -189,14 +193,11 @@ async def test_a_conversation_does_not_run_out_while_it_is_answered(threads: Thr
 
 
 async def test_what_is_noted_in_a_file_is_not_taken_as_it_is() -> None:
-    note = make_note(
-        "chat_app", "t", {"title": 7, "style": "Evil", "history": "all", "ttl": -1, "own": "x", "more": 1}
-    )
-    assert read_about(note) == About(own="x")
-    assert read_about(None) == About()
+    data = {"title": 7, "style": "Evil", "history": "all", "ttl": -1, "own": "x", "more": 1}
+    assert read_about({ABOUT_KEY: data}) == About(own="x")
+    assert read_about({}) == read_about({ABOUT_KEY: "text"}) == About()
     about = About(title="T", style=OWN_STYLE, own="Be kind.", history=3, ttl=60)
-    assert read_about(about.to_message()) == about
-    assert about.to_message().message_id == ABOUT_ID
+    assert read_about(about.to_metadata()) == about
     assert (about.instructions, replace(about, own=" ").instructions) == ("Be kind.", None)
 
 
@@ -413,7 +414,7 @@ def test_one_answer_at_a_time(tmp_path: Path) -> None:
         run = engine.run_of(threads, thread_id)
         assert run is not None
         assert run.state == "stopped"
-        assert engine.call(threads.store(thread_id).count()) in (1, 3)  # with a word of the answer, or none
+        assert engine.call(threads.store(thread_id).count()) in (0, 2)  # with a word of the answer, or none
         engine.forget(threads, thread_id)
         assert engine.run_of(threads, thread_id) is None
         with pytest.raises(StoreUnavailableError):
