@@ -36,6 +36,11 @@ async def run(saver: Any, turns: int) -> float:
     return time.perf_counter() - begun
 
 
+def size_of(folder: Path, name: str) -> int:
+    """The bytes of a database's files."""
+    return sum(path.stat().st_size for path in folder.glob(f"{name}.db*"))
+
+
 async def measure(turns: int) -> None:
     """Print one line for each saver."""
     with tempfile.TemporaryDirectory() as folder:
@@ -48,8 +53,8 @@ async def measure(turns: int) -> None:
                     else await stack.enter_async_context(AsyncSqliteSaver.from_conn_string(file))
                 )
                 seconds = await run(saver, turns)
-            size = sum(path.stat().st_size for path in Path(folder).glob(f"{name}.db*"))
-            print(f"{turns} turns, {name}: {size / 1e6:.2f} MB, {1000 * seconds / turns:.1f} ms a turn")
+            size = size_of(Path(folder), name) / 1e6
+            print(f"{turns} turns, {name}: {size:.2f} MB, {1000 * seconds / turns:.1f} ms a turn")
 
 
 if __name__ == "__main__":

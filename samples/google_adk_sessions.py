@@ -6,25 +6,27 @@ No model is called. Run it with ``python samples/google_adk_sessions.py``; it ne
 
 import asyncio
 import tempfile
-import warnings
+from typing import Any
 
-warnings.simplefilter("ignore")  # of Google's packages
+from google.adk.errors import StaleSessionError
+from google.adk.events.event import Event
 
-from google.adk.errors import StaleSessionError  # noqa: E402
-from google.adk.events.event import Event  # noqa: E402
+from agent_stores.database import DatabaseChatMessageStore
+from agent_stores.google_adk import AgentStoresSessionService
 
-from agent_stores.database import DatabaseChatMessageStore  # noqa: E402
-from agent_stores.google_adk import AgentStoresSessionService  # noqa: E402
+
+def said(text: str) -> Event:
+    return Event.model_validate({"author": "user", "message": text})
 
 
 async def main(url: str) -> None:
-    names = {"app_name": "weather", "user_id": "alice", "session_id": "s1"}
+    names: Any = {"app_name": "weather", "user_id": "alice", "session_id": "s1"}
     async with AgentStoresSessionService(url) as service:
         session = await service.create_session(**names, state={"user:city": "Oslo"})
-        other = await service.get_session(**names)
-        await service.append_event(session, Event(author="user", message="Will it rain?"))
+        other: Any = await service.get_session(**names)
+        await service.append_event(session, said("Will it rain?"))
         try:
-            await service.append_event(other, Event(author="user", message="Hello?"))
+            await service.append_event(other, said("Hello?"))
         except StaleSessionError:
             print("the other writer has to load the session again")
         print("state:", await service.get_user_state(app_name="weather", user_id="alice"))

@@ -8,6 +8,7 @@ import asyncio
 import tempfile
 
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, MessagesState, StateGraph
 
 from agent_stores import ChatMessage
@@ -20,7 +21,7 @@ def answer(state: MessagesState) -> MessagesState:
 
 
 async def main(url: str) -> None:
-    config = {"configurable": {"thread_id": "user_123"}}
+    config: RunnableConfig = {"configurable": {"thread_id": "user_123"}}
     async with DatabaseChatMessageStore(url, thread_id="user_123") as store:
         await store.add_messages([ChatMessage("user", "Hello from another framework.")])
     async with AgentStoresSaver(url) as saver:

@@ -170,7 +170,7 @@ class AgentStoresSessionService(BaseSessionService):
             StaleSessionError: when another writer added to the session since it was loaded; nothing was
                 written. Load the session again.
             SessionNotFoundError: when there is no such session.
-            StoreUnavailableError, StoreRejectedError, MessageTooLargeError, OutcomeUnknownError: as stores do.
+            StoreError: as stores do; after an `OutcomeUnknownError` the call may be made again.
         """
         if event.partial:
             return event

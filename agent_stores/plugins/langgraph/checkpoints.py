@@ -45,7 +45,7 @@ class Place(NamedTuple):
     @classmethod
     def of(cls, config: RunnableConfig) -> Place:
         """The place that a config names."""
-        names = config["configurable"]
+        names = config.get("configurable", {})
         return cls(
             str(names["thread_id"]), names.get("checkpoint_ns") or "", names.get("checkpoint_id") or None
         )

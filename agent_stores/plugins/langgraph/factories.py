@@ -12,6 +12,7 @@ from typing import Any
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
+from agent_stores.backend import TtlRefresh
 from agent_stores.errors import ArgumentError
 from agent_stores.plugins.langgraph.saver import AgentStoresSaver
 from agent_stores.plugins.opening import PluginOptions
@@ -130,5 +131,5 @@ def _file(text: str) -> str:
 def _ttl(ttl: Mapping[str, Any] | None) -> PluginOptions:
     if not ttl or ttl.get("default_ttl") is None:
         return {}
-    refresh = "read" if ttl.get("refresh_on_read") else "write"
+    refresh: TtlRefresh = "read" if ttl.get("refresh_on_read") else "write"
     return {"ttl": 60 * ttl["default_ttl"], "ttl_refresh": refresh}

@@ -85,7 +85,7 @@ class AgentStoresSaver(BaseCheckpointSaver[str]):
 
         Raises:
             ArgumentTypeError: for a value that the serializer does not restore; nothing of it is written.
-            StoreUnavailableError, StoreRejectedError, MessageTooLargeError, OutcomeUnknownError: as stores do.
+            StoreError: as stores do; after an `OutcomeUnknownError` the call may be made again.
         """
         place = Place.of(config)
         described = get_checkpoint_metadata(config, metadata)
@@ -99,7 +99,10 @@ class AgentStoresSaver(BaseCheckpointSaver[str]):
         task_id: str,
         task_path: str = "",
     ) -> None:
-        """Store what a task wrote before its step ended; each index once, except for errors and interrupts."""
+        """Store what a task wrote before its step ended.
+
+        Each index is stored once; errors, interrupts and their answers replace earlier ones.
+        """
         place = Place.of(config)
         records = self._threads.records(place.thread_id)
         added: dict[str, Data] = {}
@@ -153,7 +156,7 @@ class AgentStoresSaver(BaseCheckpointSaver[str]):
         filter: dict[str, Any],
         before: RunnableConfig | None,
     ) -> AsyncIterator[CheckpointTuple]:
-        names = config["configurable"] if config else {}
+        names = config.get("configurable", {}) if config else {}
         last = Place.of(before).checkpoint_id if before else None
         records = self._threads.records(thread_id)
         index = await records.index()

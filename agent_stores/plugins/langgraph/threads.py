@@ -24,7 +24,8 @@ class GraphThreads:
     """Finds the threads of a graph's threads.
 
     The conversation is the thread of the same id; the records are ``#langgraph/{thread}``; another list of
-    messages is ``#langgraph/{thread}/{namespace}/{channel}``. In the names ``%``, ``/`` and ``#`` are escaped.
+    messages is ``#langgraph/{thread}/{namespace}/{channel}``. In these names ``%``, ``/`` and ``#`` are
+    escaped.
 
     Args:
         opened: the stores.

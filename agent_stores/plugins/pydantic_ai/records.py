@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from typing import Any, cast
+from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic_ai.conversation_store import ConversationRecord
@@ -34,7 +34,7 @@ def load_record(stats: ThreadStats) -> ConversationRecord:
     """The record of a thread, at the revision that it has now."""
     data = {"head_id": None, **kept(stats)["record"], "conversation_id": stats.thread_id}
     record = _adapter.validate_python(data)
-    record.revision = cast("str", revision_of(stats))
+    record.revision = revision_of(stats)
     if _is_changed(stats):
         record.updated_at = stats.updated_at or record.updated_at
     return record

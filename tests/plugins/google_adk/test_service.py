@@ -22,6 +22,7 @@ from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.adk.sessions.in_memory_session_service import InMemorySessionService
 from google.adk.sessions.session import Session
 from google.genai import types
+from pydantic import Field
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.contents import (
@@ -40,8 +41,8 @@ from tests.plugins.conftest import PNG
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
-NAMES = {"app_name": "app", "user_id": "u"}
-HERE = {**NAMES, "session_id": "s"}
+NAMES: Any = {"app_name": "app", "user_id": "u"}
+HERE: Any = {**NAMES, "session_id": "s"}
 
 
 @pytest.fixture(params=["ours, memory", "ours, sqlite", "InMemorySessionService", "DatabaseSessionService"])
@@ -229,10 +230,10 @@ async def test_time_stamps_do_not_matter(log: MessageLog) -> None:
 async def test_two_processes_race(log: MessageLog) -> None:
     services = [AgentStoresSessionService(log) for _ in range(6)]
     await services[0].create_session(**HERE)
-    sessions = [await service.get_session(**HERE) for service in services]
+    sessions: list[Any] = [await service.get_session(**HERE) for service in services]
     outcomes = await asyncio.gather(
         *(
-            service.append_event(session, said(f"{number}"))  # type: ignore[arg-type]
+            service.append_event(session, said(f"{number}"))
             for number, (service, session) in enumerate(zip(services, sessions, strict=True))
         ),
         return_exceptions=True,
@@ -356,8 +357,8 @@ class ScriptedModel(BaseLlm):
     """Says what it was told to, and remembers what it was shown."""
 
     model: str = "scripted"
-    answers: list[types.Content] = []
-    shown: list[Any] = []
+    answers: list[types.Content] = Field(default_factory=list)
+    shown: list[Any] = Field(default_factory=list)
 
     async def generate_content_async(self, llm_request: Any, stream: bool = False) -> Any:
         self.shown.append([content.model_copy(deep=True) for content in llm_request.contents])

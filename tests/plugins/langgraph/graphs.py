@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMessage
+from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage
 from langchain_core.tools import BaseTool, tool
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
@@ -75,7 +75,7 @@ def echo_graph(saver: Any) -> Any:
     return graph.compile(checkpointer=saver)
 
 
-def tool_graph(saver: Any, answers: Sequence[BaseMessage | str], weather: Weather) -> Any:
+def tool_graph(saver: Any, answers: Sequence[AIMessage | str], weather: Weather) -> Any:
     """A model and a tool, until the model calls no more."""
     tools = [weather.tool()]
     model = ScriptedModel(messages=iter(answers)).bind_tools(tools)

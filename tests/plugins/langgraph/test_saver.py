@@ -169,7 +169,7 @@ async def test_subgraphs_have_lists_of_their_own(log: MessageLog) -> None:
     outer.add_node("inner", inner.compile(checkpointer=True))
     outer.add_edge(START, "inner")
     saver = AgentStoresSaver(log)
-    graph = outer.compile(checkpointer=saver)
+    graph: Any = outer.compile(checkpointer=saver)
     await graph.ainvoke(say("q"), CONFIG)
     result = await graph.ainvoke(say("q2"), CONFIG)
     assert [m.content for m in result["messages"]] == ["q", "thought", "q2"]
@@ -219,9 +219,6 @@ async def test_unusual_messages_come_back_exactly(log: MessageLog, number: int) 
 
 
 async def test_lists_without_ids(log: MessageLog) -> None:
-    class Plain(State):
-        """A list that LangGraph gives no ids."""
-
     saver = AgentStoresSaver(log)
     same = HumanMessage("same")
     values = {"messages": [same, HumanMessage("same"), AIMessage("x", id="1"), AIMessage("y", id="1")]}
@@ -231,12 +228,13 @@ async def test_lists_without_ids(log: MessageLog) -> None:
         "channel_values": values,
         "channel_versions": {"messages": version},
     }
-    config = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
     place = await saver.aput(config, checkpoint, {}, {"messages": version})
     tuple_ = await AgentStoresSaver(log).aget_tuple(place)
     assert tuple_ is not None
     assert tuple_.checkpoint["channel_values"] == values
-    await saver.aput(place, {**checkpoint, "id": "2"}, {}, {})
+    later: Any = {**checkpoint, "id": "2"}
+    await saver.aput(place, later, {}, {})
     assert len(await stored(log)) == 4
 
 
@@ -248,7 +246,7 @@ class Custom:
 
 
 async def test_types_that_are_not_restored_raise_when_they_are_written(log: MessageLog) -> None:
-    config = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "1"}}
+    config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "1"}}
     with pytest.raises(ArgumentTypeError, match=r"allowed_msgpack_modules=\[\('.*test_saver', 'Custom'\)\]"):
         await AgentStoresSaver(log).aput_writes(config, [("x", [Custom(1)])], "task")
     allowed = JsonPlusSerializer(allowed_msgpack_modules=[(Custom.__module__, "Custom")])
