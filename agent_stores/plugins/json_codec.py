@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from agent_stores._json import json_value
-from agent_stores.contents import AnyContent, OpaqueContent
+from agent_stores.contents import AnyContent, DataContent, OpaqueContent, ReasoningContent, UriContent
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.differences import apply_difference, digest, keep_difference
@@ -53,7 +53,10 @@ class JsonCodec:
         read: the neutral form of a message; raises `ValueError`, `TypeError`, `LookupError` or
             `AttributeError` for one that has none, which is then kept whole, as an opaque part.
         build: the plainest message of the framework for a neutral form, from its role and contents and the
-            hints of `Shape` alone; None when there is nothing to show.
+            hints of `Shape` alone; None when there is nothing to show. The hint ``own`` says that the
+            framework itself wrote the message.
+        no_place: fields of ours that the framework's messages cannot hold: ``author_name``,
+            ``<kind>.filename`` of media, ``reasoning.protected_data``.
     """
 
     def __init__(
@@ -62,11 +65,13 @@ class JsonCodec:
         title: str,
         read: Callable[[Data], Shape],
         build: Callable[[ChatMessage, Mapping[str, Any], LeaveOut], Data | None],
+        no_place: Sequence[str] = (),
     ) -> None:
         self.framework = framework
         self.left_out = LeftOut(title)
         self._read = read
         self._build = build
+        self._no_place = frozenset(no_place)
 
     def encode(
         self,
@@ -93,14 +98,15 @@ class JsonCodec:
         wanted = cast("Data", json_value(data, "the message"))
         kind = kind or wanted.get("type")
         try:
-            message, hints = self._read(wanted)
+            message, found = self._read(wanted)
+            hints = {"own": True, **found}
             base = self._build(message, hints, _ignore) or {}
         except (ValueError, TypeError, LookupError, AttributeError):
             opaque = {"type": f"{self.framework}.{kind or 'message'}", "data": wanted}
             return ChatMessage(role, contents=[OpaqueContent(opaque)], message_id=message_id)
         if message_id is not None:
             message = message.replace(message_id=message_id)
-        return keep_difference(message, self.framework, base, wanted, **{"own": True, **hints})
+        return keep_difference(message, self.framework, base, wanted, **hints)
 
     def decode(self, message: ChatMessage, *, quiet: bool = False) -> Decoded | None:
         """The framework's message for one of ours; None when there is nothing to show.
@@ -122,7 +128,21 @@ class JsonCodec:
                 return None
             base = {}
         exact = bool(hints.get("own")) and hints.get("of", None) in (None, digest(base))
+        if not (exact or quiet):
+            self._tell_fields(message)
         return Decoded(apply_difference(message, self.framework, base), exact)
+
+    def _tell_fields(self, message: ChatMessage) -> None:
+        """Say which fields of another framework's message are not shown."""
+        present = {"author_name"} if message.author_name is not None else set()
+        inner = [part for result in message.tool_results for part in result.contents]
+        for part in (*message.contents, *inner):
+            if isinstance(part, (DataContent, UriContent)) and part.filename is not None:
+                present.add(f"{part.kind}.filename")
+            elif isinstance(part, ReasoningContent) and part.protected_data is not None:
+                present.add("reasoning.protected_data")
+        for name in sorted(present & self._no_place):
+            self.left_out.field(name, "it has no place for it", message_id=message.message_id)
 
     def _opaque(self, part: AnyContent) -> Data | None:
         if isinstance(part, OpaqueContent) and part.type.startswith(f"{self.framework}."):

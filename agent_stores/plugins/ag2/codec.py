@@ -47,7 +47,7 @@ class EventCodec:
     """
 
     def __init__(self) -> None:
-        self.json = JsonCodec(FRAMEWORK, "AG2", _read, _build)
+        self.json = JsonCodec(FRAMEWORK, "AG2", _read, _build, ["author_name"])
 
     def to_chat_message(self, message: BaseEvent) -> ChatMessage:
         """Our message for an event.

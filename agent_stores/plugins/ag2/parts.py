@@ -104,7 +104,7 @@ def read_result(value: Data) -> ToolResultContent:
 
 
 def build_result(part: ToolResultContent, leave_out: LeaveOut) -> Data:
-    """The plainest result of a part. A failed tool's is that of any other, with the text of the error."""
+    """The plainest result of a part."""
     inputs: list[Data] = []
     if isinstance(part.result, str):
         inputs.append({EVENT: f"{_INPUTS}TextInput", "content": part.result})
@@ -112,7 +112,11 @@ def build_result(part: ToolResultContent, leave_out: LeaveOut) -> Data:
         inputs.append({EVENT: f"{_INPUTS}DataInput", "data": part.result})
     inputs += [found for inner in part.contents if (found := build_input(inner, leave_out)) is not None]
     result: Data = {"__dataclass__": f"{_TOOLS}ToolResult", "data": {"parts": inputs}}
-    return {EVENT: TOOL_RESULT, "parent_id": part.call_id, "result": result}
+    if not part.is_error:
+        return {EVENT: TOOL_RESULT, "parent_id": part.call_id, "result": result}
+    said = "" if part.result is None else part.result_text()
+    error = {"__exception__": "Exception", "message": said}
+    return {EVENT: RESULT_EVENTS[1], "parent_id": part.call_id, "error": error, "result": result}
 
 
 _MEDIA_TYPES: Mapping[str, str] = {

@@ -39,7 +39,7 @@ class ThreadItemCodec:
     """
 
     def __init__(self) -> None:
-        self.json = JsonCodec(FRAMEWORK, "ChatKit", _read, _build)
+        self.json = JsonCodec(FRAMEWORK, "ChatKit", _read, _build, ["author_name"])
 
     def to_chat_message(self, message: ThreadItem) -> ChatMessage:
         """Our message for an item.

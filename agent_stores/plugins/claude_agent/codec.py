@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from agent_stores.contents import AnyContent, TextContent, ToolResultContent
+from agent_stores.contents import AnyContent, ReasoningContent, TextContent, ToolResultContent
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.claude_agent.blocks import blocks_of_result, build_block, in_blocks, read_block
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
 
 FRAMEWORK = "claude_agent"
+
+_NO_PLACE = ("author_name", "image.filename", "text.filename", "file.filename")
 
 
 class TranscriptEntryCodec:
@@ -22,7 +24,7 @@ class TranscriptEntryCodec:
     """
 
     def __init__(self) -> None:
-        self.json = JsonCodec(FRAMEWORK, "The Claude Agent SDK", _read, _build)
+        self.json = JsonCodec(FRAMEWORK, "The Claude Agent SDK", _read, _build, _NO_PLACE)
 
     def to_chat_message(self, message: Mapping[str, Any]) -> ChatMessage:
         """Our message for an entry; its `message_id` is the entry's ``uuid``.
@@ -83,6 +85,9 @@ def _build(message: ChatMessage, hints: Mapping[str, Any], leave_out: LeaveOut) 
     blocks: list[Data] = []
     results = hints.get("results") or ()
     for index, part in enumerate(parts):
+        if isinstance(part, ReasoningContent) and not hints.get("own"):
+            leave_out(part, "the API rejects reasoning that it has not signed")
+            continue
         block = build_block(part, FRAMEWORK, role, leave_out)
         if block is not None:
             blocks.append(in_blocks(block) if index in results else block)

@@ -26,6 +26,7 @@ from agent_stores.plugins.left_out import error_text
 from agent_stores.plugins.media import decode_base64
 
 FRAMEWORK = "haystack"
+_NO_PLACE = ("image.filename", "reasoning.protected_data")
 MESSAGE_ID = "chat_message_id"  # of `meta`, as Haystack's own store calls it
 PART_OF = "agent_stores_part_of"  # of `meta`: the message that the further messages of one belong to
 _EARLIER = "$call"  # a result's origin: the call with that id, which an earlier message has
@@ -35,7 +36,7 @@ class HaystackMessageCodec:
     """A `MessageCodec` of Haystack's `ChatMessage`; the ``chat_message_id`` of its meta is the id."""
 
     def __init__(self) -> None:
-        self.json = JsonCodec(FRAMEWORK, "Haystack", _read, _build)
+        self.json = JsonCodec(FRAMEWORK, "Haystack", _read, _build, _NO_PLACE)
 
     def to_chat_message(self, message: HaystackMessage) -> ChatMessage:
         """Our message for one of Haystack's.

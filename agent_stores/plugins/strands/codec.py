@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from strands.types.session import SessionMessage
 
-from agent_stores.contents import ToolResultContent
+from agent_stores.contents import ReasoningContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.differences import digest
@@ -17,6 +17,7 @@ from agent_stores.plugins.strands.blocks import FRAMEWORK, build_block, read_blo
 from agent_stores.store import StoredMessage
 
 _REDACTED = "redact_message"
+_NO_PLACE = ("author_name", "image.filename", "audio.filename", "video.filename")
 
 
 class StrandsMessageCodec:
@@ -26,7 +27,7 @@ class StrandsMessageCodec:
     """
 
     def __init__(self) -> None:
-        self.json = JsonCodec(FRAMEWORK, "Strands", _read, _build)
+        self.json = JsonCodec(FRAMEWORK, "Strands", _read, _build, _NO_PLACE)
 
     def to_chat_message(self, message: SessionMessage) -> ChatMessage:
         """Our message for one of Strands'; the same message gets the same id.
@@ -85,8 +86,12 @@ def _build(message: ChatMessage, hints: Mapping[str, Any], leave_out: LeaveOut) 
         for part in message.contents:
             leave_out(part, "its sessions hold no system prompts; they are options of the agent")
         return None
-    blocks = [build_block(part, leave_out) for part in message.contents]
-    shown = [block for block in blocks if block is not None]
+    shown: list[Data] = []
+    for part in message.contents:
+        if isinstance(part, ReasoningContent) and not hints.get("own"):
+            leave_out(part, "providers reject reasoning that they have not signed")
+        elif (block := build_block(part, leave_out)) is not None:
+            shown.append(block)
     if message.contents and not shown:
         return None
     role = "assistant" if message.role == "assistant" else "user"
