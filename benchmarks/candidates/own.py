@@ -287,8 +287,7 @@ class _Ours(Candidate):
         return self.store.list_messages()
 
     def document(self, turn: list[ChatMessage]) -> list[str | bytes]:
-        records = self.store._records(turn, None)
-        return [record.body for record in records] or [encode_message(message) for message in turn]
+        return [encode_message(message) for message in turn]
 
     def _make(self, thread: str) -> ChatMessageStore:
         raise NotImplementedError
@@ -337,11 +336,9 @@ class OursSqlite(_Ours):
     """DatabaseChatMessageStore on a file."""
 
     def synchronous(self) -> str:
-        server: Any = self.store.log._server  # type: ignore[attr-defined]
-        mode = server.run(
-            lambda tx: tx.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0], write=True
-        )
-        return SYNCHRONOUS[run_inline(mode)]  # SQLite's default, which the store leaves alone
+        database: Any = self.store.log.backend.database  # type: ignore[attr-defined]
+        [(mode,)] = run_inline(database.run(("PRAGMA synchronous", ()), write=True))
+        return SYNCHRONOUS[mode]  # SQLite's default, which the store leaves alone
 
     def _make(self, thread: str) -> ChatMessageStore:
         path = sqlite_path(self.url, f"{type(self).__name__}-{os.getpid()}")
