@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BACKENDS = ("redis", "sqlite", "postgresql", "azure")
+BACKENDS = ("redis", "sqlite", "postgresql", "mariadb", "azure")
 
 LONGEST = {"azure": 10_000}
 """The longest threads that a backend is measured with: Azurite looks through all rows for each query."""
@@ -74,6 +74,11 @@ SPECS: dict[str, list[Spec]] = {
         Spec("llama-alchemy-sqlite", "llama-index", "llama_index", "LlamaIndex SQLAlchemyChatStore"),
         _own("raw-sqlite-sync", "raw, synchronous", group="sync"),
         _own("ours-sqlite-sync", "agent-stores, synchronous view", group="sync"),
+    ],
+    "mariadb": [
+        _own("raw-mariadb", "raw: PyMySQL on a worker thread"),
+        _own("ours-mariadb", "agent-stores"),
+        _own("ours-mariadb-limited", "agent-stores: max_messages, ttl"),
     ],
     "postgresql": [
         _own("raw-postgresql", "raw: psycopg, asynchronous"),

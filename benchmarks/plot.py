@@ -19,6 +19,7 @@ _TITLES = {
     "redis": "Redis (Valkey 9)",
     "sqlite": "SQLite (WAL)",
     "postgresql": "PostgreSQL",
+    "mariadb": "MariaDB",
     "azure": "Azure Tables (Azurite)",
 }
 _OURS = "#d6336c"

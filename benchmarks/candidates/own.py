@@ -10,6 +10,7 @@ import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import redis
@@ -257,6 +258,70 @@ class RawPostgres(_Raw):
             )
 
 
+class RawMariadb(_Raw):
+    """Two INSERTs in a transaction, and one SELECT, by PyMySQL on one worker thread."""
+
+    connection: Any = None
+
+    def __init__(self, url: str, length: int) -> None:
+        super().__init__(url, length)
+        self._executor = ThreadPoolExecutor(1)
+
+    async def open(self, thread: str) -> None:
+        if self.connection is None:
+            await self._run(self._connect)
+        self.thread = thread
+
+    async def fill(self) -> None:
+        await self._run(self._insert, self._rows())
+
+    async def add(self, turn: Turn) -> None:
+        await self._run(self._insert, [json.dumps(message) for message in turn])
+
+    async def read(self) -> Any:
+        return await self._run(self._select, f"LIMIT {LAST}")
+
+    async def read_all(self) -> Any:
+        return await self._run(self._select, "")
+
+    async def _run(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+    def _connect(self) -> None:
+        import pymysql  # type: ignore[import-untyped, unused-ignore]
+
+        parts = urlsplit(self.url)
+        self.connection = pymysql.connect(
+            host=parts.hostname,
+            port=parts.port or 3306,
+            user=parts.username,
+            password=parts.password or "",
+            database=parts.path[1:],
+        )
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "CREATE TABLE IF NOT EXISTS raw_messages (id BIGINT AUTO_INCREMENT PRIMARY KEY, "
+                "thread VARCHAR(100) NOT NULL, body LONGTEXT NOT NULL, INDEX (thread, id))"
+            )
+
+    def _insert(self, rows: list[str]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO raw_messages (thread, body) VALUES (%s, %s)",
+                [(self.thread, row) for row in rows],
+            )
+        self.connection.commit()
+
+    def _select(self, limit: str) -> list[Any]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT body FROM raw_messages WHERE thread = %s ORDER BY id DESC {limit}", (self.thread,)
+            )
+            rows = cursor.fetchall()
+        self.connection.commit()
+        return [json.loads(row[0]) for row in reversed(rows)]
+
+
 class _Ours(Candidate):
     """A store of agent-stores. One is kept open, as applications do, so that connections stay."""
 
@@ -287,8 +352,7 @@ class _Ours(Candidate):
         return self.store.list_messages()
 
     def document(self, turn: list[ChatMessage]) -> list[str | bytes]:
-        records = self.store._records(turn, None)
-        return [record.body for record in records] or [encode_message(message) for message in turn]
+        return [encode_message(message) for message in turn]
 
     def _make(self, thread: str) -> ChatMessageStore:
         raise NotImplementedError
@@ -337,11 +401,9 @@ class OursSqlite(_Ours):
     """DatabaseChatMessageStore on a file."""
 
     def synchronous(self) -> str:
-        server: Any = self.store.log._server  # type: ignore[attr-defined]
-        mode = server.run(
-            lambda tx: tx.dbapi_connection.execute("PRAGMA synchronous").fetchone()[0], write=True
-        )
-        return SYNCHRONOUS[run_inline(mode)]  # SQLite's default, which the store leaves alone
+        database: Any = self.store.log.backend.database  # type: ignore[attr-defined]
+        [(mode,)] = run_inline(database.run(("PRAGMA synchronous", ()), write=True))
+        return SYNCHRONOUS[mode]  # SQLite's default, which the store leaves alone
 
     def _make(self, thread: str) -> ChatMessageStore:
         path = sqlite_path(self.url, f"{type(self).__name__}-{os.getpid()}")
@@ -394,6 +456,19 @@ class OursPostgresLimited(OursPostgres):
     limited = True
 
 
+class OursMariadb(_Ours):
+    """DatabaseChatMessageStore on MariaDB, with PyMySQL."""
+
+    def _make(self, thread: str) -> ChatMessageStore:
+        return DatabaseChatMessageStore(self.url, **self._options(thread))
+
+
+class OursMariadbLimited(OursMariadb):
+    """DatabaseChatMessageStore on MariaDB, that trims, and lets threads expire."""
+
+    limited = True
+
+
 class OursPostgresAsyncpg(OursPostgres):
     """DatabaseChatMessageStore on PostgreSQL, with asyncpg."""
 
@@ -418,4 +493,7 @@ CANDIDATES = {
     "ours-postgresql": OursPostgres,
     "ours-postgresql-limited": OursPostgresLimited,
     "ours-postgresql-asyncpg": OursPostgresAsyncpg,
+    "raw-mariadb": RawMariadb,
+    "ours-mariadb": OursMariadb,
+    "ours-mariadb-limited": OursMariadbLimited,
 }

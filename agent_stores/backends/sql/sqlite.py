@@ -1,4 +1,4 @@
-"""SQLite by the standard library: one connection that writes, and some that read, which stay open."""
+"""SQLite by the standard library: one call writes and a few read at the same time; connections stay open."""
 
 from __future__ import annotations
 
@@ -34,14 +34,13 @@ class SQLiteDatabase(Database):
         super().__init__(config, "?")
         self._path, self._arguments = _connect_arguments(config)
         size = config.engine_options.get("pool_size") or config.max_connections
-        self.readers = 0 if config.is_memory else max(0, min(_READERS, size - 1, config.max_connections - 1))
+        self._readers = 0 if config.is_memory else max(0, min(_READERS, size - 1, config.max_connections - 1))
         self._reset()
 
     def _reset(self) -> None:
-        self._writer: sqlite3.Connection | None = None
+        self._idle: list[sqlite3.Connection] = []  # the one that was used last is used next
         self._writing = threading.Lock()
-        self._idle: list[sqlite3.Connection] = []
-        self._free_readers = threading.Semaphore(self.readers)
+        self._reading = threading.Semaphore(self._readers) if self._readers else self._writing
         self._threads: dict[bool, ThreadPool] = {}
         self._lock = threading.Lock()
 
@@ -56,14 +55,12 @@ class SQLiteDatabase(Database):
         """Run a call on this thread."""
         if not self.ready:
             self._prepare(deadline)
-        if not call.write and self.readers:
-            return self._read(call, deadline)
-        if not self._writing.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise PoolTimeout("another call of this process is writing")
-        conn = self._writer
+        gate = self._writing if call.write else self._reading
+        if not gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise PoolTimeout("other calls of this process use the file")
+        conn = None
         try:
-            if conn is None:
-                conn = self._writer = self._connect()
+            conn = self._connect()
             call.begin(conn.interrupt)
             if call.steps is None:
                 call.committing = call.write
@@ -75,69 +72,48 @@ class SQLiteDatabase(Database):
                 conn.execute("COMMIT")
             call.committing = False
             return result
-        except sqlite3.ProgrammingError:  # it is closed
-            self._writer = conn = None
-            raise
         finally:
             call.begin(None)
-            if conn is not None and conn.in_transaction:
-                self._roll_back(conn)
-            self._writing.release()
-
-    def _read(self, call: Call, deadline: float) -> Any:
-        if not self._free_readers.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise PoolTimeout("other calls of this process are reading")
-        conn = None
-        try:
-            try:
-                conn = self._idle.pop()
-            except IndexError:
-                conn = self._connect()
-            call.begin(conn.interrupt)
-            rows = conn.execute(*call.statement).fetchall()
-            self._idle.append(conn)
-            return rows
-        except sqlite3.Error:
-            if conn is not None:
-                conn.close()
-            raise
-        finally:
-            call.begin(None)
-            self._free_readers.release()
-
-    def _roll_back(self, conn: sqlite3.Connection) -> None:
-        try:
-            conn.execute("ROLLBACK")
-        except sqlite3.Error:  # whatever it is, the next call gets another connection
-            self._writer = None
-            conn.close()
+            self._release(conn)
+            gate.release()
 
     def _connect(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection = sqlite3.connect(self._path, **self._arguments)
-        return connection
+        try:
+            return self._idle.pop()
+        except IndexError:
+            conn: sqlite3.Connection = sqlite3.connect(self._path, **self._arguments)
+            return conn
+
+    def _release(self, conn: sqlite3.Connection | None) -> None:
+        """Let another call use a connection, after undoing what was not committed."""
+        if conn is None:
+            return
+        try:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            self._idle.append(conn)
+        except sqlite3.Error:  # whatever it is, the next call gets another connection
+            conn.close()
 
     def _prepare(self, deadline: float) -> None:
-        with self.ready_lock:
+        with self.ready_lock, self._writing:
             if self.ready:
                 return
-            with self._writing:
-                conn = self._writer or self._connect()
-                self._writer = conn
-                try:
-                    use_wal(conn, deadline, read_only="mode=ro" in self._path)
-                    drive(self.prepare_steps(), partial(_execute, conn))
-                    if conn.in_transaction:
-                        conn.execute("COMMIT")
-                finally:
-                    if conn.in_transaction:
-                        self._roll_back(conn)
-            self.ready = True
+            conn = self._connect()
+            try:
+                use_wal(conn, deadline, read_only="mode=ro" in self._path)
+                drive(self.prepare_steps(), partial(_execute, conn))
+                if conn.in_transaction:
+                    conn.execute("COMMIT")
+                self.ready = True
+            finally:
+                self._release(conn)
 
     def _start_threads(self, write: bool) -> ThreadPool:
         with self._lock:
             if not self._threads:
                 writing = ThreadPool(1, "agent-stores-write")
-                reading = ThreadPool(self.readers, "agent-stores-read") if self.readers else writing
+                reading = ThreadPool(self._readers, "agent-stores-read") if self._readers else writing
                 self._threads = {True: writing, False: reading}
             return self._threads[write]
 
@@ -151,18 +127,13 @@ class SQLiteDatabase(Database):
             threads, self._threads = set(self._threads.values()), {}
         for each in threads:
             each.close(self.config.timeout)
-        if self._writing.acquire(timeout=self.config.timeout):
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
-            self._writing.release()
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().close()
 
     def reset_after_fork(self) -> None:
         """See `Database.reset_after_fork`."""
-        _of_the_parent.extend((self._writer, self._idle))
+        _of_the_parent.append(self._idle)
         self.ready_lock = threading.Lock()
         self._reset()
 
