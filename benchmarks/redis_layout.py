@@ -15,17 +15,17 @@ import argparse
 import asyncio
 import statistics
 import sys
-import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import redis.asyncio as aioredis
-from agent_stores.stores.redis.keys import thread_keys
 
 from agent_stores import ChatMessage
-from agent_stores.log import Record, ThreadKey, TimeToLive
+from agent_stores.backend import Row, ThreadKey, TimeToLive
+from agent_stores.backends.redis.keys import thread_keys
+from agent_stores.message_rows import make_rows
 from agent_stores.redis import RedisMessageLog
 from tests.servers.redis import RedisServer
 
@@ -108,22 +108,23 @@ end
 }
 
 
-def turn() -> list[Record]:
+def turn() -> list[Row]:
     """A question and an answer."""
     messages = [ChatMessage("user", "q" * 200), ChatMessage("assistant", "a" * 800)]
-    made = [message.replace(message_id=uuid.uuid4().hex) for message in messages]
-    return [Record(m.message_id or "", m.to_json(), 1_767_225_600_123_456, 125) for m in made]
+    return make_rows(messages, lambda message: 125)
 
 
-async def microseconds(client: aioredis.Redis, work: Callable[[], Awaitable[object]]) -> float:
-    """The server's median time for a call of a script."""
+async def microseconds(
+    client: aioredis.Redis, work: Callable[[], Awaitable[object]], command: str = "evalsha"
+) -> float:
+    """The server's median time for a call of a command, by default of a script."""
     rounds = []
     for _ in range(ROUNDS):
         await client.config_resetstat()
         for _ in range(CALLS):
             await work()
         stats = await client.info("commandstats")
-        rounds.append(float(stats["cmdstat_evalsha"]["usec_per_call"]))
+        rounds.append(float(stats[f"cmdstat_{command}"]["usec_per_call"]))
     return statistics.median(rounds)
 
 
@@ -153,12 +154,16 @@ async def ours(client: aioredis.Redis, url: str, length: int) -> tuple[float, fl
     log, key = RedisMessageLog(url, timeout=600), ThreadKey(None, "layout")
     for first in range(0, length, BATCH):
         records = [record for _ in range(min(BATCH, length - first) // 2) for record in turn()]
-        await log.append(key, records, batch_id=str(first))
+        await log.append(key, records)
 
     async def add() -> None:
-        await log.append(key, turn(), batch_id=uuid.uuid4().hex, max_messages=length, ttl=TimeToLive(3600.0))
+        await log.append(key, turn(), max_messages=length, ttl=TimeToLive(3600.0))
 
-    times = [await microseconds(client, add), await microseconds(client, lambda: log.read(key, last=20))]
+    await log.latest(key, 20)  # the next reads are one LRANGE
+    times = [
+        await microseconds(client, add),
+        await microseconds(client, lambda: log.latest(key, 20), "lrange"),
+    ]
     size = sum([await client.memory_usage(one, samples=0) or 0 for one in thread_keys("agent", key)[:4]])
     await log.delete_thread(key)
     await log.aclose()

@@ -287,8 +287,7 @@ class _Ours(Candidate):
         return self.store.list_messages()
 
     def document(self, turn: list[ChatMessage]) -> list[str | bytes]:
-        records = self.store._records(turn, None)
-        return [record.body for record in records] or [encode_message(message) for message in turn]
+        return [encode_message(message) for message in turn]
 
     def _make(self, thread: str) -> ChatMessageStore:
         raise NotImplementedError
