@@ -17,7 +17,7 @@ import redis.asyncio as aioredis
 
 from agent_stores import ChatMessage, DatabaseChatMessageStore
 from agent_stores.event_loops import run_inline
-from agent_stores.message_format import encode_message
+from agent_stores.message_rows import make_rows
 from agent_stores.store import ChatMessageStore
 from agent_stores.sync import SyncChatMessageStore
 from candidates.base import LAST, PRAGMAS, SYNCHRONOUS, Candidate, messages, sqlite_path
@@ -287,7 +287,7 @@ class _Ours(Candidate):
         return self.store.list_messages()
 
     def document(self, turn: list[ChatMessage]) -> list[str | bytes]:
-        return [encode_message(message) for message in turn]
+        return [row.body for row in make_rows(turn, lambda message: 0)]
 
     def _make(self, thread: str) -> ChatMessageStore:
         raise NotImplementedError
