@@ -43,10 +43,10 @@ class RedisOptions(TypedDict, total=False):
         client_options: further arguments of redis-py's client, such as those that begin with ``ssl_``.
         key_prefix: the beginning of all keys, ``agent`` by default.
         timeout: seconds that an operation may take, attempts and pauses included; 10 by default.
-        retries: the number of attempts after the first: three by default; with Sentinel and Cluster as many as
-            `timeout` allows, since a failover takes seconds.
-        max_connections: the largest number of connections on each event loop, and for synchronous calls,
-            for all stores of this process that name the server alike; 50 by default.
+        retries: the number of attempts after the first: three by default; with Sentinel and Cluster as many
+            as `timeout` allows, since a failover takes seconds.
+        max_connections: the largest number of connections on each event loop, for all stores of this process
+            that name the server alike; 50 by default.
         wait_replicas: how many replicas must have a write before it is acknowledged; 0 by default.
         wait_timeout: seconds to wait for them; then `NotReplicatedError` is raised. 1 by default.
     """

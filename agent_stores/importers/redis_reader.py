@@ -1,4 +1,4 @@
-"""Reads keys of other libraries on a Redis server: lists and documents; runs no command that writes."""
+"""Reads the keys of other libraries on a Redis server; never runs a command that writes."""
 
 from __future__ import annotations
 

@@ -337,7 +337,8 @@ def test_no_call_reads_what_an_interrupted_one_asked_for(
             strike.clear()
             raise KeyboardInterrupt
 
-    send, send_blocking = RedisConnection.send_packed_command, redis.Connection.send_packed_command
+    blocking: Any = redis.Connection
+    send, send_blocking = RedisConnection.send_packed_command, blocking.send_packed_command
     monkeypatch.setattr(RedisConnection, "send_packed_command", send_and_be_interrupted)
     monkeypatch.setattr(redis.Connection, "send_packed_command", send_and_be_interrupted_blocking)
     with view_on(make_log(url)) as one, view_on(make_log(url)) as other:
@@ -351,14 +352,21 @@ def test_no_call_reads_what_an_interrupted_one_asked_for(
         assert [message.text for message in other.list_messages()] == ["the other's"]
 
 
-def test_a_synchronous_client_is_used_as_it_is(redis62_server: RedisServer) -> None:
+def test_a_synchronous_client_is_used_as_it_is(
+    redis62_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And asynchronous calls use its options."""
     client = redis.Redis.from_url(redis62_server.url, decode_responses=True)
     log = RedisMessageLog(redis_client=client)
     assert log.location == f"redis://127.0.0.1:{redis62_server.port}/0#agent"
     sent: list[str] = []
-    execute = client.execute_command
-    client.execute_command = lambda *args, **kwargs: (sent.append(args[0]), execute(*args, **kwargs))[1]  # type: ignore[method-assign]
+    execute: Any = client.execute_command
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        sent.append(arguments[0])
+        return execute(*arguments, **options)
+
+    monkeypatch.setattr(client, "execute_command", spy)
     with view_on(log) as view:
         view.add_messages([user("blocking")])
         assert sent

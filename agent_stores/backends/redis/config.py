@@ -115,9 +115,8 @@ def parse_config(redis_url: str | None = None, **arguments: Any) -> Config:
         ArgumentError: when they do not; never repeats a URL, which may hold a password.
         ArgumentTypeError: for values of other types.
     """
-    given = {
-        name: value for name, value in (("redis_url", redis_url), *arguments.items()) if value is not None
-    }
+    arguments["redis_url"] = redis_url
+    given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
     ways = [name for name in ("redis_client", *_NAMED) if name in given]
     if len(ways) != 1:
         raise ArgumentError(

@@ -1,4 +1,4 @@
-"""redis-py's clients, of which only the public interface is used; replies are bytes, whatever a client decodes."""
+"""redis-py's clients, by their public interface alone. Replies are bytes, whatever a client decodes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Commands sent over connections of redis-py's pools, without `execute_command`: a fifth of a turn faster.
 
-On redis-py 8.1, checking a connection out of the pool and in again, and the library's metrics, take 20 to 45 µs of
-about 200 µs for an append or a read. Here, a connection is kept from its first command on. Only public methods of
-redis-py's pools and connections are used.
+On redis-py 8.1, checking a connection out of the pool and in again, and the library's metrics, take 20 to
+45 µs of about 200 µs for an append or a read. Here, a connection is kept from its first command on. Only public
+methods of redis-py's pools and connections are used.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import redis.asyncio as aioredis
 def can_be_direct(client: Any) -> bool:
     """Whether commands may go over the connections of a client of ours.
 
-    Not in a Cluster, not where a credential provider renews tokens on connections that come back to the pool, and
-    not where instrumentation wraps `execute_command`, which must see the commands.
+    Not in a Cluster, not where a credential provider renews tokens on connections that come back to the pool,
+    and not where instrumentation wraps `execute_command`, which must see the commands.
     """
     return (
         isinstance(client, (redis.Redis, aioredis.Redis))

@@ -1,6 +1,6 @@
 """Names of keys and of the data in them: readable for ordinary ids, unambiguous for all ids.
 
-The keys of a thread, and those of its shard, have the same hash tag, so that a Cluster keeps them in one slot::
+The keys of a thread and of its shard have the same hash tag, so that a Cluster keeps them in one slot::
 
     {prefix}:{tag}:meta:{thread}       the thread's metadata, a hash
     {prefix}:{tag}:messages:{thread}   its rows that are not pinned, a list in the order of their positions
@@ -10,7 +10,7 @@ The keys of a thread, and those of its shard, have the same hash tag, so that a 
     {prefix}:{tag}:recent              the same, by the time of their last write
     {prefix}:{tag}:expiry              the ids of threads that expire, by the time when they do
 
-The tag is ``{tenant.shard}``, in braces: a tenant's threads are spread over 64 shards by a digest of their ids.
+The tag is ``{tenant.shard}``: a tenant's threads are spread over 64 shards by a digest of their ids.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ class RedisVersion(bytes):
     """The version of a thread, as the server knows it.
 
     Attributes:
-        expires_us: the `Thread.expires_us` that was loaded with it: a commit that leaves it unchanged leaves the
-            server's time of expiry unchanged.
+        expires_us: the `Thread.expires_us` that was loaded with it: a commit that leaves it unchanged leaves
+            the server's time of expiry unchanged.
     """
 
     expires_us: int | None
@@ -37,7 +37,7 @@ class RedisVersion(bytes):
 
 
 def encode_row(row: Row) -> bytes:
-    """A row as an entry, ``flags,created,tokens,id``, a line feed and the body; a position comes before it."""
+    """A row as an entry, ``flags,created,tokens,id``, a line feed and the body; without its position."""
     flags = f"{'b' if row.boundary else ''}{'p' if row.pinned else ''}"
     return f"{flags},{row.created_us},{row.tokens},{quote_name(row.message_id)}\n".encode() + row.body
 
@@ -76,7 +76,7 @@ def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
 
 
 def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
-    """The state of a thread as the scripts name it, and the other fields and values of its meta hash in turn."""
+    """A thread's state as the scripts name it, and the other fields and values of its meta hash in turn."""
     requests = "".join(f"{quote_name(request)}," for request in thread.recent_request_ids)
     state = {
         "last": thread.last_position,

@@ -2,7 +2,6 @@
 -- expected one is wrong. Arguments: the expected version or ''; the commit's own id; the thread id; milliseconds
 -- until the thread expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON, the new state,
 -- further fields and values, ids to delete, their positions in the list and among the pinned rows; entries to put.
-
 local expected, commit, thread_id, left, clear = unpack(ARGV, 1, 5)
 local state, fields, ids, positions, pinned = unpack(cjson.decode(ARGV[6]))
 local t, problem = load_thread()
@@ -27,16 +26,15 @@ end
 local function remove(listed)
   local indexes = {}
   for _, position in ipairs(listed) do
-    local index, is_there = locate(tonumber(position), length)
-    indexes[#indexes + 1] = is_there and nearer(index, length) or nil
+    local index, exists = locate(tonumber(position), length)
+    indexes[#indexes + 1] = exists and nearer(index, length) or nil
   end
   for _, index in ipairs(indexes) do
     call('LSET', MESSAGES, index, '')
   end
   if #indexes > 0 then
-    call('LREM', MESSAGES, indexes[1] < 0 and -#indexes or #indexes, '')
+    length = length - call('LREM', MESSAGES, indexes[1] < 0 and -#indexes or #indexes, '')
   end
-  length = length - #indexes
 end
 
 in_parts('HDEL', IDS, ids)
@@ -44,31 +42,28 @@ in_parts('HDEL', PINNED, pinned)
 remove(positions)
 for n = 7, #ARGV do
   local position, pin, id = string.match(ARGV[n], '^(%d+),b?(p?),[^,]*,[^,]*,([^\n]*)\n')
-  local index, is_there = locate(tonumber(position), length)
+  local index, exists = locate(tonumber(position), length)
   call('HSET', IDS, id, position)
   if pin == 'p' then
     remove({position})
     call('HSET', PINNED, position, ARGV[n])
   else
     call('HDEL', PINNED, position)
-    if is_there then
+    if exists then
       call('LSET', MESSAGES, nearer(index, length), ARGV[n])
     elseif index == length then
       call('RPUSH', MESSAGES, ARGV[n])
     else
       call('LINSERT', MESSAGES, 'BEFORE', call('LINDEX', MESSAGES, nearer(index, length)), ARGV[n])
     end
-    length = length + (is_there and 0 or 1)
+    length = length + (exists and 0 or 1)
   end
 end
-
 for name, value in pairs(state) do
   t[name] = value
 end
 t.version = t.version + 1
-if left ~= 'keep' then
-  t.expires = left ~= '' and NOW_MS + left or nil
-end
+t.expires = left == 'keep' and t.expires or tonumber(left) and NOW_MS + left or nil
 mark_end(t)
 save(t, thread_id, is_new, 'commit', commit, unpack(fields))
 return string.format('%.0f', t.version)

@@ -4,8 +4,7 @@ local version = string.match(call('HGET', META, 'state') or '', '^[^,]*,(%d*)') 
 if ARGV[2] ~= '*' and ARGV[2] ~= version or ARGV[2] == '' and call('EXISTS', META, MESSAGES, IDS, PINNED) > 0 then
   return 0
 end
-local existed = call('UNLINK', META, MESSAGES, IDS, PINNED)
 for n = 5, 7 do
   call('ZREM', KEYS[n], ARGV[1])
 end
-return (existed > 0 or ARGV[2] == '') and 1 or 0
+return (call('UNLINK', META, MESSAGES, IDS, PINNED) > 0 or ARGV[2] == '') and 1 or 0

@@ -1,4 +1,4 @@
--- Find rows in the list of messages, which is ordered by position and may have gaps.
+-- The list of messages is ordered by position, with gaps.
 
 -- An index from the nearer end of the list: servers walk to it from there.
 local function nearer(index, length)
@@ -20,11 +20,8 @@ local function locate(position, length)
   local high = math.min(length - 1, math.max(0, position - position_at(0, length)))
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if position_at(middle, length) < position then
-      low = middle + 1
-    else
-      high = middle
-    end
+    local is_before = position_at(middle, length) < position
+    low, high = is_before and middle + 1 or low, is_before and high or middle
   end
   return low, position_at(low, length) == position
 end

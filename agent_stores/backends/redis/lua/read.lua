@@ -1,7 +1,6 @@
 -- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`. Replies nil, or the
 -- meta hash, its remaining milliseconds, entries of the list, and entries of pinned rows. Arguments: after; before
 -- or ''; limit or ''; '1' for the newest; '1' for bodies, else their sizes; names of ids to find instead.
-
 local after, before, limit, newest, bodies = unpack(ARGV, 1, 5)
 local t, problem = load_thread()
 if problem or not t then

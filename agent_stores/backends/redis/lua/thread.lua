@@ -1,7 +1,7 @@
 -- What every script begins with. docs/redis.md describes the keys and the fields.
-
 local META, MESSAGES, IDS, PINNED, INDEX, RECENT, EXPIRY = unpack(KEYS)
 local call = redis.call
+local NUMBERS = {'last', 'messages', 'pinned', 'request_count', 'expires', 'listed_until'}
 
 -- Why the thread must not be used; nil when it can be, or when there is none.
 local function find_problem(state)
@@ -25,9 +25,9 @@ local function load_thread()
   t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens, t.request_count, t.updated_us, t.first_us, t.last_us,
     t.ttl, t.refresh, t.explicit, t.expires, t.listed_until = string.match(found[1],
     '^2,(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]*),([^,]*),(%d*),(%a+),(%d?),(%d*),(%d+)$')
-  t.last, t.messages, t.pinned = tonumber(t.last), tonumber(t.messages), tonumber(t.pinned)
-  t.request_count, t.listed_until = tonumber(t.request_count), tonumber(t.listed_until)
-  t.expires = tonumber(t.expires or nil)
+  for _, name in ipairs(NUMBERS) do
+    t[name] = tonumber(t[name])
+  end
   if not t.version or not t.requests then
     damaged = 'meta hash'
   elseif call('LLEN', MESSAGES) ~= t.messages - t.pinned then

@@ -1,12 +1,9 @@
--- Remove the oldest entries, of which `excess` are over the limit, up to a boundary: the rule is that of
--- `agent_stores.thread_updates.trim_index`.
+-- Remove `excess` of the oldest entries, up to a boundary; the rule is that of `thread_updates.trim_index`.
 local function trim(t, excess)
   local function boundary(first, last, is_last)
     local index = nil
     for n, entry in ipairs(call('LRANGE', MESSAGES, first, last)) do
-      if (is_last or not index) and string.find(entry, '^%d+,e?b') then
-        index = first + n - 1
-      end
+      if (is_last or not index) and string.find(entry, '^%d+,e?b') then index = first + n - 1 end
     end
     return index
   end

@@ -1,8 +1,6 @@
 -- Shared by the scripts that change a thread or its time-to-live.
-
 local NOW = call('TIME')
-local NOW_US = NOW[1] * 1000000 + NOW[2]
-local NOW_MS = math.floor(NOW_US / 1000)
+local NOW_US, NOW_MS = NOW[1] * 1000000 + NOW[2], NOW[1] * 1000 + math.floor(NOW[2] / 1000)
 
 local function new_thread()
   return {
@@ -11,7 +9,7 @@ local function new_thread()
   }
 end
 
--- Run a command in parts: a Lua call takes at most some thousands of arguments.
+-- In parts: a Lua call takes at most some thousands of arguments.
 local function in_parts(command, key, arguments)
   for first = 1, #arguments, 1000 do
     call(command, key, unpack(arguments, first, math.min(first + 999, #arguments)))
@@ -20,9 +18,9 @@ end
 
 -- The last entry of a plain thread's list has the flag `e`.
 local function mark_end(t)
-  local position, mark, rest = string.match(call('LINDEX', MESSAGES, -1) or '', '^(%d+),(e?)(.*)$')
-  if position and mark ~= (is_plain(t) and 'e' or '') then
-    call('LSET', MESSAGES, -1, position .. ',' .. (is_plain(t) and 'e' or '') .. rest)
+  local position, mark, rest = string.match(call('LINDEX', MESSAGES, -1) or '', '^(%d+,)(e?)(.*)$')
+  if position and (mark == 'e') ~= is_plain(t) then
+    call('LSET', MESSAGES, -1, position .. (is_plain(t) and 'e' or '') .. rest)
   end
 end
 
@@ -37,9 +35,7 @@ local function save(t, thread_id, is_new, ...)
     t.expires and string.format('%.0f', t.expires) or '', t.listed_until
   ), ...)
   call('ZADD', RECENT, t.updated_us, thread_id)
-  if is_new then
-    call('ZADD', INDEX, 0, thread_id)
-  end
+  if is_new then call('ZADD', INDEX, 0, thread_id) end
   for n = 1, t.expires and (t.pinned > 0 and 4 or 3) or 0 do
     call('PEXPIREAT', KEYS[n], t.expires)
   end
@@ -54,8 +50,7 @@ local function save(t, thread_id, is_new, ...)
     for n = 5, #expired > 0 and 7 or 0 do
       call('ZREM', KEYS[n], unpack(expired))
     end
-    local first = call('ZCARD', EXPIRY) >= call('ZCARD', INDEX) and 5 or 7
-    for n = first, call('PTTL', EXPIRY) < t.listed_until - NOW_MS and 7 or 0 do
+    for n = call('ZCARD', EXPIRY) >= call('ZCARD', INDEX) and 5 or 7, call('PTTL', EXPIRY) < t.listed_until - NOW_MS and 7 or 0 do
       call('PEXPIREAT', KEYS[n], t.listed_until)
     end
   end
