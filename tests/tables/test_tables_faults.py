@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -251,3 +252,61 @@ async def test_another_writer_at_every_call(first: int) -> None:
             found = ([mine, writer.outcome], await _state(_log(table, clock)))
             assert found in outcomes, (label, at)
             await _check_nothing_is_left(table, clock)
+
+
+def _random_step(story: random.Random, number: int, ids: list[str], max_messages: int | None) -> Step:
+    """An operation whose repetition has the same effect."""
+    kind = story.choice(["append"] * 6 + ["delete", "clear", "replace_all", "delete_thread", "replace"])
+    if kind == "append":
+        names = [f"{number}.{n}" for n in range(story.choice([1, 2, 2, 3, 9]))]
+        names += story.sample(ids, min(len(ids), 1)) if story.random() < 0.3 else []
+        ids += names
+        rows = [
+            row(name, pinned=story.random() < 0.15, size=story.choice([10, 10, 10, 2_500])) for name in names
+        ]
+        options = {"request_id": f"r{number}", "max_messages": max_messages}
+        return "append", lambda log: log.append(KEY, rows, **options)
+    if kind == "replace_all":
+        names = story.sample(ids, min(len(ids), 3)) + [
+            f"{number}.{n}" for n in range(story.choice([0, 1, 8]))
+        ]
+        ids += names
+        rows = [row(name) for name in dict.fromkeys(names)]
+        return kind, lambda log: log.replace_all(KEY, rows, request_id=f"r{number}")
+    if kind == "delete":
+        return step("delete", story.sample(ids, min(len(ids), 2)))
+    if kind == "replace":
+        name = story.choice(ids or ["none"])
+        return step("replace", row(name, pinned=story.random() < 0.2, size=story.choice([10, 2_500])))
+    return step(kind)
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_random_faults(seed: int) -> None:
+    """Two processes, any fault at any call, late transactions: a repeated operation takes effect once."""
+    story, clock = random.Random(seed), Clock()
+    operations = story.choice([12, 60])
+    max_messages = story.choice([None, 4]) if operations == 60 else None
+    limits = SMALL._replace(snapshot_pages=story.random() < 0.5, operations=operations)
+    table = MemoryTable(limits, page=story.choice([3, 5, 1000]))
+    logs = [_log(table, clock) for _ in range(2)]
+    reference = MessageLog(MemoryBackend(Limits()), clock=clock)
+    table.fault = lambda number, name: story.choice(FAULTS) if story.random() < 0.12 else None
+    ids: list[str] = []
+    for number in range(20):
+        label, run = _random_step(story, number, ids, max_messages)
+        await run(reference)
+        log = story.choice(logs)
+        while True:
+            try:
+                await run(log)
+                break
+            except StoreError:
+                if story.random() < 0.3:
+                    table.arrive()
+        table.quiet = True
+        table.arrive()
+        assert await _state(_log(table, clock)) == await _state(reference), (number, label)
+        table.quiet = False
+        clock.now += story.choice([0, 1, 400])
+    await _check_nothing_is_left(table, clock)
