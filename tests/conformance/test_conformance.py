@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -15,22 +14,9 @@ from agent_stores.backends.sql.names import thread_digest
 from agent_stores.database import DatabaseMessageLog
 from agent_stores.memory import InMemoryMessageLog
 from agent_stores.testing.conformance import *  # noqa: F403
-from agent_stores.testing.conformance import Target
+from agent_stores.testing.conformance import Clock, Target
 
 SQL = ["sqlite", "postgresql", "postgresql+asyncpg", "mariadb"]
-
-
-class Clock:
-    """A clock that tests move."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
-
-    async def advance(self, seconds: float) -> None:
-        self.ahead += seconds
 
 
 @pytest.fixture(params=["memory", "memory-limited", *SQL])

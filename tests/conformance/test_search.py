@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from agent_stores.memory import InMemoryMessageLog
 from agent_stores.search import MAX_TERMS, search_terms
 from agent_stores.testing.conformance.search import TestSearch
 from agent_stores.testing.conformance.search import find as find
-from agent_stores.testing.conformance.target import Target, anyio_backend, make_store
+from agent_stores.testing.conformance.target import Clock, Target, anyio_backend, make_store
 
 __all__ = ["TestSearch", "anyio_backend", "make_store"]
 
@@ -33,17 +32,6 @@ def url(request: pytest.FixtureRequest, name: str, folder: Path) -> str:
         return str(folder / "chat.db")
     address: str = request.getfixturevalue("postgres_server").create_database(f"search-{uuid.uuid4().hex}")
     return address.replace("postgresql:", f"{name}:")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead
-
-    async def advance(self, seconds: float) -> None:
-        self.ahead += seconds
 
 
 @pytest.fixture(params=["memory", *DATABASES])

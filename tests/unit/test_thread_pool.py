@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ async def test_as_many_at_once_as_there_are_threads() -> None:
 async def test_one_thread_keeps_the_order() -> None:
     workers = ThreadPool(1, "work")
     seen: list[int] = []
-    await asyncio.gather(*(workers.run(5, lambda n=n: seen.append(n)) for n in range(50)))  # type: ignore[misc]
+    await asyncio.gather(*(workers.run(5, lambda n=n: seen.append(n)) for n in range(50)))
     assert seen == list(range(50))
     await asyncio.to_thread(workers.close, 5)
 
@@ -92,7 +93,7 @@ def test_several_loops() -> None:
     workers = ThreadPool(2, "work")
 
     async def count() -> list[int]:
-        return [await workers.run(5, lambda n=n: n) for n in range(200)]  # type: ignore[misc]
+        return [await workers.run(5, lambda n=n: n) for n in range(200)]
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda _: asyncio.run(count()), range(8)))
@@ -117,7 +118,7 @@ def test_a_loop_that_is_closed_meanwhile() -> None:
     go.set()
     assert done.wait(5)
 
-    async def again() -> int:
+    async def again() -> Any:
         return await workers.run(5, lambda: 1)
 
     assert asyncio.run(again()) == 1  # the thread is alive

@@ -284,6 +284,7 @@ async def test_a_writer_that_dies_before_it_applies_the_state(
         found = await again.get_session(**HERE, config=config)
         assert found is not None
         assert found.state == {"a": 1, "user:b": 2}
+    assert found is not None
     await again.append_event(found, changed(c=3))
     found = await AgentStoresSessionService(log).get_session(**HERE)
     assert found is not None
