@@ -40,7 +40,7 @@ def relay(postgres_server: PostgresServer) -> Iterator[Relay]:
 
 
 def fill(url: str, thread_id: str) -> None:
-    """Make the thread long, behind the store's back: every tenth message is no boundary."""
+    """Make the thread long, not by the store: every tenth message is no boundary."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO agent_stores_messages (thread, position, message_id, boundary, pinned, bytes, "

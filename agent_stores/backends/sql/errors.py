@@ -64,7 +64,7 @@ _BRIEF = ("too many", "remaining connection slots", "starting up", "shutting dow
 
 
 def classify(error: BaseException, dialect: str) -> Failure:
-    """The kind of failure that a driver's error stands for."""
+    """The kind of failure of a driver's error."""
     cause: Any = driver_error(error)
     found: Failure | None = None
     if dialect == "postgresql":

@@ -30,7 +30,7 @@ _READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 class _Psycopg:
-    """psycopg 3. A connection stands as its one cursor: making one costs as much as a short statement."""
+    """psycopg 3. A connection is represented by its one cursor: making one costs as much as a statement."""
 
     def __init__(self) -> None:
         import psycopg

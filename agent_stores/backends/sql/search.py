@@ -208,7 +208,7 @@ BEGIN
 EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
   RETURN NULL;
 END $$""",
-    # With its owner's rights and search path: whoever may write messages need know nothing of the index.
+    # With its owner's rights and search path: a user who may write messages needs no rights on the index.
     """CREATE OR REPLACE FUNCTION {search}_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN

@@ -110,9 +110,11 @@ class Statements:
         body = f"CAST(m.body AS {'BINARY' if dialect == 'mariadb' else 'BLOB'})"
         source = f"SELECT m.position, {body}, m.pinned, m.boundary FROM {{threads}} t JOIN {{messages}} m"
         visible = "ON m.thread = t.id AND m.position <= t.last_position AND m.pinned"
+        newest = f"({source} {visible} = 0 {alive} ORDER BY m.position DESC LIMIT :limit)"
+        if dialect != "mariadb":  # which writes a subquery with bodies to a temporary table on disk
+            newest = f"SELECT * FROM {newest} AS newest"
         self.latest = self.make(
-            f"SELECT * FROM ({source} {visible} = 0 {alive} ORDER BY m.position DESC LIMIT :limit) AS newest "
-            f"UNION ALL {source} {indexed} {visible} = 1 {alive} AND t.pinned > 0 "
+            f"{newest} UNION ALL {source} {indexed} {visible} = 1 {alive} AND t.pinned > 0 "
             f"UNION ALL SELECT 0, {body.replace('m.body', chr(39) * 2)}, 0, 0 FROM {{threads}} t {alive} "
             "AND t.ttl_refresh = 'read' AND t.ttl > 0",
             order=("key", "now", "limit"),
@@ -177,10 +179,12 @@ class Statements:
             limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.position DESC LIMIT :limit"
             pinned = f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.pinned = 1"
             pinned += " AND (SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
-        return self.make(
-            f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key "
-            f"UNION ALL SELECT part.*{_NULLS} FROM ({limited}) AS part{pinned}"
-        )
+        if self.dialect == "mariadb":
+            limited = f"({limited.replace(source, _NULLS + source)})"
+        else:
+            limited = f"SELECT part.*{_NULLS} FROM ({limited}) AS part"
+        head = f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key"
+        return self.make(f"{head} UNION ALL {limited}{pinned}")
 
     @lru_cache(maxsize=64)  # noqa: B019
     def find(self, count: int) -> Sql:
