@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from google.adk.events.event import Event
 
-from agent_stores.contents import ToolResultContent
+from agent_stores.contents import ReasoningContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.plugins.google_adk.parts import FRAMEWORK, build_part, read_part
+from agent_stores.plugins.google_adk.parts import FRAMEWORK, build_part, is_signature, read_part
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
 
 
@@ -42,8 +42,21 @@ class EventCodec:
         found = self.json.decode(message)
         if found is None:
             return []
-        data = found.data if found.exact else {**_defaults(message), **found.data}
+        data = found.data
+        if not found.exact:
+            self._say_what_is_left_out(message, data)
+            data = {**_defaults(message), **data}
         return [Event.model_validate(data)]
+
+    def _say_what_is_left_out(self, message: ChatMessage, data: Data) -> None:
+        left_out, name = self.json.left_out, message.message_id
+        if message.author_name is not None and message.role != "assistant":
+            left_out.field("author_name", "the author of a user's event is 'user'", message_id=name)
+        for part in message.contents:
+            left_out.filename(part, data, message_id=name)
+            signature = part.protected_data if isinstance(part, ReasoningContent) else None
+            if signature is not None and not is_signature(signature):
+                left_out.field("reasoning.protected_data", "it is no Base64", message_id=name)
 
     def is_own(self, message: ChatMessage) -> bool:
         """Whether ADK wrote a message, and nobody changed it."""
@@ -58,11 +71,9 @@ def _read(event: Data) -> Shape:
     ours: Role = "user" if role == "user" else "assistant"
     if parts and all(isinstance(part, ToolResultContent) for part in parts):
         ours = "tool"
-    author = event.get("author")
     message = ChatMessage(
         ours,
         contents=parts,
-        author_name=author if author and author != "user" else None,
         created_at=datetime.fromtimestamp(event["timestamp"], timezone.utc),
     )
     return Shape(message)
@@ -79,8 +90,10 @@ def _build(message: ChatMessage, hints: Mapping[str, Any], leave_out: LeaveOut) 
         return None
     role = "model" if message.role == "assistant" else "user"
     data: Data = {"content": {"parts": parts, "role": role}}
-    if message.author_name is not None or role == "user":
-        data["author"] = message.author_name or "user"
+    if role == "user":
+        data["author"] = "user"
+    elif message.author_name is not None:
+        data["author"] = message.author_name
     return data
 
 

@@ -41,7 +41,7 @@ def build_part(part: AnyContent, leave_out: LeaveOut) -> Data | None:
     if isinstance(part, TextContent):
         return {"text": part.text}
     if isinstance(part, ReasoningContent):
-        signed = {} if part.protected_data is None else {"thought_signature": part.protected_data}
+        signed = {"thought_signature": part.protected_data} if is_signature(part.protected_data) else {}
         return {"text": part.text, "thought": True, **signed}
     if isinstance(part, ToolCallContent):
         return {"function_call": {"id": part.call_id, "name": part.name, "args": _arguments(part)}}
@@ -54,6 +54,11 @@ def build_part(part: AnyContent, leave_out: LeaveOut) -> Data | None:
         return own if isinstance(own, dict) else None
     leave_out(part, _NO_PLACE)
     return None
+
+
+def is_signature(text: str | None) -> bool:
+    """Whether Gemini's contents can hold a signature: they hold bytes."""
+    return text is not None and _decode(text) is not None
 
 
 def _read(part: Data) -> AnyContent | None:

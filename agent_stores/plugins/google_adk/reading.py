@@ -90,7 +90,7 @@ class EventReader:
                     is_user = event.content is not None and event.content.role == "user"
                     answers = bool(event.get_function_responses())
                     if not is_user or answers:
-                        event.author = agent or _UNKNOWN_AGENT
+                        event.author = message.author_name or agent or _UNKNOWN_AGENT
                 found.append(StoredEvent(row.position, event, own))
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -82,6 +83,15 @@ def is_own(message: ChatMessage) -> bool:
     return bool(leftovers(message, FRAMEWORK).get("own"))
 
 
+def copy_message(message: BaseMessage) -> BaseMessage:
+    """A copy that shares nothing with a message that could be changed; faster than decoding it again."""
+    new = message.model_copy()
+    for name, value in message.__dict__.items():
+        if not isinstance(value, (str, int, type(None))):
+            new.__dict__[name] = _copied(value)
+    return new
+
+
 def is_message_list(value: Any) -> bool:
     """Whether a channel's value is a list of messages."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, BaseMessage) for one in value)
@@ -124,6 +134,14 @@ def _check_restorable(kind: str, data: bytes, serde: SerializerProtocol, what: s
             f"{what} has a value of type {name[0]}.{name[1]}, which the serializer does not restore; "
             f"allow it with serde=JsonPlusSerializer(allowed_msgpack_modules=[{name!r}])"
         )
+
+
+def _copied(value: Any) -> Any:
+    if type(value) is dict:
+        return {name: _copied(one) for name, one in value.items()}
+    if type(value) is list:
+        return [_copied(one) for one in value]
+    return value if type(value) in (str, int, float, bool, type(None)) else copy.deepcopy(value)
 
 
 def _digest(message: ChatMessage) -> str:

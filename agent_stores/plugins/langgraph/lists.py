@@ -20,7 +20,7 @@ from agent_stores.errors import ConflictError, StoreUnavailableError
 from agent_stores.message_format import decode_stored
 from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.langgraph.codec import GraphMessageCodec, is_own
+from agent_stores.plugins.langgraph.codec import GraphMessageCodec, copy_message, is_own
 from agent_stores.store import ChatMessageStore
 
 Ranges = list[list[int]]
@@ -180,7 +180,7 @@ class MessageLists:
 
     def decode(self, item: Item, serde: SerializerProtocol) -> list[BaseMessage]:
         """The messages of a row, to be handed out."""
-        return self._codec.decode(item.message, serde)
+        return [copy_message(message) for message in item.messages(self._codec, serde)]
 
     def forget(self, tenant: str | None, thread_id: str) -> None:
         """Read a thread again when it is used next."""
@@ -242,12 +242,16 @@ def resolve(
 ) -> list[Item]:
     """The rows of a list in a checkpoint; those that were trimmed or deleted are missing.
 
+    When another client replaced all rows of the thread, the newest checkpoint has the new ones.
+
     Args:
         reference: the list.
         items: the rows of its thread.
         moved: rows that are no longer there.
         with_new: whether to add what others added since.
     """
+    if with_new and reference.ranges and items and min(items) > reference.seen:
+        return [items[position] for position in sorted(items)]
     found = [
         item
         for position in positions(reference.ranges)

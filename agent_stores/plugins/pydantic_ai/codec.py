@@ -50,7 +50,10 @@ class ModelMessageCodec:
             decoded = self.json.decode(message)
             if decoded is None:
                 continue
-            data = decoded.data if decoded.exact else _completed(decoded.data, message, names)
+            data = decoded.data
+            if not decoded.exact:
+                self._say_what_is_left_out(message, data)
+                data = _completed(data, message, names)
             try:
                 found.append((message, _validate(data)))
             except ValidationError as error:
@@ -59,6 +62,13 @@ class ModelMessageCodec:
                 part = OpaqueContent({"type": f"{FRAMEWORK}.{data['kind']}"})
                 self.json.left_out(part.type, str(error), message_id=message.message_id)
         return found
+
+    def _say_what_is_left_out(self, message: ChatMessage, data: Data) -> None:
+        left_out, name = self.json.left_out, message.message_id
+        if message.author_name is not None:
+            left_out.field("author_name", "its messages have no place for it", message_id=name)
+        for part in message.contents:
+            left_out.filename(part, data, message_id=name)
 
 
 def _dump(message: ModelMessage, *, exclude_none: bool) -> Data:

@@ -178,13 +178,14 @@ def _read_media(item: Any) -> DataContent | UriContent | None:
 
 
 def _build_media(part: DataContent | UriContent) -> Data:
+    named = {} if part.filename is None else {"identifier": part.filename}
     if isinstance(part, DataContent):
         data = base64.urlsafe_b64encode(part.data).decode()
-        return {"data": data, "media_type": part.media_type, "kind": "binary"}
+        return {"data": data, "media_type": part.media_type, "kind": "binary", **named}
     typed = (
         {} if part.media_type is None or part.media_type.endswith("/*") else {"media_type": part.media_type}
     )
-    return {"url": part.uri, "kind": _URLS.get(part.kind, "document-url"), **typed}
+    return {"url": part.uri, "kind": _URLS.get(part.kind, "document-url"), **typed, **named}
 
 
 def _decode(text: str) -> bytes | None:

@@ -127,6 +127,22 @@ async def test_messages_of_others_are_part_of_the_state(log: MessageLog) -> None
     assert len([one async for one in graph.aget_state_history(CONFIG)]) == 6
 
 
+async def test_a_conversation_that_another_client_replaces(log: MessageLog) -> None:
+    graph = echo_graph(AgentStoresSaver(log))
+    await graph.ainvoke(say("q1"), CONFIG)
+    other = ChatMessageStore(log, thread_id="t")
+    await other.replace_all([ChatMessage("user", "A summary."), *(await other.list_messages())[-1:]])
+    fresh = echo_graph(AgentStoresSaver(log))
+    for one in (fresh, graph):
+        shown = (await one.aget_state(CONFIG)).values["messages"]
+        assert [m.content for m in shown] == ["A summary.", "answer 1 to q1"]
+    await graph.ainvoke(say("q2"), CONFIG)
+    assert await stored(log) == ["A summary.", "answer 1 to q1", "q2", "answer 2 to q2"]
+    assert [m.content for m in (await fresh.aget_state(CONFIG)).values["messages"]] == await stored(log)
+    await other.delete("q2")
+    assert [m.content for m in (await fresh.aget_state(CONFIG)).values["messages"]] == await stored(log)
+
+
 @pytest.mark.parametrize("durability", ["sync", "async", "exit"])
 async def test_a_run_that_died_between_call_and_result_goes_on(log: MessageLog, durability: Any) -> None:
     weather = Weather(failures=1)

@@ -165,6 +165,10 @@ def _say_block(role: str, block: dict[str, Any]) -> list[Aspect]:
     if kind == "reasoning":
         text, sealed = block["reasoning"], block.get("extras", {}).get("signature")
         return [("reasoning", text), *([] if sealed is None else [("sealed", text, sealed)])]
+    if kind == "thinking":
+        return [("reasoning", block["thinking"]), ("sealed", block["thinking"], block["signature"])]
+    if kind in ("map", "server_tool_call"):
+        return [("own part",)]
     if kind == "image_url":
         return [media(role, "image", url=block["image_url"]["url"])]
     if kind in ("image", "audio", "video", "file"):

@@ -14,10 +14,13 @@ from agent_stores.memory import InMemoryMessageLog
 from agent_stores.messages import ChatMessage
 from tests.plugins.pairs.agent_framework import AgentFramework
 from tests.plugins.pairs.features import FEATURES, Aspect, Feature, Framework
+from tests.plugins.pairs.google_adk import GoogleADK
 from tests.plugins.pairs.langchain import LangChain
+from tests.plugins.pairs.langgraph import LangGraph
 from tests.plugins.pairs.llama_index import LlamaIndex
 from tests.plugins.pairs.neutral import Neutral
 from tests.plugins.pairs.openai_agents import OpenAIAgents
+from tests.plugins.pairs.pydantic_ai import PydanticAI
 
 PAGE = Path(__file__).parents[3] / "docs" / "plugins.md"
 COMMAND = "python -m tests.plugins.pairs --write"
@@ -29,6 +32,9 @@ FRAMEWORKS: dict[str, Framework] = {
     "langchain": LangChain(),
     "llama_index": LlamaIndex(),
     "agent_framework": AgentFramework(),
+    "langgraph": LangGraph(),
+    "pydantic_ai": PydanticAI(),
+    "google_adk": GoogleADK(),
     "neutral": Neutral(),
 }
 
