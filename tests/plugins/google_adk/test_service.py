@@ -24,7 +24,13 @@ from google.adk.sessions.session import Session
 from google.genai import types
 
 from agent_stores import ChatMessage, ChatMessageStore
-from agent_stores.contents import DataContent, ReasoningContent, TextContent, ToolCallContent, ToolResultContent
+from agent_stores.contents import (
+    DataContent,
+    ReasoningContent,
+    TextContent,
+    ToolCallContent,
+    ToolResultContent,
+)
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.google_adk import AgentStoresSessionService, SqliteSessionService
 from agent_stores.google_adk import DatabaseSessionService as OurDatabaseSessionService
@@ -234,7 +240,9 @@ async def test_two_processes_race(log: MessageLog) -> None:
     won = [one for one in outcomes if isinstance(one, Event)]
     assert len(won) == 1
     assert sum(isinstance(one, StaleSessionError) for one in outcomes) == 5
-    assert texts(await services[0].get_session(**HERE)) == texts(Session(id="", app_name="", user_id="", events=won))
+    assert texts(await services[0].get_session(**HERE)) == texts(
+        Session(id="", app_name="", user_id="", events=won)
+    )
 
 
 async def test_sessions_that_were_not_loaded_here(log: MessageLog) -> None:

@@ -38,7 +38,13 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import RunUsage
 
 from agent_stores import ChatMessage, ChatMessageStore
-from agent_stores.contents import DataContent, ReasoningContent, TextContent, ToolCallContent, ToolResultContent
+from agent_stores.contents import (
+    DataContent,
+    ReasoningContent,
+    TextContent,
+    ToolCallContent,
+    ToolResultContent,
+)
 from agent_stores.contents import UriContent
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.log import MessageLog
