@@ -14,6 +14,6 @@ except ImportError:
 
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.context import ContextProviderAdapter
-from agent_stores.plugins.agent_framework.history import StoreHistoryProvider
+from agent_stores.plugins.agent_framework.history import AgentStoresHistoryProvider
 
-__all__ = ["AgentFrameworkCodec", "ContextProviderAdapter", "StoreHistoryProvider"]
+__all__ = ["AgentFrameworkCodec", "AgentStoresHistoryProvider", "ContextProviderAdapter"]

@@ -10,8 +10,8 @@ except ImportError as error:
     ) from error
 
 from agent_stores.plugins.langchain.codec import LangChainCodec
-from agent_stores.plugins.langchain.history import StoreChatMessageHistory
+from agent_stores.plugins.langchain.history import AgentStoresChatMessageHistory
 
 del _langchain
 
-__all__ = ["LangChainCodec", "StoreChatMessageHistory"]
+__all__ = ["AgentStoresChatMessageHistory", "LangChainCodec"]

@@ -9,11 +9,11 @@ except ImportError as error:
         "llama-index-core", extra="llama-index", purpose="agent_stores.llama_index"
     ) from error
 
-from agent_stores.plugins.llama_index.chat_store import StoreChatStore
+from agent_stores.plugins.llama_index.chat_store import AgentStoresChatStore
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
-from agent_stores.plugins.llama_index.db_store import StoreDBChatStore
-from agent_stores.plugins.llama_index.memory import StoreMemory
+from agent_stores.plugins.llama_index.db_store import AgentStoresDBChatStore
+from agent_stores.plugins.llama_index.memory import AgentStoresMemory
 
 del _llama_index
 
-__all__ = ["LlamaIndexCodec", "StoreChatStore", "StoreDBChatStore", "StoreMemory"]
+__all__ = ["AgentStoresChatStore", "AgentStoresDBChatStore", "AgentStoresMemory", "LlamaIndexCodec"]

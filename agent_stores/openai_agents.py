@@ -10,8 +10,8 @@ except ImportError as error:
     ) from error
 
 from agent_stores.plugins.openai_agents.codec import ResponsesItemCodec
-from agent_stores.plugins.openai_agents.session import StoreSession
+from agent_stores.plugins.openai_agents.session import AgentStoresSession
 
 del _agents
 
-__all__ = ["ResponsesItemCodec", "StoreSession"]
+__all__ = ["AgentStoresSession", "ResponsesItemCodec"]

@@ -15,12 +15,12 @@ from agent_framework import Agent, AgentSession
 from agent_framework.openai import OpenAIChatCompletionClient
 from openai import AsyncOpenAI
 
-from agent_stores.agent_framework import StoreHistoryProvider
+from agent_stores.agent_framework import AgentStoresHistoryProvider
 from agent_stores.testing.local_model import local_model
 
 
 async def main(url: str) -> None:
-    async with AsyncOpenAI() as openai, StoreHistoryProvider(url, max_messages=100) as history:
+    async with AsyncOpenAI() as openai, AgentStoresHistoryProvider(url, max_messages=100) as history:
         client = OpenAIChatCompletionClient(async_client=openai)
         agent = Agent(client=client, context_providers=[history])
         session = agent.create_session()

@@ -13,15 +13,15 @@ import warnings
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_openai import ChatOpenAI
 
-from agent_stores.langchain import StoreChatMessageHistory
+from agent_stores.langchain import AgentStoresChatMessageHistory
 from agent_stores.testing.local_model import local_model
 
 warnings.filterwarnings("ignore", "RunnableWithMessageHistory is deprecated")
 
 
 def main(url: str) -> None:
-    def history(session_id: str) -> StoreChatMessageHistory:
-        return StoreChatMessageHistory(session_id, url, max_messages=100, ttl=30 * 24 * 3600)
+    def history(session_id: str) -> AgentStoresChatMessageHistory:
+        return AgentStoresChatMessageHistory(session_id, url, max_messages=100, ttl=30 * 24 * 3600)
 
     model = ChatOpenAI(model=os.environ.get("OPENAI_MODEL", "gpt-4.1"))
     for session_id, question in (

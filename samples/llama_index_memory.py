@@ -11,18 +11,18 @@ import tempfile
 from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.llms import MockLLM
 
-from agent_stores.llama_index import StoreChatStore, StoreMemory
+from agent_stores.llama_index import AgentStoresChatStore, AgentStoresMemory
 
 
 async def main(url: str) -> None:
     for user, question in (("alice", "Hello"), ("bob", "Good morning"), ("alice", "And again")):
         # Anew for each question: all that is kept is in the store.
-        memory = StoreMemory.from_defaults(url, chat_store_key=user, token_limit=3000, max_messages=100)
+        memory = AgentStoresMemory.from_defaults(url, chat_store_key=user, token_limit=3000, max_messages=100)
         engine = SimpleChatEngine.from_defaults(llm=MockLLM(), memory=memory)
         await engine.achat(question)
         await memory.aclose()
 
-    chats = StoreChatStore(url)  # the same conversations, for what takes a chat store
+    chats = AgentStoresChatStore(url)  # the same conversations, for what takes a chat store
     for user in await chats.aget_keys():
         messages = await chats.aget_messages(user)
         print(f"{user}: {len(messages)} messages, the first {messages[0].content!r}")

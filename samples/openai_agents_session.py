@@ -12,7 +12,7 @@ import tempfile
 from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
 from openai import AsyncOpenAI
 
-from agent_stores.openai_agents import StoreSession
+from agent_stores.openai_agents import AgentStoresSession
 from agent_stores.testing.local_model import local_model
 
 
@@ -27,7 +27,9 @@ async def main(url: str) -> None:
         model = OpenAIChatCompletionsModel(os.environ.get("OPENAI_MODEL", "gpt-4.1"), openai_client=client)
         agent = Agent(name="Guide", model=model, tools=[weather])
         for question in ("My name is Alice", "The weather in Oslo and Bergen?", "What's my name?"):
-            async with StoreSession("user_123", url, max_messages=100) as session:  # anew for each question
+            async with AgentStoresSession(
+                "user_123", url, max_messages=100
+            ) as session:  # anew for each question
                 result = await Runner.run(agent, question, session=session)
                 print("agent:", result.final_output)
                 print(len(await session.get_items()), "items in", session.store.location)

@@ -16,7 +16,7 @@ from agents.extensions.memory import AdvancedSQLiteSession, RedisSession, SQLAlc
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from agent_stores import ChatMessage, ToolCallContent, ToolResultContent
-from agent_stores.openai_agents import StoreSession
+from agent_stores.openai_agents import AgentStoresSession
 from tests.importers.support import add, read, take_over, threads
 from tests.servers.postgres import PostgresServer
 
@@ -73,7 +73,7 @@ async def fill(sessions: Sequence[Any], items: Sequence[Any] = ITEMS) -> None:
 
 def items_of(target: str, thread: str) -> list[Any]:
     async def work() -> list[Any]:
-        async with StoreSession(thread, target) as session:
+        async with AgentStoresSession(thread, target) as session:
             return list(await session.get_items())
 
     return asyncio.run(work())

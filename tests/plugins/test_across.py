@@ -15,7 +15,7 @@ from llama_index.core.llms import ChatMessage as LlamaMessage
 from openai import AsyncOpenAI
 
 from agent_stores import ChatMessage, ChatMessageStore
-from agent_stores.agent_framework import StoreHistoryProvider
+from agent_stores.agent_framework import AgentStoresHistoryProvider
 from agent_stores.contents import (
     DataContent,
     ReasoningContent,
@@ -24,10 +24,10 @@ from agent_stores.contents import (
     ToolResultContent,
     UriContent,
 )
-from agent_stores.langchain import StoreChatMessageHistory
-from agent_stores.llama_index import StoreChatStore, StoreMemory
+from agent_stores.langchain import AgentStoresChatMessageHistory
+from agent_stores.llama_index import AgentStoresChatStore, AgentStoresMemory
 from agent_stores.log import MessageLog
-from agent_stores.openai_agents import StoreSession
+from agent_stores.openai_agents import AgentStoresSession
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.conftest import PNG
 
@@ -60,11 +60,11 @@ async def write_openai_agents(log: MessageLog) -> None:
             "content": [{"type": "output_text", "text": "Red and blue.", "annotations": []}],
         },
     ]
-    await StoreSession("s", log).add_items(items)
+    await AgentStoresSession("s", log).add_items(items)
 
 
 async def write_langchain(log: MessageLog) -> None:
-    await StoreChatMessageHistory("s", log).aadd_messages(
+    await AgentStoresChatMessageHistory("s", log).aadd_messages(
         [
             HumanMessage(
                 [
@@ -88,7 +88,7 @@ async def write_langchain(log: MessageLog) -> None:
 
 
 async def write_llama_index(log: MessageLog) -> None:
-    await StoreMemory(log, chat_store_key="s").aput_messages(
+    await AgentStoresMemory(log, chat_store_key="s").aput_messages(
         [
             LlamaMessage(
                 blocks=[
@@ -113,7 +113,7 @@ async def write_llama_index(log: MessageLog) -> None:
 
 
 async def write_agent_framework(log: MessageLog) -> None:
-    await StoreHistoryProvider(log).save_messages(
+    await AgentStoresHistoryProvider(log).save_messages(
         "s",
         [
             Message(
@@ -217,7 +217,7 @@ async def test_the_neutral_form(writer: str, log: MessageLog) -> None:
 @pytest.mark.parametrize("writer", WRITERS)
 async def test_through_openai_agents(writer: str, log: MessageLog) -> None:
     await WRITERS[writer](log)
-    first, *items = await StoreSession("s", log).get_items()
+    first, *items = await AgentStoresSession("s", log).get_items()
     parts: Any = first["content"]  # type: ignore[typeddict-item]
     assert [part["type"] for part in parts] == ["input_text", "input_image", "input_image"]
     assert [part["image_url"] for part in parts[1:]] == [f"data:image/png;base64,{IMAGE}", LINK]
@@ -240,7 +240,7 @@ async def test_through_openai_agents(writer: str, log: MessageLog) -> None:
 @pytest.mark.parametrize("writer", WRITERS)
 async def test_through_langchain(writer: str, log: MessageLog, model_server: ModelServer) -> None:
     await WRITERS[writer](log)
-    history = StoreChatMessageHistory("s", log)
+    history = AgentStoresChatMessageHistory("s", log)
     question, calls, *results, answer = await history.aget_messages()
     assert isinstance(question, HumanMessage)
     assert question.content[0] == {"type": "text", "text": "Compare these."}
@@ -272,7 +272,7 @@ async def test_through_langchain(writer: str, log: MessageLog, model_server: Mod
 @pytest.mark.parametrize("writer", WRITERS)
 async def test_through_llama_index(writer: str, log: MessageLog) -> None:
     await WRITERS[writer](log)
-    question, calls, *results, answer = await StoreMemory(log, chat_store_key="s").aget()
+    question, calls, *results, answer = await AgentStoresMemory(log, chat_store_key="s").aget()
     text, image, link = question.blocks
     assert (text.text, image.image, str(link.url)) == ("Compare these.", IMAGE.encode(), LINK)  # type: ignore[union-attr]
     thinking, first, second = calls.blocks
@@ -291,7 +291,7 @@ async def test_through_llama_index(writer: str, log: MessageLog) -> None:
 @pytest.mark.parametrize("writer", WRITERS)
 async def test_through_agent_framework(writer: str, log: MessageLog, model_server: ModelServer) -> None:
     await WRITERS[writer](log)
-    history = StoreHistoryProvider(log)
+    history = AgentStoresHistoryProvider(log)
     found = [content for message in await history.get_messages("s") for content in message.contents]
     assert [content.type for content in found] == [
         "text",
@@ -329,13 +329,13 @@ async def test_metadata_is_no_message_and_stays_when_messages_are_replaced(log: 
     shown = len(await store.list_messages())
     metadata = {"agent_stores.summary": {"text": "They compared two pictures."}, "title": "Pictures"}
     await store.update_metadata(metadata)
-    session = StoreSession("s", log)
-    chat_store = StoreChatStore(log)
-    provider = StoreHistoryProvider(log)
+    session = AgentStoresSession("s", log)
+    chat_store = AgentStoresChatStore(log)
+    provider = AgentStoresHistoryProvider(log)
     for texts in (
         map(str, await session.get_items()),
         [str(message) for message in await chat_store.aget_messages("s")],
-        [str(message) for message in await StoreChatMessageHistory("s", log).aget_messages()],
+        [str(message) for message in await AgentStoresChatMessageHistory("s", log).aget_messages()],
         [message.text for message in await provider.get_messages("s")],
     ):
         assert not [text for text in texts if "two pictures" in text]

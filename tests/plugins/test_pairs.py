@@ -6,7 +6,7 @@ import pytest
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.contents import UsageContent
-from agent_stores.langchain import StoreChatMessageHistory
+from agent_stores.langchain import AgentStoresChatMessageHistory
 from agent_stores.memory import InMemoryMessageLog
 from tests.plugins.pairs.features import FEATURES
 from tests.plugins.pairs.table import BESIDE, COMMAND, FRAMEWORKS, KEPT, LEFT_OUT, PAGE, page_with, run, table
@@ -48,6 +48,6 @@ async def test_of_two_usages_one_is_shown(caplog: pytest.LogCaptureFixture) -> N
     log = InMemoryMessageLog()
     usages = [UsageContent(1, 2, 3), UsageContent(4, 5, 9)]
     await ChatMessageStore(log, thread_id="s").add_messages([ChatMessage("assistant", contents=usages)])
-    (message,) = await StoreChatMessageHistory("s", log).aget_messages()
+    (message,) = await AgentStoresChatMessageHistory("s", log).aget_messages()
     assert message.usage_metadata == {"input_tokens": 4, "output_tokens": 5, "total_tokens": 9}  # type: ignore[attr-defined]
     assert "an AIMessage holds one" in caplog.text

@@ -1,4 +1,4 @@
-"""`StoreHistoryProvider`: Agent Framework 1.x keeps its conversations in any of our stores."""
+"""`AgentStoresHistoryProvider`: Agent Framework 1.x keeps its conversations in any of our stores."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Run:
 _run: ContextVar[_Run | None] = ContextVar("agent_stores_run", default=None)
 
 
-class StoreHistoryProvider(HistoryProvider):
+class AgentStoresHistoryProvider(HistoryProvider):
     """A `HistoryProvider` over a store: the session's id is the thread's id.
 
     Saving costs what the new messages cost, and reads nothing that is stored. A message with a `message_id`

@@ -1,4 +1,4 @@
-"""`StoreChatMessageHistory`: a chat message history of LangChain over any of our stores."""
+"""`AgentStoresChatMessageHistory`: a chat message history of LangChain over any of our stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agent_stores.store_options import identifier, sequence
 _PART_OF = re.compile(r"(.+)#\d+", re.DOTALL)
 
 
-class StoreChatMessageHistory(BaseChatMessageHistory):
+class AgentStoresChatMessageHistory(BaseChatMessageHistory):
     """A conversation as `RunnableWithMessageHistory` takes it, synchronously and asynchronously.
 
     `messages` is what a model is to be shown: tool calls stand before their results, and a call without a
@@ -129,7 +129,7 @@ class StoreChatMessageHistory(BaseChatMessageHistory):
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"StoreChatMessageHistory({self.session_id!r})"
+        return f"AgentStoresChatMessageHistory({self.session_id!r})"
 
 
 def _with_ids(messages: Sequence[Any]) -> list[BaseMessage]:

@@ -1,4 +1,4 @@
-"""`StoreChatStore`: a chat store of LlamaIndex over any of our stores."""
+"""`AgentStoresChatStore`: a chat store of LlamaIndex over any of our stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agent_stores.plugins.opening import PluginOptions, StoreSource
 from agent_stores.store_options import sequence
 
 
-class StoreChatStore(BaseChatStore):
+class AgentStoresChatStore(BaseChatStore):
     """Conversations by key, as `ChatMemoryBuffer` takes them, synchronously and asynchronously.
 
     A key is the thread id of a store. Messages come back as they are stored; `set_messages` is one step, and
@@ -53,7 +53,7 @@ class StoreChatStore(BaseChatStore):
         if "window" in options or "dangling_calls" in options:
             raise ArgumentError(
                 "a chat store shows messages as they are stored: window and dangling_calls are accepted by "
-                "StoreMemory"
+                "AgentStoresMemory"
             )
         given: dict[str, Any] = dict(options)
         is_state = given.pop("class_name", self.class_name()) != self.class_name() or "location" in given
@@ -229,4 +229,4 @@ class StoreChatStore(BaseChatStore):
 
 
 # So that LlamaIndex's own memory finds the class of a chat store in its JSON.
-loading.RECOGNIZED_CHAT_STORES[StoreChatStore.class_name()] = StoreChatStore  # type: ignore[assignment]
+loading.RECOGNIZED_CHAT_STORES[AgentStoresChatStore.class_name()] = AgentStoresChatStore  # type: ignore[assignment]

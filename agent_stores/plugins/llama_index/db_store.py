@@ -1,4 +1,4 @@
-"""`StoreDBChatStore`: the chat store of LlamaIndex's `Memory`, over any of our stores."""
+"""`AgentStoresDBChatStore`: the chat store of LlamaIndex's `Memory`, over any of our stores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIRST = 64  # messages read at once when the active ones are looked for
 _ATTEMPTS = 32
 
 
-class StoreDBChatStore(AsyncDBChatStore):
+class AgentStoresDBChatStore(AsyncDBChatStore):
     """Conversations by key, with active and archived messages, as `Memory` keeps them.
 
     A key is the thread id of a store. Archiving the oldest messages writes one record, whatever their number,
@@ -49,7 +49,7 @@ class StoreDBChatStore(AsyncDBChatStore):
         if "window" in options or "dangling_calls" in options:
             raise ArgumentError(
                 "a chat store shows messages as they are stored: window and dangling_calls are accepted by "
-                "StoreMemory"
+                "AgentStoresMemory"
             )
         super().__init__()
         self._threads = Threads(store, options)

@@ -1,4 +1,4 @@
-"""`StoreMemory`: a memory of LlamaIndex over any of our stores."""
+"""`AgentStoresMemory`: a memory of LlamaIndex over any of our stores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing_extensions import Self, Unpack
 from agent_stores._checks import check_limit
 from agent_stores.errors import ArgumentError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.llama_index.chat_store import StoreChatStore
+from agent_stores.plugins.llama_index.chat_store import AgentStoresChatStore
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
 from agent_stores.plugins.llama_index.threads import Threads
 from agent_stores.plugins.opening import PluginOptions, StoreSource
@@ -24,7 +24,7 @@ T = TypeVar("T")
 _LLM_SHARE = 0.75  # of a model's context; as LlamaIndex's own buffer takes it
 
 
-class StoreMemory(BaseMemory):
+class AgentStoresMemory(BaseMemory):
     """A conversation as LlamaIndex's agents and chat engines take it, synchronously and asynchronously.
 
     `get` is what a model is to be shown: the store's window, tool calls before their results, and an error
@@ -32,7 +32,7 @@ class StoreMemory(BaseMemory):
 
     Args:
         store: where it is kept: a URL as `open_log` takes it, a `MessageLog`, a function that makes the store
-            of a thread id, or a `StoreChatStore` to share; by default in this process's memory.
+            of a thread id, or a `AgentStoresChatStore` to share; by default in this process's memory.
         chat_store_key: names the conversation: the thread id of the store.
         token_limit: at most so many tokens are shown, by the store's ``count_tokens``; the newest group is
             shown whole.
@@ -51,7 +51,7 @@ class StoreMemory(BaseMemory):
 
     def __init__(
         self,
-        store: StoreSource | StoreChatStore = "memory:",
+        store: StoreSource | AgentStoresChatStore = "memory:",
         *,
         chat_store_key: str = DEFAULT_CHAT_STORE_KEY,
         token_limit: int | None = None,
@@ -63,7 +63,7 @@ class StoreMemory(BaseMemory):
             "token_limit": token_limit,
         }
         super().__init__(**fields)
-        if isinstance(store, StoreChatStore):
+        if isinstance(store, AgentStoresChatStore):
             if options:
                 raise ArgumentError(
                     f"{', '.join(sorted(options))}: given beside a chat store, which has its own"
@@ -80,7 +80,7 @@ class StoreMemory(BaseMemory):
     @classmethod
     def from_defaults(
         cls,
-        store: StoreSource | StoreChatStore = "memory:",
+        store: StoreSource | AgentStoresChatStore = "memory:",
         *,
         chat_history: Sequence[LlamaMessage] | None = None,
         llm: Any = None,

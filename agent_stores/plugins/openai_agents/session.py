@@ -1,4 +1,4 @@
-"""`StoreSession`: a session of the OpenAI Agents SDK over any of our stores."""
+"""`AgentStoresSession`: a session of the OpenAI Agents SDK over any of our stores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agents.memory import SessionSettings
 
 
-class StoreSession:
+class AgentStoresSession:
     """A conversation as ``Runner.run(agent, ..., session=...)`` takes it; implements the SDK's `Session`.
 
     Items come back as they were written, one stored message for each, in the order in which they were added;
@@ -139,7 +139,7 @@ class StoreSession:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"StoreSession({self.session_id!r})"
+        return f"AgentStoresSession({self.session_id!r})"
 
     async def _newest(self, count: int) -> list[tuple[ChatMessage, ItemOf]]:
         """The newest so many items, each with its message; a message may be shown as several, or as none."""

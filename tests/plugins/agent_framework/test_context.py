@@ -12,7 +12,7 @@ from agent_framework.openai import OpenAIChatCompletionClient
 from openai import AsyncOpenAI
 
 from agent_stores import ChatMessage, Context, ContextProvider, InMemoryMessageLog, tool
-from agent_stores.agent_framework import ContextProviderAdapter, StoreHistoryProvider
+from agent_stores.agent_framework import AgentStoresHistoryProvider, ContextProviderAdapter
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.testing.model_server import ModelServer
 
@@ -59,7 +59,7 @@ class Names(ContextProvider):
 
 async def test_memory_across_sessions(model: Any) -> None:
     names = Names()
-    history = StoreHistoryProvider(InMemoryMessageLog())
+    history = AgentStoresHistoryProvider(InMemoryMessageLog())
     async with ContextProviderAdapter(names) as memory:
         agent = Agent(client=model, context_providers=[history, memory])
         first, second = agent.create_session(), agent.create_session()

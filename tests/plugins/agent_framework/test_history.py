@@ -1,4 +1,4 @@
-"""`StoreHistoryProvider` in agents of Agent Framework 1.x."""
+"""`AgentStoresHistoryProvider` in agents of Agent Framework 1.x."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from agent_stores import (
     Window,
     open_log,
 )
-from agent_stores.agent_framework import StoreHistoryProvider
+from agent_stores.agent_framework import AgentStoresHistoryProvider
 from agent_stores.backend import Row
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.errors import (
@@ -80,7 +80,7 @@ def weather(city: str) -> str:
 
 
 async def test_a_conversation(url: str, model: Any) -> None:
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         agent = agent_of(model, history)
         session = agent.create_session(session_id=new_id())
         await agent.run("Hello, my name is Alice", session=session)
@@ -97,7 +97,7 @@ async def test_a_conversation(url: str, model: Any) -> None:
 
 
 async def test_streaming(url: str, model: Any) -> None:
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         agent = agent_of(model, history)
         session = agent.create_session(session_id=new_id())
         async for _ in agent.run("My name is Alice", session=session, stream=True):
@@ -118,11 +118,11 @@ NEXT_PROCESS = """
 import asyncio, json, sys
 from agent_framework import Agent, AgentSession
 from agent_framework.openai import OpenAIChatCompletionClient
-from agent_stores.agent_framework import StoreHistoryProvider
+from agent_stores.agent_framework import AgentStoresHistoryProvider
 
 async def main():
     url, base_url, state = sys.argv[1:]
-    async with StoreHistoryProvider(url, max_messages=100) as history:
+    async with AgentStoresHistoryProvider(url, max_messages=100) as history:
         client = OpenAIChatCompletionClient(model="test-model", api_key="k", base_url=base_url)
         agent = Agent(client=client, context_providers=[history])
         session = AgentSession.from_dict(json.loads(state))
@@ -134,7 +134,7 @@ asyncio.run(main())
 
 
 async def test_a_session_goes_on_in_another_process(url: str, model: Any, model_server: ModelServer) -> None:
-    async with StoreHistoryProvider(url, max_messages=100) as history:
+    async with AgentStoresHistoryProvider(url, max_messages=100) as history:
         agent = agent_of(model, history)
         session = agent.create_session(session_id=new_id())
         await agent.run("My name is Alice", session=session)
@@ -154,16 +154,16 @@ async def test_a_session_goes_on_in_another_process(url: str, model: Any, model_
 async def test_every_kind_of_message(url: str) -> None:
     given = messages()
     session_id = new_id()
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         await history.save_messages(session_id, given)
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         read = await history.get_messages(session_id)
     # The ids that the messages had not were given to them when they were saved.
     assert [dump(message) for message in read] == [dump(message) for message in given]
 
 
 async def test_equal_words_are_messages_of_their_own(url: str, model: Any) -> None:
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         session_id = new_id()
         for _ in range(10):
             await history.save_messages(session_id, [user("ok")])
@@ -176,7 +176,7 @@ async def test_equal_words_are_messages_of_their_own(url: str, model: Any) -> No
 
 
 async def test_a_turn_tried_again(url: str) -> None:
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         session_id = new_id()
         first = [user("ok"), Message("assistant", ["fine"])]
         second = [user("ok"), Message("assistant", ["fine"])]
@@ -188,7 +188,7 @@ async def test_a_turn_tried_again(url: str) -> None:
         again = [Message.from_dict(message.to_dict()) for message in first]
         await history.save_messages(session_id, again)
         assert await history.store(session_id).count() == 4
-    async with StoreHistoryProvider(url, max_messages=2) as small:
+    async with AgentStoresHistoryProvider(url, max_messages=2) as small:
         turn = [user("3"), Message("assistant", ["three"])]
         await small.save_messages(session_id, turn)
         await small.save_messages(session_id, first)
@@ -197,7 +197,7 @@ async def test_a_turn_tried_again(url: str) -> None:
 
 
 async def test_ids_that_messages_have(url: str) -> None:
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         session_id = new_id()
         await history.save_messages(session_id, [user("a", message_id="m1")])
         await history.save_messages(session_id, [user("a", message_id="m1"), user("b", message_id="")])
@@ -212,7 +212,7 @@ async def test_ids_that_messages_have(url: str) -> None:
 
 
 async def test_a_transcript_saved_again(url: str) -> None:
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         session_id = new_id()
         await history.store(session_id).add_messages(
             [ChatMessage("user", "hi"), ChatMessage("assistant", "hello", message_id="of another framework")]
@@ -229,7 +229,7 @@ async def test_a_transcript_saved_again(url: str) -> None:
 
 async def test_a_service_that_gives_an_id_twice(url: str) -> None:
     """Ollama draws a number below 999."""
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         session_id = new_id()
         turns = [
             [user(words), Message("assistant", [f"{words}!"], message_id="chatcmpl-7")]
@@ -252,8 +252,8 @@ async def test_a_service_that_gives_an_id_twice(url: str) -> None:
 
 async def test_one_object_in_several_runs(url: str, model: Any) -> None:
     async with (
-        StoreHistoryProvider(url) as history,
-        StoreHistoryProvider(url, source_id="audit", load_messages=False, tenant="audit") as audit,
+        AgentStoresHistoryProvider(url) as history,
+        AgentStoresHistoryProvider(url, source_id="audit", load_messages=False, tenant="audit") as audit,
     ):
         agent = agent_of(model, history, audit)
         session = agent.create_session(session_id=new_id())
@@ -288,7 +288,7 @@ class Flaky(InMemoryMessageLog):
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_run_that_failed_to_store(when: str, model: Any) -> None:
     log = Flaky()
-    history = StoreHistoryProvider(log)
+    history = AgentStoresHistoryProvider(log)
     agent = agent_of(model, history)
     session = agent.create_session()
     given = user("repeat: hi")
@@ -302,7 +302,7 @@ async def test_a_run_that_failed_to_store(when: str, model: Any) -> None:
 
 
 async def test_the_end_of_one_run_twice() -> None:
-    history = StoreHistoryProvider(InMemoryMessageLog())
+    history = AgentStoresHistoryProvider(InMemoryMessageLog())
     session = AgentSession()
     same = user("again")
 
@@ -317,7 +317,7 @@ async def test_the_end_of_one_run_twice() -> None:
 
 async def test_saving_does_not_read() -> None:
     log = Flaky()
-    history = StoreHistoryProvider(log)
+    history = AgentStoresHistoryProvider(log)
     for number in range(5):
         await history.save_messages("s", [user(str(number))])
     assert log.reads == 0
@@ -329,7 +329,7 @@ async def test_what_is_stored(model: Any) -> None:
             context.extend_messages(self, [user(f"fact of {self.source_id}")])
 
     async def stored(**options: Any) -> list[str]:
-        history = StoreHistoryProvider(InMemoryMessageLog(), load_messages=False, **options)
+        history = AgentStoresHistoryProvider(InMemoryMessageLog(), load_messages=False, **options)
         agent = agent_of(model, Facts("one"), Facts("two"), InMemoryHistoryProvider(), history)
         session = agent.create_session()
         await agent.run("repeat: hi", session=session)
@@ -361,7 +361,7 @@ async def test_what_is_stored(model: Any) -> None:
 
 async def test_not_loading(model: Any) -> None:
     log = Flaky()
-    history = StoreHistoryProvider(log, load_messages=False)
+    history = AgentStoresHistoryProvider(log, load_messages=False)
     agent = agent_of(model, history)
     session = agent.create_session()
     for _ in range(2):
@@ -372,7 +372,7 @@ async def test_not_loading(model: Any) -> None:
 
 @pytest.mark.parametrize("first", ["audit", "loader"])
 async def test_storing_what_another_history_loads(first: str, model: Any) -> None:
-    audit = StoreHistoryProvider(InMemoryMessageLog(), load_messages=False, store_context_messages=True)
+    audit = AgentStoresHistoryProvider(InMemoryMessageLog(), load_messages=False, store_context_messages=True)
     loader = InMemoryHistoryProvider()
     agent = agent_of(model, *((audit, loader) if first == "audit" else (loader, audit)))
     session = agent.create_session()
@@ -385,7 +385,7 @@ async def test_storing_what_another_history_loads(first: str, model: Any) -> Non
 
 
 async def test_tools_and_a_window(url: str, model: Any) -> None:
-    async with StoreHistoryProvider(url, window=Window(last=3)) as history:
+    async with AgentStoresHistoryProvider(url, window=Window(last=3)) as history:
         agent = agent_of(model, history, tools=[weather])
         session = agent.create_session(session_id=new_id())
         for _ in range(3):
@@ -407,7 +407,7 @@ async def test_saving_after_each_call_of_the_service(url: str, model: Any) -> No
         agent_of(model, require_per_service_call_history_persistence=True)
     except TypeError:
         return  # a later version's
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         agent = agent_of(model, history, tools=[weather], require_per_service_call_history_persistence=True)
         session = agent.create_session(session_id=new_id())
         for _ in range(2):
@@ -429,14 +429,14 @@ async def test_approval(url: str, model: Any) -> None:
         return f"{city}: 11 degrees"
 
     session_id = new_id()
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         agent = agent_of(model, history, tools=[weather])
         session = agent.create_session(session_id=session_id)
         asked = await agent.run("What is the weather in Oslo?", session=session)
         (request,) = asked.user_input_requests
         assert calls == []
         state = session.to_dict()
-    async with StoreHistoryProvider(url) as history:
+    async with AgentStoresHistoryProvider(url) as history:
         agent = agent_of(model, history, tools=[weather])
         session = AgentSession.from_dict(json.loads(json.dumps(state)))
         answer = Message("user", [request.to_function_approval_response(True)])
@@ -459,7 +459,7 @@ async def test_calls_without_results() -> None:
     )
 
     async def shown(inputs: list[Message], **options: Any) -> list[list[str]]:
-        history = StoreHistoryProvider(log, **options)
+        history = AgentStoresHistoryProvider(log, **options)
         context = SessionContext(session_id="s", input_messages=inputs)
         await history.before_run(agent=None, session=AgentSession(session_id="s"), context=context, state={})  # type: ignore[arg-type]
         return [
@@ -477,7 +477,7 @@ async def test_calls_without_results() -> None:
     for policy in ("synthesize", "drop", "raise"):
         assert await shown([result], dangling_calls=policy) == [["text"], calls, a]
     # By itself, get_messages tells what is stored.
-    assert len(await StoreHistoryProvider(log).get_messages("s")) == 3
+    assert len(await AgentStoresHistoryProvider(log).get_messages("s")) == 3
 
 
 async def test_sources(url: str) -> None:
@@ -490,7 +490,7 @@ async def test_sources(url: str) -> None:
         return store
 
     for source in (url, log, make):
-        async with StoreHistoryProvider(source) as history:
+        async with AgentStoresHistoryProvider(source) as history:
             await history.save_messages(session_id, [user("hi")])
         with pytest.raises(StoreClosedError):
             await history.get_messages(session_id)
@@ -499,7 +499,7 @@ async def test_sources(url: str) -> None:
 
 
 async def test_arguments(tmp_path: Path) -> None:
-    history = StoreHistoryProvider(tmp_path / "chat.db")
+    history = AgentStoresHistoryProvider(tmp_path / "chat.db")
     with pytest.raises(ArgumentTypeError, match="session_id must be a non-empty str, got NoneType"):
         await history.get_messages(None)
     with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
@@ -515,17 +515,20 @@ async def test_arguments(tmp_path: Path) -> None:
     await history.save_messages("s", [])
     await history.aclose()
     with pytest.raises(ArgumentError, match="max_messages must be a non-negative int or None, got -1"):
-        StoreHistoryProvider("memory:", max_messages=-1)
+        AgentStoresHistoryProvider("memory:", max_messages=-1)
     with pytest.raises(ArgumentTypeError, match="store_context_from is text"):
-        StoreHistoryProvider("memory:", store_context_from="memory")
+        AgentStoresHistoryProvider("memory:", store_context_from="memory")
     with pytest.raises(ArgumentError, match=r"dangling_calls must be one of .*, got 'x'"):
-        StoreHistoryProvider("memory:", dangling_calls="x")  # type: ignore[arg-type]
+        AgentStoresHistoryProvider("memory:", dangling_calls="x")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="source_id must be a non-empty str"):
-        StoreHistoryProvider("memory:", source_id="")
+        AgentStoresHistoryProvider("memory:", source_id="")
 
 
 async def test_tenants_do_not_meet(url: str) -> None:
     session_id = new_id()
-    async with StoreHistoryProvider(url, tenant="a") as one, StoreHistoryProvider(url, tenant="b") as two:
+    async with (
+        AgentStoresHistoryProvider(url, tenant="a") as one,
+        AgentStoresHistoryProvider(url, tenant="b") as two,
+    ):
         await one.save_messages(session_id, [user("hi")])
         assert await two.get_messages(session_id) == []

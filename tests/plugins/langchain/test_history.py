@@ -1,4 +1,4 @@
-"""`StoreChatMessageHistory` against LangChain."""
+"""`AgentStoresChatMessageHistory` against LangChain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from agent_stores.errors import (
     StoreClosedError,
     UnansweredToolCallError,
 )
-from agent_stores.langchain import StoreChatMessageHistory
+from agent_stores.langchain import AgentStoresChatMessageHistory
 from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.memory import InMemoryMessageLog
 from agent_stores.retention import Window
@@ -65,7 +65,7 @@ async def model(model_server: ModelServer) -> AsyncIterator[ChatOpenAI]:
 
 
 def test_synchronously(url: str) -> None:
-    with StoreChatMessageHistory("s", url) as history:
+    with AgentStoresChatMessageHistory("s", url) as history:
         assert isinstance(history, BaseChatMessageHistory)
         assert bool(history)
         assert history.messages == []
@@ -75,8 +75,8 @@ def test_synchronously(url: str) -> None:
         history.add_messages([HumanMessage("And"), HumanMessage("then")])
         assert texts(history.messages) == ["Hello", "Hi!", "Be brief.", "And", "then"]
         assert str(history).startswith("Human: Hello\nAI: Hi!")
-        assert repr(history) == "StoreChatMessageHistory('s')"
-    with StoreChatMessageHistory("s", url) as again:
+        assert repr(history) == "AgentStoresChatMessageHistory('s')"
+    with AgentStoresChatMessageHistory("s", url) as again:
         assert len(again.messages) == 5
         again.clear()
         assert again.messages == []
@@ -86,7 +86,7 @@ def test_synchronously(url: str) -> None:
 
 @pytest.mark.anyio
 async def test_asynchronously(log: MessageLog) -> None:
-    async with StoreChatMessageHistory("s", log) as history:
+    async with AgentStoresChatMessageHistory("s", log) as history:
         await history.aadd_messages([HumanMessage("Hello"), AIMessage("Hi!")])
         assert texts(await history.aget_messages()) == ["Hello", "Hi!"]
         await history.aclear()
@@ -103,7 +103,7 @@ async def test_no_thread_pool_and_no_loop_of_its_own(
 
     monkeypatch.setattr("agent_stores.plugins.opening.block_on", refuse)
     monkeypatch.setattr("langchain_core.chat_history.run_in_executor", refuse, raising=False)
-    history = StoreChatMessageHistory("s", log)
+    history = AgentStoresChatMessageHistory("s", log)
     await history.aadd_messages([HumanMessage("Hello")])
     assert len(await history.aget_messages()) == 1
     await history.aclear()
@@ -114,7 +114,7 @@ async def test_the_synchronous_methods_work_on_a_running_loop(
     url: str, no_blocking_calls: BlockBuster
 ) -> None:
     no_blocking_calls.deactivate()  # they block the loop, as they say
-    history = StoreChatMessageHistory("s", url)
+    history = AgentStoresChatMessageHistory("s", url)
     await history.aadd_messages([HumanMessage("1")])
     history.add_user_message("2")
     assert texts(history.messages) == ["1", "2"]
@@ -124,24 +124,24 @@ async def test_the_synchronous_methods_work_on_a_running_loop(
 @pytest.mark.anyio
 async def test_every_message_comes_back(log: MessageLog) -> None:
     given = list(MESSAGES.values())
-    history = StoreChatMessageHistory("s", log, dangling_calls="keep")
+    history = AgentStoresChatMessageHistory("s", log, dangling_calls="keep")
     await history.aadd_messages(given[:3])
     await history.aadd_messages(given[3:])
-    assert await StoreChatMessageHistory("s", log).store.count() == len(given)
-    found = await StoreChatMessageHistory("s", log, dangling_calls="keep").aget_messages()
+    assert await AgentStoresChatMessageHistory("s", log).store.count() == len(given)
+    found = await AgentStoresChatMessageHistory("s", log, dangling_calls="keep").aget_messages()
     assert found == given
     assert [message.model_dump() for message in found] == [message.model_dump() for message in given]
 
 
 @pytest.mark.anyio
 async def test_messages_are_given_ids(log: MessageLog) -> None:
-    history = StoreChatMessageHistory("s", log)
+    history = AgentStoresChatMessageHistory("s", log)
     first, second = HumanMessage("yes"), HumanMessage("yes")
     await history.aadd_messages([first, second, first])
     found = await history.aget_messages()
     assert texts(found) == ["yes", "yes", "yes"]
     assert [found[0].id, found[1].id] == [first.id, second.id]
-    await StoreChatMessageHistory("s", log).aadd_messages([first, AIMessage("Really?")])
+    await AgentStoresChatMessageHistory("s", log).aadd_messages([first, AIMessage("Really?")])
     assert texts(await history.aget_messages()) == ["yes", "yes", "yes", "Really?"]
     await history.aadd_messages(found)
     assert await history.store.count() == 4
@@ -163,14 +163,14 @@ async def test_a_retry_adds_nothing_twice() -> None:
     turn = [HumanMessage("pay"), AIMessage("paid")]
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError):
-            await StoreChatMessageHistory("s", log).aadd_messages(turn)
-    await StoreChatMessageHistory("s", log).aadd_messages(turn)
-    assert texts(await StoreChatMessageHistory("s", log).aget_messages()) == ["pay", "paid"]
+            await AgentStoresChatMessageHistory("s", log).aadd_messages(turn)
+    await AgentStoresChatMessageHistory("s", log).aadd_messages(turn)
+    assert texts(await AgentStoresChatMessageHistory("s", log).aget_messages()) == ["pay", "paid"]
 
 
 @pytest.mark.anyio
 async def test_a_call_without_a_result(log: MessageLog) -> None:
-    history = StoreChatMessageHistory("s", log)
+    history = AgentStoresChatMessageHistory("s", log)
     await history.aadd_messages([HumanMessage("q"), AIMessage("", tool_calls=[call("f", {}, "a")])])
     shown = await history.aget_messages()
     assert [message.type for message in shown] == ["human", "ai", "tool"]
@@ -180,7 +180,7 @@ async def test_a_call_without_a_result(log: MessageLog) -> None:
     await history.aadd_messages(shown)
     await history.aadd_messages([ToolMessage("42", tool_call_id="a")])
     assert texts(await history.aget_messages()) == ["q", "", "42"]
-    strict = StoreChatMessageHistory("t", log, dangling_calls="raise")
+    strict = AgentStoresChatMessageHistory("t", log, dangling_calls="raise")
     await strict.aadd_messages([AIMessage("", tool_calls=[call("f", {}, "a")])])
     with pytest.raises(UnansweredToolCallError):
         await strict.aget_messages()
@@ -188,21 +188,23 @@ async def test_a_call_without_a_result(log: MessageLog) -> None:
 
 @pytest.mark.anyio
 async def test_options(log: MessageLog) -> None:
-    history = StoreChatMessageHistory("s", log, tenant="acme", max_messages=3, ttl=60, window=Window(last=2))
+    history = AgentStoresChatMessageHistory(
+        "s", log, tenant="acme", max_messages=3, ttl=60, window=Window(last=2)
+    )
     await history.aadd_messages([HumanMessage(str(n)) for n in range(5)])
     assert texts(await history.aget_messages()) == ["3", "4"]
     stats = await history.store.stats()
     assert (stats.messages, stats.tenant) == (3, "acme")
     assert stats.expires_at is not None
-    assert await StoreChatMessageHistory("s", log).aget_messages() == []
+    assert await AgentStoresChatMessageHistory("s", log).aget_messages() == []
     with pytest.raises(
         ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got -1"
     ):
-        StoreChatMessageHistory("s", log, ttl=-1)
+        AgentStoresChatMessageHistory("s", log, ttl=-1)
     with pytest.raises(ArgumentTypeError, match="thread_id is not an option"):
-        StoreChatMessageHistory("s", log, thread_id="x")  # type: ignore[call-arg]
+        AgentStoresChatMessageHistory("s", log, thread_id="x")  # type: ignore[call-arg]
     with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
-        StoreChatMessageHistory("", log)
+        AgentStoresChatMessageHistory("", log)
     with pytest.raises(ArgumentTypeError, match=r"messages\[1\] is of type str"):
         await history.aadd_messages([HumanMessage("a"), "b"])  # type: ignore[list-item]
     with pytest.raises(ArgumentTypeError, match="artifact"):
@@ -212,23 +214,23 @@ async def test_options(log: MessageLog) -> None:
 
 @pytest.mark.anyio
 async def test_a_function_that_makes_stores() -> None:
-    history = StoreChatMessageHistory(
+    history = AgentStoresChatMessageHistory(
         "s", lambda thread_id: InMemoryChatMessageStore(thread_id=thread_id, dangling_calls="drop")
     )
     await history.aadd_messages([HumanMessage("q"), AIMessage("Hm.", tool_calls=[call("f", {}, "a")])])
     assert [message.type for message in await history.aget_messages()] == ["human", "ai"]
     with pytest.raises(ArgumentError, match="ttl: given beside a function"):
-        StoreChatMessageHistory("s", lambda _: InMemoryChatMessageStore(), ttl=1)
+        AgentStoresChatMessageHistory("s", lambda _: InMemoryChatMessageStore(), ttl=1)
 
 
 @pytest.mark.anyio
 async def test_unreadable_messages(log: MessageLog) -> None:
-    history = StoreChatMessageHistory("s", log)
+    history = AgentStoresChatMessageHistory("s", log)
     await history.aadd_messages([HumanMessage("1")])
     await log.append(ThreadKey(None, "s"), [Row("bad", b"{")])
     with pytest.raises(CorruptMessageError, match="position 2"):
         await history.aget_messages()
-    assert texts(await StoreChatMessageHistory("s", log, on_corrupt="skip").aget_messages()) == ["1"]
+    assert texts(await AgentStoresChatMessageHistory("s", log, on_corrupt="skip").aget_messages()) == ["1"]
 
 
 @pytest.mark.anyio
@@ -243,12 +245,12 @@ async def test_what_another_framework_wrote_is_not_added_again(log: MessageLog) 
             ChatMessage("tool", contents=[ToolResultContent("a", "x"), ToolResultContent("b", "y")]),
         ]
     )
-    history = StoreChatMessageHistory("s", log)
+    history = AgentStoresChatMessageHistory("s", log)
     shown = await history.aget_messages()
     assert texts(shown) == ["q", "", "x", "y"]
     await history.aadd_messages([*shown, AIMessage("x and y")])
     assert await store.count() == 4
-    copied = StoreChatMessageHistory("copy", log)
+    copied = AgentStoresChatMessageHistory("copy", log)
     await copied.aadd_messages(shown)
     assert texts(await copied.aget_messages()) == ["q", "", "x", "y"]
 
@@ -260,7 +262,7 @@ def with_history(runnable: Any, source: Any, **keys: Any) -> RunnableWithMessage
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return RunnableWithMessageHistory(
-            runnable, lambda session_id: StoreChatMessageHistory(session_id, source), **keys
+            runnable, lambda session_id: AgentStoresChatMessageHistory(session_id, source), **keys
         )
 
 
@@ -282,7 +284,7 @@ def test_a_chain_with_history(sync_model: ChatOpenAI, url: str) -> None:
     )
     assert again.invoke({"question": "What's my name?"}, session("s")).content == "Your name is Alice."
     assert "Alice" not in again.invoke({"question": "What's my name?"}, session("t")).content
-    with StoreChatMessageHistory("s", url) as history:
+    with AgentStoresChatMessageHistory("s", url) as history:
         found = history.messages
         assert [message.type for message in found] == ["human", "ai", "human", "ai"]
         assert cast("AIMessage", found[1]).usage_metadata
@@ -296,11 +298,11 @@ async def test_a_chain_with_history_asynchronously(model: ChatOpenAI, log: Messa
     assert answer.content == "Your name is Bob."
     async for chunk in chain.astream("What did I say first?", session("s")):
         assert chunk is not None
-    found = await StoreChatMessageHistory("s", log).aget_messages()
+    found = await AgentStoresChatMessageHistory("s", log).aget_messages()
     # What was streamed is stored as LangChain put it together.
     assert [message.type for message in found] == ["human", "ai"] * 3 + ["human", "AIMessageChunk"]
-    await StoreChatMessageHistory("s", log).aadd_messages(found)
-    assert len(await StoreChatMessageHistory("s", log).aget_messages()) == 8
+    await AgentStoresChatMessageHistory("s", log).aadd_messages(found)
+    assert len(await AgentStoresChatMessageHistory("s", log).aget_messages()) == 8
     assert found[-1].content == 'You first said: "My name is Bob"'
 
 
@@ -345,7 +347,7 @@ async def test_a_chain_that_calls_tools(
     chain = with_history(RunnableLambda(act), log)
     await chain.ainvoke([HumanMessage("What is the weather in Oslo and Bergen?")], session("s"))
     await chain.ainvoke([HumanMessage("Thanks")], session("s"))
-    found = await StoreChatMessageHistory("s", log).aget_messages()
+    found = await AgentStoresChatMessageHistory("s", log).aget_messages()
     assert [message.type for message in found] == ["human", "ai", "tool", "tool", "ai", "human", "ai"]
     assert found[4].content == "The tool says: rain in Oslo; rain in Bergen"
     sent = model_server.requests[-1]["messages"]
@@ -378,7 +380,7 @@ async def test_on_to_langgraph(model: ChatOpenAI, log: MessageLog) -> None:
     """What the documentation says of going on there: the stored messages begin the thread."""
     graphs = pytest.importorskip("langgraph.graph")
     checkpoints = pytest.importorskip("langgraph.checkpoint.memory")
-    history = StoreChatMessageHistory("s", log)
+    history = AgentStoresChatMessageHistory("s", log)
     await history.aadd_messages([HumanMessage("My name is Dan"), AIMessage("Hello Dan")])
 
     async def reply(state: Any) -> Any:

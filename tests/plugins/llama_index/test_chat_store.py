@@ -1,4 +1,4 @@
-"""`StoreChatStore` against LlamaIndex."""
+"""`AgentStoresChatStore` against LlamaIndex."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from agent_stores.errors import (
     StateError,
     StoreClosedError,
 )
-from agent_stores.llama_index import StoreChatStore
+from agent_stores.llama_index import AgentStoresChatStore
 from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.memory import InMemoryMessageLog
 from agent_stores.retention import Window
@@ -50,7 +50,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("kept_in", ["memory", "sqlite"])
 def test_synchronously(kept_in: str, url: str) -> None:
-    store = StoreChatStore() if kept_in == "memory" else StoreChatStore(url)
+    store = AgentStoresChatStore() if kept_in == "memory" else AgentStoresChatStore(url)
     assert isinstance(store, BaseChatStore)
     assert bool(store)
     assert store.get_messages("a") == []
@@ -90,7 +90,7 @@ async def test_asynchronously_without_a_thread_pool(log: MessageLog, monkeypatch
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("the asynchronous methods are to stay on the caller's loop")
 
-    store = StoreChatStore(log)
+    store = AgentStoresChatStore(log)
     monkeypatch.setattr("agent_stores.plugins.opening.block_on", refuse)
     if isinstance(log, InMemoryMessageLog):  # a driver of SQLite works on a thread
         monkeypatch.setattr("asyncio.to_thread", refuse)
@@ -110,7 +110,7 @@ async def test_the_synchronous_methods_work_on_a_running_loop(
     url: str, no_blocking_calls: BlockBuster
 ) -> None:
     no_blocking_calls.deactivate()  # they block the loop, as they say
-    store = StoreChatStore(url)
+    store = AgentStoresChatStore(url)
     await store.async_add_message("a", user("0"))
     store.add_message("a", user("1"))
     assert said(store.get_messages("a")) == ["0", "1"]
@@ -119,7 +119,7 @@ async def test_the_synchronous_methods_work_on_a_running_loop(
 
 @pytest.mark.anyio
 async def test_every_message_comes_back(log: MessageLog) -> None:
-    store = StoreChatStore(log)
+    store = AgentStoresChatStore(log)
     given = list(MESSAGES.values())
     await store.aset_messages("a", given)
     assert await store.aget_messages("a") == given
@@ -154,7 +154,7 @@ async def test_what_is_set_keeps_what_other_frameworks_left(log: MessageLog) -> 
         ]
     )
     before = [item.message async for item in theirs.iter_messages()]
-    store = StoreChatStore(log)
+    store = AgentStoresChatStore(log)
     shown = await store.aget_messages("a")
     assert said(shown) == ["q", None, "x", "y", "seen"]
     await store.aset_messages("a", [*shown, user("more")])
@@ -174,7 +174,7 @@ async def test_one_of_two_results_is_deleted(log: MessageLog) -> None:
     theirs = ChatMessageStore(log, thread_id="a")
     results = [ToolResultContent("a", "x"), ToolResultContent("b", "y")]
     await theirs.add_messages([ChatMessage("tool", contents=results, message_id="m")])
-    store = StoreChatStore(log)
+    store = AgentStoresChatStore(log)
     assert said([await store.adelete_message("a", 0) or user("?")]) == ["x"]
     assert said(await store.aget_messages("a")) == ["y"]
     assert (await store.adelete_last_message("a")) == message(text("y"), role="tool", tool_call_id="b")
@@ -183,7 +183,7 @@ async def test_one_of_two_results_is_deleted(log: MessageLog) -> None:
 
 @pytest.mark.anyio
 async def test_set_is_one_step(log: MessageLog) -> None:
-    store = StoreChatStore(log)
+    store = AgentStoresChatStore(log)
     stories = [[user(f"{name}{n}") for n in range(10)] for name in "xy"]
     await store.aset_messages("a", stories[0])
     seen: list[Any] = []
@@ -202,7 +202,7 @@ async def test_set_is_one_step(log: MessageLog) -> None:
 
 @pytest.mark.anyio
 async def test_inserting_loses_nothing_that_is_added_meanwhile(log: MessageLog) -> None:
-    store = StoreChatStore(log)
+    store = AgentStoresChatStore(log)
     await asyncio.gather(
         *(store.async_add_message("a", user(f"end {n}")) for n in range(10)),
         *(store.async_add_message("a", user(f"front {n}"), 0) for n in range(5)),
@@ -224,7 +224,7 @@ async def test_equal_messages_are_two_and_retries_one() -> None:
                 raise OutcomeUnknownError("the connection was lost")
             return position
 
-    store = StoreChatStore(Unlucky())
+    store = AgentStoresChatStore(Unlucky())
     again = user("yes")
     with pytest.raises(OutcomeUnknownError):
         await store.async_add_message("a", again)
@@ -236,25 +236,25 @@ async def test_equal_messages_are_two_and_retries_one() -> None:
 
 @pytest.mark.anyio
 async def test_options(log: MessageLog) -> None:
-    store = StoreChatStore(log, tenant="acme", max_messages=2, ttl=60)
+    store = AgentStoresChatStore(log, tenant="acme", max_messages=2, ttl=60)
     await store.aset_messages("a", [user(str(n)) for n in range(4)])
     assert said(await store.aget_messages("a")) == ["2", "3"]
     stats = await log.stats(ThreadKey("acme", "a"))
     assert stats is not None
     assert stats.expires_at is not None
-    assert await StoreChatStore(log).aget_keys() == []
+    assert await AgentStoresChatStore(log).aget_keys() == []
     assert await store.aget_keys() == ["a"]
-    with pytest.raises(ArgumentError, match="accepted by StoreMemory"):
-        StoreChatStore(log, window=Window(last=1))
+    with pytest.raises(ArgumentError, match="accepted by AgentStoresMemory"):
+        AgentStoresChatStore(log, window=Window(last=1))
     with pytest.raises(
         ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got 0"
     ):
-        StoreChatStore(log, ttl=0)
+        AgentStoresChatStore(log, ttl=0)
     with pytest.raises(ArgumentError, match="thread_id must be a non-empty str"):
         await store.aget_messages("")
     with pytest.raises(ArgumentTypeError, match="a message is of type str"):
         await store.async_add_message("a", "text")  # type: ignore[arg-type]
-    skipping = StoreChatStore(log, on_corrupt="skip")
+    skipping = AgentStoresChatStore(log, on_corrupt="skip")
     await skipping.async_add_message("c", user("1"))
     await log.append(ThreadKey(None, "c"), [Row("b", b"{")])
     assert said(await skipping.aget_messages("c")) == ["1"]
@@ -264,7 +264,7 @@ async def test_options(log: MessageLog) -> None:
 @pytest.mark.anyio
 async def test_a_function_that_makes_stores() -> None:
     shared = InMemoryMessageLog()
-    store = StoreChatStore(lambda key: InMemoryChatMessageStore(log=shared, thread_id=key, tenant="t"))
+    store = AgentStoresChatStore(lambda key: InMemoryChatMessageStore(log=shared, thread_id=key, tenant="t"))
     await store.async_add_message("a", user("1"))
     await store.async_add_message("b", user("2"))
     assert await store.aget_keys() == ["a", "b"]
@@ -274,7 +274,7 @@ async def test_a_function_that_makes_stores() -> None:
 
 @pytest.mark.anyio
 async def test_many_keys(log: MessageLog) -> None:
-    store = StoreChatStore(log)
+    store = AgentStoresChatStore(log)
     for n in range(0, 1200, 50):
         for step in range(50):
             store.threads.store(f"key {n + step}")
@@ -287,47 +287,49 @@ async def test_many_keys(log: MessageLog) -> None:
 
 
 def test_json(url: str) -> None:
-    store = StoreChatStore()
+    store = AgentStoresChatStore()
     store.set_messages("a", list(MESSAGES.values()))
     store.add_message("ключ", user("Hi"))
     for document in (store.model_dump_json(), store.json(), store.to_json()):
-        again = StoreChatStore.model_validate_json(document)
+        again = AgentStoresChatStore.model_validate_json(document)
         assert again.get_messages("a") == list(MESSAGES.values())
         assert again.get_keys() == ["a", "ключ"]
         assert again.model_dump() == store.model_dump()
-    assert StoreChatStore.from_dict(store.to_dict()).get_messages("ключ") == [user("Hi")]
-    remote = StoreChatStore(url)
+    assert AgentStoresChatStore.from_dict(store.to_dict()).get_messages("ключ") == [user("Hi")]
+    remote = AgentStoresChatStore(url)
     remote.add_message("a", user("secret words"))
     state = remote.model_dump_json()
     assert json.loads(state) == {"class_name": "AgentStoresChatStore", "location": url}
     with pytest.raises(ValueError, match="make it from its URL"):
-        StoreChatStore.model_validate_json(state)
+        AgentStoresChatStore.model_validate_json(state)
     with pytest.raises(StateError, match="make it from its URL"):
-        StoreChatStore.from_json(state)
+        AgentStoresChatStore.from_json(state)
     with pytest.raises(ArgumentError, match="not in memory"):
-        StoreChatStore(url, threads={"a": []}).close()
+        AgentStoresChatStore(url, threads={"a": []}).close()
     remote.close()
 
 
 def test_files(tmp_path: Path, url: str) -> None:
     file = tmp_path / "deep" / "store.json"
-    store = StoreChatStore()
+    store = AgentStoresChatStore()
     store.add_message("a", user("Hi"))
     store.persist(str(file))
-    assert StoreChatStore.from_persist_path(str(file)).get_messages("a") == [user("Hi")]
+    assert AgentStoresChatStore.from_persist_path(str(file)).get_messages("a") == [user("Hi")]
     fs = fsspec.filesystem("memory")
     store.persist("/folder/store.json", fs=fs)
-    assert StoreChatStore.from_persist_path("/folder/store.json", fs=fs).get_messages("a") == [user("Hi")]
-    assert StoreChatStore.from_persist_path("/folder/none.json", fs=fs).get_keys() == []
-    assert StoreChatStore.from_persist_path(str(tmp_path / "none.json")).get_keys() == []
+    assert AgentStoresChatStore.from_persist_path("/folder/store.json", fs=fs).get_messages("a") == [
+        user("Hi")
+    ]
+    assert AgentStoresChatStore.from_persist_path("/folder/none.json", fs=fs).get_keys() == []
+    assert AgentStoresChatStore.from_persist_path(str(tmp_path / "none.json")).get_keys() == []
     for content, words in (
         ("{", "is not JSON"),
-        ('{"store": {}}', "not one that StoreChatStore.persist wrote"),
+        ('{"store": {}}', "not one that AgentStoresChatStore.persist wrote"),
     ):
         file.write_text(content)
         with pytest.raises(StateError, match=words):
-            StoreChatStore.from_persist_path(file)
-    remote = StoreChatStore(url)
+            AgentStoresChatStore.from_persist_path(file)
+    remote = AgentStoresChatStore(url)
     with pytest.raises(ArgumentError, match="not in memory"):
         remote.persist(str(file))
     remote.close()
@@ -336,7 +338,7 @@ def test_files(tmp_path: Path, url: str) -> None:
 # -- in LlamaIndex's memory -----------------------------------------------------------------------------
 
 
-def buffer(store: StoreChatStore, key: str, **options: Any) -> ChatMemoryBuffer:
+def buffer(store: AgentStoresChatStore, key: str, **options: Any) -> ChatMemoryBuffer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return ChatMemoryBuffer.from_defaults(
@@ -345,16 +347,16 @@ def buffer(store: StoreChatStore, key: str, **options: Any) -> ChatMemoryBuffer:
 
 
 def test_a_memory_buffer(url: str) -> None:
-    memory = buffer(StoreChatStore(url), "user1")
+    memory = buffer(AgentStoresChatStore(url), "user1")
     memory.put(user("Hello"))
     memory.put_messages([LlamaMessage("Hi!", role="assistant"), user("More")])
     assert said(memory.get()) == ["Hello", "Hi!", "More"]
     memory.set([user("anew"), LlamaMessage("Yes", role="assistant")])
-    again = buffer(StoreChatStore(url), "user1")
+    again = buffer(AgentStoresChatStore(url), "user1")
     assert said(again.get_all()) == ["anew", "Yes"]
     assert again.get() == memory.get()
-    assert buffer(StoreChatStore(url), "user2").get() == []
-    begun = buffer(StoreChatStore(url), "user3", chat_history=[user("before")])
+    assert buffer(AgentStoresChatStore(url), "user2").get() == []
+    begun = buffer(AgentStoresChatStore(url), "user3", chat_history=[user("before")])
     assert said(begun.get_all()) == ["before"]
     again.reset()
     assert memory.get_all() == []
@@ -362,7 +364,7 @@ def test_a_memory_buffer(url: str) -> None:
 
 @pytest.mark.anyio
 async def test_a_memory_buffer_asynchronously(log: MessageLog) -> None:
-    memory = buffer(StoreChatStore(log), "user1")
+    memory = buffer(AgentStoresChatStore(log), "user1")
     await memory.aput(user("Hello"))
     await memory.aput_messages([LlamaMessage("Hi!", role="assistant")])
     assert said(await memory.aget()) == ["Hello", "Hi!"]
@@ -373,7 +375,7 @@ async def test_a_memory_buffer_asynchronously(log: MessageLog) -> None:
 
 
 def test_a_memory_buffer_as_text() -> None:
-    memory = buffer(StoreChatStore(), "user1")
+    memory = buffer(AgentStoresChatStore(), "user1")
     memory.put(user("Hello"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -384,10 +386,10 @@ def test_a_memory_buffer_as_text() -> None:
 
 @pytest.mark.anyio
 async def test_a_chat_engine(log: MessageLog) -> None:
-    engine = SimpleChatEngine.from_defaults(llm=MockLLM(), memory=buffer(StoreChatStore(log), "s"))
+    engine = SimpleChatEngine.from_defaults(llm=MockLLM(), memory=buffer(AgentStoresChatStore(log), "s"))
     await engine.achat("Hello")
     response = await engine.achat("And again")
     assert response.response
-    found = await StoreChatStore(log).aget_messages("s")
+    found = await AgentStoresChatStore(log).aget_messages("s")
     assert [one.role.value for one in found] == ["user", "assistant", "user", "assistant"]
     assert [found[0].content, found[2].content] == ["Hello", "And again"]

@@ -1,4 +1,4 @@
-"""`StoreDBChatStore` against LlamaIndex's `Memory`."""
+"""`AgentStoresDBChatStore` against LlamaIndex's `Memory`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.contents import UsageContent
 from agent_stores.errors import ArgumentError
-from agent_stores.llama_index import StoreChatStore, StoreDBChatStore
+from agent_stores.llama_index import AgentStoresChatStore, AgentStoresDBChatStore
 from agent_stores.log import MessageLog
 from agent_stores.retention import Window
 from tests.plugins.llama_index.messages import MESSAGES
@@ -32,8 +32,8 @@ def said(messages: list[LlamaMessage]) -> list[Any]:
     return [found.content for found in messages]
 
 
-async def filled(log: MessageLog, count: int) -> StoreDBChatStore:
-    store = StoreDBChatStore(log)
+async def filled(log: MessageLog, count: int) -> AgentStoresDBChatStore:
+    store = AgentStoresDBChatStore(log)
     await store.add_messages("a", [user(str(n)) for n in range(count)])
     return store
 
@@ -107,13 +107,13 @@ async def test_setting(log: MessageLog) -> None:
 
 
 async def test_every_message_comes_back(log: MessageLog) -> None:
-    store = StoreDBChatStore(log)
+    store = AgentStoresDBChatStore(log)
     given = list(MESSAGES.values())
     await store.add_messages("a", given)
     assert await store.get_messages("a") == given
     await store.archive_oldest_messages("a", len(given) - 1)
     assert await store.get_messages("a", None) == given
-    assert await StoreChatStore(log).aget_messages("a") == given
+    assert await AgentStoresChatStore(log).aget_messages("a") == given
     await store.add_messages("b", given, ARCHIVED)
     assert await store.get_messages("b", ARCHIVED) == given
 
@@ -143,7 +143,7 @@ async def test_what_other_frameworks_left(log: MessageLog) -> None:
             ChatMessage("assistant", "r"),
         ]
     )
-    store = StoreDBChatStore(log)
+    store = AgentStoresDBChatStore(log)
     assert said(await store.archive_oldest_messages("a", 1)) == ["q"]
     assert said(await store.get_messages("a")) == ["r"]
     first, hidden, _ = [item.message async for item in theirs.iter_messages()]
@@ -152,17 +152,17 @@ async def test_what_other_frameworks_left(log: MessageLog) -> None:
 
 
 async def test_options(log: MessageLog) -> None:
-    store = StoreDBChatStore(log, tenant="acme", max_messages=2)
+    store = AgentStoresDBChatStore(log, tenant="acme", max_messages=2)
     await store.add_messages("a", [user(str(n)) for n in range(4)])
     assert said(await store.get_messages("a")) == ["2", "3"]
-    assert await StoreDBChatStore(log).get_keys() == []
+    assert await AgentStoresDBChatStore(log).get_keys() == []
     assert store.model_dump() == {}
-    with pytest.raises(ArgumentError, match="accepted by StoreMemory"):
-        StoreDBChatStore(log, window=Window(last=1))
+    with pytest.raises(ArgumentError, match="accepted by AgentStoresMemory"):
+        AgentStoresDBChatStore(log, window=Window(last=1))
     await store.aclose()
 
 
-def memory_on(store: StoreDBChatStore, session_id: str, **options: Any) -> Memory:
+def memory_on(store: AgentStoresDBChatStore, session_id: str, **options: Any) -> Memory:
     """A memory on a chat store: newer versions take it as an argument."""
     if "chat_store" in inspect.signature(Memory.from_defaults).parameters:
         return Memory.from_defaults(
@@ -174,7 +174,7 @@ def memory_on(store: StoreDBChatStore, session_id: str, **options: Any) -> Memor
 
 
 async def test_in_a_memory(log: MessageLog) -> None:
-    store = StoreDBChatStore(log)
+    store = AgentStoresDBChatStore(log)
     memory = memory_on(store, "s", token_limit=40, token_flush_size=5)
     turns = []
     for n in range(8):
@@ -185,7 +185,7 @@ async def test_in_a_memory(log: MessageLog) -> None:
     assert archived + active == turns
     assert archived
     assert active[0].startswith("question")
-    again = memory_on(StoreDBChatStore(log), "s", token_limit=40)
+    again = memory_on(AgentStoresDBChatStore(log), "s", token_limit=40)
     assert said(await again.aget()) == active
     assert said(await again.aget_all()) == turns
     await again.aset([user("anew")])
@@ -196,7 +196,7 @@ async def test_in_a_memory(log: MessageLog) -> None:
 
 
 async def test_memories_at_once(log: MessageLog) -> None:
-    store = StoreDBChatStore(log)
+    store = AgentStoresDBChatStore(log)
     memories = [memory_on(store, f"s{n}", token_limit=1000) for n in range(4)]
     await asyncio.gather(*(memory.aput(user(f"{n}")) for n in range(10) for memory in memories))
     for memory in memories:

@@ -1,4 +1,4 @@
-"""`StoreMemory` against LlamaIndex."""
+"""`AgentStoresMemory` against LlamaIndex."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.memory import BaseMemory
 
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
-from agent_stores.llama_index import StoreChatStore, StoreMemory
+from agent_stores.llama_index import AgentStoresChatStore, AgentStoresMemory
 from agent_stores.log import MessageLog
 from agent_stores.retention import NO_RESULT, Window
 from tests.plugins.llama_index.messages import MESSAGES, message, text
@@ -42,15 +42,15 @@ def result(call_id: str) -> LlamaMessage:
 
 def test_synchronously(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/chat.db"
-    memory = StoreMemory.from_defaults(url, chat_store_key="user1", chat_history=[user("0")])
+    memory = AgentStoresMemory.from_defaults(url, chat_store_key="user1", chat_history=[user("0")])
     assert isinstance(memory, BaseMemory)
     memory.put(user("1"))
     memory.put_messages([user("2"), LlamaMessage("3", role="assistant")])
     assert said(memory.get()) == said(memory.get_all()) == ["0", "1", "2", "3"]
     assert said(memory.get(input="anything")) == ["0", "1", "2", "3"]
-    again = StoreMemory.from_defaults(url, chat_store_key="user1")
+    again = AgentStoresMemory.from_defaults(url, chat_store_key="user1")
     assert said(again.get()) == ["0", "1", "2", "3"]
-    assert StoreMemory(url, chat_store_key="user2").get() == []
+    assert AgentStoresMemory(url, chat_store_key="user2").get() == []
     again.set([user("anew")])
     assert said(memory.get_all()) == ["anew"]
     assert copy.deepcopy(memory).get_all() == memory.get_all()
@@ -72,7 +72,7 @@ async def test_asynchronously(log: MessageLog, monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError("the asynchronous methods are to stay on the caller's loop")
 
     monkeypatch.setattr("agent_stores.plugins.opening.block_on", refuse)
-    memory = StoreMemory(log)
+    memory = AgentStoresMemory(log)
     given = [*MESSAGES.values()]
     await memory.aput_messages(given)
     assert await memory.aget_all() == given
@@ -86,7 +86,7 @@ async def test_asynchronously(log: MessageLog, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.anyio
 async def test_what_a_model_is_shown(log: MessageLog) -> None:
-    memory = StoreMemory(log, window=Window(last=3))
+    memory = AgentStoresMemory(log, window=Window(last=3))
     await memory.aput_messages([user("q"), call("a", "b"), result("b"), result("a"), user("2")])
     assert said(await memory.aget()) == ["2"]
     await memory.aput_messages([call("c"), user("and then?")])
@@ -94,46 +94,46 @@ async def test_what_a_model_is_shown(log: MessageLog) -> None:
     assert said(shown) == ["2", None, NO_RESULT, "and then?"]
     assert shown[2].additional_kwargs["tool_call_id"] == "c"
     assert len(await memory.aget_all()) == 7
-    whole = await StoreMemory(log).aget()
+    whole = await AgentStoresMemory(log).aget()
     assert said(whole)[:4] == ["q", None, "result of b", "result of a"]
 
 
 @pytest.mark.anyio
 async def test_token_limits(log: MessageLog) -> None:
-    memory = StoreMemory.from_defaults(log, token_limit=6, tokenizer_fn=str.split)
+    memory = AgentStoresMemory.from_defaults(log, token_limit=6, tokenizer_fn=str.split)
     await memory.aput_messages([user("one two"), user("three four"), user("five six seven")])
     assert said(await memory.aget()) == ["three four", "five six seven"]
     assert said(await memory.aget(initial_token_count=2)) == ["five six seven"]
     assert said(await memory.aget(initial_token_count=6)) == ["five six seven"]
     with pytest.raises(ArgumentError, match="initial_token_count is 7; accepted is up to the limit, 6"):
         await memory.aget(initial_token_count=7)
-    by_model = StoreMemory.from_defaults(log, llm=MockLLM())
+    by_model = AgentStoresMemory.from_defaults(log, llm=MockLLM())
     assert by_model.token_limit == int(MockLLM().metadata.context_window * 0.75)
     with pytest.raises(ArgumentError, match="token_limit must be a non-negative int or None, got -1"):
-        StoreMemory(log, token_limit=-1)
+        AgentStoresMemory(log, token_limit=-1)
     with pytest.raises(ArgumentError, match="chat_store_key must be a non-empty str"):
-        StoreMemory(log, chat_store_key="")
+        AgentStoresMemory(log, chat_store_key="")
     with pytest.raises(ArgumentTypeError, match="codec is not an option"):
-        StoreMemory(log, codec=None)  # type: ignore[call-arg]
+        AgentStoresMemory(log, codec=None)  # type: ignore[call-arg]
 
 
 @pytest.mark.anyio
 async def test_it_shares_a_chat_store(log: MessageLog) -> None:
-    store = StoreChatStore(log)
-    memory = StoreMemory(store, chat_store_key="a", token_limit=100)
+    store = AgentStoresChatStore(log)
+    memory = AgentStoresMemory(store, chat_store_key="a", token_limit=100)
     await store.async_add_message("a", user("1"))
     await memory.aput(user("2"))
     assert said(await store.aget_messages("a")) == said(await memory.aget()) == ["1", "2"]
     with pytest.raises(ArgumentError, match="ttl: given beside a chat store"):
-        StoreMemory(store, ttl=1)
+        AgentStoresMemory(store, ttl=1)
 
 
 @pytest.mark.anyio
 async def test_a_chat_engine(log: MessageLog) -> None:
-    memory = StoreMemory.from_defaults(log, chat_store_key="s", token_limit=1000)
+    memory = AgentStoresMemory.from_defaults(log, chat_store_key="s", token_limit=1000)
     engine = SimpleChatEngine.from_defaults(llm=MockLLM(), memory=memory)
     await engine.achat("Hello")
     await engine.achat("And again")
-    found = await StoreMemory(log, chat_store_key="s").aget_all()
+    found = await AgentStoresMemory(log, chat_store_key="s").aget_all()
     assert [one.role.value for one in found] == ["user", "assistant", "user", "assistant"]
     assert [found[0].content, found[2].content] == ["Hello", "And again"]

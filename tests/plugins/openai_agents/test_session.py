@@ -1,4 +1,4 @@
-"""`StoreSession` against the OpenAI Agents SDK."""
+"""`AgentStoresSession` against the OpenAI Agents SDK."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from agent_stores.errors import (
 )
 from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.memory import InMemoryMessageLog
-from agent_stores.openai_agents import StoreSession
+from agent_stores.openai_agents import AgentStoresSession
 from agent_stores.retention import Window
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.openai_agents.items import ITEMS
@@ -75,7 +75,7 @@ async def agent(model_server: ModelServer) -> AsyncIterator[Agent[Any]]:
 
 
 async def test_it_is_a_session(log: MessageLog) -> None:
-    session: Session = StoreSession("s", log)
+    session: Session = AgentStoresSession("s", log)
     assert isinstance(session, Session)
     assert session.session_id == "s"
     assert bool(session)
@@ -86,21 +86,21 @@ async def test_it_is_a_session(log: MessageLog) -> None:
 
 
 async def test_items_are_kept_as_they_are(log: MessageLog) -> None:
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     items = list(ITEMS.values())
     await session.add_items(items[:5])
     await session.add_items(items[5:])
     assert await session.get_items() == items
-    again = StoreSession("s", log)
+    again = AgentStoresSession("s", log)
     assert await again.get_items() == items
-    assert await StoreSession("other", log).get_items() == []
+    assert await AgentStoresSession("other", log).get_items() == []
     for item in reversed(items):
         assert await session.pop_item() == item
     assert await session.get_items() == []
 
 
 async def test_limits_are_exact(log: MessageLog) -> None:
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     items = [user("1"), call("a"), call("b"), output("a"), output("b"), user("2"), call("c")]
     await session.add_items(items)
     for limit in range(9):
@@ -111,25 +111,25 @@ async def test_limits_are_exact(log: MessageLog) -> None:
 async def test_settings(log: MessageLog) -> None:
     settings = pytest.importorskip("agents.memory", exc_type=ImportError)
     if not hasattr(settings, "SessionSettings"):
-        assert StoreSession("s", log, session_settings={"limit": 2}).session_settings is None
+        assert AgentStoresSession("s", log, session_settings={"limit": 2}).session_settings is None
         return
-    session = StoreSession("s", log, session_settings=settings.SessionSettings(limit=2))
+    session = AgentStoresSession("s", log, session_settings=settings.SessionSettings(limit=2))
     await session.add_items([user(str(n)) for n in range(5)])
     assert await session.get_items() == [user("3"), user("4")]
     assert len(await session.get_items(4)) == 4
-    assert StoreSession("s", log, session_settings={"limit": 3}).session_settings.limit == 3  # type: ignore[union-attr]
-    assert len(await StoreSession("s", log).get_items()) == 5
+    assert AgentStoresSession("s", log, session_settings={"limit": 3}).session_settings.limit == 3  # type: ignore[union-attr]
+    assert len(await AgentStoresSession("s", log).get_items()) == 5
 
 
 async def test_calls_without_results_stay(log: MessageLog) -> None:
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     items = [call("a"), user("hurry"), call("b"), output("b"), output("a"), output("x")]
     await session.add_items(items)
     assert await session.get_items() == items
 
 
 async def test_two_items_with_the_same_words_are_two(log: MessageLog) -> None:
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     no_id: Any = {**ITEMS["output message"], "id": "__fake_id__"}
     await session.add_items([user("yes"), no_id])
     await session.add_items([user("yes"), no_id.copy()])
@@ -137,7 +137,7 @@ async def test_two_items_with_the_same_words_are_two(log: MessageLog) -> None:
 
 
 async def test_items_with_ids_are_added_once(log: MessageLog) -> None:
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     first = {**ITEMS["function call"], "status": "in_progress"}
     await session.add_items(cast("Any", [first]))
     await session.add_items(cast("Any", [dict(first), ITEMS["function call"]]))
@@ -163,7 +163,7 @@ class Unlucky(InMemoryMessageLog):
 
 
 async def test_a_retried_call_adds_nothing_twice() -> None:
-    session = StoreSession("s", Unlucky(2))
+    session = AgentStoresSession("s", Unlucky(2))
     turn = [user("pay"), call("a"), output("a")]
     for _ in range(2):
         with pytest.raises(OutcomeUnknownError):
@@ -176,7 +176,7 @@ async def test_a_retried_call_adds_nothing_twice() -> None:
 
 async def test_a_retried_call_of_a_function_made_store() -> None:
     log = Unlucky(1)
-    session = StoreSession("s", lambda thread_id: ChatMessageStore(log, thread_id=thread_id))
+    session = AgentStoresSession("s", lambda thread_id: ChatMessageStore(log, thread_id=thread_id))
     turn = [user("pay")]
     with pytest.raises(OutcomeUnknownError):
         await session.add_items(turn)
@@ -185,7 +185,7 @@ async def test_a_retried_call_of_a_function_made_store() -> None:
 
 
 async def test_clear(log: MessageLog) -> None:
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     await session.add_items([ITEMS["function call"]])
     await session.clear_session()
     assert await session.get_items() == []
@@ -206,7 +206,7 @@ async def test_what_another_framework_wrote_is_popped_item_by_item(log: MessageL
             ChatMessage("tool", contents=[ToolResultContent("a", "x"), ToolResultContent("b", "y")]),
         ]
     )
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     items = await session.get_items()
     assert [item.get("type", item.get("role")) for item in items] == [
         "user",
@@ -227,7 +227,7 @@ async def test_what_has_no_item_is_not_popped(log: MessageLog) -> None:
     store = ChatMessageStore(log, thread_id="s")
     await store.add_messages([ChatMessage("user", "hello")])
     await store.add_messages([ChatMessage("assistant", contents=[UsageContent(total_tokens=1)])])
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     assert await session.get_items(1) == [user("hello")]
     assert await session.pop_item() == user("hello")
     assert await session.pop_item() is None
@@ -235,10 +235,10 @@ async def test_what_has_no_item_is_not_popped(log: MessageLog) -> None:
 
 
 async def test_pops_at_once_share_the_items(tmp_path: Path) -> None:
-    sessions = [StoreSession("s", str(tmp_path / "chat.db")) for _ in range(4)]
+    sessions = [AgentStoresSession("s", str(tmp_path / "chat.db")) for _ in range(4)]
     await sessions[0].add_items([user(str(n)) for n in range(20)])
 
-    async def pop(session: StoreSession) -> list[Any]:
+    async def pop(session: AgentStoresSession) -> list[Any]:
         return [await session.pop_item() for _ in range(5)]
 
     popped = [item for part in await asyncio.gather(*map(pop, sessions)) for item in part]
@@ -253,7 +253,7 @@ async def spoil(log: MessageLog, thread_id: str, name: str) -> None:
 
 
 async def test_unreadable_items(log: MessageLog, caplog: pytest.LogCaptureFixture) -> None:
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     await session.add_items([user("1"), user("2")])
     await spoil(log, "s", "bad")
     await spoil(log, "s", "worse")
@@ -261,7 +261,7 @@ async def test_unreadable_items(log: MessageLog, caplog: pytest.LogCaptureFixtur
     assert "position 3 of thread 's' cannot be read and is skipped" in caplog.text
     assert await session.get_items(2) == [user("1"), user("2")]
     assert await session.pop_item() == user("2")
-    strict = StoreSession("s", log, on_corrupt="raise")
+    strict = AgentStoresSession("s", log, on_corrupt="raise")
     with pytest.raises(CorruptMessageError, match="position 3"):
         await strict.get_items()
     with pytest.raises(CorruptMessageError):
@@ -269,23 +269,23 @@ async def test_unreadable_items(log: MessageLog, caplog: pytest.LogCaptureFixtur
 
 
 async def test_options(log: MessageLog) -> None:
-    session = StoreSession("s", log, tenant="acme", max_messages=3, ttl=60, window=Window(last=2))
+    session = AgentStoresSession("s", log, tenant="acme", max_messages=3, ttl=60, window=Window(last=2))
     items = [user("0"), call("a"), output("a"), user("1")]
     await session.add_items(items)
     assert await session.get_items() == [user("1")]
     assert await session.get_items(9) == items[1:]
     assert (await session.store.stats()).expires_at is not None
-    assert await StoreSession("s", log).get_items() == []
+    assert await AgentStoresSession("s", log).get_items() == []
     with pytest.raises(ArgumentError, match="dangling_calls is 'drop'; here it is always 'keep'"):
-        StoreSession("s", log, dangling_calls="drop")
+        AgentStoresSession("s", log, dangling_calls="drop")
     with pytest.raises(ArgumentTypeError, match="codec is not an option"):
-        StoreSession("s", log, codec=None)  # type: ignore[call-arg]
+        AgentStoresSession("s", log, codec=None)  # type: ignore[call-arg]
     with pytest.raises(ArgumentError, match="max_messages must be a non-negative int or None, got -1"):
-        StoreSession("s", log, max_messages=-1)
+        AgentStoresSession("s", log, max_messages=-1)
     with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
-        StoreSession("", log)
+        AgentStoresSession("", log)
     with pytest.raises(ArgumentTypeError, match="source is of type int"):
-        StoreSession("s", 5)  # type: ignore[arg-type]
+        AgentStoresSession("s", 5)  # type: ignore[arg-type]
 
 
 async def test_functions_that_make_stores() -> None:
@@ -295,28 +295,28 @@ async def test_functions_that_make_stores() -> None:
         made.append(thread_id)
         return InMemoryChatMessageStore(thread_id=thread_id, max_messages=2)
 
-    session = StoreSession("s", make)
+    session = AgentStoresSession("s", make)
     await session.add_items([user(str(n)) for n in range(4)])
     assert await session.get_items() == [user("2"), user("3")]
     assert await session.get_items(1) == [user("3")]
     assert made == ["s"]
     with pytest.raises(ArgumentError, match="ttl: given beside a function"):
-        StoreSession("s", make, ttl=5)
-    pooled = StoreSession("s", lambda _: InMemoryChatMessageStore(thread_id="default"))
+        AgentStoresSession("s", make, ttl=5)
+    pooled = AgentStoresSession("s", lambda _: InMemoryChatMessageStore(thread_id="default"))
     with pytest.raises(ArgumentError, match="gave one of the thread 'default' for the thread 's'"):
         await pooled.get_items()
-    nothing = StoreSession("s", lambda _: None)  # type: ignore[arg-type,return-value]
+    nothing = AgentStoresSession("s", lambda _: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(ArgumentTypeError, match="gave a NoneType"):
         await nothing.get_items()
 
 
 async def test_closing(tmp_path: Path, log: MessageLog) -> None:
-    async with StoreSession("s", str(tmp_path / "own.db")) as session:
+    async with AgentStoresSession("s", str(tmp_path / "own.db")) as session:
         await session.add_items([user("1")])
         assert await session.get_items(1) == [user("1")]
     with pytest.raises(StoreClosedError):
         await session.get_items()
-    borrowed = StoreSession("s", log)
+    borrowed = AgentStoresSession("s", log)
     await borrowed.add_items([user("1")])
     await borrowed.aclose()
     assert await log.stats(ThreadKey(None, "s")) is not None
@@ -324,14 +324,14 @@ async def test_closing(tmp_path: Path, log: MessageLog) -> None:
 
 async def test_runs_go_on(agent: Agent[Any], model_server: ModelServer, tmp_path: Path) -> None:
     url = str(tmp_path / "chat.db")
-    async with StoreSession("s", url) as session:
+    async with AgentStoresSession("s", url) as session:
         result = await Runner.run(agent, "Hello, my name is Alice", session=session, run_config=NO_TRACES)
         assert result.final_output == "Nice to meet you, Alice!"
         result = await Runner.run(
             agent, "What is the weather in Oslo and Bergen?", session=session, run_config=NO_TRACES
         )
         assert result.final_output == "The tool says: rain in Oslo; rain in Bergen"
-    async with StoreSession("s", url) as session:
+    async with AgentStoresSession("s", url) as session:
         result = await Runner.run(agent, "What's my name?", session=session, run_config=NO_TRACES)
         assert result.final_output == "Your name is Alice."
         items = await session.get_items()
@@ -352,7 +352,7 @@ async def test_runs_go_on(agent: Agent[Any], model_server: ModelServer, tmp_path
 
 
 async def test_runs_that_are_streamed(agent: Agent[Any], log: MessageLog) -> None:
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     for text in ("My name is Bob", "What's my name?"):
         result = Runner.run_streamed(agent, text, session=session, run_config=NO_TRACES)
         async for _ in result.stream_events():
@@ -379,7 +379,7 @@ async def test_a_run_on_what_another_framework_wrote(
             ChatMessage("assistant", "Rain and sun."),
         ]
     )
-    session = StoreSession("s", log)
+    session = AgentStoresSession("s", log)
     result = await Runner.run(agent, "What's my name?", session=session, run_config=NO_TRACES)
     assert result.final_output == "Your name is Carol."
     (assistant, *_) = [m for m in model_server.requests[-1]["messages"] if m.get("tool_calls")]
@@ -389,7 +389,7 @@ async def test_a_run_on_what_another_framework_wrote(
 async def test_the_runs_context_reaches_classes_that_derive(agent: Agent[Any], log: MessageLog) -> None:
     seen: list[Any] = []
 
-    class Watching(StoreSession):
+    class Watching(AgentStoresSession):
         async def add_items(self, items: Any, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
             seen.append(wrapper)
             await super().add_items(items, wrapper=wrapper)

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent_framework import Content, Message
 
-from agent_stores.agent_framework import StoreHistoryProvider
+from agent_stores.agent_framework import AgentStoresHistoryProvider
 from agent_stores.log import MessageLog
 from tests.plugins.pairs.features import BROKEN, BYTES, LINK, PNG, SPACED, Aspect, media
 
@@ -33,7 +33,7 @@ _FILE = Content.from_data(BYTES, "application/pdf", name="b.pdf")
 
 
 class AgentFramework:
-    """`StoreHistoryProvider`."""
+    """`AgentStoresHistoryProvider`."""
 
     label = "Agent Framework"
     messages: Mapping[str, Sequence[Any]] = {
@@ -86,14 +86,14 @@ class AgentFramework:
     }
 
     async def write(self, log: MessageLog, messages: Sequence[Any]) -> None:
-        await StoreHistoryProvider(log).save_messages("s", messages)
+        await AgentStoresHistoryProvider(log).save_messages("s", messages)
 
     async def read(self, log: MessageLog) -> list[Any]:
-        return await StoreHistoryProvider(log).get_messages("s")
+        return await AgentStoresHistoryProvider(log).get_messages("s")
 
     async def again(self, log: MessageLog, messages: Sequence[Any]) -> None:
         """As a provider that stores what another one loaded."""
-        await StoreHistoryProvider(log).save_messages("s", messages)
+        await AgentStoresHistoryProvider(log).save_messages("s", messages)
 
     def say(self, messages: Sequence[Any]) -> list[Aspect]:
         return [aspect for message in messages for aspect in _say(message)]

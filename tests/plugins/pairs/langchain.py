@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
-from agent_stores.langchain import StoreChatMessageHistory
+from agent_stores.langchain import AgentStoresChatMessageHistory
 from agent_stores.log import MessageLog
 from tests.plugins.pairs.features import BROKEN, ENCODED, IMAGE, LINK, Aspect, media
 
@@ -27,7 +27,7 @@ def _inline(kind: str, media_type: str, data: str = ENCODED) -> dict[str, Any]:
 
 
 class LangChain:
-    """`StoreChatMessageHistory`."""
+    """`AgentStoresChatMessageHistory`."""
 
     label = "LangChain"
     messages: Mapping[str, Sequence[Any]] = {
@@ -115,14 +115,14 @@ class LangChain:
     }
 
     async def write(self, log: MessageLog, messages: Sequence[Any]) -> None:
-        await StoreChatMessageHistory("s", log).aadd_messages(list(messages))
+        await AgentStoresChatMessageHistory("s", log).aadd_messages(list(messages))
 
     async def read(self, log: MessageLog) -> list[Any]:
-        return await StoreChatMessageHistory("s", log).aget_messages()
+        return await AgentStoresChatMessageHistory("s", log).aget_messages()
 
     async def again(self, log: MessageLog, messages: Sequence[Any]) -> None:
         """As a graph's state is added, past and new messages alike."""
-        await StoreChatMessageHistory("s", log).aadd_messages(list(messages))
+        await AgentStoresChatMessageHistory("s", log).aadd_messages(list(messages))
 
     def say(self, messages: Sequence[Any]) -> list[Aspect]:
         return [aspect for message in messages for aspect in _say(message)]

@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.base.llms import types as llama
 from llama_index.core.llms import ChatMessage
 
-from agent_stores.llama_index import StoreChatStore, StoreMemory
+from agent_stores.llama_index import AgentStoresChatStore, AgentStoresMemory
 from agent_stores.log import MessageLog
 from tests.plugins.pairs.features import BROKEN, BYTES, LINK, PNG, SPACED, Aspect, media
 
@@ -46,7 +46,7 @@ _CITATION = llama.CitationBlock(
 
 
 class LlamaIndex:
-    """`StoreMemory`, and `StoreChatStore` on the same conversation."""
+    """`AgentStoresMemory`, and `AgentStoresChatStore` on the same conversation."""
 
     label = "LlamaIndex"
     messages: Mapping[str, Sequence[Any]] = {
@@ -87,14 +87,14 @@ class LlamaIndex:
     }
 
     async def write(self, log: MessageLog, messages: Sequence[Any]) -> None:
-        await StoreMemory(log, chat_store_key="s").aput_messages(list(messages))
+        await AgentStoresMemory(log, chat_store_key="s").aput_messages(list(messages))
 
     async def read(self, log: MessageLog) -> list[Any]:
-        return await StoreMemory(log, chat_store_key="s").aget()
+        return await AgentStoresMemory(log, chat_store_key="s").aget()
 
     async def again(self, log: MessageLog, messages: Sequence[Any]) -> None:
         """As LlamaIndex's memories do: everything is set to what it was."""
-        store = StoreChatStore(log)
+        store = AgentStoresChatStore(log)
         await store.aset_messages("s", await store.aget_messages("s"))
 
     def say(self, messages: Sequence[Any]) -> list[Aspect]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_stores.log import MessageLog
-from agent_stores.openai_agents import StoreSession
+from agent_stores.openai_agents import AgentStoresSession
 from tests.plugins.pairs.features import BROKEN, ENCODED, IMAGE, LINK, SPACED, Aspect, media
 
 
@@ -40,7 +40,7 @@ _ANSWER = {
 
 
 class OpenAIAgents:
-    """`StoreSession`."""
+    """`AgentStoresSession`."""
 
     label = "OpenAI Agents SDK"
     messages: Mapping[str, Sequence[Any]] = {
@@ -104,14 +104,14 @@ class OpenAIAgents:
     }
 
     async def write(self, log: MessageLog, messages: Sequence[Any]) -> None:
-        await StoreSession("s", log).add_items(list(messages))
+        await AgentStoresSession("s", log).add_items(list(messages))
 
     async def read(self, log: MessageLog) -> list[Any]:
-        return list(await StoreSession("s", log).get_items())
+        return list(await AgentStoresSession("s", log).get_items())
 
     async def again(self, log: MessageLog, messages: Sequence[Any]) -> None:
         """A session only adds: the next turn, which is taken back."""
-        session = StoreSession("s", log)
+        session = AgentStoresSession("s", log)
         await session.add_items([{"role": "user", "content": "And?"}])
         await session.pop_item()
 
