@@ -72,7 +72,8 @@ class Operations:
             known = {*present, *await self._find_trimmed(key, base, rows, present)} if present else present
             added = append_plan.new_rows(rows, known)
             if not added:
-                return Change(thread.last_position)
+                found = max(row.position for row in present.values())  # may be newer than the thread
+                return Change(max(thread.last_position, found))
             check_position(thread, expected_position)
             if new_thread is not None and thread.last_position == 0:
                 added = append_plan.new_rows([*new_thread.rows, *added], ())

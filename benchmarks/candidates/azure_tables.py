@@ -16,6 +16,7 @@ from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 
 from agent_stores import AzureTableChatMessageStore, ChatMessage
+from agent_stores.message_format import encode_message
 from agent_stores.store import ChatMessageStore
 from candidates.base import LAST, Candidate, messages
 
@@ -121,7 +122,7 @@ class Ours(Candidate):
         return self.store.list_messages()
 
     def document(self, turn: list[ChatMessage]) -> list[str | bytes]:
-        return [record.body for record in self.store._records(turn, None)]
+        return [encode_message(message) for message in turn]
 
 
 class OursLimited(Ours):
