@@ -29,6 +29,7 @@ from agent_stores.errors import (
 )
 from agent_stores.log import ThreadKey
 from agent_stores.redis import RedisMessageLog
+from agent_stores.sync import SyncChatMessageStore
 from tests.servers.process import wait_for
 from tests.servers.proxy import FaultProxy
 from tests.servers.redis import RedisCluster, RedisSentinel, RedisServer, start_sentinel
@@ -249,6 +250,19 @@ async def test_too_few_replicas(server: RedisServer, make_store: MakeStore) -> N
         with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
             await operation()
     assert await make_store(server.url, thread_id=store.thread_id).count() == 0
+
+
+async def test_too_few_replicas_in_a_cluster(redis_cluster: RedisCluster, make_store: MakeStore) -> None:
+    url = redis_cluster.url.replace("redis://", "redis+cluster://")
+    for n in range(6):  # threads on different nodes
+        store = make_store(
+            url, thread_id=f"replicated-{n}-{uuid.uuid4().hex}", wait_replicas=1, wait_timeout=0.1
+        )
+        with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
+            await store.add_messages([user("1")])
+        with pytest.raises(NotReplicatedError, match="0 of 1 replicas"):
+            await asyncio.to_thread(SyncChatMessageStore(store).add_messages, [user("2")])
+        assert await texts(store) == ["1", "2"]
 
 
 async def test_a_repeated_write_waits_for_replicas_too(make_store: MakeStore) -> None:

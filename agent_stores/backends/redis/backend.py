@@ -118,14 +118,8 @@ class RedisBackend:
             return None
         keys = thread_keys(self._prefix, key)
         arguments = [
-            quote_name(request_id),
-            "" if expected_position is None else expected_position,
-            "" if max_messages is None else max_messages,
-            *encode_ttl(ttl),
-            "1" if create else "",
-            "1" if self._wait else "",
-            now_us,
-            keys.thread_id,
+            *(quote_name(request_id), _text(expected_position), _text(max_messages), *encode_ttl(ttl)),
+            *("1" if create else "", "1" if self._wait else "", now_us, keys.thread_id),
             *map(encode_row, rows),
         ]
         reply, _ = await self._server.run(scripts.APPEND, keys, arguments, wait=self._wait)
@@ -140,8 +134,7 @@ class RedisBackend:
             entries = await server.execute("LRANGE", keys.messages, 0 if limit is None else -limit, -1)
             if entries and entries[-1].partition(b",")[2].startswith(b"e"):  # the list is still all there is
                 return decode_latest(entries)
-        arguments = ["" if limit is None else limit, keys.thread_id]
-        reply, _ = await server.run(scripts.LATEST, keys, arguments)
+        reply, _ = await server.run(scripts.LATEST, keys, [_text(limit), keys.thread_id])
         if reply is None:
             server.note_plain(keys.messages, plain=False)
             return []
@@ -167,13 +160,7 @@ class RedisBackend:
         staged: bool = False,
     ) -> Snapshot | None:
         """See `Backend.rows`."""
-        arguments = [
-            after,
-            "" if before is None else before,
-            "" if limit is None else limit,
-            "1" if newest else "",
-            "1" if bodies else "",
-        ]
+        arguments = [after, _text(before), _text(limit), "1" if newest else "", "1" if bodies else ""]
         reply, _ = await self._server.run(scripts.READ, thread_keys(self._prefix, key), arguments)
         if reply is None:
             return None
@@ -229,11 +216,7 @@ class RedisBackend:
             [row.position for row in delete if row.pinned],
         ]
         arguments = [
-            expected or b"",
-            f"c{os.urandom(8).hex()}",
-            keys.thread_id,
-            left,
-            "1" if clear else "",
+            *(expected or b"", f"c{os.urandom(8).hex()}", keys.thread_id, left, "1" if clear else ""),
             json.dumps(lists),
             *(b"%d,%b" % (row.position, encode_row(row)) for row in sorted(put, key=_position)),
         ]
@@ -343,6 +326,10 @@ class RedisBackend:
 
 def _position(row: Row) -> int:
     return row.position
+
+
+def _text(value: int | None) -> int | str:
+    return "" if value is None else value
 
 
 def _mapping(flat: Sequence[bytes]) -> dict[str, bytes]:

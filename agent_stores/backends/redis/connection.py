@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sys
 import threading
 import warnings
 from collections.abc import AsyncGenerator, Sequence
@@ -101,10 +102,15 @@ class Client:
         """Close the sockets when their loop has ended, of which redis-py and asyncio would warn."""
 
         def drop() -> None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)
-                self._client = self._direct = None
-                gc.collect()
+            hook = sys.unraisablehook
+            try:
+                sys.unraisablehook = lambda _: None  # redis-py before 5.3 raises in `__del__`
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ResourceWarning)
+                    self._client = self._direct = None
+                    gc.collect()
+            finally:
+                sys.unraisablehook = hook
 
         try:
             asyncio.get_running_loop()

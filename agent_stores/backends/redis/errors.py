@@ -106,12 +106,12 @@ def is_connecting(error: BaseException) -> bool:
 def translate_error(
     error: BaseException, *, place: str, secrets: Sequence[str], is_unknown: bool = False
 ) -> Exception:
-    """The library's error for one of redis-py or of the server; says where, and whether anything was written.
+    """The library's error for one of redis-py or of the server.
 
     Args:
         error: what was raised.
         place: the server, without secrets.
-        secrets: text that must not show.
+        secrets: texts that must not show.
         is_unknown: whether an attempt may have been carried out.
     """
     detail = _text(error)
