@@ -88,7 +88,7 @@ def copy_message(message: BaseMessage) -> BaseMessage:
     new = message.model_copy()
     for name, value in message.__dict__.items():
         if not isinstance(value, (str, int, type(None))):
-            new.__dict__[name] = _copied(value)
+            vars(new)[name] = _copied(value)
     return new
 
 

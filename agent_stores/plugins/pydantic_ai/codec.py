@@ -117,7 +117,7 @@ def _completed(data: Data, message: ChatMessage, names: Mapping[str, str]) -> Da
     for part in data["parts"]:
         part = dict(part)
         kind = part.get("part_kind")
-        if kind == "tool-return":
+        if kind in ("tool-return", "builtin-tool-return"):
             part.setdefault("tool_name", names.get(part["tool_call_id"], "unknown"))
         if time is not None and data["kind"] == "request":
             part.setdefault("timestamp", time)

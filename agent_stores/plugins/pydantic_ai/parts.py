@@ -60,7 +60,18 @@ def build_parts(
                 parts.append({"content": items, "part_kind": "user-prompt"})
         elif (part := _build(group[0], role, leave_out)) is not None:
             parts.append(part)
-    return parts
+    return _as_native(parts) if role == "assistant" else parts
+
+
+def _as_native(parts: list[Data]) -> list[Data]:
+    """Calls that an answer itself has results of as those of a provider's own tools."""
+    answered = {part["tool_call_id"] for part in parts if part.get("part_kind") == "tool-return"}
+    return [
+        {**part, "part_kind": f"builtin-{part['part_kind']}"}
+        if part.get("part_kind") in ("tool-call", "tool-return") and part["tool_call_id"] in answered
+        else part
+        for part in parts
+    ]
 
 
 def plain_layout(contents: Sequence[AnyContent], role: str) -> Layout:

@@ -118,10 +118,10 @@ def _say(part: Any) -> list[Aspect]:
     if kind == "thinking":
         sealed: list[Aspect] = [] if part.signature is None else [("sealed", part.content, part.signature)]
         return [("reasoning", part.content), *sealed]
-    if kind == "tool-call":
+    if kind in ("tool-call", "builtin-tool-call"):
         how = "JSON text" if isinstance(part.args, str) else "an object"
         return [("call", part.tool_call_id, part.tool_name), (how, part.args)]
-    if kind == "tool-return":
+    if kind in ("tool-return", "builtin-tool-return"):
         content, *more = part.content if isinstance(part.content, list) else [part.content]
         said: list[Aspect] = [("result", part.tool_call_id, content)]
         said += [aspect for item in more for aspect in _say_item("result", item)]
