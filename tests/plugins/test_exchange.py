@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
@@ -23,6 +25,7 @@ from ag2.events import (
     ToolResultsEvent,
 )
 from ag2.testing import TestConfig
+from claude_agent_sdk.testing import run_session_store_conformance
 from haystack.dataclasses import ChatMessage as HaystackMessage
 from haystack.dataclasses import ImageContent, ToolCall
 from strands.types.session import SessionMessage
@@ -33,8 +36,9 @@ from agent_stores.chatkit import AgentStoresChatKitStore
 from agent_stores.claude_agent import AgentStoresSessionStore
 from agent_stores.contents import DataContent, TextContent, ToolCallContent, ToolResultContent
 from agent_stores.haystack import AgentStoresChatMessageStore
-from agent_stores.log import MessageLog
+from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.strands import AgentStoresSessionManager
+from agent_stores.urls import open_log
 from tests.plugins.ag2.events import context
 from tests.plugins.conftest import PNG
 
@@ -242,9 +246,40 @@ def no_blocking_calls() -> None:
     """Strands' managers block, by their interface."""
 
 
+@pytest.fixture(params=["redis", "postgresql"])
+async def server_log(request: pytest.FixtureRequest) -> AsyncIterator[MessageLog]:
+    """A log on a server."""
+    if request.param == "redis":
+        url = request.getfixturevalue("redis62_server").url
+    else:
+        url = request.getfixturevalue("postgres_server").create_database(f"exchange_{uuid.uuid4().hex}")
+    log = open_log(url)
+    yield log
+    for thread in (await log.list_threads(None)).threads:
+        await log.delete_thread(ThreadKey(None, thread.thread_id))
+    await log.aclose()
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("writer", WRITERS)
 async def test_a_conversation_is_the_same_in(writer: str, reader: str, log: MessageLog) -> None:
+    await check(writer, reader, log)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+async def test_a_conversation_is_the_same_on_servers(writer: str, server_log: MessageLog) -> None:
+    for reader in READERS:
+        await check(writer, reader, server_log)
+        await server_log.delete_thread(ThreadKey(None, THREAD))
+
+
+async def test_claude_s_suite_on_servers(server_log: MessageLog) -> None:
+    tenants = (f"claude-{uuid.uuid4().hex}" for _ in itertools.count())
+    await run_session_store_conformance(lambda: AgentStoresSessionStore(server_log, tenant=next(tenants)))
+
+
+async def check(writer: str, reader: str, log: MessageLog) -> None:
+    """Write the conversation, and compare what it says."""
     await WRITERS[writer](log)
     found = await READERS[reader](log)
     # Where each call is in a message of its own, its result comes directly after it.
