@@ -425,7 +425,7 @@ def test_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--from", f"openai-agents+{tmp_path / 'absent.db'}"], 3, "there is no SQLite file"),
         (["--from", source, "--from-option", "key_prefix=x"], 2, "accepted are messages_table, branch"),
         (["--from", source, "--from-option", "x"], 2, "NAME=VALUE"),
-        (["--from", f"llama-index+AccountName=x;AccountKey={PASSWORD}"], 2, "key is malformed"),
+        (["--from", f"llama-index+AccountName=x;AccountKey={PASSWORD}"], 2, "key must be base64"),
         (["--from", source, "--limit", "-1"], 2, "limit"),
         (["--from", source, "--tenant", ""], 2, "tenant"),
         (["--from", source, "--map", str(tmp_path / "none.json")], 2, "cannot be read"),
