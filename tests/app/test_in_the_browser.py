@@ -86,7 +86,7 @@ def test_a_conversation_from_its_first_word_to_its_end(
         here.page.get_by_role("button", name="Export").click()
     exported = tmp_path / "conversation.jsonl"
     download.value.save_as(exported)
-    assert exported.read_text().count("\n") == 15  # header, title, 12 messages, end
+    assert exported.read_text().count("\n") == 14  # header, 12 messages, end
     here.page.get_by_role("button", name="Copy", exact=True).click()
     here.sees("About names (copy)")
     expect(here.entries).to_have_count(2)

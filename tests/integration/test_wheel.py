@@ -50,7 +50,17 @@ def test_what_is_in_it(wheel: Path) -> None:
 def test_it_works_where_nothing_else_is_installed(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", f"{wheel}[testing]", "hypothesis", cwd=tmp_path)
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        f"{wheel}[testing]",
+        "hypothesis",
+        "blockbuster",
+        cwd=tmp_path,
+    )
     code = (
         "from agent_stores.mem0 import Mem0Provider as one\n"
         "from agent_stores_mem0 import Mem0Provider as other\n"
