@@ -126,7 +126,7 @@ def migrate(
                 await take_over(opened, log, options, report=report, progress=bar)
 
     with contextlib.ExitStack() as cleanup:
-        # Opened first: a report that cannot be written is to be known before the work is done.
+        # StoreResolver first: a report that cannot be written is to be known before the work is done.
         file = None if report_file is None else cleanup.enter_context(open_output(report_file))
         failure: BaseException | None = None
         try:
@@ -142,7 +142,7 @@ def migrate(
         _print(report)
     if failure is not None:
         raise failure
-    return ExitCode.BAD_INPUT if report.skipped or report.threads_left_out else ExitCode.OK
+    return ExitCode.BAD_INPUT if report.skipped or report.threads_skipped else ExitCode.OK
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:
@@ -235,8 +235,8 @@ def _lines(report: MigrationReport) -> Iterator[str]:
         yield f"and {report.problem_count - _SHOWN:,} more problems; --report FILE lists them"
     if report.skipped:
         yield f"{render.count(report.skipped, 'message')} left out"
-    if report.threads_left_out:
-        yield f"{render.count(report.threads_left_out, 'thread')} left out, or not taken over to the end"
+    if report.threads_skipped:
+        yield f"{render.count(report.threads_skipped, 'thread')} left out, or not taken over to the end"
     if report.ignored:
         yield f"{report.ignored:,} keys passed over that are no conversations of this kind"
     if not report.complete:

@@ -114,7 +114,7 @@ async def migrate(
     finally:
         report.ignored = source.ignored
     for name in sorted(missing) if limit is None or report.threads < limit else ():
-        report.threads_left_out += 1
+        report.threads_skipped += 1
         report.problem(name, "the source has no such thread")
     report.complete = True
     return report
@@ -141,7 +141,7 @@ class _Thread:
         self._report = report
         self._progress = progress
         self._at = 0
-        self._is_left_out = False
+        self._is_skipped = False
 
     async def take(self, taken: dict[ThreadKey, str]) -> None:
         """Take the thread over, and note what was done.
@@ -276,7 +276,7 @@ class _Thread:
         await self._write(0, is_new=False)
 
     def _leave_out(self, reason: str) -> None:
-        self._report.threads_left_out += 1
+        self._report.threads_skipped += 1
         self._problem(reason)
 
     def _problem(self, reason: str, place: str | None = None) -> None:

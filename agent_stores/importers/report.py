@@ -41,7 +41,7 @@ class MigrationReport:
         present: those of them that were in the target before.
         skipped: stored messages that could not be read or not be taken over; the problems say why.
         bytes: the size of what was read, as stored in the source.
-        threads_left_out: threads that were not taken over, or not to their end; the problems say why.
+        threads_skipped: threads that were not taken over, or not to their end; the problems say why.
         ignored: things in the source that are no threads of its layout.
         problem_count: how many problems there are.
         problems: the first of them.
@@ -58,7 +58,7 @@ class MigrationReport:
     present: int = 0
     skipped: int = 0
     bytes: int = 0
-    threads_left_out: int = 0
+    threads_skipped: int = 0
     ignored: int = 0
     problem_count: int = 0
     problems: list[Problem] = field(default_factory=list)

@@ -7,13 +7,13 @@ from typing import Any
 
 from typing_extensions import Self
 
-from agent_stores.plugins.opening import Opened
+from agent_stores.plugins.store_resolver import StoreResolver
 
 
 class AsyncClosing:
     """The asynchronous form."""
 
-    _opened: Opened[Any]
+    _opened: StoreResolver[Any]
 
     async def aclose(self) -> None:
         """Close what was opened here; what was given stays open."""
@@ -34,7 +34,7 @@ class AsyncClosing:
 class SyncClosing:
     """The synchronous form."""
 
-    _opened: Opened[Any]
+    _opened: StoreResolver[Any]
 
     def close(self) -> None:
         """Close what was opened here; what was given stays open."""

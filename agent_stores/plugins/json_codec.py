@@ -9,9 +9,9 @@ from agent_stores._json import json_value
 from agent_stores.contents import AnyContent, DataContent, OpaqueContent, ReasoningContent, UriContent
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.plugins.differences import apply_difference, digest, keep_difference
-from agent_stores.plugins.left_out import LeftOut
-from agent_stores.plugins.leftovers import leftovers
+from agent_stores.plugins.framework_data import framework_data
+from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest
+from agent_stores.plugins.unsupported import UnsupportedWarnings
 
 Data = dict[str, Any]
 """A framework's message, or a part of one, as JSON."""
@@ -68,7 +68,7 @@ class JsonCodec:
         no_place: Sequence[str] = (),
     ) -> None:
         self.framework = framework
-        self.left_out = LeftOut(title)
+        self.unsupported = UnsupportedWarnings(title)
         self._read = read
         self._build = build
         self._no_place = frozenset(no_place)
@@ -106,7 +106,7 @@ class JsonCodec:
             return ChatMessage(role, contents=[OpaqueContent(opaque)], message_id=message_id)
         if message_id is not None:
             message = message.replace(message_id=message_id)
-        return keep_difference(message, self.framework, base, wanted, **hints)
+        return attach_diff(message, self.framework, base, wanted, **hints)
 
     def decode(self, message: ChatMessage, *, quiet: bool = False) -> Decoded | None:
         """The framework's message for one of ours; None when there is nothing to show.
@@ -117,10 +117,10 @@ class JsonCodec:
         """
         if len(message.contents) == 1 and (data := self._opaque(message.contents[0])) is not None:
             return Decoded(data, True)
-        hints = leftovers(message, self.framework)
+        hints = framework_data(message, self.framework)
 
         def leave_out(part: AnyContent, why: str) -> None:
-            self.left_out(part.type, why, message_id=message.message_id)
+            self.unsupported(part.type, why, message_id=message.message_id)
 
         base = self._build(message, hints, _ignore if quiet else leave_out)
         if base is None:
@@ -130,7 +130,7 @@ class JsonCodec:
         exact = bool(hints.get("own")) and hints.get("of", None) in (None, digest(base))
         if not (exact or quiet):
             self._tell_fields(message)
-        return Decoded(apply_difference(message, self.framework, base), exact)
+        return Decoded(apply_diff(message, self.framework, base), exact)
 
     def _tell_fields(self, message: ChatMessage) -> None:
         """Say which fields of another framework's message are not shown."""
@@ -142,7 +142,7 @@ class JsonCodec:
             elif isinstance(part, ReasoningContent) and part.protected_data is not None:
                 present.add("reasoning.protected_data")
         for name in sorted(present & self._no_place):
-            self.left_out.field(name, "it has no place for it", message_id=message.message_id)
+            self.unsupported.field(name, "it has no place for it", message_id=message.message_id)
 
     def _opaque(self, part: AnyContent) -> Data | None:
         if isinstance(part, OpaqueContent) and part.type.startswith(f"{self.framework}."):

@@ -215,7 +215,7 @@ def test_agent_framework_scopes(peers: Peers, redis_url: str, target: str) -> No
         peers("agent-framework", redis_url, {"thread": "s", "add": [f"text:{agent}"], "options": options})
     both = take_over(f"agent-framework+{redis_url}", target, "--thread-prefix", "both-")
     assert both.status == 4
-    assert both.report["threads_left_out"] == 1
+    assert both.report["threads_skipped"] == 1
     assert "has been taken from" in both.report["problems"][0]["reason"]
     assert len(read(target, "both-s")) == 1
     for agent in ("a", "b"):

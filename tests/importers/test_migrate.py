@@ -283,7 +283,7 @@ def test_another_thread_is_in_the_way(tmp_path: Path, target: str) -> None:
     for _ in range(2):
         done = take_over(source, target)
         assert done.status == 4
-        assert done.report["threads_left_out"] == 1
+        assert done.report["threads_skipped"] == 1
         assert done.report["problems"][0]["thread_id"] == "s"
         assert "holds 1 other messages; --merge adds to it" in done.report["problems"][0]["reason"]
         assert texts(target, "s") == ["mine"]

@@ -15,8 +15,8 @@ from agent_stores.importers.forms.reading import require_object
 from agent_stores.importers.source import UnreadableError
 from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK, to_part
-from agent_stores.plugins.differences import difference
-from agent_stores.plugins.leftovers import with_leftovers, without_leftovers
+from agent_stores.plugins.framework_data import with_framework_data, without_framework_data
+from agent_stores.plugins.json_diff import difference
 
 _ASIDE = ("type", "contents", "message_id", "raw_representation")
 _TYPES = ("message", "chat_message")
@@ -46,7 +46,7 @@ def agent_framework_message(data: Any) -> ChatMessage:
         contents=[to_part(content, fields) for content in contents],
         author_name=author if isinstance(author, str) else None,
         message_id=stored.get("message_id") or None,
-        additional_properties=without_leftovers(properties, FRAMEWORK),
+        additional_properties=without_framework_data(properties, FRAMEWORK),
     )
     shown: dict[str, Any] = {"role": plain.role, "additional_properties": dict(plain.additional_properties)}
     if plain.author_name is not None:
@@ -54,7 +54,7 @@ def agent_framework_message(data: Any) -> ChatMessage:
     rest = difference(shown, wanted)
     if not rest:
         return plain
-    kept = with_leftovers(plain.additional_properties, FRAMEWORK, rest)
+    kept = with_framework_data(plain.additional_properties, FRAMEWORK, rest)
     return plain.replace(additional_properties=kept)
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from agent_stores.plugins.ag2.parts import EVENT, RESULT_EVENTS, TOOL_CALL, TOOL_CALLS, TOOL_RESULTS
-from agent_stores.plugins.differences import changed, difference
 from agent_stores.plugins.json_codec import Data
+from agent_stores.plugins.json_diff import changed, difference
 
 _REFERENCE = "$ref"
 _CHANGES = "$by"

@@ -23,7 +23,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.ag2.codec import EventCodec, event_from_json, event_to_json
 from agent_stores.plugins.ag2.references import References
 from agent_stores.plugins.closing import AsyncClosing
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.retention import NO_RESULT
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class AgentStoresStorage(AsyncClosing, Storage):
 
     def __init__(self, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
         self._codec = EventCodec()
-        self._opened: Opened[Any] = Opened(store, codec=self._codec, options=options, dangling_calls="keep")
+        self._opened: StoreResolver[Any] = StoreResolver(
+            store, codec=self._codec, options=options, dangling_calls="keep"
+        )
         self._references: OrderedDict[str, References] = OrderedDict()  # of the turn that a stream is in
 
     async def save_event(self, event: BaseEvent, context: Context) -> None:

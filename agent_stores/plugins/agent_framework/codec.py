@@ -12,9 +12,9 @@ from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.agent_framework.dump import dump_content, dump_message
 from agent_stores.plugins.agent_framework.installed import installed
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK, from_part, to_part
-from agent_stores.plugins.differences import changed, difference
-from agent_stores.plugins.left_out import LeftOut
-from agent_stores.plugins.leftovers import leftovers, with_leftovers, without_leftovers
+from agent_stores.plugins.framework_data import framework_data, with_framework_data, without_framework_data
+from agent_stores.plugins.json_diff import changed, difference
+from agent_stores.plugins.unsupported import UnsupportedWarnings
 
 if TYPE_CHECKING:
     from agent_framework import Message
@@ -35,7 +35,7 @@ class AgentFrameworkCodec:
 
     def __init__(self) -> None:
         self._names = installed()
-        self._left_out = LeftOut(f"the installed agent_framework, {self._names.version},")
+        self._unsupported = UnsupportedWarnings(f"the installed agent_framework, {self._names.version},")
 
     def to_chat_message(self, message: Message) -> ChatMessage:
         """Our message for the framework's.
@@ -62,12 +62,12 @@ class AgentFrameworkCodec:
             contents=parts,
             author_name=message.author_name,
             message_id=message.message_id or None,
-            additional_properties=without_leftovers(properties, FRAMEWORK),
+            additional_properties=without_framework_data(properties, FRAMEWORK),
         )
         rest = difference(_plain(plain), wanted)
         if not rest:
             return plain
-        kept = with_leftovers(plain.additional_properties, FRAMEWORK, rest)
+        kept = with_framework_data(plain.additional_properties, FRAMEWORK, rest)
         return plain.replace(additional_properties=kept)
 
     def from_chat_message(self, message: ChatMessage) -> Message:
@@ -78,10 +78,10 @@ class AgentFrameworkCodec:
         """
         fields = {**_plain(message), "message_id": message.message_id}
         with contextlib.suppress(LookupError, TypeError, ValueError):  # it fits a changed message no more
-            fields = changed(fields, leftovers(message, FRAMEWORK))
+            fields = changed(fields, framework_data(message, FRAMEWORK))
         unknown = fields.keys() - self._names.message_fields
         for name in unknown:
-            self._left_out.field(f"message.{name}", "it has no such field", message_id=message.message_id)
+            self._unsupported.field(f"message.{name}", "it has no such field", message_id=message.message_id)
             del fields[name]
         try:
             contents = [
@@ -97,7 +97,7 @@ class AgentFrameworkCodec:
         data = from_part(part, self._names.content_fields)
         known = self._names.content_types
         if data is None or (known and data["type"] not in known):
-            self._left_out(part.type, "it has no such content", message_id=message.message_id)
+            self._unsupported(part.type, "it has no such content", message_id=message.message_id)
             return None
         if isinstance(part, ToolResultContent):
             self._tell_contents(part, message)
@@ -108,14 +108,14 @@ class AgentFrameworkCodec:
         known = self._names.content_fields
         for inner in result.contents:
             if "items" not in known or from_part(inner, known) is None:
-                self._left_out(inner.type, "a tool's result cannot hold it", message_id=message.message_id)
+                self._unsupported(inner.type, "a tool's result cannot hold it", message_id=message.message_id)
 
     def _accepted(self, data: Mapping[str, Any], message: ChatMessage) -> dict[str, Any]:
         """A content's form without the fields that this version does not have."""
         accepted: dict[str, Any] = {}
         for name, value in data.items():
             if name not in self._names.content_fields:
-                self._left_out.field(
+                self._unsupported.field(
                     f"{data['type']}.{name}", "it has no such field", message_id=message.message_id
                 )
             elif name in _NESTED and self._is_content(value):
@@ -138,6 +138,6 @@ def _plain(message: ChatMessage) -> dict[str, Any]:
     fields = {
         "role": message.role,
         "author_name": message.author_name,
-        "additional_properties": without_leftovers(message.additional_properties, FRAMEWORK),
+        "additional_properties": without_framework_data(message.additional_properties, FRAMEWORK),
     }
     return {name: value for name, value in fields.items() if value is not None}

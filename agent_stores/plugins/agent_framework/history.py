@@ -17,7 +17,7 @@ from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import loaded, replayed_ids, stored, with_ids
 from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework.view import model_view
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.retention import DanglingCalls
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import choice, identifier, sequence
@@ -100,7 +100,7 @@ class AgentStoresHistoryProvider(HistoryProvider):
             "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
         )
         self._codec = AgentFrameworkCodec()
-        self._opened = Opened(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
+        self._opened = StoreResolver(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
 
     def store(self, session_id: str | None) -> ChatMessageStore[ChatMessage]:
         """The store of a session: for counting, clearing, branching and all that a history provider has not.

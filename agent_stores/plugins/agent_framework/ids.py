@@ -23,7 +23,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 from agent_stores.message_format import message_to_dict
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK
-from agent_stores.plugins.leftovers import leftovers, with_leftovers
+from agent_stores.plugins.framework_data import framework_data, with_framework_data
 
 _OURS = re.compile(r"as_[0-9a-f]{32}(#\d+)?")
 _ANSWERS = ("assistant", "tool")
@@ -132,9 +132,9 @@ def _stored_as(plain: ChatMessage, message_id: str) -> ChatMessage:
     """A message under another id than its own, with which it is shown."""
     if message_id == plain.message_id:
         return plain
-    rest = dict(leftovers(plain, FRAMEWORK))
+    rest = dict(framework_data(plain, FRAMEWORK))
     rest["set"] = {**rest.get("set", {}), "message_id": plain.message_id}
-    properties = with_leftovers(plain.additional_properties, FRAMEWORK, rest)
+    properties = with_framework_data(plain.additional_properties, FRAMEWORK, rest)
     return plain.replace(message_id=message_id, additional_properties=properties)
 
 

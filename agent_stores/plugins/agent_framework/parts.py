@@ -1,7 +1,7 @@
 """The contents of a framework's message as parts of ours, and back.
 
 Both ways work on the framework's JSON form. What the plain reading of a part lacks is kept beside it (see
-`agent_stores.plugins.differences`), so that every content comes back exactly, and one that was written by
+`agent_stores.plugins.json_diff`), so that every content comes back exactly, and one that was written by
 another framework reads as plainly as this one can say it.
 """
 
@@ -29,8 +29,8 @@ from agent_stores.contents import (
     UsageContent,
 )
 from agent_stores.errors import ArgumentError, ArgumentTypeError
-from agent_stores.plugins.differences import changed, difference
-from agent_stores.plugins.leftovers import leftovers, with_leftovers, without_leftovers
+from agent_stores.plugins.framework_data import framework_data, with_framework_data, without_framework_data
+from agent_stores.plugins.json_diff import changed, difference
 from agent_stores.plugins.media import data_url, decode_base64
 
 FRAMEWORK = "agent_framework"
@@ -67,20 +67,20 @@ def to_part(data: Mapping[str, Any], fields: Fields) -> AnyContent:
     properties = data.get("additional_properties")
     part = structs_replace(
         part,
-        additional_properties=without_leftovers(properties, FRAMEWORK)
+        additional_properties=without_framework_data(properties, FRAMEWORK)
         if isinstance(properties, dict)
         else {},
     )
     rest = difference(_plain(part, fields) or {}, data)
     return structs_replace(
-        part, additional_properties=with_leftovers(part.additional_properties, FRAMEWORK, rest)
+        part, additional_properties=with_framework_data(part.additional_properties, FRAMEWORK, rest)
     )
 
 
 def from_part(part: Content, fields: Fields) -> Data | None:
     """The framework's JSON form of a part; None where it has none."""
     data = _plain(part, fields)
-    rest = leftovers(part, FRAMEWORK)
+    rest = framework_data(part, FRAMEWORK)
     if data is None or not rest:
         return data
     try:
@@ -192,7 +192,7 @@ def _plain(part: Content, fields: Fields) -> Data | None:
     if data is None:
         return None
     data = {name: value for name, value in data.items() if value is not None}
-    data["additional_properties"] = without_leftovers(part.additional_properties, FRAMEWORK)
+    data["additional_properties"] = without_framework_data(part.additional_properties, FRAMEWORK)
     return data
 
 

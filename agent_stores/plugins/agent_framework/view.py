@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.turns import joined
+from agent_stores.plugins.merge_messages import joined
 from agent_stores.retention import DanglingCalls, repair
 
 _RESULT = "\0result"  # no store holds a message of this id

@@ -9,7 +9,7 @@ from typing_extensions import Self, Unpack
 
 from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdapter
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
 from agent_stores.store_options import choice
@@ -46,7 +46,7 @@ class ChatMessageStoreFactory:
         self._dangling_calls: DanglingCalls = choice(
             "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
         )
-        self._opened = Opened(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
+        self._opened = StoreResolver(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
 
     def __call__(self) -> ChatMessageStoreAdapter:
         """The store of a new thread.

@@ -22,8 +22,8 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
-from agent_stores.plugins.left_out import error_text
 from agent_stores.plugins.media import media_url, part_of_url
+from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "chatkit"
 
@@ -75,7 +75,7 @@ class ThreadItemCodec:
         except ValidationError:
             part = OpaqueContent({"type": f"{FRAMEWORK}.{data.get('type') or 'item'}"})
             why = "the installed version does not know such items"
-            self.json.left_out(part.type, why, message_id=message.message_id)
+            self.json.unsupported(part.type, why, message_id=message.message_id)
             return None
 
 

@@ -24,7 +24,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.chatkit.codec import FRAMEWORK, ThreadItemCodec
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.json_codec import Data
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.store import ChatMessageStore
 
 TContext = TypeVar("TContext", default=Any)
@@ -70,7 +70,7 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
             raise ArgumentError(
                 "tenant_of cannot be combined with tenant, or with a function that makes stores"
             )
-        self._by_tenant: OrderedDict[str, Opened[Any]] = OrderedDict()
+        self._by_tenant: OrderedDict[str, StoreResolver[Any]] = OrderedDict()
 
     # -- threads ------------------------------------------------------------------------------------------
 
@@ -222,8 +222,8 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
         self._by_tenant.clear()
         await self._opened.aclose()
 
-    def _open(self, store: StoreSource, options: PluginOptions) -> Opened[Any]:
-        return Opened(store, codec=self._codec, options=options, dangling_calls="keep")
+    def _open(self, store: StoreSource, options: PluginOptions) -> StoreResolver[Any]:
+        return StoreResolver(store, codec=self._codec, options=options, dangling_calls="keep")
 
     def _store(self, thread_id: str, context: TContext) -> ChatMessageStore[ChatMessage]:
         """The store of our messages on a thread of the context's tenant."""

@@ -18,8 +18,8 @@ from agent_stores.contents import (
     UriContent,
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
-from agent_stores.plugins.left_out import error_text
 from agent_stores.plugins.media import decode_base64, part_of_url
+from agent_stores.plugins.unsupported import error_text
 
 _NO_BLOCK = "the Messages API has no block for it"
 _NOT_HERE = "an assistant's message holds text, reasoning and tool calls only"

@@ -24,7 +24,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.claude_agent.codec import FRAMEWORK, TranscriptEntryCodec
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.json_codec import Data
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.plugins.thread_ids import escape
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
@@ -54,7 +54,9 @@ class AgentStoresSessionStore(AsyncClosing, SessionStore):
 
     def __init__(self, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
         self._codec = TranscriptEntryCodec()
-        self._opened: Opened[Any] = Opened(store, codec=self._codec, options=options, dangling_calls="keep")
+        self._opened: StoreResolver[Any] = StoreResolver(
+            store, codec=self._codec, options=options, dangling_calls="keep"
+        )
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
         """Add entries at the end of a transcript, all or none.

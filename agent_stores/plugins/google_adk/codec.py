@@ -44,19 +44,19 @@ class EventCodec:
             return []
         data = found.data
         if not found.exact:
-            self._say_what_is_left_out(message, data)
+            self._warn_unsupported(message, data)
             data = {**_defaults(message), **data}
         return [Event.model_validate(data)]
 
-    def _say_what_is_left_out(self, message: ChatMessage, data: Data) -> None:
-        left_out, name = self.json.left_out, message.message_id
+    def _warn_unsupported(self, message: ChatMessage, data: Data) -> None:
+        unsupported, name = self.json.unsupported, message.message_id
         if message.author_name is not None and message.role != "assistant":
-            left_out.field("author_name", "the author of a user's event is 'user'", message_id=name)
+            unsupported.field("author_name", "the author of a user's event is 'user'", message_id=name)
         for part in message.contents:
-            left_out.filename(part, data, message_id=name)
+            unsupported.filename(part, data, message_id=name)
             signature = part.protected_data if isinstance(part, ReasoningContent) else None
             if signature is not None and not is_signature(signature):
-                left_out.field("reasoning.protected_data", "it is no Base64", message_id=name)
+                unsupported.field("reasoning.protected_data", "it is no Base64", message_id=name)
 
     def is_own(self, message: ChatMessage) -> bool:
         """Whether ADK wrote a message, and nobody changed it."""

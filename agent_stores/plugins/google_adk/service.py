@@ -31,7 +31,7 @@ from agent_stores.plugins.google_adk.codec import EventCodec
 from agent_stores.plugins.google_adk.parts import FRAMEWORK
 from agent_stores.plugins.google_adk.reading import EventReader, StoredEvent
 from agent_stores.plugins.google_adk.states import kept, merged, scoped, split
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.plugins.thread_ids import escape, unescape
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
@@ -65,7 +65,9 @@ class AgentStoresSessionService(BaseSessionService):
         self, store: StoreSource, *, agent_name: str | None = None, **options: Unpack[PluginOptions]
     ) -> None:
         self._codec = EventCodec()
-        self._opened: Opened[Any] = Opened(store, codec=self._codec, options=options, dangling_calls="keep")
+        self._opened: StoreResolver[Any] = StoreResolver(
+            store, codec=self._codec, options=options, dangling_calls="keep"
+        )
         self._reader = EventReader(self._codec, agent_name)
         self._locks: dict[tuple[Any, ...], tuple[asyncio.Lock, int]] = {}
 

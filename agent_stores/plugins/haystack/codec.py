@@ -20,10 +20,10 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.plugins.differences import digest, same
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
-from agent_stores.plugins.left_out import error_text
+from agent_stores.plugins.json_diff import digest, same
 from agent_stores.plugins.media import decode_base64
+from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "haystack"
 _NO_PLACE = ("image.filename", "reasoning.protected_data")

@@ -21,8 +21,8 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.closing import SyncClosing
 from agent_stores.plugins.haystack.codec import MESSAGE_ID, PART_OF, HaystackMessageCodec, message_id
 from agent_stores.plugins.haystack.rounds import last_rounds, with_results
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
-from agent_stores.plugins.turns import joined
+from agent_stores.plugins.merge_messages import joined
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 
 
 class AgentStoresChatMessageStore(SyncClosing):
@@ -58,7 +58,9 @@ class AgentStoresChatMessageStore(SyncClosing):
         self._options = options
         self._codec = HaystackMessageCodec()
         source: Any = store.resolve_value() if isinstance(store, Secret) else store
-        self._opened: Opened[Any] = Opened(source, codec=self._codec, options=options, dangling_calls="keep")
+        self._opened: StoreResolver[Any] = StoreResolver(
+            source, codec=self._codec, options=options, dangling_calls="keep"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The store's configuration, for a pipeline's file.

@@ -10,11 +10,11 @@ from agent_stores._json import json_value
 from agent_stores.contents import AnyContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.differences import apply_difference, digest, keep_difference, same
+from agent_stores.plugins.framework_data import framework_data, with_framework_data
+from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, same
 from agent_stores.plugins.langchain.blocks import FRAMEWORK, Block
 from agent_stores.plugins.langchain.plain import Data, neutral, plain
-from agent_stores.plugins.left_out import LeftOut
-from agent_stores.plugins.leftovers import leftovers, with_leftovers
+from agent_stores.plugins.unsupported import UnsupportedWarnings
 
 _CHUNK = "MessageChunk"
 
@@ -27,7 +27,7 @@ class LangChainCodec:
     """
 
     def __init__(self) -> None:
-        self._left_out = LeftOut("LangChain")
+        self._unsupported = UnsupportedWarnings("LangChain")
 
     def to_chat_message(self, message: BaseMessage) -> ChatMessage:
         """Our message for one of LangChain's.
@@ -50,10 +50,10 @@ class LangChainCodec:
         elif name:
             ours = ours.replace(message_id=name)
         base = plain(ours, shape) or {"type": dumped["type"]}
-        found = keep_difference(ours, FRAMEWORK, base, _without_defaults(message, dumped, base), **shape)
+        found = attach_diff(ours, FRAMEWORK, base, _without_defaults(message, dumped, base), **shape)
         if not same(_dumped(self.from_chat_message(found)), dumped):
             kept = {**({"id": name} if "id" in shape else {}), "original": dumped}
-            found = ours.replace(additional_properties=with_leftovers({}, FRAMEWORK, kept))
+            found = ours.replace(additional_properties=with_framework_data({}, FRAMEWORK, kept))
         return found
 
     def from_chat_message(self, message: ChatMessage) -> list[BaseMessage]:
@@ -62,18 +62,18 @@ class LangChainCodec:
         Raises:
             MessageFormatError: when it is of a kind that the installed version of LangChain does not know.
         """
-        kept = leftovers(message, FRAMEWORK)
+        kept = framework_data(message, FRAMEWORK)
         if "original" in kept:
             return [_construct(message, kept["original"], kept.get("id", message.message_id))]
 
-        leave_out = _Leaving(self._left_out, message.message_id)
+        leave_out = _Leaving(self._unsupported, message.message_id)
         runs = _runs(message)
         found = []
         for number, run in enumerate(runs):
             one = message if len(runs) == 1 else _part_of(message, run, number)
             base = plain(one, kept if len(runs) == 1 else {}, leave_out)
             if base is not None:
-                data = apply_difference(one, FRAMEWORK, base) if len(runs) == 1 else base
+                data = apply_diff(one, FRAMEWORK, base) if len(runs) == 1 else base
                 found.append(_construct(message, data, kept.get("id", one.message_id)))
         return found
 
@@ -81,15 +81,15 @@ class LangChainCodec:
 class _Leaving:
     """What is left out of one message."""
 
-    def __init__(self, left_out: LeftOut, message_id: str | None) -> None:
-        self._left_out = left_out
+    def __init__(self, unsupported: UnsupportedWarnings, message_id: str | None) -> None:
+        self._unsupported = unsupported
         self._message_id = message_id
 
     def part(self, part: AnyContent, why: str) -> None:
-        self._left_out(part.type, why, message_id=self._message_id)
+        self._unsupported(part.type, why, message_id=self._message_id)
 
     def filename(self, part: AnyContent, shown: Block) -> None:
-        self._left_out.filename(part, shown, message_id=self._message_id)
+        self._unsupported.filename(part, shown, message_id=self._message_id)
 
 
 def _runs(message: ChatMessage) -> list[list[int]]:

@@ -14,7 +14,7 @@ from typing_extensions import Self, Unpack
 
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.plugins.langchain.codec import LangChainCodec
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier, sequence
 
@@ -43,7 +43,7 @@ class AgentStoresChatMessageHistory(BaseChatMessageHistory):
     def __init__(self, session_id: str, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
         self.session_id = identifier("session_id", session_id)
         self._codec = LangChainCodec()
-        self._opened: Opened[Any] = Opened(store, codec=self._codec, options=options)
+        self._opened: StoreResolver[Any] = StoreResolver(store, codec=self._codec, options=options)
 
     @property
     def store(self) -> ChatMessageStore[Any]:

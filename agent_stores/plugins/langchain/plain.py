@@ -1,7 +1,7 @@
 """What a LangChain message says in neutral form, and the plainest LangChain message that says it.
 
 Both sides are data here: a dump of a LangChain message without its id. What a message has beyond the plain
-one is its difference (`plugins.differences`). A *shape* is what the plain form needs to know to be near: the
+one is its difference (`plugins.json_diff`). A *shape* is what the plain form needs to know to be near: the
 type, where it does not follow from the role, and the shapes of the content's blocks.
 """
 
@@ -25,7 +25,7 @@ from agent_stores.contents import (
 )
 from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.langchain.blocks import FRAMEWORK, Block, build_block, read_block, shape_for
-from agent_stores.plugins.left_out import error_text
+from agent_stores.plugins.unsupported import error_text
 from agent_stores.retention import SYNTHESIZED, is_synthesized
 
 Data = dict[str, Any]

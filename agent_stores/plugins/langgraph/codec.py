@@ -15,9 +15,9 @@ from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_ev
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.message_format import message_to_dict
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.plugins.differences import digest
+from agent_stores.plugins.framework_data import framework_data, with_framework_data
+from agent_stores.plugins.json_diff import digest
 from agent_stores.plugins.langchain.codec import LangChainCodec
-from agent_stores.plugins.leftovers import leftovers, with_leftovers
 
 FRAMEWORK = "langgraph"
 
@@ -68,7 +68,7 @@ class GraphMessageCodec:
 
     def decode(self, message: ChatMessage, serde: SerializerProtocol) -> list[BaseMessage]:
         """The graph's messages for a stored one: exactly one where a graph wrote it."""
-        kept = leftovers(message, FRAMEWORK)
+        kept = framework_data(message, FRAMEWORK)
         if "exact" in kept and kept.get("of") == _digest(message):
             exact: BaseMessage = load(kept["exact"], serde)
             return [exact]
@@ -80,7 +80,7 @@ class GraphMessageCodec:
 
 def is_own(message: ChatMessage) -> bool:
     """Whether a graph wrote a message."""
-    return bool(leftovers(message, FRAMEWORK).get("own"))
+    return bool(framework_data(message, FRAMEWORK).get("own"))
 
 
 def copy_message(message: BaseMessage) -> BaseMessage:
@@ -149,5 +149,5 @@ def _digest(message: ChatMessage) -> str:
 
 
 def _with(message: ChatMessage, kept: Mapping[str, Any]) -> ChatMessage:
-    properties = with_leftovers(message.additional_properties, FRAMEWORK, kept)
+    properties = with_framework_data(message.additional_properties, FRAMEWORK, kept)
     return message.replace(additional_properties=properties)

@@ -15,7 +15,7 @@ from typing_extensions import Self
 from agent_stores.backend import TtlRefresh
 from agent_stores.errors import ArgumentError
 from agent_stores.plugins.langgraph.saver import AgentStoresSaver
-from agent_stores.plugins.opening import PluginOptions
+from agent_stores.plugins.store_resolver import PluginOptions
 
 
 class PostgresSaver(AgentStoresSaver):

@@ -28,7 +28,7 @@ from agent_stores.plugins.langgraph.lists import MessageLists
 from agent_stores.plugins.langgraph.pruning import Pruning
 from agent_stores.plugins.langgraph.records import Data, record_id
 from agent_stores.plugins.langgraph.threads import GraphThreads
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 
 _PAGE = 50  # checkpoints of a listing that are read at once
 
@@ -61,7 +61,7 @@ class AgentStoresSaver(BaseCheckpointSaver[str]):
         **options: Unpack[PluginOptions],
     ) -> None:
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
-        self._opened: Opened[Any] = Opened(
+        self._opened: StoreResolver[Any] = StoreResolver(
             store, codec=cast("Any", None), options=options, dangling_calls="keep"
         )
         self._threads = GraphThreads(self._opened, messages_channel)

@@ -10,7 +10,7 @@ from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.langgraph.records import Records
-from agent_stores.plugins.opening import Opened
+from agent_stores.plugins.store_resolver import StoreResolver
 from agent_stores.plugins.thread_ids import escape, unescape
 from agent_stores.store import ChatMessageStore
 
@@ -32,7 +32,7 @@ class GraphThreads:
         channel: the channel whose messages are the conversation.
     """
 
-    def __init__(self, opened: Opened[Any], channel: str) -> None:
+    def __init__(self, opened: StoreResolver[Any], channel: str) -> None:
         self._opened = opened
         self.channel = channel
         """The channel whose messages are the conversation."""

@@ -17,7 +17,7 @@ from typing_extensions import Self, Unpack
 from agent_stores.errors import ArgumentError, StateError
 from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.plugins.llama_index.threads import Threads
-from agent_stores.plugins.opening import PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreSource
 from agent_stores.store_options import sequence
 
 

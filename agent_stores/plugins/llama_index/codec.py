@@ -22,10 +22,10 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.plugins.differences import apply_difference, keep_difference, same
-from agent_stores.plugins.left_out import LeftOut, error_text
-from agent_stores.plugins.leftovers import leftovers, with_leftovers
+from agent_stores.plugins.framework_data import framework_data, with_framework_data
+from agent_stores.plugins.json_diff import apply_diff, attach_diff, same
 from agent_stores.plugins.llama_index.blocks import FRAMEWORK, Block, build_block, read_block, shape_for
+from agent_stores.plugins.unsupported import UnsupportedWarnings, error_text
 from agent_stores.retention import is_synthesized
 
 Data = dict[str, Any]
@@ -75,7 +75,7 @@ class LlamaIndexCodec:
     """
 
     def __init__(self) -> None:
-        self._left_out = LeftOut("LlamaIndex")
+        self._unsupported = UnsupportedWarnings("LlamaIndex")
 
     def to_chat_message(self, message: LlamaMessage) -> ChatMessage:
         """Our message for one of LlamaIndex's.
@@ -90,11 +90,11 @@ class LlamaIndexCodec:
         data, shape = _dump(message)
         ours = _neutral(data, shape)
         base = _plain(ours, shape) or {}
-        found = keep_difference(ours, FRAMEWORK, base, data, **shape)
+        found = attach_diff(ours, FRAMEWORK, base, data, **shape)
         again = self.from_chat_message(found)
         if len(again) != 1 or not same(_dump(again[0])[0], data):
             kept = {**shape, "original": data}
-            found = ours.replace(additional_properties=with_leftovers({}, FRAMEWORK, kept))
+            found = ours.replace(additional_properties=with_framework_data({}, FRAMEWORK, kept))
         return found
 
     def from_chat_message(self, message: ChatMessage) -> list[LlamaMessage]:
@@ -107,16 +107,16 @@ class LlamaIndexCodec:
 
     def messages_of(self, message: ChatMessage) -> list[MessageOf]:
         """LlamaIndex's messages for one of ours, with the parts that each of them shows."""
-        kept = leftovers(message, FRAMEWORK)
+        kept = framework_data(message, FRAMEWORK)
         every = tuple(range(len(message.contents)))
         if "original" in kept:
             return [MessageOf(_construct(message, kept["original"], kept), every)]
 
         def leave_out(part: AnyContent, shown: Block | None) -> None:
             if shown is None:
-                self._left_out(part.type, _NO_PLACE, message_id=message.message_id)
+                self._unsupported(part.type, _NO_PLACE, message_id=message.message_id)
             else:
-                self._left_out.filename(part, shown, message_id=message.message_id)
+                self._unsupported.filename(part, shown, message_id=message.message_id)
 
         shape = {name: kept[name] for name in _SHAPE if name in kept}
         runs = _runs(message)
@@ -126,7 +126,7 @@ class LlamaIndexCodec:
             one = message if own else message.replace(contents=[message.contents[index] for index in run])
             base = _plain(one, shape if own else {}, leave_out)
             if base is not None:
-                data = apply_difference(message, FRAMEWORK, base) if own else base
+                data = apply_diff(message, FRAMEWORK, base) if own else base
                 found.append(MessageOf(_construct(message, data, kept), tuple(run)))
                 self._tell_fields(one, data)
         return found
@@ -135,10 +135,10 @@ class LlamaIndexCodec:
         """Say what LlamaIndex's message does not hold of ours."""
         name = message.author_name
         if name is not None and data.get("additional_kwargs", {}).get("name") != name:
-            self._left_out.field("author_name", _NO_PLACE, message_id=message.message_id)
+            self._unsupported.field("author_name", _NO_PLACE, message_id=message.message_id)
         result = message.contents[0] if message.contents else None
         if isinstance(result, ToolResultContent) and result.is_error and not is_synthesized(result):
-            self._left_out.field("tool_result.is_error", _NO_PLACE, message_id=message.message_id)
+            self._unsupported.field("tool_result.is_error", _NO_PLACE, message_id=message.message_id)
 
 
 def _runs(message: ChatMessage) -> list[list[int]]:

@@ -13,10 +13,10 @@ from typing_extensions import Self, Unpack
 from agent_stores._checks import check_limit
 from agent_stores.errors import ArgumentError, ConflictError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.leftovers import leftovers, with_leftovers
+from agent_stores.plugins.framework_data import framework_data, with_framework_data
 from agent_stores.plugins.llama_index.blocks import FRAMEWORK
 from agent_stores.plugins.llama_index.threads import Stored, Threads
-from agent_stores.plugins.opening import PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreSource
 from agent_stores.store_options import sequence
 
 _MARK = "archived"
@@ -204,18 +204,18 @@ class AgentStoresDBChatStore(AsyncDBChatStore):
 
 
 def _mark_of(message: ChatMessage) -> Any:
-    return leftovers(message, FRAMEWORK).get(_MARK)
+    return framework_data(message, FRAMEWORK).get(_MARK)
 
 
 def _marked(message: ChatMessage, mark: str | None) -> ChatMessage:
     """The message with that mark, or without one."""
     if _mark_of(message) == mark:
         return message
-    rest = {name: value for name, value in leftovers(message, FRAMEWORK).items() if name != _MARK}
+    rest = {name: value for name, value in framework_data(message, FRAMEWORK).items() if name != _MARK}
     if mark is not None:
         rest[_MARK] = mark
     others = {name: value for name, value in message.additional_properties.items() if name != FRAMEWORK}
-    return message.replace(additional_properties=with_leftovers(others, FRAMEWORK, rest))
+    return message.replace(additional_properties=with_framework_data(others, FRAMEWORK, rest))
 
 
 def _with_status(items: Sequence[Stored], status: MessageStatus | None) -> list[Stored]:

@@ -16,7 +16,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.llama_index.chat_store import AgentStoresChatStore
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
 from agent_stores.plugins.llama_index.threads import Threads
-from agent_stores.plugins.opening import PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreSource
 from agent_stores.store_options import identifier, sequence
 
 T = TypeVar("T")

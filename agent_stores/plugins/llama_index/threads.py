@@ -14,9 +14,9 @@ from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
 
 from agent_stores.errors import ConflictError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.differences import digest
+from agent_stores.plugins.json_diff import digest
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec, MessageOf
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.store import ChatMessageStore, StoredMessage
 
 _PAGE = 1000
@@ -39,13 +39,13 @@ class Threads:
     """Conversations by key, each a thread of the store.
 
     Args:
-        source: as `Opened` takes it.
+        source: as `StoreResolver` takes it.
         options: what the caller gave.
     """
 
     def __init__(self, source: StoreSource, options: PluginOptions) -> None:
         self.codec = LlamaIndexCodec()
-        self.opened: Opened[Any] = Opened(source, codec=self.codec, options=options)
+        self.opened: StoreResolver[Any] = StoreResolver(source, codec=self.codec, options=options)
 
     def store(self, key: str) -> ChatMessageStore[Any]:
         """The store of a key; it takes LlamaIndex's messages, and gives lists of them."""

@@ -19,9 +19,8 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ROLES, ChatMessage, Role
-from agent_stores.plugins.differences import apply_difference, digest, keep_difference, same
-from agent_stores.plugins.left_out import LeftOut, error_text
-from agent_stores.plugins.leftovers import leftovers
+from agent_stores.plugins.framework_data import framework_data
+from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, same
 from agent_stores.plugins.openai_agents.reading import (
     FRAMEWORK,
     KINDS,
@@ -31,6 +30,7 @@ from agent_stores.plugins.openai_agents.reading import (
     output_of,
     reasoning,
 )
+from agent_stores.plugins.unsupported import UnsupportedWarnings, error_text
 from agent_stores.retention import is_synthesized
 
 _NO_ID = "__fake_id__"  # what the SDK writes where a provider gives items no ids
@@ -56,7 +56,7 @@ class ResponsesItemCodec:
     """
 
     def __init__(self) -> None:
-        self._left_out = LeftOut("The OpenAI Agents SDK")
+        self._unsupported = UnsupportedWarnings("The OpenAI Agents SDK")
 
     def to_chat_message(self, message: Mapping[str, Any]) -> ChatMessage:
         """Our message for an item.
@@ -88,7 +88,7 @@ class ResponsesItemCodec:
 
     def items_of(self, message: ChatMessage) -> list[ItemOf]:
         """The items for a message, with the parts that each of them shows."""
-        kept = leftovers(message, FRAMEWORK)
+        kept = framework_data(message, FRAMEWORK)
         every = tuple(range(len(message.contents)))
         kind = kept.get("kind")
         if isinstance(kind, str) and kind in KINDS:
@@ -97,10 +97,10 @@ class ResponsesItemCodec:
             except (ValueError, TypeError, LookupError):  # its parts were changed since
                 pass
             else:
-                return [ItemOf(apply_difference(message, FRAMEWORK, base), every)]
+                return [ItemOf(apply_diff(message, FRAMEWORK, base), every)]
         plain = list(self._plain(message))
         if len(plain) == 1 and kept:
-            return [ItemOf(apply_difference(message, FRAMEWORK, plain[0].item), every)]
+            return [ItemOf(apply_diff(message, FRAMEWORK, plain[0].item), every)]
         return plain
 
     def _read(self, item: Item, kind: str) -> ChatMessage | None:
@@ -115,15 +115,15 @@ class ResponsesItemCodec:
             return None
         plain = list(self._plain(message, quietly=True))
         if len(plain) == 1 and same(plain[0].item, base):
-            return keep_difference(message, FRAMEWORK, base, item)
-        return keep_difference(message, FRAMEWORK, base, item, kind=kind)
+            return attach_diff(message, FRAMEWORK, base, item)
+        return attach_diff(message, FRAMEWORK, base, item, kind=kind)
 
     def _plain(self, message: ChatMessage, *, quietly: bool = False) -> Iterator[ItemOf]:
         """A message as items, whoever wrote it."""
         role = "user" if message.role == "tool" else message.role
         name = message.message_id
         if message.author_name is not None and not quietly:
-            self._left_out.field("author_name", "its items have no place for it", message_id=name)
+            self._unsupported.field("author_name", "its items have no place for it", message_id=name)
         run: list[int] = []  # neighbours that share an item: text and media, or reasoning
         for index, part in enumerate(message.contents):
             single = self._single(part)
@@ -140,7 +140,7 @@ class ResponsesItemCodec:
             if fits:
                 self._tell_fields(part, name)
             else:
-                self._left_out(part.type, _why(part, role), message_id=name)
+                self._unsupported(part.type, _why(part, role), message_id=name)
         if run:
             yield from _shared(message, role, run)
 
@@ -159,17 +159,17 @@ class ResponsesItemCodec:
         """Say what the item of a part that is shown does not hold of it."""
         if not isinstance(part, ToolResultContent):
             if isinstance(part, (DataContent, UriContent)) and part.filename is not None:
-                self._left_out.filename(part, item_part(part), message_id=message_id)
+                self._unsupported.filename(part, item_part(part), message_id=message_id)
             return
         if part.is_error and not is_synthesized(part):
             why = "a tool's output does not say that the tool failed"
-            self._left_out.field("tool_result.is_error", why, message_id=message_id)
+            self._unsupported.field("tool_result.is_error", why, message_id=message_id)
         for inner in part.contents:
             shown = item_part(inner)
             if shown is None:
-                self._left_out(inner.type, "a tool's output cannot hold it", message_id=message_id)
+                self._unsupported(inner.type, "a tool's output cannot hold it", message_id=message_id)
             else:
-                self._left_out.filename(inner, shown, message_id=message_id)
+                self._unsupported.filename(inner, shown, message_id=message_id)
 
     def _fits(self, part: AnyContent, role: str) -> bool:
         if isinstance(part, (TextContent, ErrorContent)):

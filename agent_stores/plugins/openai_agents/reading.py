@@ -1,7 +1,7 @@
 """From a Responses item to the parts of a neutral message, and back for the kinds that are ours to know.
 
 Each kind has two functions: one that reads an item of it into parts, and one that builds the plainest item of
-that kind from such parts. What an item has beyond the plain one is its difference (`plugins.differences`), so
+that kind from such parts. What an item has beyond the plain one is its difference (`plugins.json_diff`), so
 that neither function has to know every field. A kind that is not here becomes an opaque part, whole.
 """
 

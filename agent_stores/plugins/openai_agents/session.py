@@ -10,7 +10,7 @@ from typing_extensions import Self, Unpack
 
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.openai_agents.codec import ItemOf, ResponsesItemCodec
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
 
@@ -54,7 +54,7 @@ class AgentStoresSession:
         self.session_id = identifier("session_id", session_id)
         self.session_settings = _settings(session_settings)
         self._codec = ResponsesItemCodec()
-        self._opened: Opened[Any] = Opened(
+        self._opened: StoreResolver[Any] = StoreResolver(
             store, codec=self._codec, options=options, defaults={"on_corrupt": "skip"}, dangling_calls="keep"
         )
 

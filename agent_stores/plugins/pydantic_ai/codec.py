@@ -52,7 +52,7 @@ class ModelMessageCodec:
                 continue
             data = decoded.data
             if not decoded.exact:
-                self._say_what_is_left_out(message, data)
+                self._warn_unsupported(message, data)
                 data = _completed(data, message, names)
             try:
                 found.append((message, _validate(data)))
@@ -60,15 +60,15 @@ class ModelMessageCodec:
                 if decoded.exact:
                     raise
                 part = OpaqueContent({"type": f"{FRAMEWORK}.{data['kind']}"})
-                self.json.left_out(part.type, str(error), message_id=message.message_id)
+                self.json.unsupported(part.type, str(error), message_id=message.message_id)
         return found
 
-    def _say_what_is_left_out(self, message: ChatMessage, data: Data) -> None:
-        left_out, name = self.json.left_out, message.message_id
+    def _warn_unsupported(self, message: ChatMessage, data: Data) -> None:
+        unsupported, name = self.json.unsupported, message.message_id
         if message.author_name is not None:
-            left_out.field("author_name", "its messages have no place for it", message_id=name)
+            unsupported.field("author_name", "its messages have no place for it", message_id=name)
         for part in message.contents:
-            left_out.filename(part, data, message_id=name)
+            unsupported.filename(part, data, message_id=name)
 
 
 def _dump(message: ModelMessage, *, exclude_none: bool) -> Data:

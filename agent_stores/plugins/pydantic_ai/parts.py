@@ -19,7 +19,7 @@ from agent_stores.contents import (
     UriContent,
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
-from agent_stores.plugins.left_out import error_text
+from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "pydantic_ai"
 

@@ -25,7 +25,6 @@ from agent_stores.errors import (
 from agent_stores.listing import ThreadStats
 from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.opening import Opened, PluginOptions, StoreSource
 from agent_stores.plugins.pydantic_ai.codec import ModelMessageCodec
 from agent_stores.plugins.pydantic_ai.entries import Branches, Chain, read_chain
 from agent_stores.plugins.pydantic_ai.parts import FRAMEWORK
@@ -37,6 +36,7 @@ from agent_stores.plugins.pydantic_ai.records import (
     record_data,
     revision_of,
 )
+from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
 
@@ -63,7 +63,9 @@ class AgentStoresConversationStore(ConversationStore):
 
     def __init__(self, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
         self._codec = ModelMessageCodec()
-        self._opened: Opened[Any] = Opened(store, codec=self._codec, options=options, dangling_calls="keep")
+        self._opened: StoreResolver[Any] = StoreResolver(
+            store, codec=self._codec, options=options, dangling_calls="keep"
+        )
         self._homes: dict[str, str] = {}  # the conversation of an entry, by the entry's id
 
     async def read_record(self, conversation_id: str) -> ConversationRecord | None:

@@ -11,8 +11,8 @@ from strands.types.session import SessionMessage
 from agent_stores.contents import ReasoningContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.plugins.differences import digest
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
+from agent_stores.plugins.json_diff import digest
 from agent_stores.plugins.strands.blocks import FRAMEWORK, build_block, read_block
 from agent_stores.store import StoredMessage
 

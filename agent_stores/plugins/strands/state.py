@@ -8,7 +8,7 @@ from agent_stores.contents import OpaqueContent
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.json_codec import Data
-from agent_stores.plugins.opening import Opened
+from agent_stores.plugins.store_resolver import StoreResolver
 from agent_stores.plugins.strands.blocks import FRAMEWORK
 from agent_stores.plugins.thread_ids import escape
 
@@ -30,7 +30,7 @@ class SessionState:
         opened: the stores.
     """
 
-    def __init__(self, opened: Opened[Any]) -> None:
+    def __init__(self, opened: StoreResolver[Any]) -> None:
         self._opened = opened
 
     async def read(self, session_id: str, thread_id: str, name: str) -> Data | None:

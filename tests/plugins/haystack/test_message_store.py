@@ -29,7 +29,7 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.haystack import AgentStoresChatMessageStore, HaystackMessageCodec
 from agent_stores.log import MessageLog
-from agent_stores.plugins.differences import same
+from agent_stores.plugins.json_diff import same
 from agent_stores.retention import NO_RESULT
 from agent_stores.sync import SyncChatMessageStore
 from agent_stores.urls import open_log

@@ -101,7 +101,7 @@ async def test_no_thread_pool_and_no_loop_of_its_own(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("the asynchronous methods are to stay on the caller's loop")
 
-    monkeypatch.setattr("agent_stores.plugins.opening.block_on", refuse)
+    monkeypatch.setattr("agent_stores.plugins.store_resolver.block_on", refuse)
     monkeypatch.setattr("langchain_core.chat_history.run_in_executor", refuse, raising=False)
     history = AgentStoresChatMessageHistory("s", log)
     await history.aadd_messages([HumanMessage("Hello")])

@@ -91,7 +91,7 @@ async def test_asynchronously_without_a_thread_pool(log: MessageLog, monkeypatch
         raise AssertionError("the asynchronous methods are to stay on the caller's loop")
 
     store = AgentStoresChatStore(log)
-    monkeypatch.setattr("agent_stores.plugins.opening.block_on", refuse)
+    monkeypatch.setattr("agent_stores.plugins.store_resolver.block_on", refuse)
     if isinstance(log, InMemoryMessageLog):  # a driver of SQLite works on a thread
         monkeypatch.setattr("asyncio.to_thread", refuse)
     await store.async_add_message("a", user("0"))

@@ -71,7 +71,7 @@ async def test_asynchronously(log: MessageLog, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("the asynchronous methods are to stay on the caller's loop")
 
-    monkeypatch.setattr("agent_stores.plugins.opening.block_on", refuse)
+    monkeypatch.setattr("agent_stores.plugins.store_resolver.block_on", refuse)
     memory = AgentStoresMemory(log)
     given = [*MESSAGES.values()]
     await memory.aput_messages(given)

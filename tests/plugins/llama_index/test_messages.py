@@ -29,7 +29,7 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MessageFormatError
 from agent_stores.llama_index import LlamaIndexCodec
 from agent_stores.log import MessageLog
-from agent_stores.plugins.leftovers import leftovers
+from agent_stores.plugins.framework_data import framework_data
 from tests.plugins.conftest import PNG
 from tests.plugins.llama_index.messages import IMAGE, MESSAGES, message, text
 
@@ -49,7 +49,7 @@ def test_every_message_comes_back(name: str) -> None:
     (found,) = codec.from_chat_message(stored)
     assert found == wanted
     assert found.model_dump() == wanted.model_dump()
-    assert "original" not in leftovers(stored, "llama_index")
+    assert "original" not in framework_data(stored, "llama_index")
 
 
 def test_there_is_an_example_of_every_block() -> None:

@@ -22,7 +22,7 @@ from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.contents import DataContent, ReasoningContent, ToolCallContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError, OutcomeUnknownError, StoreClosedError
 from agent_stores.log import MessageLog
-from agent_stores.plugins.differences import same
+from agent_stores.plugins.json_diff import same
 from agent_stores.strands import AgentStoresSessionManager, StrandsMessageCodec
 from agent_stores.sync import SyncChatMessageStore
 from agent_stores.urls import open_log

@@ -11,7 +11,7 @@ from agent_stores.contents import AnyContent, DataContent, ErrorContent, TextCon
 logger = logging.getLogger("agent_stores")
 
 
-class LeftOut:
+class UnsupportedWarnings:
     """Logs what one codec leaves out of its views: a line for each kind of part, however often it occurs.
 
     Args:

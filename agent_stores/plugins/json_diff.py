@@ -18,12 +18,12 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.leftovers import leftovers, with_leftovers
+from agent_stores.plugins.framework_data import framework_data, with_framework_data
 
 Difference = dict[str, Any]
 
 
-def keep_difference(
+def attach_diff(
     message: ChatMessage, framework: str, base: Mapping[str, Any], wanted: Mapping[str, Any], **more: Any
 ) -> ChatMessage:
     """The message, with what its plain reading lacks beside it.
@@ -40,16 +40,16 @@ def keep_difference(
         more.update(difference=found, of=digest(base))
     if not more:
         return message
-    properties = with_leftovers(message.additional_properties, framework, more)
+    properties = with_framework_data(message.additional_properties, framework, more)
     return message.replace(additional_properties=properties)
 
 
-def apply_difference(message: ChatMessage, framework: str, base: Mapping[str, Any]) -> dict[str, Any]:
+def apply_diff(message: ChatMessage, framework: str, base: Mapping[str, Any]) -> dict[str, Any]:
     """What the codec reads from the neutral form, with what was kept beside it.
 
     A message whose neutral form was changed since is read plainly: the difference is one to another message.
     """
-    kept = leftovers(message, framework)
+    kept = framework_data(message, framework)
     if "difference" not in kept or kept.get("of") != digest(base):
         return dict(base)
     return changed(base, kept["difference"])

@@ -15,7 +15,7 @@ from agent_stores.backend import TtlRefresh
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.turns import joined
+from agent_stores.plugins.merge_messages import joined
 from agent_stores.protocols import MessageCodec
 from agent_stores.retention import DanglingCalls, Window, repair
 from agent_stores.store import ChatMessageStore
@@ -48,7 +48,7 @@ class PluginOptions(TypedDict, total=False):
 _REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call is known as one
 
 
-class Opened(Generic[M]):
+class StoreResolver(Generic[M]):
     """The stores of a plug-in, by thread id.
 
     Args:

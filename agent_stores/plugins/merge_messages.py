@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agent_stores.contents import TextContent
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.leftovers import leftovers
+from agent_stores.plugins.framework_data import framework_data
 
 _ITEMS = "openai_agents"  # keeps each item of an answer in a message of its own
 
@@ -33,7 +33,7 @@ def _belongs(before: ChatMessage, message: ChatMessage) -> bool:
     """Whether a message goes on with the answer that the one before it holds."""
     if not before.role == message.role == "assistant":
         return False
-    if not leftovers(before, _ITEMS) or not leftovers(message, _ITEMS):
+    if not framework_data(before, _ITEMS) or not framework_data(message, _ITEMS):
         return False
     return not (_has_text(before) and _has_text(message))
 

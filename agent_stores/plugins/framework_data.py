@@ -14,20 +14,20 @@ from typing import Any, TypeAlias
 from agent_stores.contents import Content
 from agent_stores.messages import ChatMessage
 
-Leftovers: TypeAlias = Mapping[str, Any]
+FrameworkData: TypeAlias = Mapping[str, Any]
 
 
-def leftovers(part: ChatMessage | Content, framework: str) -> Leftovers:
+def framework_data(part: ChatMessage | Content, framework: str) -> FrameworkData:
     """What a framework left with a message or part; empty where there is nothing, or nothing of its own."""
     found = part.additional_properties.get(framework)
     return found if isinstance(found, Mapping) else {}
 
 
-def with_leftovers(properties: Mapping[str, Any], framework: str, rest: Leftovers) -> dict[str, Any]:
+def with_framework_data(properties: Mapping[str, Any], framework: str, rest: FrameworkData) -> dict[str, Any]:
     """Additional properties, with what a framework leaves; nothing is added for an empty rest."""
     return {**properties, framework: dict(rest)} if rest else dict(properties)
 
 
-def without_leftovers(properties: Mapping[str, Any], framework: str) -> dict[str, Any]:
+def without_framework_data(properties: Mapping[str, Any], framework: str) -> dict[str, Any]:
     """Additional properties as the framework gave them: without what its codec added."""
     return {name: value for name, value in properties.items() if name != framework}
