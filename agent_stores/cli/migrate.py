@@ -126,7 +126,7 @@ def migrate(
                 await take_over(opened, log, options, report=report, progress=bar)
 
     with contextlib.ExitStack() as cleanup:
-        # StoreResolver first: a report that cannot be written is to be known before the work is done.
+        # Opened first: a report that cannot be written is to be known before the work is done.
         file = None if report_file is None else cleanup.enter_context(open_output(report_file))
         failure: BaseException | None = None
         try:
