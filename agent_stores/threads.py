@@ -67,7 +67,8 @@ class AgentThread:
             )
         if context_provider is not None and not isinstance(context_provider, ContextProvider):
             raise ArgumentTypeError(
-                f"context_provider is of type {type(context_provider).__name__}; accepted is ContextProvider"
+                "context_provider must have the methods of ContextProvider, "
+                f"got {type(context_provider).__name__}"
             )
         self._service_thread_id: str | None = None
         self._message_store: ChatMessageStoreProtocol[ChatMessage] | None = None
@@ -95,8 +96,7 @@ class AgentThread:
     def message_store(self, store: ChatMessageStoreProtocol[ChatMessage]) -> None:
         if not isinstance(store, ChatMessageStoreProtocol):
             raise ArgumentTypeError(
-                f"message_store is of type {type(store).__name__}; accepted is an object with the methods of "
-                "ChatMessageStoreProtocol"
+                f"message_store must have the methods of ChatMessageStoreProtocol, got {type(store).__name__}"
             )
         if self._service_thread_id is not None:
             raise ArgumentError("the conversation of this thread is kept by a service; it takes no store")
@@ -281,7 +281,7 @@ def read_thread_state(state: Mapping[str, Any], key: StateKey | None) -> ThreadS
     if service_thread_id is not None and (not isinstance(service_thread_id, str) or not service_thread_id):
         raise StateError("the state's service_thread_id is not a text, or empty")
     if store is not None and not isinstance(store, Mapping):
-        raise StateError(f"the state's store is of type {type(store).__name__}; accepted is an object")
+        raise StateError(f"the state's store must be an object, got {type(store).__name__}")
     if service_thread_id is not None and store is not None:
         raise StateError("the state names a service's conversation and a store; a thread has one of them")
     return ThreadState(service_thread_id, None if store is None else dict(store), fields)

@@ -71,13 +71,12 @@ class ChatAgent:
     ) -> None:
         if not isinstance(chat_client, ChatClient):
             raise ArgumentTypeError(
-                f"chat_client is of type {type(chat_client).__name__}; "
-                "accepted is an object with the methods of ChatClient"
+                f"chat_client must have the methods of ChatClient, got {type(chat_client).__name__}"
             )
         if chat_message_store_factory is not None and not callable(chat_message_store_factory):
             raise ArgumentTypeError(
-                f"chat_message_store_factory is of type {type(chat_message_store_factory).__name__}; "
-                "accepted is a function that makes a store"
+                "chat_message_store_factory must be a function that makes a store, "
+                f"got {type(chat_message_store_factory).__name__}"
             )
         self.chat_client = chat_client
         self.instructions: str | None = check.optional(check.text)(instructions, "instructions")
@@ -218,7 +217,7 @@ class ChatAgent:
     ) -> AbstractAsyncContextManager[Turn]:
         """Check what a run was given; the run itself begins when the result is entered."""
         if thread is not None and not isinstance(thread, AgentThread):
-            raise ArgumentTypeError(f"thread is of type {type(thread).__name__}; accepted is AgentThread")
+            raise ArgumentTypeError(f"thread must be an AgentThread, got {type(thread).__name__}")
         settings = TurnSettings(
             name=self.name,
             instructions=self.instructions,
@@ -268,13 +267,13 @@ def _messages(messages: AgentInput) -> list[ChatMessage]:
         return []
     if isinstance(given, bytes) or not isinstance(given, Sequence):
         raise ArgumentTypeError(
-            f"messages is of type {type(given).__name__}; accepted are text, ChatMessage, or a list of these"
+            f"messages must be a str, a ChatMessage or a list of these, got {type(given).__name__}"
         )
     checked: list[ChatMessage] = []
     for index, item in enumerate(given):
         if not isinstance(item, (str, ChatMessage)):
             raise ArgumentTypeError(
-                f"messages[{index}] is of type {type(item).__name__}; accepted are text and ChatMessage"
+                f"messages[{index}] must be a str or a ChatMessage, got {type(item).__name__}"
             )
         checked.append(ChatMessage("user", item) if isinstance(item, str) else item)
     return checked

@@ -70,7 +70,7 @@ class OpenAIChatClient:
             raise ArgumentError("client is given together with api_key or base_url; it has its own")
         sdk = sys.modules.get("openai")
         if client is not None and sdk is not None and isinstance(client, sdk.OpenAI):
-            raise ArgumentTypeError("client is a synchronous OpenAI; accepted is AsyncOpenAI")
+            raise ArgumentTypeError("client must be an AsyncOpenAI, got a synchronous OpenAI")
         self._borrowed = client
         self._clients: PerLoop[AsyncOpenAI] = PerLoop(self._connect)
 

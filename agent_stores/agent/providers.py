@@ -39,14 +39,13 @@ class AggregateContextProvider(ContextProvider):
         given: Any = [providers] if isinstance(providers, ContextProvider) else providers
         if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
             raise ArgumentTypeError(
-                f"context_providers is of type {type(given).__name__}; accepted are objects with the methods "
-                "of ContextProvider"
+                f"context_providers must have the methods of ContextProvider, got {type(given).__name__}"
             )
         for index, provider in enumerate(given):
             if not isinstance(provider, ContextProvider):
                 raise ArgumentTypeError(
-                    f"context_providers[{index}] is of type {type(provider).__name__}; accepted are objects "
-                    "with the methods of ContextProvider"
+                    f"context_providers[{index}] must have the methods of ContextProvider, "
+                    f"got {type(provider).__name__}"
                 )
         self.providers = tuple(given)
         """The providers, in order."""

@@ -56,12 +56,12 @@ class Tool(Generic[P, R]):
         self, function: Callable[P, R], *, name: str | None = None, description: str | None = None
     ) -> None:
         if not callable(function):
-            raise ArgumentTypeError(f"a tool is of type {type(function).__name__}; accepted are functions")
+            raise ArgumentTypeError(f"a tool must be a function, got {type(function).__name__}")
         named: Any = function
         while isinstance(named, functools.partial):
             named = named.func
         if inspect.isgeneratorfunction(named) or inspect.isasyncgenfunction(named):
-            raise ArgumentTypeError(f"the tool {named.__name__!r} is a generator; accepted are functions")
+            raise ArgumentTypeError(f"tool {named.__name__!r} must be a function, got a generator")
         self.name = _tool_name(getattr(named, "__name__", type(named).__name__) if name is None else name)
         self.description = _first_paragraph(inspect.getdoc(named)) if description is None else description
         self.function = function
@@ -159,7 +159,7 @@ def toolbox(tools: ToolInput | Iterable[ToolInput] | None) -> dict[str, Tool[...
         tools = [tools]
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable):
         raise ArgumentTypeError(
-            f"tools is of type {type(tools).__name__}; accepted are functions, or a list of them"
+            f"tools must be a function or a list of functions, got {type(tools).__name__}"
         )
     by_name: dict[str, Tool[..., Any]] = {}
     for given in tools:
@@ -174,11 +174,11 @@ def toolbox(tools: ToolInput | Iterable[ToolInput] | None) -> dict[str, Tool[...
 
 def _tool_name(name: object) -> str:
     if not isinstance(name, str):
-        raise ArgumentTypeError(f"a tool's name is of type {type(name).__name__}; accepted is str")
+        raise ArgumentTypeError(f"a tool's name must be a str, got {type(name).__name__}")
     if not _NAME.fullmatch(name):
         raise ArgumentError(
-            f"a tool's name is {name!r}; accepted are 1 to 64 of the characters a-z A-Z 0-9 _ - "
-            "(another than the function's is given as Tool(function, name=...))"
+            "a tool's name must be 1 to 64 of the characters a-z A-Z 0-9 _ - (Tool(function, name=...) sets "
+            f"another than the function's), got {name!r}"
         )
     return name
 

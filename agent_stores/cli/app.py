@@ -230,7 +230,7 @@ def export(
 ) -> None:
     """Export threads as JSON Lines, for `import`."""
     if threads and prefix:
-        raise ArgumentError("both threads and --prefix are given; accepted is one of them")
+        raise ArgumentError("threads and --prefix must not be given together")
 
     async def work() -> None:
         done = {"threads": 0, "bytes": 0}

@@ -70,7 +70,9 @@ def _check(url: str) -> str:
 
     config = None if url.rstrip("/") == "memory:" else parse_config(url)
     if config is None or config.is_memory:
-        raise ArgumentError("the store is in memory, where no other process finds it; accepted is a database")
+        raise ArgumentError(
+            "the store must be a database, got one in memory, where no other process finds it"
+        )
     return config.location
 
 

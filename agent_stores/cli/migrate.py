@@ -150,7 +150,7 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
     for one in given:
         name, equals, value = one.partition("=")
         if not equals or not name:
-            raise ArgumentError(f"--from-option is {one[:40]!r}; accepted is NAME=VALUE")
+            raise ArgumentError(f"--from-option must be NAME=VALUE, got {one[:40]!r}")
         found[name.replace("-", "_")] = value
     return found
 

@@ -47,7 +47,7 @@ def agent_framework_list(
         ArgumentError: for another key format, or a scope with legacy keys, which have none.
     """
     if key_format not in _FORMATS:
-        raise ArgumentError(f"key_format is {key_format!r}; accepted are {', '.join(_FORMATS)}")
+        raise ArgumentError(f"key_format must be one of {', '.join(_FORMATS)}, got {key_format!r}")
     given = {"tenant": tenant_id, "application": application_id, "agent": agent_id, "source": source_id}
     wanted = {name: value for name, value in given.items() if value is not None}
     if wanted and key_format == "legacy":

@@ -81,9 +81,7 @@ def open_source(url: str, options: Mapping[str, str] | None = None) -> Source:
     if not plus or framework not in names:
         # It may be a URL with a password in it: only what cannot be one is repeated.
         shown = f"{framework[:40]!r}" if plus and framework.replace("-", "").isalnum() else "another text"
-        raise ArgumentError(
-            f"the source begins with {shown}; accepted is one of {', '.join(names)}, a +, and a URL"
-        )
+        raise ArgumentError(f"the source must be one of {', '.join(names)}, a +, and a URL, got {shown}")
     scheme = rest.partition("://")[0].partition("+")[0] if "://" in rest else "sqlite"
     if is_azure_url(rest):
         scheme = "azure-tables"
@@ -93,8 +91,7 @@ def open_source(url: str, options: Mapping[str, str] | None = None) -> Source:
             return cast("Source", make(rest, **_accepted(layout, make, options or {})))
     known = [layout.schemes for layout in LAYOUTS if layout.framework == framework]
     raise ArgumentError(
-        f"the source's URL is not of a kind that {framework} has; accepted are "
-        f"{', '.join(f'{schemes[0]}://…' for schemes in known)}"
+        f"the source's URL must begin with one of {', '.join(f'{schemes[0]}://…' for schemes in known)}"
     )
 
 
@@ -107,6 +104,6 @@ def _accepted(layout: Layout, make: Callable[..., Any], options: Mapping[str, st
     for name in options:
         if name not in accepted:
             raise ArgumentError(
-                f"{name[:40]!r} is not an option of {layout.what}; accepted are {', '.join(accepted)}"
+                f"{name[:40]!r} is not an option of {layout.what}; its options are {', '.join(accepted)}"
             )
     return dict(options)

@@ -55,7 +55,7 @@ class OpenAIAgentsTables:
         branch: str = "main",
     ) -> None:
         if not messages_table:
-            raise ArgumentError("messages_table is empty; accepted is a table's name")
+            raise ArgumentError("messages_table must be a table's name, got an empty one")
         self._reader = DatabaseReader(url)
         self._name = messages_table
         self._messages: Any = table(

@@ -27,7 +27,7 @@ class ThreadNames:
         for old, new in self._renamed.items():
             if new is not None and (other := given.setdefault(new, old)) != old:
                 raise ArgumentError(
-                    f"the threads {other!r} and {old!r} are both to be {new!r}; accepted are different ids"
+                    f"threads {other!r} and {old!r} must get different ids, got {new!r} for both"
                 )
 
     def __call__(self, thread_id: str) -> str | None:
@@ -55,7 +55,7 @@ def read_names(file: str) -> dict[str, str | None]:
         new is None or (isinstance(new, str) and new) for new in data.values()
     ):
         raise ArgumentError(
-            f"the file of ids {file!r} is not accepted; accepted is a JSON object from the source's ids to "
+            f"the file of ids {file!r} must be a JSON object from the source's ids to "
             "the target's, or to null"
         )
     return data

@@ -85,7 +85,7 @@ class StoreResolver(Generic[M]):
         unknown = sorted(set(options) - set(PluginOptions.__annotations__))
         if unknown:
             raise ArgumentTypeError(
-                f"{unknown[0]} is not an option; accepted are {', '.join(PluginOptions.__annotations__)}"
+                f"{unknown[0]} is not an option; the options are {', '.join(PluginOptions.__annotations__)}"
             )
         self._owned: MessageLog | None = None
         self._log: MessageLog | None = None  # that of all stores; a function may give each another one
@@ -107,14 +107,13 @@ class StoreResolver(Generic[M]):
         elif callable(source):
             if options:
                 raise ArgumentError(
-                    f"{', '.join(sorted(options))}: given beside a function that makes stores; "
-                    "accepted is to give it to the stores in that function"
+                    f"{', '.join(sorted(options))} must be given to the stores in the function that makes them"
                 )
             self._make = self._by_function(source, dangling_calls)
         else:
             raise ArgumentTypeError(
-                f"the store's source is of type {type(source).__name__}; accepted are a URL, a MessageLog, "
-                "and a function that makes the store of a thread id"
+                "the store's source must be a URL, a MessageLog or a function that makes the store of a "
+                f"thread id, got {type(source).__name__}"
             )
 
     @property
@@ -237,13 +236,13 @@ class StoreResolver(Generic[M]):
             store = function(thread_id)
             if not isinstance(store, ChatMessageStore):
                 raise ArgumentTypeError(
-                    f"the function that makes stores gave a {type(store).__name__}; accepted is a "
-                    "ChatMessageStore"
+                    "the function that makes stores must return a ChatMessageStore, "
+                    f"got {type(store).__name__}"
                 )
             if store.thread_id != thread_id:
                 raise ArgumentError(
-                    f"the function that makes stores gave one of the thread {store.thread_id!r} for "
-                    f"the thread {thread_id!r}; accepted is a store of the thread that was asked for"
+                    f"the function that makes stores must return a store of thread {thread_id!r}, "
+                    f"got one of {store.thread_id!r}"
                 )
             self._made.append(store)
             return store.with_codec(self._codec, dangling_calls=dangling_calls)

@@ -418,12 +418,12 @@ def test_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.json").write_text('{"a": 1}')
     (tmp_path / "two.json").write_text('{"a": "x", "b": "x"}')
     for arguments, status, said in (
-        (["--from", f"redis://u:{PASSWORD}@h/0"], 2, "accepted is one of agent-framework, langchain,"),
+        (["--from", f"redis://u:{PASSWORD}@h/0"], 2, "must be one of agent-framework, langchain,"),
         (["--from", f"chatgpt+redis://:{PASSWORD}@h/0"], 2, "'chatgpt'"),
-        (["--from", f"langchain+ftp://u:{PASSWORD}@h/0"], 2, "accepted are redis://"),
+        (["--from", f"langchain+ftp://u:{PASSWORD}@h/0"], 2, "must begin with one of redis://"),
         (["--from", f"langchain+redis://u:{PASSWORD}@h:x/0"], 2, "redis_url"),
         (["--from", f"openai-agents+{tmp_path / 'absent.db'}"], 3, "there is no SQLite file"),
-        (["--from", source, "--from-option", "key_prefix=x"], 2, "accepted are messages_table, branch"),
+        (["--from", source, "--from-option", "key_prefix=x"], 2, "its options are messages_table, branch"),
         (["--from", source, "--from-option", "x"], 2, "NAME=VALUE"),
         (["--from", f"llama-index+AccountName=x;AccountKey={PASSWORD}"], 2, "key must be base64"),
         (["--from", source, "--limit", "-1"], 2, "limit"),

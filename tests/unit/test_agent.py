@@ -159,7 +159,7 @@ async def test_what_a_run_takes(server: ModelServer) -> None:
                 await agent.run(argument)
             with pytest.raises(ArgumentTypeError, match="messages"):
                 agent.run_stream(argument)
-        with pytest.raises(ArgumentTypeError, match="thread is of type int"):
+        with pytest.raises(ArgumentTypeError, match="thread must be an AgentThread, got int"):
             await agent.run("x", thread=wrong)
 
 
@@ -175,7 +175,7 @@ def test_what_an_agent_takes() -> None:
         ChatAgent(Scripted(), max_tool_rounds=-1)
     with pytest.raises(ArgumentError, match="two tools"):
         ChatAgent(Scripted(), tools=[get_time, get_time])
-    with pytest.raises(ArgumentTypeError, match="message_store is of type int"):
+    with pytest.raises(ArgumentTypeError, match="message_store must have the methods"):
         ChatAgent(Scripted(), chat_message_store_factory=lambda: 5).get_new_thread()  # type: ignore[arg-type,return-value]
     assert (
         repr(ChatAgent(OpenAIChatClient("m"), name="a")) == "ChatAgent(OpenAIChatClient(model='m'), name='a')"

@@ -235,19 +235,22 @@ async def test_memories_of_another_user_are_left_out_whatever_the_server_says() 
     ("options", "words"),
     [
         ({}, "there is no scope"),
-        ({"user_id": "u", "thread_id": "t", "scope_to_per_operation_thread_id": True}, "accepted is one"),
-        ({"user_id": "u", "limit": -1}, "limit is -1"),
-        ({"user_id": "u", "threshold": 2}, "threshold is 2"),
-        ({"user_id": "u", "timeout": 0}, "timeout is 0"),
-        ({"user_id": "u", "on_error": "ignore"}, "on_error is 'ignore'"),
-        ({"user_id": "u", "max_pending_writes": 0}, "max_pending_writes is 0"),
+        (
+            {"user_id": "u", "thread_id": "t", "scope_to_per_operation_thread_id": True},
+            "must not be given together",
+        ),
+        ({"user_id": "u", "limit": -1}, "limit must be a positive number, got -1"),
+        ({"user_id": "u", "threshold": 2}, "threshold must be a score"),
+        ({"user_id": "u", "timeout": 0}, "timeout must be more than 0 seconds"),
+        ({"user_id": "u", "on_error": "ignore"}, "on_error must be 'log' or 'raise'"),
+        ({"user_id": "u", "max_pending_writes": 0}, "max_pending_writes must be a positive number"),
         ({"user_id": "u", "mem0_client": object()}, "mem0_client and api_key"),
     ],
 )
 def test_what_is_not_accepted(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         Mem0Provider(api_key="k", **options)
-    with pytest.raises(ArgumentTypeError, match="mem0_client is of type object"):
+    with pytest.raises(ArgumentTypeError, match="mem0_client must be"):
         Mem0Provider(mem0_client=object(), user_id="u")
 
 

@@ -87,9 +87,9 @@ def test_bad_arguments() -> None:
         AgentThread(service_thread_id="")
     with pytest.raises(ArgumentTypeError, match="service_thread_id must be a non-empty str, got object"):
         AgentThread(service_thread_id=wrong)
-    with pytest.raises(ArgumentTypeError, match="message_store is of type object"):
+    with pytest.raises(ArgumentTypeError, match="message_store must have the methods"):
         AgentThread(message_store=wrong)
-    with pytest.raises(ArgumentTypeError, match="context_provider is of type object"):
+    with pytest.raises(ArgumentTypeError, match="context_provider must have the methods"):
         AgentThread(context_provider=wrong)
 
 
@@ -176,7 +176,7 @@ async def test_a_state_makes_no_connection() -> None:
         ({"service_thread_id": 7}, StateError, "service_thread_id"),
         ({"service_thread_id": ""}, StateError, "service_thread_id"),
         ({"service_thread_id": "t"}, StateError, "one of them"),
-        ({"store": "text"}, StateError, "store is of type str"),
+        ({"store": "text"}, StateError, "store must be an object, got str"),
         ({"store": {}}, StateError, "type None"),
         ({"extra": {1}}, StateError, r"the state\['extra'\] must be .*, got set"),
     ],

@@ -47,8 +47,8 @@ class AgentFrameworkCodec:
         """
         if not isinstance(message, self._names.message):
             raise ArgumentTypeError(
-                f"a message is of type {type(message).__name__}; accepted is agent_framework's "
-                f"{self._names.message.__name__}"
+                f"a message must be agent_framework's {self._names.message.__name__}, "
+                f"got {type(message).__name__}"
             )
         known = self._names.content_fields
         parts = [

@@ -87,7 +87,7 @@ class AgentStoresHistoryProvider(HistoryProvider):
         **options: Unpack[PluginOptions],
     ) -> None:
         if isinstance(store_context_from, str):
-            raise ArgumentTypeError("store_context_from is text; accepted is a set of source ids")
+            raise ArgumentTypeError("store_context_from must be a set of source ids, got a str")
         super().__init__(
             identifier("source_id", source_id),
             load_messages=load_messages,

@@ -36,7 +36,7 @@ def unpack(state: Any, key: StateKey | None) -> dict[str, Any]:
         found = marked(messages[0])
         if found is not None:
             return verify_state(found, key)
-    raise StateError("the state is not that of one of our stores; accepted is what its serialize() returned")
+    raise StateError("the state must be what the serialize() of one of our stores returned")
 
 
 def marked(message: Any) -> Mapping[str, Any] | None:

@@ -47,9 +47,7 @@ class ChatMessageStoreAdapter:
         dangling_calls: DanglingCalls = "synthesize",
     ) -> None:
         if not isinstance(store, ChatMessageStore):
-            raise ArgumentTypeError(
-                f"store is of type {type(store).__name__}; accepted is one of agent_stores' stores"
-            )
+            raise ArgumentTypeError(f"store must be one of agent_stores' stores, got {type(store).__name__}")
         self._given = store
         self._store: ChatMessageStore[ChatMessage] = store.with_codec(None, dangling_calls="keep")
         self._key = key
@@ -128,9 +126,7 @@ class ChatMessageStoreAdapter:
             StateError, StateSignatureError: for a state that is not valid here.
         """
         if store is None:
-            raise ArgumentError(
-                "store is not given; accepted is the store to use, as a state makes no connection"
-            )
+            raise ArgumentError("store must be given, as a state makes no connection")
         adapter = cls(store, **kwargs)
         await adapter.update_from_state(serialized_store_state)
         return adapter
@@ -152,7 +148,7 @@ class ChatMessageStoreAdapter:
         """Take a state that came among the messages: on a new store, or once more on the same thread."""
         state = {"messages": messages}
         if not self._is_new and unpack(state, self._key).get("thread_id") != self.thread_id:
-            raise StateError("a state of another thread is added to a store in use; accepted is a new store")
+            raise StateError("a state of another thread must be restored on a new store, got one in use")
         await self.update_from_state(state)
 
     async def aclose(self) -> None:

@@ -36,9 +36,7 @@ class LangChainCodec:
             ArgumentTypeError, ArgumentError: when it is none, or holds what JSON cannot; the field is named.
         """
         if not isinstance(message, BaseMessage):
-            raise ArgumentTypeError(
-                f"a message is of type {type(message).__name__}; accepted are LangChain's messages"
-            )
+            raise ArgumentTypeError(f"a message must be one of LangChain's, got {type(message).__name__}")
         dumped = cast("Data", json_value(message.model_dump(), f"the {type(message).__name__}"))
         name = dumped.pop("id", None)
         ours, shape = neutral(dumped)

@@ -137,7 +137,7 @@ def _with_ids(messages: Sequence[Any]) -> list[BaseMessage]:
     for index, message in enumerate(messages):
         if not isinstance(message, BaseMessage):
             raise ArgumentTypeError(
-                f"messages[{index}] is of type {type(message).__name__}; accepted are LangChain's messages"
+                f"messages[{index}] must be one of LangChain's messages, got {type(message).__name__}"
             )
     found: list[BaseMessage] = []
     named: set[int] = set()

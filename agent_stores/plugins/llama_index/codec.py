@@ -85,7 +85,7 @@ class LlamaIndexCodec:
         """
         if not isinstance(message, LlamaMessage):
             raise ArgumentTypeError(
-                f"a message is of type {type(message).__name__}; accepted are LlamaIndex's ChatMessages"
+                f"a message must be LlamaIndex's ChatMessage, got {type(message).__name__}"
             )
         data, shape = _dump(message)
         ours = _neutral(data, shape)

@@ -126,7 +126,7 @@ class AgentStoresMemory(BaseMemory):
         if limit is not None:
             if initial_token_count > limit:
                 raise ArgumentError(
-                    f"initial_token_count is {initial_token_count}; accepted is up to the limit, {limit}"
+                    f"initial_token_count must be at most the limit, {limit}, got {initial_token_count}"
                 )
             limit = max(1, limit - initial_token_count) if limit else 0
         shown = await self._threads.opened.view(self.chat_store_key, max_tokens=limit)

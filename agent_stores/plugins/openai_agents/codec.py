@@ -67,8 +67,7 @@ class ResponsesItemCodec:
         """
         if not isinstance(message, Mapping):
             raise ArgumentTypeError(
-                f"an item is of type {type(message).__name__}; accepted are items as dicts, as "
-                "the SDK gives them"
+                f"an item must be a dict, as the SDK gives them, got {type(message).__name__}"
             )
         item = cast("Item", json_value(message, "the item"))
         found = self._read(item, _kind(item))

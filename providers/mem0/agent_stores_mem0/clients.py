@@ -127,8 +127,8 @@ def api_of(client: Any) -> Api:
     methods = [getattr(client, name, None) for name in ("add", "search")]
     if not all(map(inspect.iscoroutinefunction, methods)):
         raise ArgumentTypeError(
-            f"mem0_client is of type {type(client).__name__}; accepted are mem0's AsyncMemoryClient and "
-            "AsyncMemory, and objects with their methods"
+            "mem0_client must be mem0's AsyncMemoryClient or AsyncMemory, or have their methods, "
+            f"got {type(client).__name__}"
         )
     named = inspect.signature(client.add).parameters
     return LocalApi(client) if "user_id" in named else PlatformApi(client)
@@ -235,8 +235,7 @@ def _address(host: str | None) -> str | None:
     authority = rest.partition("/")[0]
     if scheme not in ("http", "https") or not found or not authority or "@" in authority or "?" in host:
         raise ArgumentError(
-            "host is not accepted; accepted is an address such as 'https://mem0.example.com', without a "
-            "password or a query"
+            "host must be an address such as 'https://mem0.example.com', without a password or a query"
         )
     return host.rstrip("/")
 

@@ -124,9 +124,9 @@ class Mem0Provider(ContextProvider):
     ) -> None:
         for name, value in (("api_key", api_key), ("host", host), ("context_prompt", context_prompt)):
             if value is not None and not isinstance(value, str):
-                raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted is text")
+                raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}")
         if mem0_client is not None and (api_key is not None or host is not None):
-            raise ArgumentError("mem0_client and api_key or host are both given; accepted is one of them")
+            raise ArgumentError("mem0_client and api_key or host must not be given together")
         self._storing = Scope(
             check_id("user_id", user_id),
             check_id("agent_id", agent_id),
@@ -140,9 +140,7 @@ class Mem0Provider(ContextProvider):
         )
         self._is_per_thread = _flag("scope_to_per_operation_thread_id", scope_to_per_operation_thread_id)
         if self._is_per_thread and thread_id is not None:
-            raise ArgumentError(
-                "thread_id and scope_to_per_operation_thread_id are both given; accepted is one of them"
-            )
+            raise ArgumentError("thread_id and scope_to_per_operation_thread_id must not be given together")
         if not any(self._storing) and not any(asked) and not self._is_per_thread:
             raise ArgumentError(
                 "there is no scope: give user_id, agent_id, application_id, thread_id or "
@@ -157,7 +155,7 @@ class Mem0Provider(ContextProvider):
         self._timeout = _seconds("timeout", timeout)
         self._close_timeout = _seconds("close_timeout", close_timeout)
         if on_error not in ("log", "raise"):
-            raise ArgumentError(f"on_error is {on_error!r}; accepted are 'log' and 'raise'")
+            raise ArgumentError(f"on_error must be 'log' or 'raise', got {on_error!r}")
         self._on_error: OnError = on_error
         self._connection = Connection(mem0_client, api_key, host)
         self._unwritten: deque[UnwrittenTurn] = deque(maxlen=_MOST_UNWRITTEN)
@@ -416,23 +414,23 @@ class Mem0Provider(ContextProvider):
 
 def _flag(name: str, value: bool) -> bool:
     if not isinstance(value, bool):
-        raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted is bool")
+        raise ArgumentTypeError(f"{name} must be a bool, got {type(value).__name__}")
     return value
 
 
 def _count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted is int")
+        raise ArgumentTypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < (1 if name == "max_pending_writes" else 0):
-        raise ArgumentError(f"{name} is {value}; accepted is a positive number")
+        raise ArgumentError(f"{name} must be a positive number, got {value}")
     return value
 
 
 def _seconds(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted are seconds")
+        raise ArgumentTypeError(f"{name} must be a number of seconds, got {type(value).__name__}")
     if not 0 < value < 1e9:
-        raise ArgumentError(f"{name} is {value}; accepted are more than 0 seconds")
+        raise ArgumentError(f"{name} must be more than 0 seconds, got {value}")
     return float(value)
 
 
@@ -440,7 +438,7 @@ def _threshold(value: float | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ArgumentTypeError(f"threshold is of type {type(value).__name__}; accepted are numbers and None")
+        raise ArgumentTypeError(f"threshold must be a number or None, got {type(value).__name__}")
     if not 0 <= value <= 1:
-        raise ArgumentError(f"threshold is {value}; accepted are scores from 0 to 1, or None for mem0's own")
+        raise ArgumentError(f"threshold must be a score from 0 to 1, or None for mem0's own, got {value}")
     return float(value)

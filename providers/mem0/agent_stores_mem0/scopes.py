@@ -63,10 +63,10 @@ def check_id(name: str, value: str | None) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ArgumentTypeError(f"{name} is of type {type(value).__name__}; accepted is text")
+        raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}")
     if not value or value == "*" or value != value.strip():
         raise ArgumentError(
-            f"{name} is {value!r}; accepted is text that is not empty, not '*' (mem0 takes it for any), and "
-            "neither begins nor ends with white space"
+            f"{name} must be a non-empty str, not '*' (mem0 takes it for any), without white space at its "
+            f"ends, got {value!r}"
         )
     return value

@@ -134,7 +134,9 @@ async def test_one_that_fails(model: Any, caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_arguments() -> None:
-    with pytest.raises(ArgumentTypeError, match=r"context_providers\[0\] is of type int"):
+    with pytest.raises(
+        ArgumentTypeError, match=r"context_providers\[0\] must have the methods of ContextProvider, got int"
+    ):
         ContextProviderAdapter([3])  # type: ignore[list-item]
     with pytest.raises(ArgumentError, match="source_id must be a non-empty str"):
         ContextProviderAdapter(Names(), source_id="")

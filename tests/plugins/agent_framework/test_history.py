@@ -504,7 +504,7 @@ async def test_arguments(tmp_path: Path) -> None:
         await history.get_messages(None)
     with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
         await history.save_messages("", [user("x")])
-    with pytest.raises(ArgumentTypeError, match="a message is of type str"):
+    with pytest.raises(ArgumentTypeError, match="a message must be agent_framework's"):
         await history.save_messages("s", ["x"])  # type: ignore[list-item]
     bad = Content.from_text("x", additional_properties={"a": object()})
     with pytest.raises(

@@ -293,13 +293,13 @@ async def test_calls_without_results() -> None:
 
 
 async def test_arguments(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentTypeError, match="store is of type str"):
+    with pytest.raises(ArgumentTypeError, match="store must be one of agent_stores' stores, got str"):
         ChatMessageStoreAdapter("memory:")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"dangling_calls must be one of .*, got 'x'"):
         ChatMessageStoreFactory("memory:", dangling_calls="x")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="max_messages must be a non-negative int or None, got -1"):
         ChatMessageStoreFactory("memory:", max_messages=-1)
-    with pytest.raises(ArgumentTypeError, match="a message is of type str"):
+    with pytest.raises(ArgumentTypeError, match="a message must be agent_framework's"):
         await ChatMessageStoreFactory("memory:")().add_messages(["x"])
     made: list[str] = []
 

@@ -205,7 +205,9 @@ async def test_options(log: MessageLog) -> None:
         AgentStoresChatMessageHistory("s", log, thread_id="x")  # type: ignore[call-arg]
     with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
         AgentStoresChatMessageHistory("", log)
-    with pytest.raises(ArgumentTypeError, match=r"messages\[1\] is of type str"):
+    with pytest.raises(
+        ArgumentTypeError, match=r"messages\[1\] must be one of LangChain's messages, got str"
+    ):
         await history.aadd_messages([HumanMessage("a"), "b"])  # type: ignore[list-item]
     with pytest.raises(ArgumentTypeError, match="artifact"):
         await history.aadd_messages([HumanMessage("a"), ToolMessage("", tool_call_id="a", artifact={1})])

@@ -252,7 +252,7 @@ async def test_options(log: MessageLog) -> None:
         AgentStoresChatStore(log, ttl=0)
     with pytest.raises(ArgumentError, match="thread_id must be a non-empty str"):
         await store.aget_messages("")
-    with pytest.raises(ArgumentTypeError, match="a message is of type str"):
+    with pytest.raises(ArgumentTypeError, match="a message must be LlamaIndex's ChatMessage, got str"):
         await store.async_add_message("a", "text")  # type: ignore[arg-type]
     skipping = AgentStoresChatStore(log, on_corrupt="skip")
     await skipping.async_add_message("c", user("1"))

@@ -105,7 +105,7 @@ async def test_token_limits(log: MessageLog) -> None:
     assert said(await memory.aget()) == ["three four", "five six seven"]
     assert said(await memory.aget(initial_token_count=2)) == ["five six seven"]
     assert said(await memory.aget(initial_token_count=6)) == ["five six seven"]
-    with pytest.raises(ArgumentError, match="initial_token_count is 7; accepted is up to the limit, 6"):
+    with pytest.raises(ArgumentError, match="initial_token_count must be at most the limit, 6, got 7"):
         await memory.aget(initial_token_count=7)
     by_model = AgentStoresMemory.from_defaults(log, llm=MockLLM())
     assert by_model.token_limit == int(MockLLM().metadata.context_window * 0.75)

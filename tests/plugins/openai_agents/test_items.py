@@ -204,7 +204,7 @@ def test_items_that_json_cannot_hold() -> None:
         codec.to_chat_message({"role": "user", "content": {1}})
     with pytest.raises(ArgumentError, match=r"the item\['x'\] must be a finite number, got nan"):
         codec.to_chat_message({"role": "user", "content": "", "x": float("nan")})
-    with pytest.raises(ArgumentTypeError, match="an item is of type str"):
+    with pytest.raises(ArgumentTypeError, match="an item must be a dict"):
         codec.to_chat_message("Hello")  # type: ignore[arg-type]
 
 

@@ -284,7 +284,7 @@ async def test_options(log: MessageLog) -> None:
         AgentStoresSession("s", log, max_messages=-1)
     with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
         AgentStoresSession("", log)
-    with pytest.raises(ArgumentTypeError, match="source is of type int"):
+    with pytest.raises(ArgumentTypeError, match="source must be a URL"):
         AgentStoresSession("s", 5)  # type: ignore[arg-type]
 
 
