@@ -107,7 +107,8 @@ class StoreResolver(Generic[M]):
         elif callable(source):
             if options:
                 raise ArgumentError(
-                    f"{', '.join(sorted(options))} must be given to the stores in the function that makes them"
+                    f"{', '.join(sorted(options))} must be given to the stores, in the function that makes "
+                    "them"
                 )
             self._make = self._by_function(source, dangling_calls)
         else:

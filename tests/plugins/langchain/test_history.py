@@ -221,7 +221,7 @@ async def test_a_function_that_makes_stores() -> None:
     )
     await history.aadd_messages([HumanMessage("q"), AIMessage("Hm.", tool_calls=[call("f", {}, "a")])])
     assert [message.type for message in await history.aget_messages()] == ["human", "ai"]
-    with pytest.raises(ArgumentError, match="ttl: given beside a function"):
+    with pytest.raises(ArgumentError, match="ttl must be given to the stores"):
         AgentStoresChatMessageHistory("s", lambda _: InMemoryChatMessageStore(), ttl=1)
 
 

@@ -300,10 +300,10 @@ async def test_functions_that_make_stores() -> None:
     assert await session.get_items() == [user("2"), user("3")]
     assert await session.get_items(1) == [user("3")]
     assert made == ["s"]
-    with pytest.raises(ArgumentError, match="ttl: given beside a function"):
+    with pytest.raises(ArgumentError, match="ttl must be given to the stores"):
         AgentStoresSession("s", make, ttl=5)
     pooled = AgentStoresSession("s", lambda _: InMemoryChatMessageStore(thread_id="default"))
-    with pytest.raises(ArgumentError, match="gave one of the thread 'default' for the thread 's'"):
+    with pytest.raises(ArgumentError, match="must return a store of thread 's', got one of 'default'"):
         await pooled.get_items()
     nothing = AgentStoresSession("s", lambda _: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(ArgumentTypeError, match="gave a NoneType"):
