@@ -92,8 +92,11 @@ def test_a_conversation_from_its_first_word_to_its_end(
     expect(here.entries).to_have_count(2)
 
     # Deleted, and imported again.
+    here.settled()
     here.menu("actions")
-    here.page.get_by_text("Delete it for good").click()
+    sure = here.page.get_by_text("Delete it for good")
+    expect(sure).to_have_count(1, timeout=PATIENCE)  # the menu of the conversation before may still fade
+    sure.click()
     here.page.locator(".st-key-delete button").click()
     here.sees("Choose a conversation at the side")
     expect(here.entries).to_have_count(1)
