@@ -15,11 +15,11 @@ SOURCES := agent_stores samples tests $(wildcard benchmarks providers)
 help:
 	@echo "make demo    a conversation that survives the end of its process"
 	@echo "make app     the chat application, in a browser"
-	@echo "make test    all tests, SQLite and real servers included; says what it cannot run"
+	@echo "make test    all tests, real servers included; takes about 15 minutes"
 	@echo "             (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make check   ruff, mypy and pyright"
 	@echo "make format  bring the code into its form"
-	@echo "make bench   compare with other stores; takes some 15 minutes (BENCH_ARGS=--quick: some two)"
+	@echo "make bench   compare with other stores; takes about 20 minutes (BENCH_ARGS=--quick: about two)"
 	@echo "make clean   remove .venv and everything that was generated"
 	@echo
 	@echo "PYTHON=python3.12 make ... takes another Python than python3 for a new .venv."
