@@ -430,7 +430,11 @@ def test_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--from", source, "--tenant", ""], 2, "tenant"),
         (["--from", source, "--map", str(tmp_path / "none.json")], 2, "cannot be read"),
         (["--from", source, "--map", str(tmp_path / "bad.json")], 2, "a JSON object"),
-        (["--from", source, "--map", str(tmp_path / "two.json")], 2, "both to be 'x'"),
+        (
+            ["--from", source, "--map", str(tmp_path / "two.json")],
+            2,
+            "must get different ids, got 'x' for both",
+        ),
         (["--from", "agent-framework+redis://h", "--from-option", "key_format=x"], 2, "scoped, legacy, both"),
         (["--from", source, "--report", str(tmp_path / "no" / "r.json")], 1, "r.json"),
     ):

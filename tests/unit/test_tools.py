@@ -333,11 +333,11 @@ def unresolved(a: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda: Tool(lambda: 1), ArgumentError, "'<lambda>'.*name="),
+        (lambda: Tool(lambda: 1), ArgumentError, "name=.*'<lambda>'"),
         (lambda: Tool(star, name="a b"), ArgumentError, "'a b'"),
         (lambda: Tool(star, name="a" * 65), ArgumentError, "1 to 64"),
-        (lambda: Tool(star, name=5), ArgumentTypeError, "of type int"),  # type: ignore[arg-type]
-        (lambda: Tool(5), ArgumentTypeError, "of type int"),  # type: ignore[arg-type]
+        (lambda: Tool(star, name=5), ArgumentTypeError, "got int"),  # type: ignore[arg-type]
+        (lambda: Tool(5), ArgumentTypeError, "got int"),  # type: ignore[arg-type]
         (lambda: Tool(generate), ArgumentTypeError, "generator"),
         (lambda: Tool(star), ArgumentError, r"\*args"),
         (lambda: Tool(double_star), ArgumentError, r"\*\*kwargs"),
@@ -345,8 +345,8 @@ def unresolved(a: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F
         (lambda: Tool(unresolved), ArgumentError, "Missing"),
         (lambda: Tool(iter), ArgumentTypeError, "signature"),
         (lambda: toolbox([star]), ArgumentError, r"\*args"),
-        (lambda: toolbox("ab"), ArgumentTypeError, "of type str"),  # type: ignore[arg-type]
-        (lambda: toolbox(5), ArgumentTypeError, "of type int"),  # type: ignore[arg-type]
+        (lambda: toolbox("ab"), ArgumentTypeError, "got str"),  # type: ignore[arg-type]
+        (lambda: toolbox(5), ArgumentTypeError, "got int"),  # type: ignore[arg-type]
         (lambda: toolbox([weather, Tool(weather)]), ArgumentError, "two tools have the name 'weather'"),
     ],
 )

@@ -516,7 +516,7 @@ async def test_arguments(tmp_path: Path) -> None:
     await history.aclose()
     with pytest.raises(ArgumentError, match="max_messages must be a non-negative int or None, got -1"):
         AgentStoresHistoryProvider("memory:", max_messages=-1)
-    with pytest.raises(ArgumentTypeError, match="store_context_from is text"):
+    with pytest.raises(ArgumentTypeError, match="store_context_from must be a set"):
         AgentStoresHistoryProvider("memory:", store_context_from="memory")
     with pytest.raises(ArgumentError, match=r"dangling_calls must be one of .*, got 'x'"):
         AgentStoresHistoryProvider("memory:", dangling_calls="x")  # type: ignore[arg-type]

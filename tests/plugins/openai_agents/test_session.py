@@ -306,7 +306,7 @@ async def test_functions_that_make_stores() -> None:
     with pytest.raises(ArgumentError, match="must return a store of thread 's', got one of 'default'"):
         await pooled.get_items()
     nothing = AgentStoresSession("s", lambda _: None)  # type: ignore[arg-type,return-value]
-    with pytest.raises(ArgumentTypeError, match="gave a NoneType"):
+    with pytest.raises(ArgumentTypeError, match="must return a ChatMessageStore, got NoneType"):
         await nothing.get_items()
 
 
