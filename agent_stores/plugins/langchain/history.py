@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import BaseMessage
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.errors import ArgumentTypeError
+from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langchain.codec import LangChainCodec
 from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.store import ChatMessageStore
@@ -21,7 +21,7 @@ from agent_stores.store_options import identifier, sequence
 _PART_OF = re.compile(r"(.+)#\d+", re.DOTALL)
 
 
-class AgentStoresChatMessageHistory(BaseChatMessageHistory):
+class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHistory):
     """A conversation as `RunnableWithMessageHistory` takes it, synchronously and asynchronously.
 
     `messages` is what a model is to be shown: tool calls stand before their results, and a call without a
@@ -97,36 +97,6 @@ class AgentStoresChatMessageHistory(BaseChatMessageHistory):
     async def aclear(self) -> None:
         """Delete all messages."""
         await self.store.clear()
-
-    def close(self) -> None:
-        """Close what the history opened; blocks. What it was given stays open."""
-        self._opened.wait(self.aclose())
-
-    async def aclose(self) -> None:
-        """Close what the history opened; what it was given stays open."""
-        await self._opened.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __repr__(self) -> str:
         return f"AgentStoresChatMessageHistory({self.session_id!r})"

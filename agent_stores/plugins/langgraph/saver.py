@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from types import TracebackType
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -19,9 +18,10 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.errors import ArgumentError
+from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langgraph.checkpoints import Checkpoints, Place
 from agent_stores.plugins.langgraph.codec import GraphMessageCodec, dump, load
 from agent_stores.plugins.langgraph.lists import MessageLists
@@ -33,7 +33,7 @@ from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, St
 _PAGE = 50  # checkpoints of a listing that are read at once
 
 
-class AgentStoresSaver(BaseCheckpointSaver[str]):
+class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
     """Checkpoints of graphs, as ``compile(checkpointer=...)`` takes them; implements every method.
 
     A graph's messages are rows of the thread with the graph's thread id, stored once, which other frameworks
@@ -285,38 +285,6 @@ class AgentStoresSaver(BaseCheckpointSaver[str]):
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """See `aprune`; blocks."""
         self._opened.wait(self.aprune(thread_ids, strategy=strategy))
-
-    # -- closing ------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Close what was opened here; blocks."""
-        self._opened.wait(self.aclose())
-
-    async def aclose(self) -> None:
-        """Close what was opened here; what was given stays open."""
-        await self._opened.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 def _matches(metadata: CheckpointMetadata, filter: dict[str, Any]) -> bool:
