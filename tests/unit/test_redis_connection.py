@@ -15,10 +15,12 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.credentials import UsernamePasswordCredentialProvider
+from redis.exceptions import ClusterError
 
 from agent_stores import ChatMessage, RedisChatMessageStore, open_log
 from agent_stores.backend import RECENT_REQUESTS
 from agent_stores.backends.redis import scripts
+from agent_stores.backends.redis.errors import is_retryable, may_have_applied
 from agent_stores.backends.redis.keys import key_name, quote_name, shard_keys, thread_keys, unquote_name
 from agent_stores.backends.redis.rows import LAYOUT
 from agent_stores.errors import (
@@ -314,3 +316,10 @@ def test_errors_can_be_pickled() -> None:
     with pytest.raises(ArgumentError) as caught:
         RedisMessageLog()
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_command_that_was_only_redirected_is_repeated() -> None:
+    """redis-py gives up after a number of redirections while a slot moves; none of them carried it out."""
+    error = ClusterError("TTL exhausted.")
+    assert is_retryable(error)
+    assert not may_have_applied(error)

@@ -12,6 +12,7 @@ from redis.exceptions import (
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
+    ClusterError,
     ConnectionError,
     MasterDownError,
     NoPermissionError,
@@ -58,6 +59,8 @@ _CLASSES: tuple[tuple[type[Exception], str], ...] = (
     (ClusterDownError, "CLUSTERDOWN"),
     (TryAgainError, "TRYAGAIN"),
     (BusyLoadingError, "LOADING"),
+    # Each of redis-py's attempts was redirected, or told to try again: the slot is moving.
+    (ClusterError, "TRYAGAIN"),
 )
 _NOT_PERMITTED = re.compile("ACL failure in script|The user executing the script can't")
 _CODE = re.compile(rf"\b({'|'.join((*_REJECTED, *_TRANSIENT))})\b")
