@@ -46,7 +46,7 @@ from agent_stores.backends.redis.rows import (
     encode_ttl,
 )
 from agent_stores.backends.redis.server import RedisServer
-from agent_stores.connection_registry import ServerRegistry
+from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import position_conflict
 
