@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ssl
 import sys
 import threading
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -165,7 +166,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         "retry": retry,
         "max_connections": 2**31,
         **_DRIVER,
-        **config.options,
+        **_verified(config.options, config.url or ""),
         **options,
     }
     if config.kind == "cluster":
@@ -175,10 +176,18 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         short = {"socket_timeout": min(1.0, timeout), "socket_connect_timeout": min(1.0, timeout)}
         sentinel: Any = redis.sentinel if blocking else redis.asyncio.sentinel
         manager = sentinel.Sentinel(
-            list(config.hosts), sentinel_kwargs={**short, "retry": retry, **config.sentinel_options}
+            list(config.hosts),
+            sentinel_kwargs={**short, "retry": retry, **_verified(config.sentinel_options)},
         )
         return manager.master_for(config.service, **options)
     if config.url is not None:
         return library.Redis.from_url(config.url, **options)
     host, port = config.hosts[0]
     return library.Redis(host=host, port=port, **options)
+
+
+def _verified(options: Mapping[str, Any], url: str = "") -> Mapping[str, Any]:
+    """The options with a check of the host's name; redis-py before 6 leaves it out unless it is asked for."""
+    uses_tls = options.get("ssl") or url.startswith("rediss://")
+    is_off = options.get("ssl_cert_reqs") in ("none", ssl.CERT_NONE) or "ssl_cert_reqs=none" in url
+    return {"ssl_check_hostname": True, **options} if uses_tls and not is_off else options
