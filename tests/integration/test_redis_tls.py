@@ -71,7 +71,7 @@ async def use(store: RedisChatMessageStore) -> None:
 async def test_all_ways_to_ask_for_it(
     valkey_server: RedisServer, tls: TlsProxy, authority: Authority, make_store: MakeStore
 ) -> None:
-    ca = {"ssl_ca_certs": str(authority.path)}
+    ca: dict[str, Any] = {"ssl_ca_certs": str(authority.path)}
     url = tls.url(valkey_server.url)
     await use(make_store(f"{url}?{urlencode(ca)}"))
     await use(make_store(url.replace("rediss://", "valkeys://"), client_options=ca))

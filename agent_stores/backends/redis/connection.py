@@ -33,6 +33,7 @@ with contextlib.suppress(ImportError):  # redis-py would read its version from a
 
 Command = tuple[Any, ...]
 _RAW = {"NEVER_DECODE": True}
+_SCANNED = 10_000  # keys that one SCAN looks at, which takes a server a millisecond or two
 
 
 class Client:
@@ -80,6 +81,16 @@ class Client:
         async with self._slots:
             replies: list[Any] = await self._settle(pipe.execute, raise_on_error=False)
             return replies
+
+    async def scan(self, pattern: str, kind: str) -> list[bytes]:
+        """The keys of a kind whose names match a pattern, on all servers; walks through all their keys."""
+        options = {"match": pattern, "count": _SCANNED, "_type": kind}
+        async with self._slots:
+            if self._blocking:
+                found = list(self._client.scan_iter(**options))
+            else:
+                found = [key async for key in self._client.scan_iter(**options)]
+        return [key.encode() if isinstance(key, str) else key for key in found]
 
     async def refresh(self) -> None:
         """Learn the servers' roles again."""

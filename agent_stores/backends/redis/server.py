@@ -120,6 +120,10 @@ class RedisServer:
         """Run a command that reads."""
         return (await self._run(lambda client: client.execute(command)))[0]
 
+    async def scan(self, pattern: str, kind: str) -> list[bytes]:
+        """See `Client.scan`."""
+        return list((await self._run(lambda client: client.scan(pattern, kind)))[0])
+
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands that read, in as few round trips as there are servers."""
 
