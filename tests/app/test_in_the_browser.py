@@ -57,7 +57,7 @@ def test_a_conversation_from_its_first_word_to_its_end(
     here.say(LONG)
     expect(here.turns.last).to_contain_text("word5", timeout=PATIENCE)
     here.picture("streaming")
-    here.page.get_by_role("button", name="Stop").click()
+    here.stop()
     here.sees("Stopped here")
     monkeypatch.undo()
     expect(here.turns.last).not_to_contain_text("word399")
@@ -163,7 +163,7 @@ def test_two_windows_and_two_users(
     one.say(LONG)
     expect(two.turns.last).to_contain_text("word5", timeout=PATIENCE)
     expect(two.composer).to_be_disabled()
-    two.page.get_by_role("button", name="Stop").click()
+    two.stop()
     for each in (one, two):
         expect(each.turns).to_have_count(4, timeout=PATIENCE)
         each.sees("Stopped here")
