@@ -188,8 +188,8 @@ class OpenAIChatClient:
             if name in request:
                 raise ArgumentError(f"the option {name!r} is not accepted: the client sets it")
         if not request.get("model"):
-            self._model = self._model or os.environ.get("OPENAI_MODEL") or self._default_model()
-            request["model"] = self._model
+            self._model = self._model or os.environ.get("OPENAI_MODEL") or None
+            request["model"] = self._model or self._default_model()
         if tools:
             request["tools"] = to_openai_tools(tools)
         else:  # the API refuses settings for tools that are not there
