@@ -201,8 +201,8 @@ class OpenAIChatClient:
     def _default_model(self) -> str:
         if self._borrowed is not None or self._base_url or os.environ.get("OPENAI_BASE_URL"):
             raise ArgumentError(
-                "model must be given for an endpoint other than OpenAI's: OpenAIChatClient(model=...), or the "
-                "environment variable OPENAI_MODEL"
+                "model must be given for an endpoint other than OpenAI's: OpenAIChatClient(model=...), or "
+                "the environment variable OPENAI_MODEL"
             )
         return _DEFAULT_MODEL
 
