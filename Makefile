@@ -36,7 +36,8 @@ test: .make/dev
 	@$(BIN)/python -m pytest -n auto --dist worksteal -q $(PYTEST_ARGS)
 
 test-quick: .make/dev
-	@$(BIN)/python -m pytest -n auto --dist worksteal -q -m "not server" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal -q tests/unit tests/conformance/test_conformance.py \
+		-k "unit or (memory and not limited)" $(PYTEST_ARGS)
 
 docs: .make/docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "site/index.html"
