@@ -35,9 +35,10 @@ def blocks_of(page: Path) -> list[str]:
 
 
 def parsed(code: str) -> ast.AST:
-    return compile(
+    tree: ast.AST = compile(
         code, "page", "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
     )
+    return tree
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
