@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
 from agent_stores.backends.redis.keys import quote_name, unquote_name
 from agent_stores.errors import StoreError, UnsupportedVersionError
 
-LAYOUT = b"2"
+LAYOUT = b"3"
 """The version of the layout. A thread with another one is rejected."""
+
+_BOUNDARY = [bool(flags & 1) for flags in range(256)]
 
 FIELDS = ("state", "requests", "metadata", "revision")
 """The fields of a meta hash that `decode_thread` needs."""
@@ -37,23 +39,32 @@ class RedisVersion(bytes):
 
 
 def encode_row(row: Row) -> bytes:
-    """A row as an entry, ``flags,created,tokens,id``, a line feed and the body; without its position."""
-    flags = f"{'b' if row.boundary else ''}{'p' if row.pinned else ''}"
-    return f"{flags},{row.created_us},{row.tokens},{quote_name(row.message_id)}\n".encode() + row.body
+    """A row as an entry, ``,created,tokens,#id``, a line feed and the body; without flags and position."""
+    return b",%d,%d,%b\n%b" % (row.created_us, row.tokens, quote_id(row.message_id), row.body)
+
+
+def quote_id(message_id: str) -> bytes:
+    """A message id as a field of the meta hash."""
+    return b"#" + quote_name(message_id).encode()
+
+
+def flags_of(row: Row) -> int:
+    """A row's flags: 1 where a trim may cut before it, and 2 for a pinned one."""
+    return row.boundary + 2 * row.pinned
 
 
 def decode_row(entry: bytes, *, bodies: bool = True) -> Row:
     """The row of an entry; without `bodies`, the size of the body follows the line instead."""
     line, _, body = entry.partition(b"\n")
-    position, flags, created, tokens, name = line.split(b",")
+    position, created, tokens, name = line.split(b",")
     size = len(body) if bodies else int(body)
-    is_pinned = b"p" in flags
+    flags = entry[0]
     return Row(
-        unquote_name(name),
+        unquote_name(name[1:]),
         body if bodies else b"",
-        int(position),
-        b"b" in flags,
-        is_pinned,
+        int(position[1:]),
+        bool(flags & 1),
+        bool(flags & 2),
         size,
         int(tokens),
         int(created),
@@ -61,13 +72,21 @@ def decode_row(entry: bytes, *, bodies: bool = True) -> Row:
 
 
 def decode_latest(entries: Sequence[bytes]) -> list[Row]:
-    """The rows of entries, with what a view of the thread needs."""
-    rows = []
-    for entry in entries:
-        end = entry.index(b"\n")
-        position, flags, _ = entry[:end].split(b",", 2)
-        rows.append(Row("", entry[end + 1 :], int(position), b"b" in flags, b"p" in flags))
-    return rows
+    """The rows of entries of a list, with what a view of the thread needs."""
+    if not entries:
+        return []
+    first, last = _position(entries[0]), _position(entries[-1])
+    # Positions only increase. Without gaps between them, the ends say them all.
+    is_dense = last - first == len(entries) - 1
+    positions = range(first, last + 1) if is_dense else map(_position, entries)
+    return [
+        Row("", entry[entry.index(10) + 1 :], position, _BOUNDARY[entry[0]], False)
+        for position, entry in zip(positions, entries, strict=True)
+    ]
+
+
+def _position(entry: bytes) -> int:
+    return int(entry[1 : entry.index(44)])
 
 
 def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
@@ -84,7 +103,6 @@ def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
         "pinned": thread.pinned,
         "bytes": thread.bytes,
         "tokens": thread.tokens,
-        "updated_us": thread.updated_us,
         "request_count": len(thread.recent_request_ids),
         "first_us": "" if thread.first_us is None else str(thread.first_us),
         "last_us": "" if thread.last_us is None else str(thread.last_us),
@@ -96,43 +114,41 @@ def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
     return state, ["requests", f",{requests}", "metadata", metadata, "revision", thread.revision]
 
 
-def decode_thread(key: ThreadKey, fields: Mapping[str, bytes], left: int) -> tuple[Thread, RedisVersion]:
-    """The thread of a meta hash that expires in `left` milliseconds; -1 for never.
+def decode_thread(
+    key: ThreadKey, values: Sequence[bytes | None], left: int
+) -> tuple[Thread, RedisVersion]:
+    """The thread of the values of `FIELDS`, which expires in `left` milliseconds; -1 for never.
 
     Raises:
         UnsupportedVersionError: when the layout is another one.
         StoreError: when the hash is damaged.
     """
-    state = fields["state"].split(b",")
-    if state[0] != LAYOUT:
-        raise unsupported_layout(state[0])
+    state, requests, metadata, revision = values
+    fields = (state or b"").split(b",")
+    if fields[0] != LAYOUT:
+        raise unsupported_layout(fields[0])
     try:
-        numbers = [int(number) if number else None for number in state[1:12]]
-        _, last, messages, pinned, size, tokens, _, updated_us, first_us, last_us, ttl = numbers
-        refresh, explicit = state[12].decode(), state[13]
+        version = fields[1]
+        last, messages, pinned, size, tokens, _, *times = [int(n) if n else None for n in fields[2:11]]
+        first_us, last_us, ttl = times
         expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
-        counts: dict[str, Any] = {
-            **{
-                "last_position": last,
-                "messages": messages,
-                "pinned": pinned,
-                "bytes": size,
-                "tokens": tokens,
-            },
-            **{"first_us": first_us, "last_us": last_us, "updated_us": updated_us, "ttl_refresh": refresh},
-        }
+        counts: dict[str, Any] = {"last_position": last, "messages": messages, "pinned": pinned}
+        counts |= {"bytes": size, "tokens": tokens, "ttl_refresh": fields[11].decode()}
         thread = Thread(
             **counts,
+            first_us=first_us,
+            last_us=last_us,
+            updated_us=int(version.partition(b".")[0]),
             ttl=None if ttl is None else ttl / 1000,
-            ttl_explicit=bool(explicit),
+            ttl_explicit=bool(fields[12]),
             expires_us=expires_us,
-            recent_request_ids=tuple(unquote_name(name) for name in fields["requests"].split(b",") if name),
-            metadata=json.loads(fields.get("metadata", b"{}")),
-            revision=int(fields.get("revision", 0)),
+            recent_request_ids=tuple(unquote_name(name) for name in (requests or b"").split(b",") if name),
+            metadata=json.loads(metadata or b"{}"),
+            revision=int(revision or 0),
         )
     except (LookupError, ValueError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
-    return thread, RedisVersion.of(state[1], expires_us)
+    return thread, RedisVersion.of(version, expires_us)
 
 
 def unsupported_layout(layout: bytes) -> UnsupportedVersionError:

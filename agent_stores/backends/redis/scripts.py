@@ -22,7 +22,7 @@ class Script:
 
     __slots__ = ("keys", "name", "sha", "source", "writes")
 
-    def __init__(self, name: str, *shared: str, keys: int = 7, writes: bool = True) -> None:
+    def __init__(self, name: str, *shared: str, keys: int = 6, writes: bool = True) -> None:
         self.name = name
         self.source = b"\n".join(_read(f"lua/{part}.lua") for part in (*shared, name))
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
@@ -44,5 +44,5 @@ APPEND = Script("append", "thread", "write", "trim")
 COMMIT = Script("commit", "thread", "write", "list")
 DELETE = Script("delete", "thread")
 LOAD = Script("load", "thread", keys=3, writes=False)
-READ = Script("read", "thread", "list", keys=4, writes=False)
+READ = Script("read", "thread", "list", keys=3, writes=False)
 LATEST = Script("latest", "thread", "write", writes=False)
