@@ -43,6 +43,6 @@ def _read(path: str) -> bytes:
 APPEND = Script("append", "thread", "write", "trim")
 COMMIT = Script("commit", "thread", "write", "list")
 DELETE = Script("delete", "thread")
-LOAD = Script("load", "thread", keys=3, writes=False)
+LOAD = Script("load", "thread", keys=2, writes=False)
 READ = Script("read", "thread", "list", keys=3, writes=False)
 LATEST = Script("latest", "thread", "write", writes=False)
