@@ -14,7 +14,9 @@ import redis
 import redis.asyncio as aioredis
 
 try:  # its packing of a command saves 10 µs; redis-py's synchronous connections use it, too
-    from hiredis import pack_command as _pack
+    import hiredis
+
+    _pack: Any = hiredis.pack_command
 except ImportError:
     _pack = None
 

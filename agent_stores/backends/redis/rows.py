@@ -114,9 +114,7 @@ def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
     return state, ["requests", f",{requests}", "metadata", metadata, "revision", thread.revision]
 
 
-def decode_thread(
-    key: ThreadKey, values: Sequence[bytes | None], left: int
-) -> tuple[Thread, RedisVersion]:
+def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> tuple[Thread, RedisVersion]:
     """The thread of the values of `FIELDS`, which expires in `left` milliseconds; -1 for never.
 
     Raises:

@@ -11,20 +11,15 @@ local t, problem = load_thread(found[1], found[2], pinned_count < count)
 if problem or create == '' and (not t or t.last == 0) then
   return problem or false
 end
-local is_new = not t
-t = t or new_thread()
-for n = 3, #found do
-  existing = existing + (found[n] and 1 or 0)
-end
-for first = 1015, t.messages > 0 and count + 14 or 0, 1000 do
-  for _, position in ipairs(call('HMGET', META, unpack(ARGV, first, math.min(first + 999, count + 14)))) do
-    existing = existing + (position and 1 or 0)
+local is_new, t = not t, t or new_thread()
+for first = 15, t.messages > 0 and count + 14 or 0, 1000 do
+  local ids = first > 15 and call('HMGET', META, unpack(ARGV, first, math.min(first + 999, count + 14))) or found
+  for n = first > 15 and 1 or 3, #ids do
+    existing = existing + (ids[n] and 1 or 0)
   end
 end
 if existing == count or string.find(t.requests, ',' .. request .. ',', 1, true) then
-  if confirm ~= '' then
-    save(t, thread_id, false, {})  -- so that WAIT covers the earlier write
-  end
+  if confirm ~= '' then save(t, thread_id, false, {}) end  -- so that WAIT covers the earlier write
   return t.last
 elseif existing > 0 then
   return false
@@ -67,9 +62,7 @@ for first = 1, #entries, 1000 do
 end
 in_parts('HSET', PINNED, pinned)
 if pinned_count > 0 then mark_end(t) end
-if limit ~= '' and t.messages - t.pinned > tonumber(limit) then
-  fields = trim(t, t.messages - t.pinned - limit, length, fields)
-end
+if limit ~= '' then fields = trim(t, t.messages - t.pinned - limit, length, fields) end
 fields[#fields + 1], fields[#fields + 2] = 'requests', t.requests
 save(t, thread_id, is_new, fields)
 return t.last

@@ -16,12 +16,9 @@ elseif (t and t.version or '') ~= expected then
 elseif #ARGV > 6 then
   call('HSETNX', META, 'requests', '')  -- refused where the server's memory is full, before anything is removed
 end
-local is_new = not t
-t = t or new_thread()
+local is_new, t = not t, t or new_thread()
 local length = clear == '' and t.messages - t.pinned or 0
-if clear ~= '' then
-  call('UNLINK', META, MESSAGES, PINNED)
-end
+if clear ~= '' then call('UNLINK', META, MESSAGES, PINNED) end
 
 local function remove(listed)
   local indexes = {}
@@ -29,9 +26,7 @@ local function remove(listed)
     local index, exists = locate(tonumber(position), length)
     indexes[#indexes + 1] = exists and nearer(index, length) or nil
   end
-  for _, index in ipairs(indexes) do
-    call('LSET', MESSAGES, index, '')
-  end
+  for _, index in ipairs(indexes) do call('LSET', MESSAGES, index, '') end
   if #indexes > 0 then
     length = length - call('LREM', MESSAGES, indexes[1] < 0 and -#indexes or #indexes, '')
   end
@@ -59,9 +54,7 @@ for n = 7, #ARGV do
     length = length + (exists and 0 or 1)
   end
 end
-for name, value in pairs(state) do
-  t[name] = value
-end
+for name, value in pairs(state) do t[name] = value end
 t.version = version
 t.expires = left == 'keep' and t.expires or tonumber(left) and NOW_MS + left or nil
 mark_end(t)

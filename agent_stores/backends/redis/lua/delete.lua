@@ -4,7 +4,5 @@ local version = string.match(call('HGET', META, 'state') or '', '^[^,]*,([^,]*)'
 if ARGV[2] ~= '*' and ARGV[2] ~= version or ARGV[2] == '' and call('EXISTS', META, MESSAGES, PINNED) > 0 then
   return 0
 end
-for n = 4, 6 do
-  call('ZREM', KEYS[n], ARGV[1])
-end
+for n = 4, 6 do call('ZREM', KEYS[n], ARGV[1]) end
 return (call('UNLINK', META, MESSAGES, PINNED) > 0 or ARGV[2] == '') and 1 or 0

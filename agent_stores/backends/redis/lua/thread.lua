@@ -9,8 +9,6 @@ local function find_problem(state)
     return layout ~= '3' and redis.error_reply('AGENTVERSION ' .. layout) or nil
   elseif call('EXISTS', MESSAGES) == 1 or PINNED and call('EXISTS', PINNED) == 1 then
     return redis.error_reply('AGENTDAMAGED its meta hash is missing')
-  elseif redis.pcall('EXISTS', (string.gsub(META, '}:meta:', '}:h:', 1))) == 1 then
-    return redis.error_reply('AGENTVERSION 1')
   end
 end
 

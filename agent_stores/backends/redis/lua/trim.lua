@@ -8,6 +8,7 @@ local function trim(t, excess, old_length, fields)
     end
     return index
   end
+  if excess <= 0 then return fields end
   local part, length = call('LRANGE', MESSAGES, 0, math.min(excess, 1000)), t.messages - t.pinned
   local count = part[excess + 1] and string.byte(part[excess + 1]) % 2 == 1 and excess
   for first = excess, count and 0 or length - 1, 64 do

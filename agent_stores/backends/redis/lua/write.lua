@@ -47,20 +47,14 @@ local function save(t, thread_id, is_new, fields)
   in_parts('HSET', META, fields)
   call('ZADD', RECENT, string.match(t.version, '^%d+'), thread_id)
   if is_new then call('ZADD', INDEX, 0, thread_id) end
-  for n = 1, t.expires and not t.is_timed and (t.pinned > 0 and 3 or 2) or 0 do
-    call('PEXPIREAT', KEYS[n], t.expires)
-  end
+  for n = 1, t.expires and not t.is_timed and (t.pinned > 0 and 3 or 2) or 0 do call('PEXPIREAT', KEYS[n], t.expires) end
   if not t.expires and (is_new or t.listed_until > 0) then
-    for n = 1, 5 do
-      call('PERSIST', KEYS[n])
-    end
+    for n = 1, 5 do call('PERSIST', KEYS[n]) end
     call('ZREM', EXPIRY, thread_id)
   elseif extends then
     call('ZADD', EXPIRY, t.listed_until, thread_id)
     local expired = call('ZRANGEBYSCORE', EXPIRY, '-inf', NOW_MS, 'LIMIT', 0, 4)
-    for n = 4, #expired > 0 and 6 or 0 do
-      call('ZREM', KEYS[n], unpack(expired))
-    end
+    for n = 4, #expired > 0 and 6 or 0 do call('ZREM', KEYS[n], unpack(expired)) end
     for n = call('ZCARD', EXPIRY) >= call('ZCARD', INDEX) and 4 or 6, call('PTTL', EXPIRY) < t.listed_until - NOW_MS and 6 or 0 do
       call('PEXPIREAT', KEYS[n], t.listed_until)
     end
