@@ -14,6 +14,8 @@ from agent_stores.errors import StoreError, UnsupportedVersionError
 LAYOUT = b"3"
 """The version of the layout. A thread with another one is rejected."""
 
+# The numbers of a state that follow the version; before the times comes the number of requests.
+_COUNTERS = ("last_position", "messages", "pinned", "bytes", "tokens", "first_us", "last_us")
 _BOUNDARY = [bool(flags & 1) for flags in range(256)]
 
 FIELDS = ("state", "requests", "metadata", "revision")
@@ -57,18 +59,10 @@ def decode_row(entry: bytes, *, bodies: bool = True) -> Row:
     """The row of an entry; without `bodies`, the size of the body follows the line instead."""
     line, _, body = entry.partition(b"\n")
     position, created, tokens, name = line.split(b",")
-    size = len(body) if bodies else int(body)
-    flags = entry[0]
-    return Row(
-        unquote_name(name[1:]),
-        body if bodies else b"",
-        int(position[1:]),
-        bool(flags & 1),
-        bool(flags & 2),
-        size,
-        int(tokens),
-        int(created),
-    )
+    size, body = (len(body), body) if bodies else (int(body), b"")
+    flags, message_id = entry[0], unquote_name(name[1:])
+    is_boundary, is_pinned = bool(flags & 1), bool(flags & 2)
+    return Row(message_id, body, int(position[1:]), is_boundary, is_pinned, size, int(tokens), int(created))
 
 
 def decode_latest(entries: Sequence[bytes]) -> list[Row]:
@@ -94,24 +88,21 @@ def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
     return ("", "") if ttl is None else (_milliseconds(ttl.seconds), ttl.refresh)
 
 
-def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
-    """A thread's state as the scripts name it, and the other fields and values of its meta hash in turn."""
+def encode_thread(thread: Thread) -> tuple[list[Any], list[Any]]:
+    """A thread's state as far as a client sets it, and the other fields and values of its meta hash in turn."""
+    values = [getattr(thread, name) for name in _COUNTERS]
+    values.insert(5, len(thread.recent_request_ids))
+    state = [*("" if value is None else str(value) for value in values), str(_milliseconds(thread.ttl))]
     requests = "".join(f"{quote_name(request)}," for request in thread.recent_request_ids)
-    state = {
-        "last": thread.last_position,
-        "messages": thread.messages,
-        "pinned": thread.pinned,
-        "bytes": thread.bytes,
-        "tokens": thread.tokens,
-        "request_count": len(thread.recent_request_ids),
-        "first_us": "" if thread.first_us is None else str(thread.first_us),
-        "last_us": "" if thread.last_us is None else str(thread.last_us),
-        "ttl": str(_milliseconds(thread.ttl)),
-        "refresh": thread.ttl_refresh,
-        "explicit": "1" if thread.ttl_explicit else "",
-    }
-    metadata = json.dumps(thread.metadata)
-    return state, ["requests", f",{requests}", "metadata", metadata, "revision", thread.revision]
+    fields = [
+        "requests",
+        f",{requests}",
+        "metadata",
+        json.dumps(thread.metadata),
+        "revision",
+        thread.revision,
+    ]
+    return [*state, thread.ttl_refresh, "1" if thread.ttl_explicit else ""], fields
 
 
 def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> tuple[Thread, RedisVersion]:
@@ -121,32 +112,31 @@ def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> 
         UnsupportedVersionError: when the layout is another one.
         StoreError: when the hash is damaged.
     """
-    state, requests, metadata, revision = values
-    fields = (state or b"").split(b",")
-    if fields[0] != LAYOUT:
-        raise unsupported_layout(fields[0])
+    line, requests, metadata, revision = (value or b"" for value in values)
+    layout, *state = line.split(b",")
+    if layout != LAYOUT:
+        raise unsupported_layout(layout)
+    expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
     try:
-        version = fields[1]
-        last, messages, pinned, size, tokens, _, *times = [int(n) if n else None for n in fields[2:11]]
-        first_us, last_us, ttl = times
-        expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
-        counts: dict[str, Any] = {"last_position": last, "messages": messages, "pinned": pinned}
-        counts |= {"bytes": size, "tokens": tokens, "ttl_refresh": fields[11].decode()}
+        numbers = [int(number) if number else None for number in state[1:10]]
+        ttl = numbers.pop()
+        del numbers[5]
+        counters: dict[str, Any] = dict(zip(_COUNTERS, numbers, strict=True))
+        refresh: Any = state[10].decode()
         thread = Thread(
-            **counts,
-            first_us=first_us,
-            last_us=last_us,
-            updated_us=int(version.partition(b".")[0]),
+            **counters,
+            updated_us=int(state[0].partition(b".")[0]),
             ttl=None if ttl is None else ttl / 1000,
-            ttl_explicit=bool(fields[12]),
+            ttl_refresh=refresh,
+            ttl_explicit=bool(state[11]),
             expires_us=expires_us,
-            recent_request_ids=tuple(unquote_name(name) for name in (requests or b"").split(b",") if name),
+            recent_request_ids=tuple(unquote_name(name) for name in requests.split(b",") if name),
             metadata=json.loads(metadata or b"{}"),
             revision=int(revision or 0),
         )
     except (LookupError, ValueError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
-    return thread, RedisVersion.of(version, expires_us)
+    return thread, RedisVersion.of(state[0], expires_us)
 
 
 def unsupported_layout(layout: bytes) -> UnsupportedVersionError:

@@ -54,8 +54,9 @@ for n = 7, #ARGV do
     length = length + (exists and 0 or 1)
   end
 end
-for name, value in pairs(state) do t[name] = value end
-t.version = version
+t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens, t.request_count, t.first_us, t.last_us, t.ttl, t.refresh,
+  t.explicit = version, unpack(state)
+t.pinned = tonumber(t.pinned)
 t.expires = left == 'keep' and t.expires or tonumber(left) and NOW_MS + left or nil
 mark_end(t)
 save(t, thread_id, is_new, fields)
