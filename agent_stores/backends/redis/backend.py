@@ -210,11 +210,8 @@ class RedisBackend:
         keys = thread_keys(self._prefix, key)
         left: str | int = "keep"
         if expected is None or thread.expires_us != expected.expires_us:
-            left = (
-                ""
-                if thread.expires_us is None
-                else max(1, (thread.expires_us - time.time_ns() // 1000) // 1000)
-            )
+            expires_us = thread.expires_us
+            left = "" if expires_us is None else max(1, (expires_us - time.time_ns() // 1000) // 1000)
         delete = sorted(delete, key=_position)
         version = f"{thread.updated_us}.{os.urandom(8).hex()}"
         lists = [
@@ -274,11 +271,12 @@ class RedisBackend:
 
     # -- internals ------------------------------------------------------------------------------------
 
-    async def _delete(self, key: ThreadKey, number: bytes) -> bool:
+    async def _delete(self, key: ThreadKey, version: bytes) -> bool:
         keys = thread_keys(self._prefix, key)
-        arguments = [keys.thread_id, number]
-        reply, was_repeated = await self._server.run(scripts.DELETE, keys, arguments, wait=self._wait)
-        if not reply and number != b"*":
+        reply, was_repeated = await self._server.run(
+            scripts.DELETE, keys, [keys.thread_id, version], wait=self._wait
+        )
+        if not reply and version != b"*":
             raise self._conflict(was_repeated)
         return bool(reply) or was_repeated
 

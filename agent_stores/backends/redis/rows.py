@@ -89,7 +89,7 @@ def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
 
 
 def encode_thread(thread: Thread) -> tuple[list[Any], list[Any]]:
-    """A thread's state as far as a client sets it, and the other fields and values of its meta hash in turn."""
+    """A thread's state as far as a client sets it; the other fields and values of its meta hash in turn."""
     values = [getattr(thread, name) for name in _COUNTERS]
     values.insert(5, len(thread.recent_request_ids))
     state = [*("" if value is None else str(value) for value in values), str(_milliseconds(thread.ttl))]
