@@ -1,6 +1,6 @@
 """Savers with the names and constructors of LangGraph's own, over our stores.
 
-Their data is in our layout: what LangGraph's own savers wrote is not read.
+Their data is in our layout: `agent-stores migrate` takes over what LangGraph's own savers wrote.
 """
 
 from __future__ import annotations
