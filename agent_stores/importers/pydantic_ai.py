@@ -102,7 +102,8 @@ def _list(connection: Connection) -> dict[str, tuple[_Place, str]]:
             found[name] = _Place("snapshots", seq), updated
     if "conversations" in names:
         wanted: Any = select(column("id"), column("updated_at")).select_from(table("conversations"))
-        for row in connection.execute(wanted.order_by(column("id"))):
+        rows: Any = connection.execute(wanted.order_by(column("id")))
+        for row in rows:
             found[row[0]] = _Place("conversations", row[0]), row[1]
     return found
 
