@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.testing.model_server import ModelServer
 from agent_stores.urls import open_log
 from tests.plugins.exchange import ANSWER, GOES_ON, IMAGE, QUESTION, READERS, RESULTS, SAID, THREAD, WRITERS
+from tests.plugins.langgraph.suite import check as check_saver
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -55,6 +56,12 @@ async def test_a_conversation_is_the_same_on_servers(writer: str, server_log: Me
 async def test_claude_s_suite_on_servers(server_log: MessageLog) -> None:
     tenants = (f"claude-{uuid.uuid4().hex}" for _ in itertools.count())
     await run_session_store_conformance(lambda: AgentStoresSessionStore(server_log, tenant=next(tenants)))
+
+
+async def test_langgraph_s_suite_on_servers(
+    server_log: MessageLog, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("judge", await check_saver(server_log))
 
 
 async def check(writer: str, reader: str, log: MessageLog) -> None:
