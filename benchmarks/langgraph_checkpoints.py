@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,20 +88,18 @@ async def measure(
 async def main(turns: int, server: PostgresServer) -> None:
     """Measure every saver on a conversation of so many turns."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in (
-            ("ours, SQLite", lambda file: AgentStoresSaver(f"sqlite:///{file}")),
-            ("langgraph-checkpoint-sqlite", AsyncSqliteSaver.from_conn_string),
-        ):
-            file = f"{folder}/{name[:4]}.db"
-            await measure(name, turns, make(file), lambda file=file: size_of_file(file))
-        for number, (name, make) in enumerate(
-            (
-                ("ours, PostgreSQL", AgentStoresSaver),
-                ("langgraph-checkpoint-postgres", AsyncPostgresSaver.from_conn_string),
-            )
-        ):
-            url = server.create_database(f"graph_{turns}_{number}")
-            await measure(name, turns, make(url), lambda url=url: size_of_database(url))
+        file = f"{folder}/ours.db"
+        ours: Any = AgentStoresSaver(f"sqlite:///{file}")
+        await measure("ours, SQLite", turns, ours, partial(size_of_file, file))
+        file = f"{folder}/theirs.db"
+        theirs: Any = AsyncSqliteSaver.from_conn_string(file)
+        await measure("langgraph-checkpoint-sqlite", turns, theirs, partial(size_of_file, file))
+        url = server.create_database(f"ours_{turns}")
+        ours = AgentStoresSaver(url)
+        await measure("ours, PostgreSQL", turns, ours, partial(size_of_database, url))
+        url = server.create_database(f"theirs_{turns}")
+        theirs = AsyncPostgresSaver.from_conn_string(url)
+        await measure("langgraph-checkpoint-postgres", turns, theirs, partial(size_of_database, url))
 
 
 if __name__ == "__main__":
