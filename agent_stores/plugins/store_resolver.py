@@ -117,6 +117,10 @@ class StoreResolver(Generic[M]):
                 f"thread id, got {type(source).__name__}"
             )
 
+    def own(self, log: MessageLog) -> None:
+        """Close a log with these stores."""
+        self._owned = log
+
     @property
     def codec(self) -> MessageCodec[M]:
         """What converts the framework's messages."""
