@@ -39,8 +39,6 @@ from agent_stores.store_options import identifier
 STATES = "#google_adk/"
 """Begins the ids of the threads that hold the state of applications and users."""
 
-_PAGE = 500  # threads
-
 
 class AgentStoresSessionService(AsyncClosing, BaseSessionService):
     """Sessions as ``Runner(session_service=...)`` takes them; implements every method.
@@ -142,7 +140,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
         app = await self._scoped(app_name, None)
         users: dict[str, dict[str, Any]] = {}
         found: list[Session] = []
-        async for stats in self._threads(prefix):
+        async for stats in self._opened.threads(prefix):
             parts = stats.thread_id.split("/", 2)
             if len(parts) < 3:
                 continue
@@ -286,17 +284,6 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
         names = identifier("app_name", app_name), identifier("user_id", user_id)
         thread_id = "/".join((*map(escape, names), identifier("session_id", session_id)))
         return self._opened.neutral(thread_id)
-
-    async def _threads(self, prefix: str) -> AsyncIterator[ThreadStats]:
-        store = self._opened.neutral(prefix)
-        cursor: str | None = None
-        while True:
-            page = await store.list_threads(prefix=prefix, limit=_PAGE, cursor=cursor)
-            for stats in page.threads:
-                yield stats
-            cursor = page.cursor
-            if cursor is None:
-                return
 
     @asynccontextmanager
     async def _lock(self, session: Session) -> AsyncIterator[None]:

@@ -40,7 +40,6 @@ from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, St
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
 
-_PAGE = 500  # threads
 _REMEMBERED = 4096  # entries whose conversation is remembered
 
 
@@ -281,16 +280,9 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
 
     async def _threads(self) -> AsyncIterator[ThreadStats]:
         """The threads of conversations that Pydantic AI saved, the most recently written first."""
-        store = self._opened.neutral("threads")
-        cursor: str | None = None
-        while True:
-            page = await store.list_threads(limit=_PAGE, cursor=cursor, order="recent")
-            for stats in page.threads:
-                if kept(stats):
-                    yield stats
-            cursor = page.cursor
-            if cursor is None:
-                return
+        async for stats in self._opened.threads(order="recent"):
+            if kept(stats):
+                yield stats
 
 
 def _placeless(rows: Sequence[Row]) -> list[Row]:
