@@ -149,6 +149,8 @@ def test_a_session_goes_on_and_keeps_its_new_state(tmp_path: Path, target: str) 
     file = tmp_path / "sessions.db"
     source = f"google-adk+{file}"
     asyncio.run(fill(f"sqlite:///{file}", "json"))
+    assert take_over(source, target, "--dry-run").report["threads"] == len(SESSIONS) + 5
+    assert target.startswith("redis") or not Path(target.removeprefix("sqlite:///")).exists()
     assert take_over(source, target, "--thread", "app/u/s1", "--thread", "#google_adk/app/u").status == 0
 
     async def more(service: BaseSessionService, **delta: Any) -> dict[str, Any]:
