@@ -6,6 +6,7 @@ import atexit
 import os
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import blockbuster
 import hypothesis
@@ -25,6 +26,17 @@ hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Show what the frameworks' own suites say of our classes, as their tests have recorded it."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    recorded = [pair for report in reports for pair in getattr(report, "user_properties", ())]
+    found = {value for name, value in recorded if name == "judge"}
+    if found:
+        terminalreporter.section("suites of the frameworks")
+        for line in sorted(found):
+            terminalreporter.write_line(line)
 
 
 @pytest.hookimpl(optionalhook=True)
