@@ -84,7 +84,8 @@ def run(arguments: Sequence[str]) -> int:
         return _report("interrupted", ExitCode.INTERRUPTED)
     except _UsageError as error:
         text = getattr(error, "format_message", error.__str__)()
-        return _report(f"{text.rstrip('.')} (see agent-stores --help)", ExitCode.USAGE)
+        command = getattr(getattr(error, "ctx", None), "command_path", "agent-stores")
+        return _report(f"{text.rstrip('.')} (see {command} --help)", ExitCode.USAGE)
 
 
 def _report(text: str, status: ExitCode) -> int:
