@@ -47,7 +47,7 @@ def answer(state: MessagesState) -> Any:
 
 
 async def run(saver: Any, turns: int) -> float:
-    """The seconds of CPU time of a conversation of so many turns."""
+    """The seconds of CPU time of a conversation of *n* turns."""
     graph = StateGraph(MessagesState).add_node(answer).add_edge(START, "answer").compile(saver)
     begun = time.process_time()
     for _ in range(turns):
@@ -86,7 +86,7 @@ async def measure(
 
 
 async def main(turns: int, server: PostgresServer) -> None:
-    """Measure every saver on a conversation of so many turns."""
+    """Measure every saver on a conversation of *n* turns."""
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/ours.db"
         ours: Any = AgentStoresSaver(f"sqlite:///{file}")
