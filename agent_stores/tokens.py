@@ -53,8 +53,8 @@ def estimate_tokens(message: ChatMessage) -> int:
 def tiktoken_counter(encoding: str | tiktoken.Encoding = "o200k_base") -> TokenCounter:
     """A counter that uses tiktoken; the encoding's table is fetched by tiktoken when it is first needed.
 
-    Where the table is not cached and cannot be fetched, the counter is `estimate_tokens`, and a warning in the
-    log says so.
+    Where the table is not cached and cannot be fetched, the counter is `estimate_tokens`, and a warning in
+    the log says so.
 
     Args:
         encoding: the name of an encoding, or an encoding.
