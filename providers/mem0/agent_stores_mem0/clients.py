@@ -13,12 +13,12 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from agent_stores import ArgumentError, ArgumentTypeError, MissingDependencyError
-from agent_stores_mem0.scopes import Entities
+from agent_stores_mem0.scopes import Entities, Scope
 from agent_stores_mem0.telemetry import turn_telemetry_off
 
 logger = logging.getLogger("agent_stores.mem0")
@@ -40,6 +40,16 @@ class Memory(NamedTuple):
     key: str
     text: str
     score: float
+
+
+def best_first(memories: Iterable[Memory]) -> list[Memory]:
+    """Each memory once, with its highest score, the best first."""
+    best: dict[str, Memory] = {}
+    for memory in memories:
+        known = best.get(memory.key)
+        if known is None or memory.score > known.score:
+            best[memory.key] = memory
+    return sorted(best.values(), key=lambda memory: -memory.score)
 
 
 class Api(Protocol):
@@ -176,10 +186,19 @@ class Connection:
         self._host = _address(host)
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[Any]] = WeakKeyDictionary()
 
-    @property
-    def known_api(self) -> Api | None:
-        """The interface, where the caller gave the client."""
-        return self._borrowed
+    def check(self, storing: Scope, searching: Scope | None, *, is_per_thread: bool) -> None:
+        """Refuse scopes that the caller's client cannot keep apart.
+
+        Raises:
+            ArgumentError: names the id and what the client needs.
+        """
+        if self._borrowed is None:
+            return
+        thread = {"run_id": "thread"} if is_per_thread else {}
+        if any(storing):
+            self._borrowed.check({**storing.entities(), **thread}, "storing")
+        for partition in searching.partitions() if searching else ():
+            self._borrowed.check({**partition, **thread}, "searching")
 
     def key(self) -> str | None:
         """The platform's key; None with a client of the caller's.

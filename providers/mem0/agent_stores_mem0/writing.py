@@ -8,10 +8,11 @@ import random
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+from agent_stores import ChatMessage
 from agent_stores_mem0.scopes import Entities
 
 logger = logging.getLogger("agent_stores.mem0")
@@ -45,6 +46,15 @@ class Write(NamedTuple):
 
     messages: tuple[Mapping[str, str], ...]
     entities: Entities
+
+
+def said_in(messages: Iterable[ChatMessage]) -> tuple[Mapping[str, str], ...]:
+    """The messages that mem0 learns from, as it takes them: text of users and assistants, in order."""
+    return tuple(
+        {"role": message.role, "content": message.text}
+        for message in messages
+        if message.role in ("user", "assistant") and message.text.strip()
+    )
 
 
 class UnwrittenTurn(NamedTuple):
