@@ -1,4 +1,4 @@
-"""The provider's default prompt, and checks of its arguments, which return the value or name it in an error."""
+"""The provider's default prompt, and checks of its arguments; an error names the argument."""
 
 from __future__ import annotations
 

@@ -46,9 +46,6 @@ T = TypeVar("T")
 
 logger = logging.getLogger("agent_stores.mem0")
 
-_LONGEST_QUERY = 8000  # characters; embedding models refuse texts of some 8,000 tokens
-_BACKGROUND_SECONDS = 60.0  # for one attempt in the background, where no run waits for it
-
 
 class Mem0Provider(ContextProvider):
     """Long-term memory by mem0: its platform, or its open-source package in this process.
@@ -172,7 +169,7 @@ class Mem0Provider(ContextProvider):
         self._writer = BackgroundWriter(
             self._write,
             capacity=check_count("max_pending_writes", max_pending_writes, least=1),
-            attempt_seconds=max(self._timeout, _BACKGROUND_SECONDS),
+            attempt_seconds=max(self._timeout, 60.0),
             lost=self._lose_later,
         )
         self._users: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
@@ -200,7 +197,8 @@ class Mem0Provider(ContextProvider):
             ContextProviderError: for a second thread; with ``on_error="raise"``, when mem0 fails.
         """
         partitions = self._partitions(thread_id)
-        query = "\n".join(m.text for m in messages if m.role == "user" and m.text.strip())[-_LONGEST_QUERY:]
+        # Embedding models reject texts of some 8,000 tokens.
+        query = "\n".join(m.text for m in messages if m.role == "user" and m.text.strip())[-8000:]
         if not query.strip() or not partitions or not self._limit:
             return Context()
         memories = await self._search(query, partitions)
