@@ -14,9 +14,10 @@ from agent_stores.backend import Limits
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
 from agent_stores.backends.sql.schema import Schema
-from agent_stores.backends.sql.statements import BEGIN_WRITE, Abort, Statements, Steps, Style, Values
+from agent_stores.backends.sql.statements import BEGIN, Abort, Statement, Statements, Steps, Style
 from agent_stores.errors import AgentStoresError
-from agent_stores.event_loops import may_block
+from agent_stores.inline import may_block
+from agent_stores.thread_pool import ThreadPool
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ _LARGEST_BODY = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to ab
 _ATTEMPTS = 8  # of a transaction that the database asks to try again
 _LOST = 3  # connections that are found lost, of a caller's pool, before a call gives up
 _FIRST_PAUSE = 0.005  # seconds before the second attempt; doubles, with jitter
+_UNKNOWN = (Failure.UNAVAILABLE, Failure.TIMED_OUT, Failure.OTHER)  # a write may have taken effect
 
 
 class DuplicateRow(Exception):
@@ -31,69 +33,45 @@ class DuplicateRow(Exception):
 
 
 class Call:
-    """One attempt of a statement or a transaction, which its caller may give up on.
+    """One attempt of a statement or a transaction.
 
     Attributes:
-        statement: the text of the statement, and its values.
+        statement: the statement.
         steps: makes the steps of the transaction instead.
         write: whether it writes.
-        attempt: how often it was tried before.
         committing: whether the write may have taken effect.
-        timed_out: whether the time was up.
+        interrupt: wakes a thread that waits for the connection's server.
+        timed_out: whether the time was up; nothing is written from then on, unless that had begun.
     """
 
-    __slots__ = (
-        "_abandoned",
-        "_interrupt",
-        "_lock",
-        "attempt",
-        "committing",
-        "statement",
-        "steps",
-        "timed_out",
-        "write",
-    )
+    __slots__ = ("_lock", "committing", "interrupt", "statement", "steps", "timed_out", "write")
 
-    def __init__(
-        self,
-        statement: tuple[str, Values],
-        steps: Callable[[], Steps[Any]] | None,
-        write: bool,
-        attempt: int = 0,
-    ) -> None:
+    def __init__(self, statement: Statement, steps: Callable[[], Steps[Any]] | None, write: bool) -> None:
         self.statement = statement
         self.steps = steps
         self.write = write
-        self.attempt = attempt
-        self.committing = self.timed_out = self._abandoned = False
-        self._interrupt: Callable[[], Any] | None = None
+        self.committing = self.timed_out = False
+        self.interrupt: Callable[[], Any] | None = None
         self._lock = threading.Lock()
 
-    def begin(self, interrupt: Callable[[], Any] | None) -> None:
-        """Note what wakes a thread that waits for the connection; None when the call ends."""
-        with self._lock:
-            self._interrupt = interrupt
-            if self._abandoned and interrupt is not None:
-                raise PoolTimeout("the caller gave up")
-
     def commit(self) -> None:
-        """Note that the write may take effect from now on, unless the caller gave up."""
+        """Note that the write may take effect from now on, unless the time was up."""
         with self._lock:
-            if self._abandoned:
-                raise PoolTimeout("the caller gave up")
+            if self.timed_out:
+                raise PoolTimeout("the time was up")
             self.committing = self.write
 
-    def abandon(self) -> None:
-        """Give up: nothing is written from now on. A commit in progress is left to end by itself."""
+    def end(self) -> None:
+        """Note that the connection is no longer this call's."""
         with self._lock:
-            self._abandoned = not self.committing
-            if self._interrupt is not None and (self._abandoned or self.timed_out):
-                self._interrupt()
+            self.interrupt = None
 
     def time_out(self) -> None:
-        """Give up because the time is up, and on a commit in progress, too."""
-        self.timed_out = True
-        self.abandon()
+        """Give up because the time is up."""
+        with self._lock:
+            self.timed_out = True
+            if self.interrupt is not None:
+                self.interrupt()
 
 
 class Database(ABC):
@@ -121,22 +99,21 @@ class Database(ABC):
         self.statements = Statements(config.dialect, config.table_prefix, style)
         self.limits = Limits(body_bytes=None if config.dialect == "mariadb" else _LARGEST_BODY)
         self.ready = False
-        self.ready_lock = threading.Lock()
 
     async def run(
         self,
-        statement: tuple[str, Values] = ("", ()),
+        statement: Statement = ("", ()),
         *,
         steps: Callable[[], Steps[Any]] | None = None,
         write: bool = False,
         repeatable: bool = False,
     ) -> Any:
-        """Run a statement, or a transaction, whose steps may be made more than once.
+        """Run a statement, or a transaction that writes, whose steps may be made more than once.
 
         Args:
-            statement: its text and values.
+            statement: a statement.
             steps: makes the steps of a transaction instead.
-            write: whether it writes.
+            write: whether the statement writes.
             repeatable: whether it may be tried again when it may have taken effect.
 
         Returns:
@@ -149,15 +126,13 @@ class Database(ABC):
             OutcomeUnknownError: it may or may not have taken effect.
         """
         deadline = time.monotonic() + self.config.timeout
+        write = write or steps is not None
         lost = attempt = 0
         while True:
-            call = Call(statement, steps, write, attempt)
+            call = Call(statement, steps, write)
             try:
                 return await self.attempt(call, deadline)
             except (Abort, AgentStoresError):
-                raise
-            except asyncio.CancelledError:
-                call.abandon()
                 raise
             except Exception as error:
                 if isinstance(error, asyncio.TimeoutError):
@@ -165,20 +140,22 @@ class Database(ABC):
                 failure = Failure.TIMED_OUT if call.timed_out else classify(error, self.dialect)
                 if failure is Failure.DUPLICATE:
                     raise DuplicateRow from None
-                unknown = call.committing and failure in (
-                    Failure.UNAVAILABLE,
-                    Failure.TIMED_OUT,
-                    Failure.OTHER,
-                )
-                is_broken = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
-                lost += is_broken
+                unknown = call.committing and failure in _UNKNOWN
+                is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
+                lost += is_lost
                 attempt += 1
-                again = is_broken and lost <= _LOST and (repeatable or not unknown)
-                again = again or failure is Failure.TRANSIENT
-                if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
+                again = is_lost and lost <= _LOST and (repeatable or not unknown)
+                if (
+                    not (again or failure is Failure.TRANSIENT)
+                    or attempt == _ATTEMPTS
+                    or time.monotonic() > deadline
+                ):
                     raise translate_error(
-                        failure, error, self.config, write=write, may_have_applied=unknown
+                        error, failure, self.config, write=write, may_have_applied=unknown
                     ) from None
+                if failure is Failure.TRANSIENT:
+                    # Serialization failures end with the isolation level of our transactions.
+                    steps = steps or (lambda: _transaction(statement))
             pause = min(_FIRST_PAUSE * 2**attempt, 0.2) * random.uniform(0.5, 1.5)  # noqa: S311
             if may_block():
                 time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
@@ -191,7 +168,7 @@ class Database(ABC):
         if not (yield from schema.check()):
             # One client at a time: creating a table twice at once is an error.
             lock = f"'agent_stores:{schema.prefix}'"
-            yield BEGIN_WRITE, ()
+            yield BEGIN
             if self.dialect == "postgresql":
                 yield f"SELECT pg_advisory_xact_lock(hashtext({lock}))", ()
             elif self.dialect == "mariadb":
@@ -202,9 +179,9 @@ class Database(ABC):
             if self.dialect == "mariadb":
                 yield f"SELECT RELEASE_LOCK({lock})", ()
         if self.dialect == "mariadb":
-            packet = yield "SELECT @@max_allowed_packet", ()
+            [(packet,)] = yield "SELECT @@max_allowed_packet", ()
             # Quotes and backslashes are escaped on the way, which at worst doubles a message.
-            self.limits = Limits(body_bytes=int(packet[0][0]) // 2 - 65536)
+            self.limits = Limits(body_bytes=int(packet) // 2 - 65536)
 
     @abstractmethod
     async def attempt(self, call: Call, deadline: float) -> Any:
@@ -215,40 +192,86 @@ class Database(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Wait for what is running, and close our connections."""
+        """See `agent_stores.connection_registry.SharedConnection`, and for the next ones, too."""
 
     @abstractmethod
+    def close_unused(self) -> None: ...  # noqa: D102
+
+    @abstractmethod
+    def close_at_exit(self) -> None: ...  # noqa: D102
+
+    @abstractmethod
+    def reset_after_fork(self) -> None: ...  # noqa: D102
+
+
+class ThreadedDatabase(Database):
+    """A database whose driver blocks: calls run on worker threads, or on the caller's where that may block.
+
+    Args:
+        config: the database.
+        style: how the driver marks values.
+        readers: how many threads read at the same time.
+        writers: how many write, of their own; None if the readers write.
+    """
+
+    def __init__(self, config: Config, style: Style, *, readers: int, writers: int | None = None) -> None:
+        super().__init__(config, style)
+        self._sizes = readers, writers
+        self.reset_after_fork()
+
+    async def attempt(self, call: Call, deadline: float) -> Any:
+        """See `Database.attempt`."""
+        if self.supports_inline and may_block():
+            return self.perform(call, deadline)
+        threads = self._writing if call.write else self._reading
+        return await threads.run(deadline - time.monotonic(), self.perform, call, deadline)
+
+    @abstractmethod
+    def perform(self, call: Call, deadline: float) -> Any:
+        """Run a call on this thread."""
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Close the connections."""
+
+    async def aclose(self) -> None:
+        """Wait for what is running, and close the connections, on a thread unless this one may block."""
+        if may_block():
+            self.close_at_exit()
+            return
+        try:
+            closing = asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
+        except RuntimeError:  # the process ends, and no thread begins any more
+            self.close_at_exit()
+        else:
+            await closing
+
     def close_at_exit(self) -> None:
-        """Close the connections at the end of the process, without an event loop."""
+        """Wait for what is running, and close the connections."""
+        for threads in {self._reading, self._writing}:
+            threads.close(self.config.timeout)
+        self.disconnect()
 
-    def close_unused(self) -> None:
-        """Close the connections when no backend uses them any more; on a thread without an event loop."""
-        self.close_at_exit()
+    close_unused = close_at_exit
 
-    @abstractmethod
     def reset_after_fork(self) -> None:
-        """After a fork: connections, threads and locks belong to the parent."""
+        """Begin with threads and locks of this process's own."""
+        readers, writers = self._sizes
+        self.ready_lock = threading.Lock()
+        self._reading = ThreadPool(readers, "agent-stores-read")
+        self._writing = self._reading if writers is None else ThreadPool(writers, "agent-stores-write")
 
 
-def drive(steps: Steps[T], execute: Callable[[str, Values], Any]) -> T:
+def drive(steps: Steps[T], execute: Callable[..., Any]) -> T:
     """Run the steps of a transaction; `execute` returns the rows of a statement, or how many it changed."""
     result: Any = None
     try:
         while True:
-            text, values = steps.send(result)
-            result = execute(text, values)
+            result = execute(*steps.send(result))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
 
 
-async def close_in_thread(close: Callable[[], None]) -> None:
-    """Close connections on a thread, unless this one may block or no thread begins any more."""
-    if may_block():
-        close()
-        return
-    try:
-        closing = asyncio.get_running_loop().run_in_executor(None, close)
-    except RuntimeError:  # the process ends
-        close()
-    else:
-        await closing
+def _transaction(statement: Statement) -> Steps[Any]:
+    yield BEGIN
+    return (yield statement)

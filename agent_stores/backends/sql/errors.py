@@ -34,6 +34,12 @@ class PoolTimeout(Exception):
     """No connection became free in time."""
 
 
+_ERRORS = {
+    Failure.REJECTED: StoreRejectedError,
+    Failure.TOO_LARGE: MessageTooLargeError,
+    Failure.OTHER: StoreError,
+    Failure.DUPLICATE: StoreError,
+}
 # SQLSTATE classes and codes: PostgreSQL manual, appendix A.
 _POSTGRESQL = {
     **dict.fromkeys(("40001", "40P01"), Failure.TRANSIENT),
@@ -65,49 +71,52 @@ _BRIEF = ("too many", "remaining connection slots", "starting up", "shutting dow
 
 def classify(error: BaseException, dialect: str) -> Failure:
     """The kind of failure of a driver's error."""
-    cause: Any = driver_error(error)
+    cause: Any = _driver_error(error)
     found: Failure | None = None
     if dialect == "postgresql":
-        state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-        found = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
-        names = {base.__name__ for base in type(cause).__mro__}
-        if found is None and not state and "OperationalError" in names:
-            # Where the server answered, the user, the password or the database is wrong.
-            is_wrong = "FATAL" in str(cause) and not any(words in str(cause) for words in _BRIEF)
-            found = Failure.REJECTED if is_wrong else Failure.UNAVAILABLE
-        elif found is None and not state and names & {"InterfaceError", "ConnectionDoesNotExistError"}:
-            found = Failure.UNAVAILABLE  # asyncpg, of a connection that was lost
+        found = _classify_postgresql(cause)
     elif dialect == "sqlite":
         found = next((kind for words, kind in _SQLITE.items() if words in str(cause).lower()), None)
     elif cause.args and isinstance(cause.args[0], int):
         found = _MARIADB.get(cause.args[0])
     is_lost = getattr(error, "connection_invalidated", False) or "TimeoutError" in type(error).__name__
-    if found is None and (
-        is_lost or isinstance(cause, (PoolTimeout, OSError, EOFError, asyncio.TimeoutError))
-    ):
-        return Failure.UNAVAILABLE
+    if is_lost or isinstance(cause, (PoolTimeout, OSError, EOFError, asyncio.TimeoutError)):
+        found = found or Failure.UNAVAILABLE
     return found or Failure.OTHER
 
 
-def driver_error(error: BaseException) -> BaseException:
-    """The driver's own error inside one of SQLAlchemy's."""
-    cause = getattr(error, "orig", None)
-    return cause if isinstance(cause, BaseException) else error
+def _classify_postgresql(cause: Any) -> Failure | None:
+    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    if state:
+        return _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
+    names = {base.__name__ for base in type(cause).__mro__}
+    if "OperationalError" in names:
+        # Where the server answered, the user, the password or the database is wrong.
+        is_wrong = "FATAL" in str(cause) and not any(words in str(cause) for words in _BRIEF)
+        return Failure.REJECTED if is_wrong else Failure.UNAVAILABLE
+    if names & {"InterfaceError", "ConnectionDoesNotExistError"}:  # asyncpg, of a connection that was lost
+        return Failure.UNAVAILABLE
+    return None
 
 
 def translate_error(
-    failure: Failure, error: BaseException, config: Config, *, write: bool, may_have_applied: bool
+    error: BaseException,
+    failure: Failure,
+    config: Config,
+    *,
+    write: bool = False,
+    may_have_applied: bool = False,
 ) -> StoreError:
     """Our error for a driver's; says where, what, and whether anything was written.
 
     Args:
-        failure: its kind.
         error: the driver's error.
+        failure: its kind.
         config: the database.
         write: whether the operation writes.
         may_have_applied: whether the connection was lost while a write was confirmed.
     """
-    detail = redact(error, config)
+    detail = _redact(_driver_error(error), config)
     if failure is Failure.TIMED_OUT:
         detail = f"it did not answer within {config.timeout:g} seconds"
     if may_have_applied:
@@ -116,18 +125,17 @@ def translate_error(
             "may not be stored; adding the same messages again is safe"
         )
     text = f"{failure.value} at {config.place}: {detail}{'; nothing was written' if write else ''}"
-    kinds: dict[Failure, type[StoreError]] = {
-        Failure.REJECTED: StoreRejectedError,
-        Failure.TOO_LARGE: MessageTooLargeError,
-        Failure.OTHER: StoreError,
-        Failure.DUPLICATE: StoreError,
-    }
-    return kinds.get(failure, StoreUnavailableError)(text)
+    return _ERRORS.get(failure, StoreUnavailableError)(text)
 
 
-def redact(error: BaseException, config: Config) -> str:
+def _driver_error(error: BaseException) -> BaseException:
+    """The driver's own error inside one of SQLAlchemy's."""
+    cause = getattr(error, "orig", None)
+    return cause if isinstance(cause, BaseException) else error
+
+
+def _redact(cause: BaseException, config: Config) -> str:
     """A driver's error as one line, without secrets, which drivers may repeat."""
-    cause = driver_error(error)
     if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
         return f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
     detail = " ".join(str(cause).split()) or type(cause).__name__

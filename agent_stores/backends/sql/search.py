@@ -15,7 +15,7 @@ from typing import Any
 from agent_stores.backend import Row, ThreadKey
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import from_text, tenant_digest, thread_digest
-from agent_stores.backends.sql.statements import Steps
+from agent_stores.backends.sql.statements import BEGIN, Steps
 from agent_stores.capabilities import SearchHit
 from agent_stores.search import SEARCHED_ROLES, search_terms
 
@@ -72,7 +72,7 @@ class SearchIndex:
             values.update(zip(names, terms, strict=True))
             words = " || ".join(f"plainto_tsquery('simple', :{name})" for name in names)
             text = _FIND_POSTGRESQL.replace("{query}", f"({words})")
-        found = await self._database.run(self._make(text.replace("{conditions}", conditions)).step(**values))
+        found = await self._database.run(self._make(text.replace("{conditions}", conditions))(**values))
         return [
             SearchHit(
                 from_text(name), Row("", body.encode(), position, boundary == 1, pinned == 1), float(score)
@@ -85,20 +85,21 @@ class SearchIndex:
         if self._is_built:
             return 0
         run, seen, count = self._database.run, 0, BATCH
-        known = self._make("SELECT version FROM {schema} WHERE name = :name").step(name=_NAME)
+        known = self._make("SELECT version FROM {schema} WHERE name = :name")(name=_NAME)
         if not await run(known):
-            await run(steps=self._install, write=True, repeatable=True)
+            await run(steps=self._install, repeatable=True)
             while count == BATCH:
-                last, count = await run(steps=self._fill, write=True, repeatable=True)
+                last, count = await run(steps=self._fill, repeatable=True)
                 self._done = max(self._done, last)
                 seen += count
             text = "INSERT INTO {schema} (name, version) VALUES (:name, :version) ON CONFLICT DO NOTHING"
-            await run(self._make(text).step(name=_NAME, version=1), write=True, repeatable=True)
+            await run(self._make(text)(name=_NAME, version=1), write=True, repeatable=True)
         self._is_built = True
         return seen
 
     def _install(self) -> Steps[None]:
         """Create the tables and triggers, unless they exist."""
+        yield BEGIN
         if not self._is_sqlite:
             name = self._make("{search}").text
             yield f"SELECT pg_advisory_xact_lock(hashtext('agent_stores:{name}'))", ()
@@ -111,11 +112,12 @@ class SearchIndex:
     def _fill(self) -> Steps[tuple[tuple[int, int], int]]:
         """Index the next messages; returns the thread and position of the last one, and their number."""
         values = {"thread": self._done[0], "position": self._done[1], "batch": BATCH}
-        rows = yield self._make(_BATCH).step(**values)
+        yield BEGIN
+        rows = yield self._make(_BATCH)(**values)
         last = (int(rows[-1][0]), int(rows[-1][1])) if rows else self._done
         values.update(last_thread=last[0], last_position=last[1])
         for text in (_FILL_SQLITE if self._is_sqlite else _FILL_POSTGRES) if rows else ():
-            yield self._make(text).step(**values)
+            yield self._make(text)(**values)
         return last, len(rows)
 
 
