@@ -1,9 +1,9 @@
 """Appending, and reading the end of a thread: the two operations that must be fast.
 
-PostgreSQL has a function for each. In the function each statement sees what was committed before it began: the
-first one waits for the thread's row, and the others count and trim afterwards. A single statement of common
-table expressions sees the tables as of its own beginning, and trims too little when another client appends at
-the same time. Functions have prepared plans, too, which no proxy between client and server loses.
+PostgreSQL has a function for each. In it each statement sees what was committed before it began: the first one
+waits for the thread's row, and the others count and trim afterwards. A single statement of common table
+expressions sees the tables as of its own beginning, and trims too little when another client appends at the
+same time. Functions have prepared plans, too, which no proxy between client and server loses.
 
 SQLite and MariaDB append with the same statements in a transaction (`Hot.steps`).
 """
@@ -43,8 +43,8 @@ _UNPINNED = "SELECT m.position FROM {{messages}} m WHERE m.thread = {id} AND m.p
 _TARGET = _UNPINNED + " ORDER BY m.position LIMIT 1 OFFSET {excess}"
 _NEXT = _UNPINNED + " AND m.boundary = 1 AND m.position >= {target} ORDER BY m.position LIMIT 1"
 _PREVIOUS = (
-    "SELECT max(s.position) FROM (SELECT m.position, m.boundary FROM {{messages}} m WHERE m.thread = {id} AND "
-    f"m.pinned = 0 AND m.position < {{target}} ORDER BY m.position DESC LIMIT {MAX_RUN}) AS s "
+    "SELECT max(s.position) FROM (SELECT m.position, m.boundary FROM {{messages}} m WHERE m.thread = {id} "
+    f"AND m.pinned = 0 AND m.position < {{target}} ORDER BY m.position DESC LIMIT {MAX_RUN}) AS s "
     "WHERE s.boundary = 1"
 )
 

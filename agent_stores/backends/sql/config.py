@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,17 +37,9 @@ _MODULES = {"mysqldb": "MySQLdb", "psycopg_async": "psycopg", "mysqlconnector": 
 class Config(NamedTuple):
     """A database and how to connect to it.
 
-    Attributes:
-        url: the connection string; holds the password.
-        dialect: ``sqlite``, ``postgresql`` or ``mariadb``.
-        location: the database without secrets, the same wherever it is mounted; goes into states.
-        place: the database without secrets, for errors: host and port, or the file's path.
-        secrets: texts that must never be shown.
-        timeout: seconds that an operation may take, the wait for a connection included.
-        max_connections: how many connections at most.
-        engine_options: further options of the connections.
-        engine: the caller's engine; None for connections of our own.
-        table_prefix: what the tables' names begin with.
+    `location` and `place` name it without secrets: in states, and in errors. `url` holds the password, and
+    `secrets` are texts that must never be shown. `engine` is the caller's; None for connections of our own.
+    For the others see `agent_stores.database.DatabaseMessageLog`.
     """
 
     url: URL
@@ -94,12 +86,7 @@ def make_config(
     table_prefix: str,
     engine_options: Mapping[str, Any] | None,
 ) -> Config:
-    """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`; see there.
-
-    Raises:
-        ArgumentError, ArgumentTypeError: for an invalid value.
-        MissingDependencyError: when no driver for the database is installed.
-    """
+    """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`, which says more."""
     if (connection_string is None) == (engine is None):
         raise ArgumentError("either connection_string or engine must be given, and not both")
     if check_seconds("timeout", timeout, zero=False) is None:
@@ -169,7 +156,7 @@ def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
         try:
             return make_url(given)
         except (UrlError, ValueError):
-            # Neither the text nor the cause is shown: a password with a "@" or ":" ends up in the wrong place.
+            # The text and the cause may hold a password: with a "@" or ":" it ends up in the wrong place.
             raise ArgumentError(
                 f"connection_string must be {EXPECTED}, got a malformed URL. "
                 "Special characters in a password are written as %XX"
@@ -195,3 +182,13 @@ def _file_config(url: URL) -> Config:
     file = name.removeprefix("file:").partition("?")[0]
     place = f"the SQLite file {file!r}" if file != ":memory:" else "the SQLite database in memory"
     return Config(url, "sqlite", f"sqlite:///{file}", place)
+
+
+def check_options(given: Collection[str], known: Collection[str], driver: str) -> None:
+    """Check the names of a driver's options.
+
+    Raises:
+        ArgumentError: for one that it does not have; values are not repeated.
+    """
+    if unknown := sorted(set(given) - set(known)):
+        raise ArgumentError(f"options of the connection must be known to {driver}, got {', '.join(unknown)}")

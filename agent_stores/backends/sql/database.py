@@ -15,9 +15,9 @@ from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
 from agent_stores.backends.sql.schema import Schema
 from agent_stores.backends.sql.statements import BEGIN, Abort, Statement, Statements, Steps, Style
+from agent_stores.connection_registry import SharedConnection
 from agent_stores.errors import AgentStoresError
 from agent_stores.inline import may_block
-from agent_stores.thread_pool import ThreadPool
 
 T = TypeVar("T")
 
@@ -33,25 +33,22 @@ class DuplicateRow(Exception):
 
 
 class Call:
-    """One attempt of a statement or a transaction.
+    """One attempt of a statement, or of the transaction whose steps `steps` makes.
 
     Attributes:
-        statement: the statement.
-        steps: makes the steps of the transaction instead.
-        write: whether it writes.
         committing: whether the write may have taken effect.
-        interrupt: wakes a thread that waits for the connection's server.
+        connection: what is interrupted when the time is up.
         timed_out: whether the time was up; nothing is written from then on, unless that had begun.
     """
 
-    __slots__ = ("_lock", "committing", "interrupt", "statement", "steps", "timed_out", "write")
+    __slots__ = ("_lock", "committing", "connection", "statement", "steps", "timed_out", "write")
 
     def __init__(self, statement: Statement, steps: Callable[[], Steps[Any]] | None, write: bool) -> None:
         self.statement = statement
         self.steps = steps
         self.write = write
         self.committing = self.timed_out = False
-        self.interrupt: Callable[[], Any] | None = None
+        self.connection: Any = None
         self._lock = threading.Lock()
 
     def commit(self) -> None:
@@ -64,26 +61,21 @@ class Call:
     def end(self) -> None:
         """Note that the connection is no longer this call's."""
         with self._lock:
-            self.interrupt = None
+            self.connection = None
 
-    def time_out(self) -> None:
-        """Give up because the time is up."""
+    def time_out(self, interrupt: Callable[[Any], Any]) -> None:
+        """Give up because the time is up; `interrupt` wakes who waits for a connection's server."""
         with self._lock:
             self.timed_out = True
-            if self.interrupt is not None:
-                self.interrupt()
+            if self.connection is not None:
+                interrupt(self.connection)
 
 
-class Database(ABC):
+class Database(SharedConnection, ABC):
     """A database and our connections to it; shared by the backends of a process that name it alike.
-
-    Args:
-        config: the database.
-        style: how the driver marks values.
 
     Attributes:
         supports_inline, loop_independent: see `agent_stores.backend.Backend`.
-        users: how many backends use it.
         limits: what it can store; for MariaDB known from the first connection on.
         ready: whether the tables are known to exist.
     """
@@ -110,14 +102,8 @@ class Database(ABC):
     ) -> Any:
         """Run a statement, or a transaction that writes, whose steps may be made more than once.
 
-        Args:
-            statement: a statement.
-            steps: makes the steps of a transaction instead.
-            write: whether the statement writes.
-            repeatable: whether it may be tried again when it may have taken effect.
-
-        Returns:
-            The rows of the statement, or how many it changed; what the steps return.
+        `write`: whether the statement writes. `repeatable`: whether it may be tried again when it may have
+        taken effect. Returns the rows of the statement, or how many it changed; what the steps return.
 
         Raises:
             Abort: when the steps raise it.
@@ -136,7 +122,7 @@ class Database(ABC):
                 raise
             except Exception as error:
                 if isinstance(error, asyncio.TimeoutError):
-                    call.time_out()
+                    call.time_out(self._interrupt)
                 failure = Failure.TIMED_OUT if call.timed_out else classify(error, self.dialect)
                 if failure is Failure.DUPLICATE:
                     raise DuplicateRow from None
@@ -183,6 +169,10 @@ class Database(ABC):
             # Quotes and backslashes are escaped on the way, which at worst doubles a message.
             self.limits = Limits(body_bytes=int(packet) // 2 - 65536)
 
+    @staticmethod
+    @abstractmethod
+    def _interrupt(connection: Any) -> None: ...
+
     @abstractmethod
     async def attempt(self, call: Call, deadline: float) -> Any:
         """Run a call once; raises the driver's errors, and `asyncio.TimeoutError` after the deadline.
@@ -190,76 +180,10 @@ class Database(ABC):
         An error of a connection that was lost has a true attribute ``connection_invalidated``.
         """
 
-    @abstractmethod
-    async def aclose(self) -> None:
-        """See `agent_stores.connection_registry.SharedConnection`, and for the next ones, too."""
 
-    @abstractmethod
-    def close_unused(self) -> None: ...  # noqa: D102
-
-    @abstractmethod
-    def close_at_exit(self) -> None: ...  # noqa: D102
-
-    @abstractmethod
-    def reset_after_fork(self) -> None: ...  # noqa: D102
-
-
-class ThreadedDatabase(Database):
-    """A database whose driver blocks: calls run on worker threads, or on the caller's where that may block.
-
-    Args:
-        config: the database.
-        style: how the driver marks values.
-        readers: how many threads read at the same time.
-        writers: how many write, of their own; None if the readers write.
-    """
-
-    def __init__(self, config: Config, style: Style, *, readers: int, writers: int | None = None) -> None:
-        super().__init__(config, style)
-        self._sizes = readers, writers
-        self.reset_after_fork()
-
-    async def attempt(self, call: Call, deadline: float) -> Any:
-        """See `Database.attempt`."""
-        if self.supports_inline and may_block():
-            return self.perform(call, deadline)
-        threads = self._writing if call.write else self._reading
-        return await threads.run(deadline - time.monotonic(), self.perform, call, deadline)
-
-    @abstractmethod
-    def perform(self, call: Call, deadline: float) -> Any:
-        """Run a call on this thread."""
-
-    @abstractmethod
-    def disconnect(self) -> None:
-        """Close the connections."""
-
-    async def aclose(self) -> None:
-        """Wait for what is running, and close the connections, on a thread unless this one may block."""
-        if may_block():
-            self.close_at_exit()
-            return
-        try:
-            closing = asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
-        except RuntimeError:  # the process ends, and no thread begins any more
-            self.close_at_exit()
-        else:
-            await closing
-
-    def close_at_exit(self) -> None:
-        """Wait for what is running, and close the connections."""
-        for threads in {self._reading, self._writing}:
-            threads.close(self.config.timeout)
-        self.disconnect()
-
-    close_unused = close_at_exit
-
-    def reset_after_fork(self) -> None:
-        """Begin with threads and locks of this process's own."""
-        readers, writers = self._sizes
-        self.ready_lock = threading.Lock()
-        self._reading = ThreadPool(readers, "agent-stores-read")
-        self._writing = self._reading if writers is None else ThreadPool(writers, "agent-stores-write")
+def _transaction(statement: Statement) -> Steps[Any]:
+    yield BEGIN
+    return (yield statement)
 
 
 def drive(steps: Steps[T], execute: Callable[..., Any]) -> T:
@@ -270,8 +194,3 @@ def drive(steps: Steps[T], execute: Callable[..., Any]) -> T:
             result = execute(*steps.send(result))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
-
-
-def _transaction(statement: Statement) -> Steps[Any]:
-    yield BEGIN
-    return (yield statement)

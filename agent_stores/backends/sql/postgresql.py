@@ -16,11 +16,10 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from agent_stores.backends.sql.config import Config
+from agent_stores.backends.sql.config import Config, check_options
 from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout
 from agent_stores.connection_registry import LoopClients
-from agent_stores.errors import ArgumentError
 
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
@@ -122,14 +121,18 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         self.driver = _Asyncpg if config.driver == "asyncpg" else _Psycopg
         self.arguments = self.driver.arguments(config)
 
+    @staticmethod
+    def _interrupt(connection: _Connection) -> None:
+        connection.interrupt()
+
     async def attempt(self, call: Call, deadline: float) -> Any:
         """See `Database.attempt`."""
         pool = self.get()
         conn = await pool.acquire(deadline)
         # Instead of a task that waits for another: when the time is up, the connection is interrupted.
-        timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
+        timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out, self._interrupt)
         try:
-            call.interrupt = conn.interrupt
+            call.connection = conn
             if not self.ready:
                 await _drive(conn, Call(("", ()), self.prepare_steps, True))
                 self.ready = True
@@ -152,8 +155,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
 
 async def _drive(conn: _Connection, call: Call) -> Any:
     """Run the steps of a transaction."""
-    assert call.steps is not None
-    steps, result = call.steps(), None
+    steps, result = call.steps(), None  # type: ignore[misc]
     try:
         while True:
             result = await conn.execute(*steps.send(result))
@@ -175,7 +177,7 @@ class _Pool:
         self._limit = database.config.max_connections
         self._open: set[_Connection] = set()
         self._closed = False
-        # One item for each connection that a call may have; None before it is made. The last one in is used next.
+        # An item for each connection that calls may have; None before it is made. The last one is used next.
         self._free: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
         self._put_back(self._limit)
 
@@ -188,14 +190,15 @@ class _Pool:
                 conn = await asyncio.wait_for(self._free.get(), max(0.0, deadline - time.monotonic()))
             except asyncio.TimeoutError:
                 raise PoolTimeout(f"all {self._limit} connections are in use") from None
-        if conn is None:
-            try:
-                left = max(0.0, deadline - time.monotonic())
-                conn = await asyncio.wait_for(self._connect(self._arguments), left)
-                self._open.add(conn)
-            finally:
-                if conn is None:
-                    self._free.put_nowait(None)
+        if conn is not None:
+            return conn
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            conn = await asyncio.wait_for(self._connect(self._arguments), left)
+        except BaseException:
+            self._free.put_nowait(None)
+            raise
+        self._open.add(conn)
         return conn
 
     def release(self, conn: _Connection) -> None:
@@ -247,8 +250,5 @@ def _arguments(config: Config, database: str, known: set[str]) -> dict[str, Any]
         arguments[name] = int(text) if text.isdecimal() and name != "password" else text
     arguments.update(config.engine_options.get("connect_args", {}))
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    if unknown := sorted(set(arguments) - known):
-        raise ArgumentError(
-            f"options of the connection must be known to its driver, got {', '.join(unknown)}"
-        )
+    check_options(arguments, known, config.driver)
     return arguments

@@ -113,8 +113,8 @@ class Schema:
         versions = yield f"SELECT version FROM {self.prefix}schema WHERE name = '{SCHEMA_NAME}'", ()
         if versions and versions[0][0] != SCHEMA_VERSION:
             raise UnsupportedVersionError(
-                f"the tables {self.prefix}threads and {self.prefix}messages at {self._place} have schema "
-                f"version {versions[0][0]}, and this version of agent-stores needs {SCHEMA_VERSION}: upgrade it"
+                f"the tables {self.prefix}threads and {self.prefix}messages at {self._place} have schema version "
+                f"{versions[0][0]}, and this version of agent-stores needs {SCHEMA_VERSION}: upgrade it"
             )
         return bool(versions)
 

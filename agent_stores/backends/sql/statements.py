@@ -71,7 +71,7 @@ class Sql:
             text = _VALUE.sub(lambda match: f"${names.index(match[1]) + 1}", text)
         self.text = _VALUE.sub(r"%(\1)s", text) if style == "%s" else text
 
-    def __call__(self, **values: Any) -> Statement:
+    def __call__(self, **values: Any) -> Statement:  # noqa: D102
         return self.text, values if self._names is None else tuple([values[name] for name in self._names])
 
 
