@@ -408,7 +408,7 @@ class TestRefusals:
 
     async def test_a_message_over_mariadbs_packet(self, mariadb_server: MariaDBServer) -> None:
         store = DatabaseChatMessageStore(mariadb_server.url, thread_id="packets")
-        with pytest.raises(MessageTooLargeError, match="holds up to 8323072 bytes"):
+        with pytest.raises(MessageTooLargeError, match="at most 8323072 bytes"):
             await store.add_messages([user("small"), user("x" * 9_000_000)])
         worst = '"' * 4_000_000  # each is escaped in JSON and again on the way to the server
         await store.add_messages([user(worst)])

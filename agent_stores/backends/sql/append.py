@@ -1,7 +1,7 @@
 """Appending, and reading the end of a thread: the two operations that must be fast.
 
-PostgreSQL has a function for each. In it each statement sees what was committed before it began: the first one
-waits for the thread's row, and the others count and trim afterwards. A single statement of common table
+PostgreSQL has a function for each. In it each statement sees what was committed before it began: the first
+one waits for the thread's row, and the others count and trim afterwards. A single statement of common table
 expressions sees the tables as of its own beginning, and trims too little when another client appends at the
 same time. Functions have prepared plans, too, which no proxy between client and server loses.
 

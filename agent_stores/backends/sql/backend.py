@@ -37,7 +37,7 @@ from agent_stores.backends.sql.statements import (
     to_thread,
 )
 from agent_stores.connection_registry import ServerRegistry
-from agent_stores.errors import MessageTooLargeError, StoreRejectedError
+from agent_stores.errors import StoreRejectedError
 
 registry: ServerRegistry[Database] = ServerRegistry()
 """The databases in use in this process."""
@@ -92,7 +92,7 @@ class SQLBackend:
 
     @property
     def limits(self) -> Limits:
-        """See `Backend.limits`; for MariaDB known from the first operation on."""
+        """See `Backend.limits`."""
         return self.database.limits
 
     # -- reading ----------------------------------------------------------------------------------------
@@ -230,7 +230,6 @@ class SQLBackend:
             if self._has_function:
                 call = self._hot.function(values, rows)
                 return cast("int | None", (await self._run(call, write=True, repeatable=True))[0][0])
-            await self._check_sizes(rows)
             steps = self._hot.steps
             return cast("int", await self._run(steps=lambda: steps(values, rows), repeatable=True))
         except (Abort, DuplicateRow):
@@ -253,7 +252,6 @@ class SQLBackend:
         columns: dict[str, Any] = dict(zip(NAME_COLUMNS, thread_names(key), strict=True))
         values = {**columns, "key": columns["thread_key"], "id": row_id, "version": version}
         values |= {} if thread is None else thread_values(thread)
-        await self._check_sizes(put)
         s = self._statements
 
         def steps() -> Steps[Version | None]:
@@ -294,22 +292,6 @@ class SQLBackend:
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
         await registry.release(self.database, self._finalizer)
-
-    async def _check_sizes(self, rows: Sequence[Row]) -> None:
-        """Check the sizes of bodies where the limit is known to the server alone."""
-        if self._config.dialect != "mariadb" or not rows:
-            return
-        if self.limits.body_bytes is None:
-            await self._run(self._statements.load(key=b""))  # connects
-        limit = self.limits.body_bytes or LARGEST
-        for row in rows:
-            if len(row.body) > limit:
-                raise MessageTooLargeError(
-                    f"message {row.message_id!r} has {len(row.body)} bytes, and {self.location} holds up to "
-                    f"{limit} bytes; nothing was written",
-                    size=len(row.body),
-                    limit=limit,
-                )
 
 
 def _code_points(name: str | None) -> bytes:

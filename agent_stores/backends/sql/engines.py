@@ -17,10 +17,9 @@ from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import Call
+from agent_stores.backends.sql.database import Call, ThreadedDatabase
 from agent_stores.backends.sql.errors import Failure, classify
 from agent_stores.backends.sql.statements import Style
-from agent_stores.backends.sql.threaded import ThreadedDatabase
 from agent_stores.errors import ArgumentError
 
 _READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"

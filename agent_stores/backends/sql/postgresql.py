@@ -13,7 +13,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Any
 
 from agent_stores.backends.sql.config import Config, check_options
@@ -21,6 +21,7 @@ from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout
 from agent_stores.connection_registry import LoopClients
 
+_TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 # No statement is prepared on the server: a proxy may give each of them another connection.
@@ -38,7 +39,7 @@ class _Psycopg:
         import psycopg
 
         known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
-        arguments = _arguments(config, "dbname", {*known, "prepare_threshold"})
+        arguments = _arguments(config, {*known, "prepare_threshold"})
         arguments.setdefault("connect_timeout", max(2, math.ceil(config.timeout)))
         return {"prepare_threshold": None, **arguments, "autocommit": True}
 
@@ -85,7 +86,7 @@ class _Asyncpg:
     def arguments(config: Config) -> dict[str, Any]:
         import asyncpg  # type: ignore[import-untyped, unused-ignore]
 
-        arguments = _arguments(config, "database", set(inspect.signature(asyncpg.connect).parameters))
+        arguments = _arguments(config, inspect.signature(asyncpg.connect).parameters)
         return {"statement_cache_size": 0, "timeout": config.timeout, **arguments}
 
     @classmethod
@@ -198,8 +199,8 @@ class _Pool:
         except BaseException:
             self._free.put_nowait(None)
             raise
-        self._open.add(conn)
-        return conn
+        self._open.add(conn)  # type: ignore[arg-type]
+        return conn  # type: ignore[return-value]
 
     def release(self, conn: _Connection) -> None:
         """Let another call use a connection; closes one that is lost, or in a transaction."""
@@ -235,20 +236,13 @@ class _Pool:
             self._free.put_nowait(None)
 
 
-def _arguments(config: Config, database: str, known: set[str]) -> dict[str, Any]:
-    """The driver's arguments: of the URL, and of ``connect_args``.
-
-    Raises:
-        ArgumentError: for one that the driver does not have.
-    """
-    url = config.url
-    password = None if url.password is None else str(url.password)
-    arguments: dict[str, Any] = {"host": url.host, "port": url.port, "user": url.username}
-    arguments |= {database: url.database, "password": password}
-    for name, value in url.query.items():
-        text = value if isinstance(value, str) else ",".join(value)
-        arguments[name] = int(text) if text.isdecimal() and name != "password" else text
+def _arguments(config: Config, known: Collection[str]) -> dict[str, Any]:
+    """The driver's arguments, of the URL and of ``connect_args``; raises ArgumentError for unknown ones."""
+    _, arguments = config.url.get_dialect()().create_connect_args(config.url)
     arguments.update(config.engine_options.get("connect_args", {}))
-    arguments = {name: value for name, value in arguments.items() if value is not None}
+    arguments = {
+        name: int(value) if isinstance(value, str) and value.isdecimal() and name not in _TEXTS else value
+        for name, value in arguments.items()
+    }
     check_options(arguments, known, config.driver)
     return arguments

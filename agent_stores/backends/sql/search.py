@@ -101,7 +101,7 @@ class SearchIndex:
         """Create the tables and triggers, unless they exist."""
         yield BEGIN
         if not self._is_sqlite:
-            name = self._make("{search}").text
+            name = self._database.statements.named("{search}")
             yield f"SELECT pg_advisory_xact_lock(hashtext('agent_stores:{name}'))", ()
             [(existing,)] = yield f"SELECT to_regclass('{name}')::text", ()
             if existing:
@@ -115,9 +115,8 @@ class SearchIndex:
         yield BEGIN
         rows = yield self._make(_BATCH)(**values)
         last = (int(rows[-1][0]), int(rows[-1][1])) if rows else self._done
-        values.update(last_thread=last[0], last_position=last[1])
-        for text in (_FILL_SQLITE if self._is_sqlite else _FILL_POSTGRES) if rows else ():
-            yield self._make(text)(**values)
+        if rows:
+            yield self._make(_FILL)(**values, last_thread=last[0], last_position=last[1])
         return last, len(rows)
 
 
@@ -126,8 +125,11 @@ SELECT thread, position FROM {messages} WHERE (thread, position) > (:thread, :po
 ORDER BY thread, position LIMIT :batch
 """
 
-_RANGE = """(m.thread, m.position) > (:thread, :position)
-AND (m.thread, m.position) <= (:last_thread, :last_position)"""
+# The triggers index what is written, even if it is the same.
+_FILL = """
+UPDATE {messages} SET body = body WHERE (thread, position) > (:thread, :position)
+AND (thread, position) <= (:last_thread, :last_position)
+"""
 
 # -- SQLite: a table of positions, whose numbers are those of the rows of words -------------------------
 
@@ -165,15 +167,6 @@ tokenize = 'unicode61 remove_diacritics 2')""",
     f"BEGIN {_REMOVE_SQLITE} END",
     "CREATE TRIGGER IF NOT EXISTS {search}_replaced AFTER UPDATE OF body ON {messages} "
     f"BEGIN {_REMOVE_SQLITE} {_ADD_SQLITE} END",
-)
-
-_FILL_SQLITE = (
-    f"""INSERT INTO {{search}} (thread, position) SELECT m.thread, m.position FROM {{messages}} m
-WHERE {_RANGE} AND {_WORDS_SQLITE.replace("ROW", "m")} IS NOT NULL ON CONFLICT DO NOTHING""",
-    f"""INSERT INTO {{search_words}} (rowid, body, owner)
-SELECT s.id, {_WORDS_SQLITE.replace("ROW", "m")}, {_OWNER_SQLITE.replace("ROW", "m")}
-FROM {{messages}} m JOIN {{search}} s ON s.thread = m.thread AND s.position = m.position
-WHERE {_RANGE} AND NOT EXISTS (SELECT 1 FROM {{search_words}} w WHERE w.rowid = s.id)""",
 )
 
 _FIND_SQLITE = """
@@ -227,15 +220,6 @@ BEGIN
 END $$""",
     "CREATE TRIGGER {search}_changed AFTER INSERT OR DELETE OR UPDATE OF body ON {messages} "
     "FOR EACH ROW EXECUTE FUNCTION {search}_changed()",
-)
-
-# The rows are locked, so that none is deleted or replaced between being read and being indexed.
-_FILL_POSTGRES = (
-    f"""INSERT INTO {{search}} (thread, position, vector)
-SELECT made.thread, made.position, made.vector FROM (
-SELECT m.thread, m.position, {{search}}_vector(m.body, t.tenant_key) AS vector
-FROM {{messages}} m JOIN {{threads}} t ON t.id = m.thread WHERE {_RANGE}
-FOR SHARE OF m) AS made WHERE made.vector IS NOT NULL ON CONFLICT DO NOTHING""",
 )
 
 _FIND_POSTGRESQL = """

@@ -10,9 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from agent_stores.backends.sql.config import Config, check_options
-from agent_stores.backends.sql.database import Call
+from agent_stores.backends.sql.database import Call, ThreadedDatabase
 from agent_stores.backends.sql.errors import PoolTimeout
-from agent_stores.backends.sql.threaded import ThreadedDatabase
 
 _READERS = 4  # connections that read one file at the same time
 _OPTIONS = {"timeout", "detect_types", "cached_statements", "factory"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +26,9 @@ Style = Literal["?", "$", "%s"]
 
 Statement = tuple[str, Any]
 """A text and its values: a tuple or a dict; a list of tuples runs it once for each."""
+
+Sql = Callable[..., Statement]
+"""Makes a statement of values by name, of which there may be more."""
 
 T = TypeVar("T")
 
@@ -54,25 +57,6 @@ _VALUE = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
 
 class Abort(Exception):
     """Rolls a transaction back; raised by its steps."""
-
-
-class Sql:
-    """A statement for one driver; a call with values by name, of which there may be more, binds them.
-
-    Args:
-        text: the statement; a value is written as ``:name``.
-        style: how the driver marks values.
-    """
-
-    def __init__(self, text: str, style: Style) -> None:
-        names = list(dict.fromkeys(_VALUE.findall(text)))
-        self._names = names if style == "$" else None
-        if style == "$":
-            text = _VALUE.sub(lambda match: f"${names.index(match[1]) + 1}", text)
-        self.text = _VALUE.sub(r"%(\1)s", text) if style == "%s" else text
-
-    def __call__(self, **values: Any) -> Statement:  # noqa: D102
-        return self.text, values if self._names is None else tuple([values[name] for name in self._names])
 
 
 class Statements:
@@ -122,19 +106,16 @@ class Statements:
         )
         self.put = f"{self.insert} ON {conflict} {', '.join(map(changes.format, ROW_COLUMNS[3:]))}"
         """Inserts rows, over those that have the same positions."""
-        # One row of the index for each tenant.
-        self.tenants = self.make(
-            "WITH RECURSIVE k(tenant_key) AS (SELECT * FROM (SELECT tenant_key FROM {threads} "
-            "ORDER BY tenant_key LIMIT 1) AS lowest UNION ALL SELECT (SELECT n.tenant_key FROM {threads} n "
-            "WHERE n.tenant_key > k.tenant_key ORDER BY n.tenant_key LIMIT 1) FROM k "
-            "WHERE k.tenant_key IS NOT NULL) "
-            "SELECT (SELECT t.tenant FROM {threads} t WHERE t.tenant_key = k.tenant_key LIMIT 1) AS tenant "
-            "FROM k WHERE k.tenant_key IS NOT NULL"
-        )
+        self.tenants = self.make("SELECT DISTINCT tenant FROM {threads}")
 
     def make(self, text: str) -> Sql:
-        """A statement, with the tables' names for ``{threads}`` and the like."""
-        return Sql(self.named(text), self._style)
+        """A statement, with the tables' names for ``{threads}`` and the like, and ``:name`` for values."""
+        text, names = self.named(text), list(dict.fromkeys(_VALUE.findall(text)))
+        if self._style == "$":
+            text = _VALUE.sub(lambda match: f"${names.index(match[1]) + 1}", text)
+            return lambda **values: (text, tuple([values[name] for name in names]))
+        text = _VALUE.sub(r"%(\1)s", text) if self._style == "%s" else text
+        return lambda **values: (text, values)
 
     def named(self, text: str) -> str:
         """A text with the tables' names, which are letters, digits and underscores."""
