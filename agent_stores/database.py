@@ -73,7 +73,7 @@ class DatabaseMessageLog(MessageLog):
             timeout=timeout,
             max_connections=max_connections,
             table_prefix=table_prefix,
-            engine_options=engine_options,
+            engine_options=dict(engine_options or {}),
         )
         super().__init__(SQLBackend(config), clock=clock)
 

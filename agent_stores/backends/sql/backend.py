@@ -22,7 +22,7 @@ from agent_stores.backend import (
 from agent_stores.backends.sql import names
 from agent_stores.backends.sql.append import Hot
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import Database, DuplicateRow
+from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
 from agent_stores.backends.sql.search import SearchIndex
 from agent_stores.backends.sql.sqlite import SQLiteDatabase
@@ -232,7 +232,7 @@ class SQLBackend:
                 return cast("int | None", (await self._run(call, write=True, repeatable=True))[0][0])
             steps = self._hot.steps
             return cast("int", await self._run(steps=lambda: steps(values, rows), repeatable=True))
-        except (Abort, DuplicateRow):
+        except Abort:
             return None
 
     async def commit(
@@ -280,7 +280,7 @@ class SQLBackend:
 
         try:
             return cast("Version | None", await self._run(steps=steps))
-        except (Abort, DuplicateRow):
+        except Abort:
             raise VersionConflict from None
 
     async def build_search_index(self) -> int:

@@ -79,12 +79,11 @@ class Config(NamedTuple):
 
 def make_config(
     connection_string: str | os.PathLike[str] | URL | None,
-    *,
     engine: Engine | AsyncEngine | None,
+    table_prefix: str,
     timeout: float,
     max_connections: int,
-    table_prefix: str,
-    engine_options: Mapping[str, Any] | None,
+    **options: Any,
 ) -> Config:
     """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`, which says more."""
     if (connection_string is None) == (engine is None):
@@ -98,15 +97,9 @@ def make_config(
             f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"
         )
     config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
-    tables = "" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}"
-    return config._replace(
-        location=f"{config.location}{tables}",
-        timeout=float(timeout),
-        max_connections=max_connections,
-        engine_options=dict(engine_options or {}),
-        engine=engine,
-        table_prefix=table_prefix,
-    )
+    location = config.location + ("" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}")
+    config = config._replace(location=location, engine=engine, table_prefix=table_prefix, **options)
+    return config._replace(timeout=float(timeout), max_connections=max_connections)
 
 
 def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:

@@ -11,7 +11,6 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 from agent_stores.backend import Limits
@@ -31,10 +30,6 @@ _ATTEMPTS = 8  # of a transaction that the database asks to try again
 _LOST = 3  # connections that are found lost, of a caller's pool, before a call gives up
 _FIRST_PAUSE = 0.005  # seconds before the second attempt; doubles, with jitter
 _UNKNOWN = (Failure.UNAVAILABLE, Failure.TIMED_OUT, Failure.OTHER)  # a write may have taken effect
-
-
-class DuplicateRow(Exception):
-    """A row exists already; nothing was written."""
 
 
 class Call:
@@ -111,8 +106,7 @@ class Database(SharedConnection, ABC):
         taken effect. Returns the rows of the statement, or how many it changed; what the steps return.
 
         Raises:
-            Abort: when the steps raise it.
-            DuplicateRow: when a unique index rejects a row.
+            Abort: when the steps raise it, and when a unique index rejects a row.
             StoreError: nothing was written.
             OutcomeUnknownError: it may or may not have taken effect.
         """
@@ -130,22 +124,16 @@ class Database(SharedConnection, ABC):
                     call.time_out(self._interrupt)
                 failure = Failure.TIMED_OUT if call.timed_out else classify(error, self.dialect)
                 if failure is Failure.DUPLICATE:
-                    raise DuplicateRow from None
+                    raise Abort from None
                 unknown = call.committing and failure in _UNKNOWN
                 is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
                 lost += is_lost
                 attempt += 1
-                again = is_lost and lost <= _LOST and (repeatable or not unknown)
-                if (
-                    not (again or failure is Failure.TRANSIENT)
-                    or attempt == _ATTEMPTS
-                    or time.monotonic() > deadline
-                ):
-                    raise translate_error(
-                        error, failure, self.config, write=write, may_have_applied=unknown
-                    ) from None
-                if failure is Failure.TRANSIENT:
-                    # Serialization failures end with the isolation level of our transactions.
+                is_transient = failure is Failure.TRANSIENT
+                again = is_transient or (is_lost and lost <= _LOST and (repeatable or not unknown))
+                if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
+                    raise translate_error(error, failure, self.config, write, unknown) from None
+                if is_transient:  # serialization failures end with the isolation level of our transactions
                     steps = steps or (lambda: _transaction(statement))
             pause = min(_FIRST_PAUSE * 2**attempt, 0.2) * random.uniform(0.5, 1.5)  # noqa: S311
             if may_block():
@@ -188,10 +176,11 @@ class Database(SharedConnection, ABC):
 class ThreadedDatabase(Database):
     """Calls run on `readers` and `writers` worker threads, or on the caller's where that may block.
 
-    Without writers, the readers write. `is_autocommit`: whether a statement is a transaction of its own.
+    Without writers, the readers write.
     """
 
     is_autocommit = True
+    """Whether a statement is a transaction, unless one was begun."""
 
     def __init__(self, config: Config, style: Style, *, readers: int, writers: int | None = None) -> None:
         super().__init__(config, style)
@@ -205,7 +194,8 @@ class ThreadedDatabase(Database):
     def _checkin(self, call: Call, conn: Any) -> None: ...
 
     @abstractmethod
-    def _execute(self, conn: Any, text: str, values: Any) -> Any: ...
+    def _execute(self, conn: Any, text: str, values: Any) -> Any:
+        """The rows of a statement, or how many it changed."""
 
     @abstractmethod
     def _disconnect(self) -> None: ...
@@ -238,7 +228,7 @@ class ThreadedDatabase(Database):
             try:
                 if self.dialect == "sqlite":
                     _use_wal(conn, deadline)
-                drive(self.prepare_steps(), partial(self._execute, conn))
+                drive(self.prepare_steps(), self._execute, conn)
                 conn.commit()
             except BaseException as error:
                 self._roll_back(conn, error)
@@ -256,7 +246,7 @@ class ThreadedDatabase(Database):
                 if self.is_autocommit:
                     return result
             else:
-                result = drive(steps(), partial(execute, conn))
+                result = drive(steps(), execute, conn)
                 call.commit()
             conn.commit()
             return result
@@ -334,12 +324,12 @@ def _transaction(statement: Statement) -> Steps[Any]:
     return (yield statement)
 
 
-def drive(steps: Steps[T], execute: Callable[..., Any]) -> T:
-    """Run the steps of a transaction; `execute` returns the rows of a statement, or how many it changed."""
+def drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
+    """Run the steps of a transaction on a connection."""
     result: Any = None
     try:
         while True:
-            result = execute(*steps.send(result))
+            result = execute(conn, *steps.send(result))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
 

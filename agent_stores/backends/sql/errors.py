@@ -90,12 +90,7 @@ def _classify_postgresql(cause: Any) -> Failure | None:
 
 
 def translate_error(
-    error: BaseException,
-    failure: Failure,
-    config: Config,
-    *,
-    write: bool = False,
-    may_have_applied: bool = False,
+    error: BaseException, failure: Failure, config: Config, write: bool, may_have_applied: bool
 ) -> StoreError:
     """Our error for a driver's; says where, what, and whether anything was written.
 

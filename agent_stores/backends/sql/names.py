@@ -62,7 +62,7 @@ def to_text(name: str) -> str:
 
     Both are escaped with U+0001, which keeps the order of names by code point except for surrogates.
     """
-    if name.isascii() and "\x00" not in name and "\x01" not in name:
+    if name.isascii() and name.isprintable():
         return name
     return _ESCAPED.sub(lambda match: _ESCAPES.get(match[0]) or f"\x01s{ord(match[0]):04x}", name)
 

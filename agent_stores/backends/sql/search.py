@@ -68,9 +68,8 @@ class SearchIndex:
             text = _FIND_SQLITE
         else:
             values["owner"] = f"'owner={owner.hex()}'"
-            names = [f"term_{'x' * index}" for index in range(len(terms))]
-            values.update(zip(names, terms, strict=True))
-            words = " || ".join(f"plainto_tsquery('simple', :{name})" for name in names)
+            values.update((f"term_{n}", term) for n, term in enumerate(terms))
+            words = " || ".join(f"plainto_tsquery('simple', :term_{n})" for n in range(len(terms)))
             text = _FIND_POSTGRESQL.replace("{query}", f"({words})")
         found = await self._database.run(self._make(text.replace("{conditions}", conditions))(**values))
         return [
@@ -118,6 +117,15 @@ class SearchIndex:
         if rows:
             yield self._make(_FILL)(**values, last_thread=last[0], last_position=last[1])
         return last, len(rows)
+
+
+def _find(score: str, index: str, match: str) -> str:
+    return f"""
+SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, {score} AS score
+FROM {index} JOIN {{messages}} m ON m.thread = s.thread AND m.position = s.position
+JOIN {{threads}} t ON t.id = m.thread
+WHERE {match} AND t.tenant_key = :tenant AND (t.expires_us IS NULL OR t.expires_us > :now){{conditions}}
+ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit"""
 
 
 _BATCH = """
@@ -169,15 +177,11 @@ tokenize = 'unicode61 remove_diacritics 2')""",
     f"BEGIN {_REMOVE_SQLITE} {_ADD_SQLITE} END",
 )
 
-_FIND_SQLITE = """
-SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, -bm25({search_words}, 1.0, 0.0) AS score
-FROM {search_words} JOIN {search} s ON s.id = {search_words}.rowid
-JOIN {messages} m ON m.thread = s.thread AND m.position = s.position
-JOIN {threads} t ON t.id = m.thread
-WHERE {search_words} MATCH :query AND t.tenant_key = :tenant
-AND (t.expires_us IS NULL OR t.expires_us > :now){conditions}
-ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit
-"""
+_FIND_SQLITE = _find(
+    "-bm25({search_words}, 1.0, 0.0)",
+    "{search_words} JOIN {search} s ON s.id = {search_words}.rowid",
+    "{search_words} MATCH :query",
+)
 
 # -- PostgreSQL: a table of vectors; a function makes them, and gives none where a body cannot be read --
 
@@ -222,11 +226,8 @@ END $$""",
     "FOR EACH ROW EXECUTE FUNCTION {search}_changed()",
 )
 
-_FIND_POSTGRESQL = """
-SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, ts_rank(s.vector, {query}, 1) AS score
-FROM {search} s JOIN {messages} m ON m.thread = s.thread AND m.position = s.position
-JOIN {threads} t ON t.id = m.thread
-WHERE s.vector @@ (CAST(:owner::text AS tsquery) && {query}) AND t.tenant_key = :tenant
-AND (t.expires_us IS NULL OR t.expires_us > :now){conditions}
-ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit
-"""
+_FIND_POSTGRESQL = _find(
+    "ts_rank(s.vector, {query}, 1)",
+    "{search} s",
+    "s.vector @@ (CAST(:owner::text AS tsquery) && {query})",
+)
