@@ -14,7 +14,7 @@ import pytest
 
 from agent_stores import ChatMessage, DatabaseChatMessageStore
 from agent_stores.backend import ThreadKey
-from agent_stores.backends.sql.append import Hot
+from agent_stores.backends.sql.append import HotPath
 from agent_stores.backends.sql.names import thread_digest
 from agent_stores.backends.sql.schema import Schema
 from agent_stores.backends.sql.statements import Statements
@@ -132,7 +132,7 @@ def test_indexes_serve_the_statements() -> None:
     for text in Schema("sqlite", "p_", "here").create():
         connection.execute(text)
     s = Statements("sqlite", "p_", "?")
-    hot = Hot(s)
+    hot = HotPath(s)
     statements = [
         s.load,
         hot.latest,

@@ -5,7 +5,7 @@ one waits for the thread's row, and the others count and trim afterwards. A sing
 expressions sees the tables as of its own beginning, and trims too little when another client appends at the
 same time. Functions have prepared plans, too, which no proxy between client and server loses.
 
-SQLite and MariaDB append with the same statements in a transaction (`Hot.steps`).
+SQLite and MariaDB append with the same statements in a transaction (`HotPath.steps`).
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
 """What creates PostgreSQL's functions."""
 
 
-class Hot:
+class HotPath:
     """Appending to, and reading the end of, the threads of one database.
 
     Attributes:

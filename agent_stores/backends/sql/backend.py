@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, cast
 
 from agent_stores.backend import (
@@ -20,7 +21,7 @@ from agent_stores.backend import (
     VersionConflict,
 )
 from agent_stores.backends.sql import names
-from agent_stores.backends.sql.append import Hot
+from agent_stores.backends.sql.append import HotPath
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
@@ -77,7 +78,7 @@ class SQLBackend:
         self.supports_inline = self.database.supports_inline
         self.loop_independent = self.database.loop_independent
         self._statements = self.database.statements
-        self._hot = Hot(self._statements)
+        self._hot = HotPath(self._statements)
         self._has_function = config.dialect == "postgresql"
         self._run = self.database.run
         self._index = None if config.dialect == "mariadb" else SearchIndex(self.database)
@@ -116,16 +117,16 @@ class SQLBackend:
         """See `Backend.rows`; one statement."""
         sql = self._statements.rows(newest=newest, bodies=bodies, staged=staged)
         before = LARGEST if before is None else before
-        limit = self._statements.no_limit if limit is None else limit
+        limit = LARGEST if limit is None else limit
         found = await self._run(sql(key=thread_digest(key), after=after, before=before, limit=limit))
         heads = [row for row in found if row[-1] is not None]
-        rows = sorted((to_row(row) for row in found if row[-1] is None), key=_position)
+        rows = sorted((to_row(row) for row in found if row[-1] is None), key=attrgetter("position"))
         return Snapshot(*to_thread(heads[0]), rows) if heads else None
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
         digest = thread_digest(key)
-        limit = self._statements.no_limit if limit is None else limit
+        limit = LARGEST if limit is None else limit
         rows = await self._run(self._hot.latest(key=digest, now=now_us, limit=limit))
         rows.sort()
         if rows and rows[0][0] == 0:
@@ -206,7 +207,7 @@ class SQLBackend:
         ttl: TimeToLive | None = None,
         create: bool = True,
     ) -> int | None:
-        """See `Appender.append`: one call of a function of PostgreSQL's, or a transaction (`Hot.steps`).
+        """See `Appender.append`: one call of a function of PostgreSQL's, or a transaction (`HotPath.steps`).
 
         Known ids, expired threads, calls that are retried and the like are left to the general path.
         """
@@ -297,10 +298,6 @@ class SQLBackend:
 def _code_points(name: str | None) -> bytes:
     """What names are ordered by; None comes first, as no name is empty."""
     return (name or "").encode(errors="surrogatepass")
-
-
-def _position(row: Row) -> int:
-    return row.position
 
 
 def _changed(result: Any) -> int:

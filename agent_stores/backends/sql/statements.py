@@ -39,7 +39,7 @@ BEGIN: Statement = ("BEGIN", ())
 """Yielded where a transaction begins that writes. It is committed when the steps end."""
 
 LARGEST = 2**62
-"""Larger than every position and limit."""
+"""Larger than every position; no limit."""
 
 # The columns of a thread's metadata. The first nine have the types of those of a row, so that one statement
 # returns both.
@@ -71,7 +71,6 @@ class Statements:
     def __init__(self, dialect: str, prefix: str, style: Style) -> None:
         self.dialect, self.prefix = dialect, prefix
         self._style: Style = style
-        self.no_limit = {"sqlite": -1, "postgresql": None, "mariadb": LARGEST}[dialect]
         self.load = self.make(f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key")
         self.renew = self.make(
             f"UPDATE {{threads}} SET expires_us = {expiry(dialect, 'ttl', ':now')} "
