@@ -169,7 +169,9 @@ class HotPath:
         names["target"] = f"({_TARGET.format(**names)})"
         cut = f"coalesce(({_NEXT.format(**names)}), ({_PREVIOUS.format(**names)}), {names['target']})"
         trim = "DELETE FROM {messages} WHERE thread = :id AND pinned = 0 AND position < "
-        self.trim = make(f"{trim}{cut} RETURNING bytes, tokens")
+        # MariaDB takes twice the time for a DELETE that looks into its own table.
+        self._cut = make(f"SELECT {cut}") if dialect == "mariadb" else None
+        self.trim = make(f"{trim}{':cut' if self._cut else cut} RETURNING bytes, tokens")
         update = (
             "UPDATE {{threads}} SET version = version + 1, last_position = ?, messages = messages + ?, "
             "pinned = pinned + ?, bytes = bytes + ?, tokens = tokens + ?, first_us = coalesce(first_us, ?), "
@@ -214,8 +216,10 @@ class HotPath:
             yield self._insert, given
         position += added
         if most is not None and before + unpinned > most:
-            trim = self.trim(id=row_id, excess=before + unpinned - most)
-            for gone_size, gone_tokens in (yield trim):
+            place: dict[str, Any] = {"id": row_id, "excess": before + unpinned - most}
+            if self._cut is not None:
+                [(place["cut"],)] = yield self._cut(**place)
+            for gone_size, gone_tokens in (yield self.trim(**place)):
                 added -= 1
                 size -= gone_size
                 tokens -= gone_tokens
