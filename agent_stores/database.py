@@ -41,8 +41,8 @@ class DatabaseMessageLog(MessageLog):
         timeout: seconds that an operation may take, the wait for a connection included.
         max_connections: how many connections at most; SQLite uses five, PostgreSQL as many per event loop.
         table_prefix: what the tables' names begin with.
-        engine_options: further options: ``connect_args`` for the driver, ``pool_size``, and for MariaDB all of
-            SQLAlchemy's `create_engine`.
+        engine_options: further options: ``connect_args`` for the driver, ``pool_size``, and for MariaDB all
+            of SQLAlchemy's `create_engine`.
         clock: returns seconds since 1970 UTC; for tests of expiry.
 
     Raises:

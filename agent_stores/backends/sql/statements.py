@@ -11,15 +11,7 @@ import msgspec
 
 from agent_stores._json import decode, encode
 from agent_stores.backend import Row, Thread
-from agent_stores.backends.sql.names import (
-    ID_LENGTH,
-    NAME_COLUMNS,
-    from_text,
-    index_id,
-    join_ids,
-    split_ids,
-    to_text,
-)
+from agent_stores.backends.sql import names
 
 Style = Literal["?", "$", "%s"]
 """How a driver marks values: by order as ``?`` or ``%s``, or numbered as ``$1``."""
@@ -86,7 +78,7 @@ class Statements:
         self.update_thread = self.make(
             f"UPDATE {{threads}} SET version = version + 1, {changes} {version}{returning}"
         )
-        columns = (*NAME_COLUMNS, *THREAD_COLUMNS)
+        columns = (*names.NAME_COLUMNS, *THREAD_COLUMNS)
         self.insert_thread = self.make(
             f"INSERT INTO {{threads}} (version, {', '.join(columns)}) VALUES (1, :{', :'.join(columns)}) "
             "RETURNING id"
@@ -109,10 +101,10 @@ class Statements:
 
     def make(self, text: str) -> Sql:
         """A statement, with the tables' names for ``{threads}`` and the like, and ``:name`` for values."""
-        text, names = self.named(text), list(dict.fromkeys(_VALUE.findall(text)))
+        text, used = self.named(text), list(dict.fromkeys(_VALUE.findall(text)))
         if self._style == "$":
-            text = _VALUE.sub(lambda match: f"${names.index(match[1]) + 1}", text)
-            return lambda **values: (text, tuple([values[name] for name in names]))
+            text = _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text)
+            return lambda **values: (text, tuple([values[name] for name in used]))
         text = _VALUE.sub(r"%(\1)s", text) if self._style == "%s" else text
         return lambda **values: (text, values)
 
@@ -188,7 +180,7 @@ def expiry(dialect: str, ttl: str, now: str) -> str:
 def thread_values(thread: Thread) -> dict[str, Any]:
     """A thread's columns by name."""
     values = msgspec.structs.asdict(thread)
-    values["recent"] = join_ids(values.pop("recent_request_ids"))
+    values["recent"] = names.join_ids(values.pop("recent_request_ids"))
     values["metadata"] = encode(thread.metadata).decode()
     values["ttl_explicit"] = int(thread.ttl_explicit)
     return values
@@ -199,7 +191,7 @@ def to_thread(columns: tuple[Any, ...]) -> tuple[Thread, tuple[int, int]]:
     values = dict(zip(THREAD_COLUMNS, columns, strict=False))
     metadata = values["metadata"]
     values["metadata"] = {} if metadata == "{}" else decode(metadata, _metadata, dict[str, Any])
-    values["recent_request_ids"] = split_ids(values.pop("recent"))
+    values["recent_request_ids"] = names.split_ids(values.pop("recent"))
     values["ttl_explicit"] = values["ttl_explicit"] == 1
     return Thread(**values), (columns[-2], columns[-1])
 
@@ -207,15 +199,15 @@ def to_thread(columns: tuple[Any, ...]) -> tuple[Thread, tuple[int, int]]:
 def to_row(columns: tuple[Any, ...]) -> Row:
     """A row, of its `ROW_COLUMNS`; more columns may follow."""
     position, message_id, long_id, body, boundary, pinned, size, tokens, created_us, *_ = columns
-    name = from_text(long_id or message_id)
+    name = names.from_text(long_id or message_id)
     return Row(name, body.encode(), position, boundary == 1, pinned == 1, size, tokens, created_us)
 
 
 def row_values(row: Row, position: int) -> tuple[Any, ...]:
     """A row's `ROW_COLUMNS`."""
-    name, long = to_text(row.message_id), None
-    if len(name) > ID_LENGTH:
-        name, long = index_id(name), name
+    name, long = names.to_text(row.message_id), None
+    if len(name) > names.ID_LENGTH:
+        name, long = names.index_id(name), name
     return (
         position,
         name,
