@@ -185,6 +185,7 @@ async def test_the_index_costs_a_write_no_statement_and_a_search_is_one(address:
     chat = store(log, max_messages=3)
     await chat.add_messages([user("tea")])
     database.attempt = count
+    before = 0
     for _ in range(5):
         before = await statements(chat.add_messages([user("tea")]))
     assert before == (4 if address.endswith(".db") else 1)

@@ -345,7 +345,10 @@ class Load:
 
     async def __aexit__(self, *failure: object) -> None:
         self._over = True
-        await asyncio.gather(*self._tasks)
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)  # none goes on after the test
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def progress(self, turns: int) -> None:
         """Wait until so many more turns were acknowledged."""

@@ -46,7 +46,8 @@ from agent_stores.backends.redis.rows import (
     encode_ttl,
 )
 from agent_stores.backends.redis.server import RedisServer
-from agent_stores.connection_registry import ServerRegistry
+from agent_stores.backends.redis.tenants import index_pattern, sort_tenants
+from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import position_conflict
 
@@ -255,6 +256,17 @@ class RedisBackend:
             if len(listed) < wanted:
                 break
             after = ListCursor(-listed[-1][0], decode(listed[-1][1]))
+        return found
+
+    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
+        """See `TenantLister.tenants`; walks through the names of all keys of the servers."""
+        found: list[str | None] = []
+        keys = await self._server.scan(index_pattern(self._prefix), "zset")
+        for tenant in sort_tenants(keys, after):
+            if len(found) == limit:
+                break
+            if await self.threads(tenant, limit=1):  # some that is not expired
+                found.append(tenant)
         return found
 
     async def aclose(self) -> None:

@@ -25,9 +25,9 @@ from agent_stores.backends.redis.errors import (
 )
 from agent_stores.backends.redis.keys import Keys
 from agent_stores.backends.redis.scripts import Script
-from agent_stores.connection_registry import LoopClients
+from agent_stores.connection_pool import LoopClients
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreUnavailableError
-from agent_stores.event_loops import may_block, run_inline
+from agent_stores.inline import may_block, run_inline
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
@@ -119,6 +119,10 @@ class RedisServer:
     async def execute(self, *command: Any) -> Any:
         """Run a command that reads."""
         return (await self._run(lambda client: client.execute(command)))[0]
+
+    async def scan(self, pattern: str, kind: str) -> list[bytes]:
+        """See `Client.scan`."""
+        return list((await self._run(lambda client: client.scan(pattern, kind)))[0])
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands that read, in as few round trips as there are servers."""

@@ -37,7 +37,7 @@ from agent_stores.backends.sql.statements import (
     to_row,
     to_thread,
 )
-from agent_stores.connection_registry import ServerRegistry
+from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreRejectedError
 
 registry: ServerRegistry[Database] = ServerRegistry()

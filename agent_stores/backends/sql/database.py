@@ -18,7 +18,7 @@ from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
 from agent_stores.backends.sql.schema import Schema
 from agent_stores.backends.sql.statements import BEGIN, Abort, Statement, Statements, Steps, Style
-from agent_stores.connection_registry import SharedConnection
+from agent_stores.connection_pool import SharedConnection
 from agent_stores.errors import AgentStoresError
 from agent_stores.inline import may_block
 from agent_stores.thread_pool import ThreadPool

@@ -19,7 +19,7 @@ from typing import Any
 from agent_stores.backends.sql.config import Config, check_options
 from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout
-from agent_stores.connection_registry import LoopClients
+from agent_stores.connection_pool import LoopClients
 
 _TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
