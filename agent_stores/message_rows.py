@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
@@ -86,8 +87,10 @@ def make_rows(
 
 def _new_ids(now_us: int, count: int) -> list[str]:
     """Random ids. They begin with the time, so that databases put the ids of a turn next to each other."""
-    time, noise = f"{now_us // 1000:012x}", os.urandom(10 * count).hex()
-    return [time + noise[20 * n : 20 * n + 20] for n in range(count)]
+    time, noise = (now_us // 1000).to_bytes(6, "big"), os.urandom(10 * count)
+    return [
+        urlsafe_b64encode(time + noise[10 * n : 10 * n + 10])[:22].decode("ascii") for n in range(count)
+    ]
 
 
 def decode_rows(

@@ -28,7 +28,7 @@ def answer(state: MessagesState) -> Any:
 
 
 async def run(saver: Any, turns: int) -> float:
-    """The seconds of a conversation of so many turns."""
+    """The seconds of a conversation of *n* turns."""
     graph = StateGraph(MessagesState).add_node(answer).add_edge(START, "answer").compile(saver)
     begun = time.perf_counter()
     for _ in range(turns):

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 
 import blockbuster
+import hypothesis
 import pytest
 
 from tests.servers import ports
@@ -18,6 +19,12 @@ atexit.register(_mem0.cleanup)
 os.environ["MEM0_DIR"] = _mem0.name
 
 pytest_plugins = ["tests.servers.fixtures"]
+
+# Time is no subject of a test: a busy machine is slow.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.hookimpl(optionalhook=True)

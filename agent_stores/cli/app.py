@@ -187,7 +187,7 @@ def show(
     thread: Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.")],
     store: StoreUrl,
     tenant: Tenant = None,
-    last: Annotated[int | None, typer.Option(metavar="N", help="Only the newest so many messages.")] = None,
+    last: Annotated[int | None, typer.Option(metavar="N", help="Only the newest N messages.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Show whole messages, as they are stored.")] = False,
     skip_corrupt: SkipCorrupt = False,
     as_json: AsJson = False,
