@@ -88,9 +88,7 @@ def make_rows(
 def _new_ids(now_us: int, count: int) -> list[str]:
     """Random ids. They begin with the time, so that databases put the ids of a turn next to each other."""
     time, noise = (now_us // 1000).to_bytes(6, "big"), os.urandom(10 * count)
-    return [
-        urlsafe_b64encode(time + noise[10 * n : 10 * n + 10])[:22].decode("ascii") for n in range(count)
-    ]
+    return [urlsafe_b64encode(time + noise[10 * n : 10 * n + 10])[:22].decode("ascii") for n in range(count)]
 
 
 def decode_rows(
