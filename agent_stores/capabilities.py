@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive, Version
+from agent_stores.backend import Row, ThreadKey, TimeToLive
 
 
 @runtime_checkable
@@ -68,32 +68,6 @@ class LatestReader(Protocol):
 
         A thread that does not exist, or has expired at `now_us`, has none. Renews a time-to-live that reads
         renew. Of each row, `position`, `body`, `pinned` and `boundary` are set.
-        """
-        ...
-
-
-@runtime_checkable
-class ThreadCopier(Protocol):
-    """A backend that copies a thread on the server."""
-
-    async def copy(
-        self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
-    ) -> int | None:
-        """Copy the rows up to position `at` to a new thread, in one atomic step.
-
-        Args:
-            key: the thread to copy.
-            new_key: the new thread.
-            thread: the new thread's metadata; the backend sets its counters (messages, pinned, bytes, tokens)
-                and `last_us` from the copied rows.
-            expected: the version that the thread `key` must have.
-            at: the last position to copy.
-
-        Returns:
-            How many rows were copied; None when the thread `new_key` exists, and nothing was written.
-
-        Raises:
-            VersionConflict: when the version is another one; nothing was written.
         """
         ...
 

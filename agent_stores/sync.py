@@ -264,8 +264,4 @@ def block_on(work: Coroutine[Any, Any, T], log: object = None) -> T:
 
 
 def _has_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    return asyncio._get_running_loop() is not None  # which costs less than an error
