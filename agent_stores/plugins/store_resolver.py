@@ -160,14 +160,15 @@ class StoreResolver(Generic[M]):
     async def view(self, thread_id: str, *, max_tokens: int | None = None) -> list[ChatMessage]:
         """A conversation as a model is to be shown it, in our own messages: the store's window, repaired.
 
-        An answer that another framework keeps in several messages is one message.
+        An answer that another framework keeps in several messages is one message. The calls of the last
+        message are left alone: the framework may be about to answer them.
 
         Args:
             thread_id: the conversation.
             max_tokens: in place of the window's, if given.
         """
         shown = await self.neutral(thread_id).list_messages(max_tokens=max_tokens)
-        return repair(joined(shown), self.store(thread_id).dangling_calls)
+        return repair(joined(shown), self.store(thread_id).dangling_calls, keep_open=True)
 
     def wait(self, work: Coroutine[Any, Any, T], thread_id: str | None = None) -> T:
         """Run a coroutine that works on these stores, and wait for it; see `block_on`.
