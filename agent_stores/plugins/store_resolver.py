@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, TypeAlias
@@ -32,12 +32,16 @@ StoreSource: TypeAlias = "str | os.PathLike[str] | MessageLog | Callable[[str], 
 thread id."""
 
 
+Ttl: TypeAlias = "float | timedelta | None"
+"""A time-to-live, in seconds."""
+
+
 class PluginOptions(TypedDict, total=False):
     """The options of stores that plug-ins take; see `ChatMessageStore`."""
 
     tenant: str | None
     max_messages: int | None
-    ttl: float | timedelta | None
+    ttl: Ttl
     ttl_refresh: TtlRefresh
     window: Window | None
     dangling_calls: DanglingCalls
@@ -58,11 +62,16 @@ class StoreResolver(Generic[M]):
         options: for a URL or a log, what the caller gave; the stores that a function makes have their own.
         defaults: for a URL or a log, the options that the caller did not give.
         dangling_calls: what reading does with tool calls that have no result, where the plug-in decides it.
+        accepts: the class's other arguments, for errors.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
             operation.
         MissingDependencyError: when the URL's backend is not installed; names the extra.
+
+    Attributes:
+        url: a URL of the same log for another process; None where it needs a login that is not in the URL, or
+            the log is a caller's.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class StoreResolver(Generic[M]):
         options: PluginOptions,
         defaults: PluginOptions | None = None,
         dangling_calls: DanglingCalls | None = None,
+        accepts: Sequence[str] = (),
     ) -> None:
         self._codec = codec
         self._options: PluginOptions = {**(defaults or {}), **options}
@@ -85,8 +95,10 @@ class StoreResolver(Generic[M]):
         unknown = sorted(set(options) - set(PluginOptions.__annotations__))
         if unknown:
             raise ArgumentTypeError(
-                f"{unknown[0]} is not an option; the options are {', '.join(PluginOptions.__annotations__)}"
+                f"{unknown[0]} is not an option; the arguments are "
+                f"{', '.join([*accepts, *PluginOptions.__annotations__])}"
             )
+        self.url: str | None = None
         self._owned: MessageLog | None = None
         self._log: MessageLog | None = None  # that of all stores; a function may give each another one
         self._closed = False
@@ -99,6 +111,7 @@ class StoreResolver(Generic[M]):
         if isinstance(source, (str, os.PathLike)):
             self._options_are_accepted()
             self._owned = self._log = open_log(source)
+            self.url = _url_without_login(source, self._owned.location)
             self._make = self._on_log(self._owned)
         elif isinstance(source, MessageLog):
             self._options_are_accepted()
@@ -121,6 +134,15 @@ class StoreResolver(Generic[M]):
     def codec(self) -> MessageCodec[M]:
         """What converts the framework's messages."""
         return self._codec
+
+    @property
+    def options(self) -> PluginOptions:
+        """The options of the stores."""
+        return self._options
+
+    def own(self, log: MessageLog) -> None:
+        """Close a log with the stores."""
+        self._owned = log
 
     @property
     def location(self) -> str:
@@ -250,3 +272,11 @@ class StoreResolver(Generic[M]):
             return store.with_codec(self._codec, dangling_calls=dangling_calls)
 
         return make
+
+
+def _url_without_login(source: str | os.PathLike[str], location: str) -> str | None:
+    if location.startswith("sqlite:"):  # the whole path, whatever another process's folder is
+        return None if ":memory:" in location else location
+    text = os.fspath(source)
+    is_plain = "://" in text and "@" not in text and "?" not in text
+    return text if is_plain else None
