@@ -157,6 +157,10 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
             data = json.loads(text)
         except ValueError as error:
             raise StateError(f"the file {path!r} is not JSON: {error}") from None
+        return cls._from_file(data, path)
+
+    @classmethod
+    def _from_file(cls, data: Any, path: str) -> Self:
         if not isinstance(data, dict) or data.get("class_name") != cls.class_name():
             raise StateError(f"the file {path!r} is not one that {cls.__name__}.persist wrote")
         return cls(**data)

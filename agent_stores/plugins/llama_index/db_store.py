@@ -89,7 +89,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
             await self._threads.store(key).add_messages(given)
         else:
             codec = self._threads.codec
-            ours = [_marked(codec.to_chat_message(message), _THIS) for message in given]
+            ours = [with_status(codec.to_chat_message(message), status) for message in given]
             await self._threads.neutral(key).add_messages(ours)
 
     async def set_messages(
@@ -97,13 +97,12 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
     ) -> None:
         """Let a conversation hold these messages and no others, in one step."""
         given = sequence("messages", messages)
-        mark = None if status == MessageStatus.ACTIVE else _THIS
         for attempt in range(_ATTEMPTS):
             stats = await self._threads.neutral(key).stats()
             wanted = self._threads.aligned(await self._threads.all(key), given)
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
-                ours = [_marked(message, mark) for message in wanted]
+                ours = [with_status(message, status) for message in wanted]
                 await self._threads.neutral(key).replace_all(ours, expected_position=last)
                 return
             except ConflictError:  # somebody added a message since: it is to go, too
@@ -184,6 +183,11 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
             if before:
                 await neutral.replace(before[-1].message_id or "", _marked(before[-1], _THROUGH))
         await neutral.delete(sorted(names))
+
+
+def with_status(message: ChatMessage, status: str) -> ChatMessage:
+    """The message with that status, whatever comes behind it."""
+    return _marked(message, None if status == MessageStatus.ACTIVE else _THIS)
 
 
 def _mark_of(message: ChatMessage) -> Any:
