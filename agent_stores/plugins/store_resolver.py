@@ -146,10 +146,6 @@ class StoreResolver(Generic[M]):
         """The options of the stores."""
         return self._options
 
-    def own(self, log: MessageLog) -> None:
-        """Close a log with the stores."""
-        self._owned = log
-
     @property
     def location(self) -> str:
         """Where the conversations are, without secrets."""

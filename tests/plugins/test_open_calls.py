@@ -12,7 +12,7 @@ from agent_stores.chatkit import AgentStoresChatKitStore
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.log import MessageLog
 from agent_stores.retention import NO_RESULT
-from tests.plugins import test_exchange
+from tests.plugins import exchange
 from tests.plugins.pairs.features import Framework
 from tests.plugins.pairs.table import FRAMEWORKS
 
@@ -33,10 +33,10 @@ def _reader(framework: Framework) -> Callable[[MessageLog], Awaitable[Any]]:
 
 READERS: dict[str, Callable[[MessageLog], Awaitable[Any]]] = {
     **{name: _reader(one) for name, one in FRAMEWORKS.items() if name != "neutral"},
-    "claude_agent": test_exchange.read_claude,
-    "strands": test_exchange.read_strands,
-    "ag2": test_exchange.read_ag2,
-    "haystack": test_exchange.read_haystack,
+    "claude_agent": exchange.read_claude,
+    "strands": exchange.read_strands,
+    "ag2": exchange.read_ag2,
+    "haystack": exchange.read_haystack,
     "chatkit": _read_chatkit,
 }
 SAYS_CALLS = sorted(set(READERS) - {"chatkit"})
@@ -52,13 +52,13 @@ def no_blocking_calls() -> None:
 async def test_they_are_left_alone(
     name: str, answered: list[str], log: MessageLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(test_exchange, "THREAD", "s" if name != "claude_agent" else test_exchange.THREAD)
+    monkeypatch.setattr(exchange, "THREAD", "s" if name != "claude_agent" else exchange.THREAD)
     messages = [
         ChatMessage("user", "The weather?"),
         ChatMessage("assistant", contents=[ToolCallContent(one, "weather", {}) for one in ("a", "b")]),
         *(ChatMessage("tool", contents=[ToolResultContent(one, "sun")]) for one in answered),
     ]
-    store = ChatMessageStore(log, thread_id=test_exchange.THREAD if name == "claude_agent" else "s")
+    store = ChatMessageStore(log, thread_id=exchange.THREAD if name == "claude_agent" else "s")
     await store.add_messages(messages)
     shown = repr(await READERS[name](log))
     assert NO_RESULT not in shown
