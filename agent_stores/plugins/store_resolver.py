@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, TypeAlias
@@ -33,12 +33,16 @@ StoreSource: TypeAlias = "str | os.PathLike[str] | MessageLog | Callable[[str], 
 thread id."""
 
 
+Ttl: TypeAlias = "float | timedelta | None"
+"""A time-to-live, in seconds."""
+
+
 class PluginOptions(TypedDict, total=False):
     """The options of stores that plug-ins take; see `ChatMessageStore`."""
 
     tenant: str | None
     max_messages: int | None
-    ttl: float | timedelta | None
+    ttl: Ttl
     ttl_refresh: TtlRefresh
     window: Window | None
     dangling_calls: DanglingCalls
@@ -60,11 +64,16 @@ class StoreResolver(Generic[M]):
         options: for a URL or a log, what the caller gave; the stores that a function makes have their own.
         defaults: for a URL or a log, the options that the caller did not give.
         dangling_calls: what reading does with tool calls that have no result, where the plug-in decides it.
+        accepts: the class's other arguments, for errors.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
             operation.
         MissingDependencyError: when the URL's backend is not installed; names the extra.
+
+    Attributes:
+        url: a URL of the same log for another process; None where it needs a login that is not in the URL, or
+            the log is a caller's.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class StoreResolver(Generic[M]):
         options: PluginOptions,
         defaults: PluginOptions | None = None,
         dangling_calls: DanglingCalls | None = None,
+        accepts: Sequence[str] = (),
     ) -> None:
         self._codec = codec
         self._options: PluginOptions = {**(defaults or {}), **options}
@@ -87,8 +97,10 @@ class StoreResolver(Generic[M]):
         unknown = sorted(set(options) - set(PluginOptions.__annotations__))
         if unknown:
             raise ArgumentTypeError(
-                f"{unknown[0]} is not an option; the options are {', '.join(PluginOptions.__annotations__)}"
+                f"{unknown[0]} is not an option; the arguments are "
+                f"{', '.join([*accepts, *PluginOptions.__annotations__])}"
             )
+        self.url: str | None = None
         self._owned: MessageLog | None = None
         self._log: MessageLog | None = None  # that of all stores; a function may give each another one
         self._closed = False
@@ -101,6 +113,7 @@ class StoreResolver(Generic[M]):
         if isinstance(source, (str, os.PathLike)):
             self._options_are_accepted()
             self._owned = self._log = open_log(source)
+            self.url = _url_without_login(source, self._owned.location)
             self._make = self._on_log(self._owned)
         elif isinstance(source, MessageLog):
             self._options_are_accepted()
@@ -127,6 +140,11 @@ class StoreResolver(Generic[M]):
     def codec(self) -> MessageCodec[M]:
         """What converts the framework's messages."""
         return self._codec
+
+    @property
+    def options(self) -> PluginOptions:
+        """The options of the stores."""
+        return self._options
 
     @property
     def location(self) -> str:
@@ -166,14 +184,15 @@ class StoreResolver(Generic[M]):
     async def view(self, thread_id: str, *, max_tokens: int | None = None) -> list[ChatMessage]:
         """A conversation as a model is to be shown it, in our own messages: the store's window, repaired.
 
-        An answer that another framework keeps in several messages is one message.
+        An answer that another framework keeps in several messages is one message. The calls of the last
+        message are left alone: the framework may be about to answer them.
 
         Args:
             thread_id: the conversation.
             max_tokens: in place of the window's, if given.
         """
         shown = await self.neutral(thread_id).list_messages(max_tokens=max_tokens)
-        return repair(joined(shown), self.store(thread_id).dangling_calls)
+        return repair(joined(shown), self.store(thread_id).dangling_calls, keep_open=True)
 
     def wait(self, work: Coroutine[Any, Any, T], thread_id: str | None = None) -> T:
         """Run a coroutine that works on these stores, and wait for it; see `block_on`.
@@ -259,3 +278,11 @@ class StoreResolver(Generic[M]):
             return store.with_codec(self._codec, dangling_calls=dangling_calls)
 
         return make
+
+
+def _url_without_login(source: str | os.PathLike[str], location: str) -> str | None:
+    if location.startswith("sqlite:"):  # the whole path, whatever another process's folder is
+        return None if ":memory:" in location else location
+    text = os.fspath(source)
+    is_plain = "://" in text and "@" not in text and "?" not in text
+    return text if is_plain else None
