@@ -36,7 +36,9 @@ class ChatMessageStoreProtocol(Protocol[M]):
         ...
 
     @classmethod
-    async def deserialize(cls, serialized_store_state: MutableMapping[str, Any], **kwargs: Any) -> Self:
+    async def deserialize(
+        cls, serialized_store_state: MutableMapping[str, Any], **kwargs: Any
+    ) -> ChatMessageStoreProtocol[M]:
         """Make a store from what `serialize` returned; connection details come as keywords.
 
         Inherited, it makes the class with the keywords and calls `update_from_state`.
