@@ -100,7 +100,7 @@ async def main() -> None:
     store = DatabaseMessageStore("first")
     state = await store.serialize()
     again = await DatabaseMessageStore.deserialize(state, connection_string="second")
-    assert_type(again, DatabaseMessageStore)
+    assert isinstance(again, DatabaseMessageStore)
     assert again.connection_string == "first"
     thread = agent.get_new_thread()
     assert isinstance(thread.message_store, DatabaseMessageStore)
