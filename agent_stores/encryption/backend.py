@@ -120,10 +120,11 @@ class EncryptedBackend:
                 continue
             envelope = decode_envelope(row.body)
             body: bytes | None = None
-            if envelope is not None and envelope.id not in seen and row.message_id in ("", envelope.id):
-                body = self.keys.decrypt(envelope, _place("message", key, envelope.id))
+            message_id = "" if envelope is None else envelope.id.decode(errors="surrogatepass")
+            if envelope is not None and message_id not in seen and row.message_id in ("", message_id):
+                body = self.keys.decrypt(envelope, _place("message", key, message_id))
                 if body is not None:
-                    seen.add(envelope.id)
+                    seen.add(message_id)
             opened.append(replace(row, body=DAMAGED if body is None else body))
         return opened
 

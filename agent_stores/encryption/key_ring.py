@@ -73,7 +73,7 @@ class KeyRing:
         cipher, check = self._ciphers[self.current]
         nonce = os.urandom(_NONCE_BYTES)
         data = nonce + cipher.encrypt(nonce, plain, associated)
-        return Envelope(1, self.current, check, message_id, data)
+        return Envelope(1, self.current, check, message_id.encode(errors="surrogatepass"), data)
 
     def decrypt(self, envelope: Envelope, associated: bytes) -> bytes | None:
         """The value of an envelope; None when it is damaged, or belongs elsewhere.
