@@ -114,7 +114,7 @@ class TenantLister(Protocol):
 
 @runtime_checkable
 class Sweeper(Protocol):
-    """A backend that leaves invisible data behind, which somebody has to remove later."""
+    """A backend that leaves invisible data behind, which has to be removed later."""
 
     async def sweep(self, *, limit: int) -> int:
         """Remove invisible data in bounded steps; returns how many rows were removed, 0 when none is left."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
@@ -85,7 +86,7 @@ def make_rows(
 
 def _new_id(now_us: int) -> str:
     """A random id. It begins with the time, so that databases put the ids of a turn next to each other."""
-    return f"{now_us // 1000:012x}{os.urandom(10).hex()}"
+    return urlsafe_b64encode((now_us // 1000).to_bytes(6, "big") + os.urandom(10))[:22].decode()
 
 
 def decode_rows(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from typing_extensions import Self, TypedDict, TypeVar
 
-from agent_stores.backend import TtlRefresh
+from agent_stores.backend import ThreadOrder, TtlRefresh
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
+from agent_stores.listing import ThreadStats
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.merge_messages import joined
@@ -50,6 +51,7 @@ class PluginOptions(TypedDict, total=False):
 
 
 _REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call is known as one
+_PAGE = 500  # threads
 
 
 class StoreResolver(Generic[M]):
@@ -122,6 +124,10 @@ class StoreResolver(Generic[M]):
                 f"thread id, got {type(source).__name__}"
             )
 
+    def own(self, log: MessageLog) -> None:
+        """Close a log with these stores."""
+        self._owned = log
+
     @property
     def codec(self) -> MessageCodec[M]:
         """What converts the framework's messages."""
@@ -188,17 +194,21 @@ class StoreResolver(Generic[M]):
             raise
         return block_on(work, log)
 
-    async def thread_ids(self) -> list[str]:
-        """The ids of all threads of the tenant."""
+    async def threads(self, prefix: str = "", order: ThreadOrder = "id") -> AsyncIterator[ThreadStats]:
+        """The threads of the tenant whose ids begin with a prefix; reads pages of them, and no messages."""
         store = self.store(next(reversed(self._stores), "threads"))
-        found: list[str] = []
         cursor: str | None = None
         while True:
-            page = await store.list_threads(limit=500, cursor=cursor)
-            found += [thread.thread_id for thread in page.threads]
+            page = await store.list_threads(prefix=prefix, limit=_PAGE, cursor=cursor, order=order)
+            for stats in page.threads:
+                yield stats
             cursor = page.cursor
             if cursor is None:
-                return found
+                return
+
+    async def thread_ids(self) -> list[str]:
+        """The ids of all threads of the tenant."""
+        return [stats.thread_id async for stats in self.threads()]
 
     async def aclose(self) -> None:
         """Close what was opened here; afterwards every operation raises `StoreClosedError`."""

@@ -7,7 +7,7 @@ import sys
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.sqlite import SQLiteDatabase
-from agent_stores.connection_registry import ServerRegistry
+from agent_stores.connection_pool import ServerRegistry
 
 
 def connect(config: Config) -> Database:

@@ -16,7 +16,7 @@ from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, tra
 from agent_stores.backends.sql.schema import Schema
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Abort, Statements, Steps, Style, Values
 from agent_stores.errors import AgentStoresError
-from agent_stores.event_loops import may_block
+from agent_stores.inline import may_block
 
 T = TypeVar("T")
 

@@ -28,7 +28,7 @@ from agent_stores.backends.sql.errors import Failure, classify
 from agent_stores.backends.sql.sqlite import use_wal
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Style, Values
 from agent_stores.errors import ArgumentError
-from agent_stores.event_loops import may_block
+from agent_stores.inline import may_block
 from agent_stores.thread_pool import ThreadPool
 
 _STYLES: dict[str, Style] = {"qmark": "?", "numeric_dollar": "$"}

@@ -21,7 +21,7 @@ from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Values
-from agent_stores.connection_registry import LoopClients
+from agent_stores.connection_pool import LoopClients
 from agent_stores.errors import ArgumentError
 
 _READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"

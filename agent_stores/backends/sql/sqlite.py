@@ -15,7 +15,7 @@ from agent_stores.backends.sql.database import Call, Database, close_in_thread, 
 from agent_stores.backends.sql.errors import PoolTimeout
 from agent_stores.backends.sql.statements import BEGIN_WRITE, Values
 from agent_stores.errors import ArgumentError
-from agent_stores.event_loops import may_block
+from agent_stores.inline import may_block
 from agent_stores.thread_pool import ThreadPool
 
 _READERS = 4  # connections that read one file at the same time

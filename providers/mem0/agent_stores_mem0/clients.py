@@ -254,7 +254,7 @@ def _make_client(api_key: str | None, host: str | None) -> Any:
 
 
 def _on_a_thread(work: Any) -> asyncio.Future[Any]:
-    """Run something that may hang on a thread that nobody waits for at the end of the process."""
+    """Run something that may hang on a daemon thread, which does not delay the end of the process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -275,7 +275,7 @@ def _on_a_thread(work: Any) -> asyncio.Future[Any]:
             failed = error
         try:
             loop.call_soon_threadsafe(settle, value, failed)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: no caller waits any more
             return
 
     threading.Thread(target=run, name="agent-stores-mem0", daemon=True).start()

@@ -40,7 +40,7 @@ OnError = Literal["log", "raise"]
 _KEPT_ROLES = ("user", "assistant")
 _LONGEST_QUERY = 8000  # characters; embedding models refuse texts of some 8,000 tokens
 _MOST_UNWRITTEN = 1000
-_BACKGROUND_SECONDS = 60.0  # for one attempt in the background, where nobody waits for it
+_BACKGROUND_SECONDS = 60.0  # for one attempt in the background, where no run waits for it
 _LONGEST_REASON = 300  # characters of mem0's error in ours
 
 

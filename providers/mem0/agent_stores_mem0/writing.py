@@ -82,7 +82,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def at_the_loops_end() -> Iterator[None]:
-    """Lets HTTP clients work while an event loop shuts down, as providers that nobody closed do then.
+    """Lets HTTP clients work while an event loop shuts down, as providers that were not closed do then.
 
     They use asynchronous generators, and the loop warns of each that begins so late. No other task runs by
     then whose warnings this could hide.
@@ -124,7 +124,7 @@ class BackgroundWriter:
         self._worker: asyncio.Task[None] | None = None
 
     async def accept(self, write: Write, *, seconds: float) -> bool:
-        """Take a turn; waits for space up to so many seconds, and says whether there was any."""
+        """Take a turn; waits up to *n* seconds for space, and says whether there was any."""
         deadline = time.monotonic() + seconds
         self._work()
         while len(self._pending) >= self._capacity:
@@ -137,7 +137,7 @@ class BackgroundWriter:
         return True
 
     async def flush(self, *, seconds: float) -> None:
-        """Write what waits, for at most so many seconds; what is left then is given up."""
+        """Write what waits, for at most *n* seconds; what is left then is given up."""
         deadline = time.monotonic() + seconds
         while self._pending:
             left = deadline - time.monotonic()
