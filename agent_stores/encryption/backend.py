@@ -38,7 +38,7 @@ DAMAGED = b"damaged: the message is encrypted, and was changed or moved"
 
 
 def _place(kind: str, key: ThreadKey, name: str) -> bytes:
-    return json.dumps([kind, key.tenant, key.thread_id, name]).encode()
+    return json.dumps([kind, *key]).encode() + name.encode(errors="surrogatepass")
 
 
 class EncryptedBackend:
@@ -109,6 +109,7 @@ class EncryptedBackend:
         """
         opened: list[Row] = []
         seen: set[str] = set()
+        place = _place("message", key, "")
         for row in rows:
             if not row.body.startswith(PREFIX):
                 if row.body and not self.keys.allow_plaintext:
@@ -122,7 +123,7 @@ class EncryptedBackend:
             body: bytes | None = None
             message_id = "" if envelope is None else envelope.id.decode(errors="surrogatepass")
             if envelope is not None and message_id not in seen and row.message_id in ("", message_id):
-                body = self.keys.decrypt(envelope, _place("message", key, message_id))
+                body = self.keys.decrypt(envelope, place + envelope.id)
                 if body is not None:
                     seen.add(message_id)
             opened.append(replace(row, body=DAMAGED if body is None else body))
