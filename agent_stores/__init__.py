@@ -33,6 +33,7 @@ from agent_stores.errors import (
     ConflictError,
     ContextProviderError,
     CorruptMessageError,
+    EncryptionKeyError,
     MessageFormatError,
     MessageTooLargeError,
     MissingDependencyError,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from agent_stores.context import RecallProvider, SummaryProvider
     from agent_stores.database import DatabaseChatMessageStore
     from agent_stores.dynamodb import DynamoDBChatMessageStore
+    from agent_stores.encryption import KeyRing, rekey
     from agent_stores.redis import RedisChatMessageStore
     from agent_stores.threads import AgentThread
 
@@ -106,9 +108,11 @@ __all__ = [
     "DataContent",
     "DatabaseChatMessageStore",
     "DynamoDBChatMessageStore",
+    "EncryptionKeyError",
     "ErrorContent",
     "InMemoryChatMessageStore",
     "InMemoryMessageLog",
+    "KeyRing",
     "MessageCodec",
     "MessageFormatError",
     "MessageLog",
@@ -146,6 +150,7 @@ __all__ = [
     "Window",
     "__version__",
     "open_log",
+    "rekey",
     "tool",
 ]
 
@@ -165,6 +170,8 @@ _LAZY = {
     "SummaryProvider": "agent_stores.context",
     "DatabaseChatMessageStore": "agent_stores.database",
     "DynamoDBChatMessageStore": "agent_stores.dynamodb",
+    "KeyRing": "agent_stores.encryption",
+    "rekey": "agent_stores.encryption",
     "RedisChatMessageStore": "agent_stores.redis",
     "AgentThread": "agent_stores.threads",
 }

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
     from azure.data.tables.aio import TableServiceClient
 
+    from agent_stores.encryption import KeyRing
+
 __all__ = ["AzureTableChatMessageStore", "AzureTableMessageLog"]
 
 M = TypeVar("M", default=ChatMessage)
@@ -45,6 +47,7 @@ class AzureTableMessageLog(MessageLog):
         timeout: seconds that a request may take, attempts and pauses included.
         client_options: further arguments of `azure.data.tables.aio.TableServiceClient`.
         clock: returns seconds since 1970 UTC, for tests of expiry.
+        encryption: the keys that encrypt messages and metadata; none by default.
 
     Raises:
         ArgumentError, ArgumentTypeError: for arguments that are invalid or cannot be combined.
@@ -65,6 +68,7 @@ class AzureTableMessageLog(MessageLog):
         timeout: float = 10.0,
         client_options: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
+        encryption: KeyRing | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where azure-data-tables is not installed.
         from agent_stores.backends.tables.azure import AzureTable
@@ -88,7 +92,7 @@ class AzureTableMessageLog(MessageLog):
         )
         table = AzureTable(config, timeout=float(timeout), client_options=client_options or {})
         backend = TablesBackend(table, table.cache, clock=clock, loop_independent=config.loop_independent)
-        super().__init__(backend, clock=clock)
+        super().__init__(backend, clock=clock, encryption=encryption)
 
     def __repr__(self) -> str:
         return f"AzureTableMessageLog({self.location!r})"
@@ -146,6 +150,7 @@ class AzureTableChatMessageStore(ChatMessageStore[M]):
         client_options: Mapping[str, Any] | None = None,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
+        encryption = options.pop("encryption", None)
         log = AzureTableMessageLog(
             connection_string,
             endpoint=endpoint,
@@ -157,6 +162,7 @@ class AzureTableChatMessageStore(ChatMessageStore[M]):
             table_name=table_name,
             timeout=timeout,
             client_options=client_options,
+            encryption=encryption,
         )
         super().__init__(log, **options)
         self._take_ownership(log)

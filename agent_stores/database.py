@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar, Unpack
 
+from agent_stores.capabilities import SearchableBackend
+from agent_stores.errors import StoreRejectedError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from agent_stores.backends.sql.backend import SQLBackend
+    from agent_stores.encryption import KeyRing
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -44,6 +47,7 @@ class DatabaseMessageLog(MessageLog):
         engine_options: further options: ``connect_args`` for the driver, ``pool_size``, and for MariaDB all
             of SQLAlchemy's `create_engine`.
         clock: returns seconds since 1970 UTC; for tests of expiry.
+        encryption: the keys that encrypt messages and metadata; none by default.
 
     Raises:
         ArgumentError, ArgumentTypeError: for an invalid value.
@@ -62,6 +66,7 @@ class DatabaseMessageLog(MessageLog):
         table_prefix: str = _PREFIX,
         engine_options: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
+        encryption: KeyRing | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where SQLAlchemy is not installed.
         from agent_stores.backends.sql.backend import SQLBackend
@@ -75,7 +80,7 @@ class DatabaseMessageLog(MessageLog):
             table_prefix=table_prefix,
             engine_options=dict(engine_options or {}),
         )
-        super().__init__(SQLBackend(config), clock=clock)
+        super().__init__(SQLBackend(config), clock=clock, encryption=encryption)
 
     async def build_search_index(self) -> int:
         """Index all messages for `search`, in batches; returns how many were read, 0 when it is complete.
@@ -86,6 +91,8 @@ class DatabaseMessageLog(MessageLog):
             StoreRejectedError: on MariaDB, which has no search; when the user may not create tables.
         """
         self._check_open()
+        if not isinstance(self.backend, SearchableBackend):
+            raise StoreRejectedError(f"{self.location} cannot search: it has no search, or is encrypted")
         return await self.backend.build_search_index()
 
     def __repr__(self) -> str:
@@ -126,6 +133,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
         engine_options: Mapping[str, Any] | None = None,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
+        encryption = options.pop("encryption", None)
         log = DatabaseMessageLog(
             connection_string,
             engine=engine,
@@ -133,6 +141,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             max_connections=max_connections,
             table_prefix=table_prefix,
             engine_options=engine_options,
+            encryption=encryption,
         )
         super().__init__(log, **options)
         self._take_ownership(log)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar, Unpack
 
@@ -15,6 +15,9 @@ from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import StoreOptions
+
+if TYPE_CHECKING:
+    from agent_stores.encryption import KeyRing
 
 __all__ = ["DynamoDBChatMessageStore", "DynamoDBMessageLog"]
 
@@ -35,6 +38,7 @@ class DynamoDBMessageLog(MessageLog):
         client: a ``dynamodb`` client of aiobotocore, instead of region and endpoint; it is never closed.
         timeout: seconds that a request may take, attempts and pauses included.
         clock: returns seconds since 1970 UTC, for tests of expiry.
+        encryption: the keys that encrypt messages and metadata; none by default.
 
     Raises:
         ArgumentError, ArgumentTypeError: for arguments that are invalid or cannot be combined.
@@ -50,6 +54,7 @@ class DynamoDBMessageLog(MessageLog):
         client: Any = None,
         timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
+        encryption: KeyRing | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where aiobotocore is not installed.
         from agent_stores.backends.tables.dynamodb import DynamoDBTable
@@ -60,7 +65,7 @@ class DynamoDBMessageLog(MessageLog):
         config = parse_config(table_name, region_name, endpoint_url, client)
         table = DynamoDBTable(config, timeout=float(timeout))
         backend = TablesBackend(table, table.cache, clock=clock, loop_independent=client is None)
-        super().__init__(backend, clock=clock)
+        super().__init__(backend, clock=clock, encryption=encryption)
 
     def __repr__(self) -> str:
         return f"DynamoDBMessageLog({self.location!r})"
@@ -94,12 +99,14 @@ class DynamoDBChatMessageStore(ChatMessageStore[M]):
         timeout: float = 10.0,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
+        encryption = options.pop("encryption", None)
         log = DynamoDBMessageLog(
             table_name,
             region_name=region_name,
             endpoint_url=endpoint_url,
             client=client,
             timeout=timeout,
+            encryption=encryption,
         )
         super().__init__(log, **options)
         self._take_ownership(log)

@@ -127,6 +127,18 @@ class CorruptMessageError(StoreError):
         self.position = position
 
 
+class EncryptionKeyError(StoreError):
+    """A message or value is encrypted, and the key is missing or wrong; nothing was changed.
+
+    Attributes:
+        key_id: the id of the key that is needed; empty when the value should be encrypted and is not.
+    """
+
+    def __init__(self, message: str, *, key_id: str = "") -> None:
+        super().__init__(message)
+        self.key_id = key_id
+
+
 class MessageTooLargeError(StoreError, ValueError):
     """A message is larger than the store's limit; nothing was written.
 

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from agent_stores.backend import Backend, Row, Thread, ThreadKey, VersionConflict
 from agent_stores.committer import Base, Change, Committer, new_request_id
 from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
+from agent_stores.sealing import seal_rows
 from agent_stores.thread_updates import with_rows, written
 
 _ATTEMPTS = 20  # of copying a thread that other clients write to
@@ -40,6 +41,7 @@ async def fork_thread(
             ]
         except VersionConflict:
             continue
+        rows = list(await seal_rows(backend, new_key, rows))
         return await committer.update(new_key, _Copy(new_key, thread, rows))
     raise StoreUnavailableError(
         f"{backend.location}: thread {key.thread_id!r} changed too often to be copied; nothing was written"

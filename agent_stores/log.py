@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent_stores.backend import Backend, Row, ThreadKey, ThreadOrder, TimeToLive
-from agent_stores.capabilities import (
-    Appender,
-    LatestReader,
-    SearchableBackend,
-    SearchHit,
-    TenantLister,
-)
+from agent_stores.capabilities import Appender, LatestReader, SearchableBackend, SearchHit, TenantLister
 from agent_stores.committer import Committer, new_request_id
 from agent_stores.errors import ArgumentError, StoreClosedError, StoreRejectedError
 from agent_stores.forking import fork_thread
 from agent_stores.listing import ThreadPage, ThreadStats, list_page, make_stats
 from agent_stores.operations import NewThread, Operations
+from agent_stores.sealing import check_metadata, encrypt_backend, seal_rows
+
+if TYPE_CHECKING:
+    from agent_stores.encryption import KeyRing
 
 __all__ = ["MessageLog", "NewThread", "ThreadKey", "ThreadPage", "ThreadStats", "TimeToLive"]
 
@@ -31,17 +29,19 @@ __all__ = ["MessageLog", "NewThread", "ThreadKey", "ThreadPage", "ThreadStats", 
 class MessageLog:
     """Threads of messages on one server. All methods are safe to call from any task.
 
-    Every operation is one atomic step: another client sees all of it or nothing. Operations on a thread that
-    does not exist, or has expired, find it empty. What fails raises a `StoreError`; the class says whether
-    anything was written.
+    Every operation is one atomic step. Operations on a thread that does not exist, or has expired, find it
+    empty. What fails raises a `StoreError`; the class says whether anything was written.
 
     Args:
         backend: the database; `aclose` closes it.
         clock: returns seconds since 1970 UTC; for tests of expiry.
+        encryption: the keys that encrypt bodies and metadata; None stores them in the clear.
     """
 
-    def __init__(self, backend: Backend, *, clock: Callable[[], float] = time.time) -> None:
-        self.backend = backend
+    def __init__(
+        self, backend: Backend, *, clock: Callable[[], float] = time.time, encryption: KeyRing | None = None
+    ) -> None:
+        self.backend = backend = encrypt_backend(backend, encryption)
         self._appender = backend if isinstance(backend, Appender) else None
         self._latest = backend if isinstance(backend, LatestReader) else None
         self._committer = Committer(backend, clock)
@@ -107,6 +107,7 @@ class MessageLog:
         if not rows:
             raise ArgumentError("rows must not be empty")
         request_id = request_id or new_request_id()
+        rows = await seal_rows(self.backend, key, rows)
         if self._appender is not None:
             position = await self._appender.append(
                 key,
@@ -248,6 +249,7 @@ class MessageLog:
         """What is known of a thread, its metadata included; None when there is no such thread."""
         self._check_open()
         base = await self._committer.load(key)
+        check_metadata(key, base.thread)
         return make_stats(key, base.thread) if base.exists else None
 
     async def update_metadata(
@@ -297,8 +299,7 @@ class MessageLog:
         Positions, metadata and the time-to-live are the same. Returns how many rows were copied.
 
         Raises:
-            NotFoundError: when there is no such thread.
-            ThreadExistsError: when the new thread exists.
+            NotFoundError, ThreadExistsError: when there is no such thread; when the new thread exists.
         """
         self._check_open()
         return await fork_thread(self.backend, self._committer, key, new_key, at)
@@ -347,8 +348,7 @@ class MessageLog:
     async def purge_expired(self, *, limit: int = 1000) -> int:
         """Remove expired threads, of every tenant, and other invisible data; returns how many threads.
 
-        Expired threads read as empty in any case. Servers that expire threads by themselves return 0. `limit`
-        bounds the threads, and the rows of other invisible data.
+        Servers that expire threads by themselves return 0. `limit` bounds the threads, and other rows.
         """
         self._check_open()
         return await self._operations.purge_expired(limit)
@@ -383,7 +383,8 @@ class MessageLog:
         if limit < 0:
             raise ArgumentError(f"limit must be a non-negative int, got {limit}")
         if not isinstance(self.backend, SearchableBackend):
-            raise StoreRejectedError(f"{self.location} has no search")
+            refusal = getattr(self.backend, "search_refusal", "has no search")
+            raise StoreRejectedError(f"{self.location} {refusal}")
         return await self.backend.search(
             tenant, query, limit=limit, thread_id=thread_id, before=before, now_us=self._committer.now_us()
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar, Unpack
 
@@ -20,6 +20,9 @@ from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import StoreOptions
 from agent_stores.thread_updates import METADATA_BYTES
 
+if TYPE_CHECKING:
+    from agent_stores.encryption import KeyRing
+
 M = TypeVar("M", default=ChatMessage)
 
 
@@ -29,10 +32,17 @@ class InMemoryMessageLog(MessageLog):
     Args:
         clock: returns seconds since 1970 UTC; for tests of expiry.
         limits: limits of a commit; for tests.
+        encryption: the keys that encrypt messages and metadata; none by default.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.time, limits: Limits | None = None) -> None:
-        super().__init__(MemoryBackend(limits), clock=clock)
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        limits: Limits | None = None,
+        encryption: KeyRing | None = None,
+    ) -> None:
+        super().__init__(MemoryBackend(limits), clock=clock, encryption=encryption)
 
 
 class InMemoryChatMessageStore(ChatMessageStore[M]):
@@ -46,7 +56,10 @@ class InMemoryChatMessageStore(ChatMessageStore[M]):
     state_type = "memory"
 
     def __init__(self, *, log: MessageLog | None = None, **options: Unpack[StoreOptions[M]]) -> None:
-        own = InMemoryMessageLog() if log is None else log
+        if log is None:
+            own: MessageLog = InMemoryMessageLog(encryption=options.pop("encryption", None))
+        else:
+            own = log
         super().__init__(own, **options)
         if log is None:
             self._take_ownership(own)

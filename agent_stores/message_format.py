@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from agent_stores import _json
+from agent_stores._encrypted import check_plain
 from agent_stores._part_checks import UNKNOWN_FIELDS, has_unknown_call, known_fields
 from agent_stores.contents import (
     CONTENT_TYPES,
@@ -24,7 +25,12 @@ from agent_stores.contents import (
     TextContent,
     ToolResultContent,
 )
-from agent_stores.errors import ArgumentError, ArgumentTypeError, MessageFormatError, UnsupportedVersionError
+from agent_stores.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    MessageFormatError,
+    UnsupportedVersionError,
+)
 from agent_stores.messages import FORMAT_VERSION, ChatMessage
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -61,6 +67,7 @@ def decode_stored(document: bytes | str) -> ChatMessage:
         _check_depth(document)
         raise
     _check_depth(document)
+    check_plain(document)
     try:
         plain = _json.decode(document, _plain_decoder, Any)
     except (msgspec.DecodeError, UnicodeError) as error:

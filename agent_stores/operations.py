@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from agent_stores import append_plan
+from agent_stores._encrypted import check_plain
 from agent_stores.backend import Backend, Row, Snapshot, Thread, ThreadKey, TimeToLive, VersionConflict
 from agent_stores.capabilities import Sweeper
 from agent_stores.committer import Base, Change, Committer, check_version
 from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError
+from agent_stores.sealing import seal_rows
 from agent_stores.thread_updates import (
     check_position,
     expiry_after,
@@ -61,6 +63,7 @@ class Operations:
         new_thread: NewThread | None,
     ) -> int:
         """See `MessageLog.append`."""
+        new_thread = await self._seal_new(key, new_thread)
         left: list[Row] = []  # rows that are trimmed afterwards, when it takes more than one commit
 
         async def plan(base: Base, now_us: int) -> Change[int]:
@@ -96,6 +99,7 @@ class Operations:
 
     async def replace(self, key: ThreadKey, row: Row) -> bool:
         """See `MessageLog.replace`."""
+        (row,) = await seal_rows(self._backend, key, [row])
 
         async def plan(base: Base, now_us: int) -> Change[bool]:
             old = (await self._find(key, base, [row.message_id])).get(row.message_id)
@@ -137,6 +141,7 @@ class Operations:
             newest = [row for row in snapshot.rows if not row.pinned][-1] if snapshot else None
             if newest is None:
                 return Change(None)
+            check_plain(newest.body)  # what cannot be read is not removed
             return Change(newest, with_rows(base.thread, [newest], -1), delete=[newest])
 
         return await self._committer.update(key, plan)
@@ -161,6 +166,7 @@ class Operations:
         ttl: TimeToLive | None,
     ) -> int:
         """See `MessageLog.replace_all`."""
+        rows = await seal_rows(self._backend, key, rows)
 
         async def plan(base: Base, now_us: int) -> Change[int]:
             thread = base.thread
@@ -182,6 +188,7 @@ class Operations:
         self, key: ThreadKey, new_thread: NewThread, max_messages: int | None, ttl: TimeToLive | None
     ) -> None:
         """See `MessageLog.create`."""
+        new_thread = new_thread._replace(rows=await seal_rows(self._backend, key, new_thread.rows))
 
         async def plan(base: Base, now_us: int) -> Change[None]:
             if base.thread.last_position or (base.exists and not new_thread.rows):
@@ -202,6 +209,7 @@ class Operations:
         new_thread: NewThread | None,
     ) -> int:
         """See `MessageLog.update_metadata`."""
+        new_thread = await self._seal_new(key, new_thread)
 
         async def plan(base: Base, now_us: int) -> Change[int]:
             thread, put = base.thread, list[Row]()
@@ -278,6 +286,11 @@ class Operations:
         thread, placed = append_plan.place(thread, append_plan.new_rows(new_thread.rows, ()))
         put, _ = await self._split_trimmed(key, base, 0, placed, max_messages)
         return with_rows(thread, put), put
+
+    async def _seal_new(self, key: ThreadKey, new_thread: NewThread | None) -> NewThread | None:
+        if new_thread is None:
+            return None
+        return new_thread._replace(rows=await seal_rows(self._backend, key, new_thread.rows))
 
     async def _find(self, key: ThreadKey, base: Base, message_ids: Sequence[str]) -> dict[str, Row]:
         return await self._backend.find(key, message_ids) if base.exists else {}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import redis.asyncio as aioredis
     from redis.credentials import CredentialProvider
 
+    from agent_stores.encryption import KeyRing
+
 __all__ = ["RedisChatMessageStore", "RedisMessageLog"]
 
 M = TypeVar("M", default=ChatMessage)
@@ -87,6 +89,7 @@ class RedisMessageLog(MessageLog):
             ``redis+sentinel://user:password@host:port,host:port/service/database``;
             ``redis+cluster://user:password@host:port,host:port``;
             options of redis-py's client may follow, as in ``?ssl_ca_certs=/path``.
+        encryption: the keys that encrypt messages and metadata; none by default.
         options: those of `RedisOptions`.
 
     Raises:
@@ -94,7 +97,13 @@ class RedisMessageLog(MessageLog):
         MissingDependencyError: when redis-py is not installed; names the extra.
     """
 
-    def __init__(self, redis_url: str | None = None, **options: Unpack[RedisOptions]) -> None:
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        encryption: KeyRing | None = None,
+        **options: Unpack[RedisOptions],
+    ) -> None:
         # Imported here, so that the class can be imported where redis-py is not installed.
         from agent_stores.backends.redis.backend import RedisBackend
         from agent_stores.backends.redis.config import parse_config
@@ -112,7 +121,7 @@ class RedisMessageLog(MessageLog):
             accepted = ", ".join(["redis_url", *RedisOptions.__annotations__])
             raise ArgumentTypeError(f"{min(unknown)} is not an option; the arguments are {accepted}")
         backend = RedisBackend(parse_config(redis_url, **given), **settings)
-        super().__init__(backend)
+        super().__init__(backend, encryption=encryption)
         self._redis = backend
 
     async def delete_thread(self, key: ThreadKey) -> bool:
@@ -146,7 +155,7 @@ class RedisChatMessageStore(ChatMessageStore[M]):
     def __init__(self, redis_url: str | None = None, **options: Unpack[RedisStoreOptions[M]]) -> None:
         given: dict[str, Any] = {**options}
         own = {name: given.pop(name) for name in RedisOptions.__annotations__ if name in given}
-        log = RedisMessageLog(redis_url, **own)
+        log = RedisMessageLog(redis_url, encryption=given.pop("encryption", None), **own)
         super().__init__(log, **given)
         self._take_ownership(log)
 

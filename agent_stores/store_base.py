@@ -15,7 +15,7 @@ from typing_extensions import Self, TypeVar
 from agent_stores import _checks as check
 from agent_stores._checks import check_limit, check_seconds
 from agent_stores.backend import Row, ThreadKey, ThreadOrder, TimeToLive, TtlRefresh
-from agent_stores.errors import StoreClosedError
+from agent_stores.errors import ArgumentError, StoreClosedError
 from agent_stores.failed_calls import FailedCalls
 from agent_stores.listing import ThreadPage
 from agent_stores.log import MessageLog
@@ -28,6 +28,7 @@ from agent_stores.store_settings import StoreSettings
 from agent_stores.tokens import TokenCounter
 
 if TYPE_CHECKING:
+    from agent_stores.encryption import KeyRing
     from agent_stores.store import ChatMessageStore
 
 M = TypeVar("M", default=ChatMessage)
@@ -86,7 +87,10 @@ class StoreBase(Generic[M]):
         dangling_calls: DanglingCalls = "synthesize",
         on_corrupt: OnCorrupt = "raise",
         count_tokens: TokenCounter | None = None,
+        encryption: KeyRing | None = None,
     ) -> None:
+        if encryption is not None:
+            raise ArgumentError("encryption must be given to the log, or to a store that opens its own")
         self._key = ThreadKey(
             None if tenant is None else identifier("tenant", tenant),
             random_thread_id() if thread_id is None else identifier("thread_id", thread_id),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Generic, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args
 
 from typing_extensions import TypedDict, TypeVar
 
@@ -16,6 +16,9 @@ from agent_stores.messages import ChatMessage
 from agent_stores.protocols import MessageCodec
 from agent_stores.retention import DanglingCalls, Window
 from agent_stores.tokens import TokenCounter
+
+if TYPE_CHECKING:
+    from agent_stores.encryption import KeyRing
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -40,6 +43,7 @@ class StoreOptions(TypedDict, Generic[M], total=False):
     dangling_calls: DanglingCalls
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
+    encryption: KeyRing | None
 
 
 def identifier(name: str, value: Any) -> str:

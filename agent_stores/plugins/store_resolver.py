@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 from typing_extensions import Self, TypedDict, TypeVar
 
@@ -24,6 +24,9 @@ from agent_stores.store_options import OnCorrupt, identifier
 from agent_stores.sync import block_on
 from agent_stores.tokens import TokenCounter
 from agent_stores.urls import open_log
+
+if TYPE_CHECKING:
+    from agent_stores.encryption import KeyRing
 
 M = TypeVar("M", default=ChatMessage)
 T = TypeVar("T")
@@ -48,6 +51,7 @@ class PluginOptions(TypedDict, total=False):
     dangling_calls: DanglingCalls
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
+    encryption: KeyRing | None
 
 
 _REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call is known as one
@@ -111,8 +115,9 @@ class StoreResolver(Generic[M]):
         self._made: list[ChatMessageStore[Any]] = []
         self._make: Callable[[str], ChatMessageStore[M]]
         if isinstance(source, (str, os.PathLike)):
+            encryption = self._options.pop("encryption", None)
             self._options_are_accepted()
-            self._owned = self._log = open_log(source)
+            self._owned = self._log = open_log(source, encryption=encryption)
             self.url = _url_without_login(source, self._owned.location)
             self._make = self._on_log(self._owned)
         elif isinstance(source, MessageLog):

@@ -15,6 +15,7 @@ PACKAGE = Path(agent_stores.__file__).parent
 
 FOUNDATION = {
     "_checks",
+    "_encrypted",
     "_json",
     "_version",
     "backend",
@@ -28,6 +29,7 @@ FOUNDATION = {
     "writer_queue",
 }
 BACKENDS = {"backends"}
+ENCRYPTION = {"encryption"}
 MESSAGES = {
     "_part_checks",
     "content_base",
@@ -44,6 +46,7 @@ LOG = {
     "listing",
     "log",
     "operations",
+    "sealing",
 }
 STORE = {
     "failed_calls",
@@ -59,9 +62,10 @@ STORE = {
 ALLOWED = [
     (FOUNDATION, FOUNDATION),
     (BACKENDS, FOUNDATION | BACKENDS),
-    (LOG, FOUNDATION | LOG),
+    (ENCRYPTION, FOUNDATION | ENCRYPTION),
+    (LOG, FOUNDATION | ENCRYPTION | LOG),
     (MESSAGES, FOUNDATION | MESSAGES),
-    (STORE, FOUNDATION | LOG | MESSAGES | STORE),
+    (STORE, FOUNDATION | ENCRYPTION | LOG | MESSAGES | STORE),
 ]
 """Modules and packages of a layer, and those that they may import. All others may import anything."""
 
