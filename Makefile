@@ -10,14 +10,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := agent_stores samples tests $(wildcard benchmarks providers)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test check format bench clean
+.PHONY: help demo app test test-quick check format docs bench clean
 
 help:
 	@echo "make demo    a conversation that survives the end of its process"
 	@echo "make app     the chat application, in a browser"
 	@echo "make test    all tests, real servers included; takes about 15 minutes"
 	@echo "             (PYTEST_ARGS='-k name' for some of them)"
+	@echo "make test-quick  those that need no server; takes about a minute"
 	@echo "make check   ruff, mypy and pyright"
+	@echo "make docs    the documentation as a site, in site/"
 	@echo "make format  bring the code into its form"
 	@echo "make bench   compare with other stores; takes about 20 minutes (BENCH_ARGS=--quick: about two)"
 	@echo "make clean   remove .venv and everything that was generated"
@@ -33,6 +35,13 @@ app: .make/app
 test: .make/dev
 	@$(BIN)/python -m pytest -n auto --dist worksteal -q $(PYTEST_ARGS)
 
+test-quick: .make/dev
+	@$(BIN)/python -m pytest -n auto --dist worksteal -q tests/unit tests/conformance/test_conformance.py \
+		-k "unit or (memory and not limited)" $(PYTEST_ARGS)
+
+docs: .make/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "site/index.html"
+
 check: .make/dev
 	@status=0; $(BIN)/pyright --pythonpath $(BIN)/python >.make/pyright.txt 2>&1 & pyright=$$!; \
 	for tool in "ruff check ." "ruff format --check ." mypy; do echo "$$tool"; $(BIN)/$$tool || status=1; done; \
@@ -46,7 +55,7 @@ bench: .make/dev
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 clean:
-	rm -rf .venv .make dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf .venv .make dist build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A new environment forgets what was installed in an old one.
@@ -69,8 +78,14 @@ $(BIN)/python:
 	@$(PIP) install -e '.[all]' --group app
 	@mkdir -p .make && touch $@ .make/demo
 
+.make/docs: $(BIN)/python pyproject.toml
+	@echo "Installing what the documentation needs ..."
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install -e . --group docs
+	@mkdir -p .make && touch $@
+
 .make/dev: $(BIN)/python pyproject.toml
 	@echo "Installing the development tools; the first time takes a minute or two ..."
 	@$(PIP) install --upgrade 'pip>=25.1'
 	@$(PIP) install -e . --group dev
-	@mkdir -p .make && touch $@ .make/app .make/demo
+	@mkdir -p .make && touch $@ .make/app .make/demo .make/docs

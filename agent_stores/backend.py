@@ -196,7 +196,7 @@ class Backend(Protocol):
 
     A backend may also define these attributes:
 
-    - ``supports_inline`` (bool): no method waits for the event loop when `agent_stores.event_loops.may_block`
+    - ``supports_inline`` (bool): no method waits for the event loop when `agent_stores.inline.may_block`
       is true, so that synchronous calls run on the caller's thread without an event loop.
     - ``loop_independent`` (bool): methods may be called from any event loop, at the same time.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive, Version
+from agent_stores.backend import Row, ThreadKey, TimeToLive
 
 
 @runtime_checkable
@@ -73,32 +73,6 @@ class LatestReader(Protocol):
 
 
 @runtime_checkable
-class ThreadCopier(Protocol):
-    """A backend that copies a thread on the server."""
-
-    async def copy(
-        self, key: ThreadKey, new_key: ThreadKey, thread: Thread, *, expected: Version, at: int
-    ) -> int | None:
-        """Copy the rows up to position `at` to a new thread, in one atomic step.
-
-        Args:
-            key: the thread to copy.
-            new_key: the new thread.
-            thread: the new thread's metadata; the backend sets its counters (messages, pinned, bytes, tokens)
-                and `last_us` from the copied rows.
-            expected: the version that the thread `key` must have.
-            at: the last position to copy.
-
-        Returns:
-            How many rows were copied; None when the thread `new_key` exists, and nothing was written.
-
-        Raises:
-            VersionConflict: when the version is another one; nothing was written.
-        """
-        ...
-
-
-@runtime_checkable
 class TenantLister(Protocol):
     """A backend that lists its tenants."""
 
@@ -114,7 +88,7 @@ class TenantLister(Protocol):
 
 @runtime_checkable
 class Sweeper(Protocol):
-    """A backend that leaves invisible data behind, which somebody has to remove later."""
+    """A backend that leaves invisible data behind, which has to be removed later."""
 
     async def sweep(self, *, limit: int) -> int:
         """Remove invisible data in bounded steps; returns how many rows were removed, 0 when none is left."""

@@ -41,8 +41,8 @@ class DatabaseMessageLog(MessageLog):
         timeout: seconds that an operation may take, the wait for a connection included.
         max_connections: how many connections at most; SQLite uses five, PostgreSQL as many per event loop.
         table_prefix: what the tables' names begin with.
-        engine_options: further options: ``connect_args`` for the driver, ``pool_size``, and for MariaDB and
-            asyncpg all of SQLAlchemy's `create_engine`.
+        engine_options: further options: ``connect_args`` for the driver, ``pool_size``, and for MariaDB all
+            of SQLAlchemy's `create_engine`.
         clock: returns seconds since 1970 UTC; for tests of expiry.
 
     Raises:
@@ -73,7 +73,7 @@ class DatabaseMessageLog(MessageLog):
             timeout=timeout,
             max_connections=max_connections,
             table_prefix=table_prefix,
-            engine_options=engine_options,
+            engine_options=dict(engine_options or {}),
         )
         super().__init__(SQLBackend(config), clock=clock)
 
@@ -102,7 +102,10 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             ``mariadb://user:password@host:port/database``;
             a driver may be named, as in ``postgresql+asyncpg://``.
         engine: an SQLAlchemy engine, sync or async, instead of a connection string; it stays the caller's.
-        timeout, max_connections, table_prefix, engine_options: see `DatabaseMessageLog`.
+        timeout: see `DatabaseMessageLog`, as for the next three.
+        max_connections: see there.
+        table_prefix: see there.
+        engine_options: see there.
         options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
 
     Raises:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from agent_stores.backend import Backend, Row, Thread, ThreadKey, VersionConflict
-from agent_stores.capabilities import ThreadCopier
 from agent_stores.committer import Base, Change, Committer, new_request_id
 from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
 from agent_stores.thread_updates import with_rows, written
@@ -36,11 +35,6 @@ async def fork_thread(
             recent_request_ids=(new_request_id(),),
         )
         try:
-            if isinstance(backend, ThreadCopier) and target.version is None:
-                copied = await backend.copy(key, new_key, thread, expected=source.version, at=last)
-                if copied is None:
-                    raise _exists(new_key)
-                return copied
             rows = [
                 row async for page in committer.pages(key, source.version, before=last + 1) for row in page
             ]

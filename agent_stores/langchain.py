@@ -10,8 +10,14 @@ except ImportError as error:
     ) from error
 
 from agent_stores.plugins.langchain.codec import LangChainCodec
+from agent_stores.plugins.langchain.factories import RedisChatMessageHistory, SQLChatMessageHistory
 from agent_stores.plugins.langchain.history import AgentStoresChatMessageHistory
 
 del _langchain
 
-__all__ = ["AgentStoresChatMessageHistory", "LangChainCodec"]
+__all__ = [
+    "AgentStoresChatMessageHistory",
+    "LangChainCodec",
+    "RedisChatMessageHistory",
+    "SQLChatMessageHistory",
+]

@@ -12,8 +12,23 @@ except ImportError as error:
 from agent_stores.plugins.llama_index.chat_store import AgentStoresChatStore
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
 from agent_stores.plugins.llama_index.db_store import AgentStoresDBChatStore
+from agent_stores.plugins.llama_index.factories import (
+    AzureChatStore,
+    RedisChatStore,
+    SimpleChatStore,
+    SQLAlchemyChatStore,
+)
 from agent_stores.plugins.llama_index.memory import AgentStoresMemory
 
 del _llama_index
 
-__all__ = ["AgentStoresChatStore", "AgentStoresDBChatStore", "AgentStoresMemory", "LlamaIndexCodec"]
+__all__ = [
+    "AgentStoresChatStore",
+    "AgentStoresDBChatStore",
+    "AgentStoresMemory",
+    "AzureChatStore",
+    "LlamaIndexCodec",
+    "RedisChatStore",
+    "SQLAlchemyChatStore",
+    "SimpleChatStore",
+]

@@ -21,6 +21,7 @@ from agent_stores.contents import (
     ApprovalResponseContent,
     Content,
     OpaqueContent,
+    TextContent,
     ToolResultContent,
 )
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MessageFormatError, UnsupportedVersionError
@@ -34,9 +35,7 @@ _plain_decoder = msgspec.json.Decoder(Any)
 
 def encode_message(message: ChatMessage) -> bytes:
     """The message's JSON document in UTF-8."""
-    if _is_plain(message):
-        return _json.encode(message)
-    return _json.encode(message_to_dict(message))
+    return _json.encode(message if _is_plain(message) else message_to_dict(message))
 
 
 def decode_message(document: bytes | str) -> ChatMessage:
@@ -116,7 +115,12 @@ def message_from_dict(data: Any) -> ChatMessage:
 
 
 def _is_plain(message: ChatMessage) -> bool:
-    return not message.unknown_fields and all(map(_is_plain_part, message.contents))
+    if message.unknown_fields:
+        return False
+    for part in message.contents:
+        if (type(part) is not TextContent or part.unknown_fields) and not _is_plain_part(part):
+            return False
+    return True
 
 
 def _is_plain_part(part: Content) -> bool:

@@ -23,6 +23,8 @@ class ChatMessageStoreProtocol(Protocol[M]):
 
     The contract: messages come back in the order in which they were added; `add_messages` adds all of them
     or raises; a message whose id is in the thread already is not added twice; `serialize` returns no secret.
+
+    A class that derives from this protocol inherits `deserialize`, and defines the other four methods.
     """
 
     async def list_messages(self) -> list[M]:
@@ -34,11 +36,14 @@ class ChatMessageStoreProtocol(Protocol[M]):
         ...
 
     @classmethod
-    async def deserialize(
-        cls, serialized_store_state: MutableMapping[str, Any], **kwargs: Any
-    ) -> ChatMessageStoreProtocol[M]:
-        """Make a store from what `serialize` returned; connection details come as keywords."""
-        ...
+    async def deserialize(cls, serialized_store_state: MutableMapping[str, Any], **kwargs: Any) -> Self:
+        """Make a store from what `serialize` returned; connection details come as keywords.
+
+        Inherited, it makes the class with the keywords and calls `update_from_state`.
+        """
+        store = cls(**kwargs)
+        await store.update_from_state(serialized_store_state)
+        return store
 
     async def update_from_state(
         self, serialized_store_state: MutableMapping[str, Any], **kwargs: Any

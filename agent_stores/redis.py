@@ -109,7 +109,8 @@ class RedisMessageLog(MessageLog):
             "wait_timeout": _seconds("wait_timeout", given.pop("wait_timeout", 1.0)),
         }
         if unknown := given.keys() - RedisOptions.__annotations__.keys():
-            raise TypeError(f"RedisMessageLog has no option {', '.join(sorted(unknown))}")
+            accepted = ", ".join(["redis_url", *RedisOptions.__annotations__])
+            raise ArgumentTypeError(f"{min(unknown)} is not an option; the arguments are {accepted}")
         backend = RedisBackend(parse_config(redis_url, **given), **settings)
         super().__init__(backend)
         self._redis = backend

@@ -178,7 +178,9 @@ def window_start(
     return trim_index(boundaries, start)
 
 
-def repair(messages: Sequence[ChatMessage], dangling_calls: DanglingCalls) -> list[ChatMessage]:
+def repair(
+    messages: Sequence[ChatMessage], dangling_calls: DanglingCalls, *, keep_open: bool = False
+) -> list[ChatMessage]:
     """A conversation as model providers accept it: each tool call directly followed by its results.
 
     Stored messages are not changed: this makes a view of them. Results move up to directly behind their
@@ -188,6 +190,12 @@ def repair(messages: Sequence[ChatMessage], dangling_calls: DanglingCalls) -> li
     The rule is that of the chat-completions API: an assistant message with tool calls is followed by one tool
     message for each call, before anything else.
 
+    Args:
+        messages: the conversation.
+        dangling_calls: what to do with calls that have no result.
+        keep_open: leave the calls alone that nothing but results follows: a framework's loop is about to
+            answer them.
+
     Raises:
         UnansweredToolCallError: under ``"raise"``, for calls without results and results without calls.
     """
@@ -196,7 +204,7 @@ def repair(messages: Sequence[ChatMessage], dangling_calls: DanglingCalls) -> li
     for message in messages:
         for part in message.contents:
             if type(part) in _PAIRED:
-                return _Repair(messages).view(dangling_calls)
+                return _Repair(messages, keep_open).view(dangling_calls)
     return list(messages)
 
 
@@ -208,12 +216,12 @@ def is_synthesized(part: AnyContent) -> bool:
 class _Repair:
     """One pass that pairs calls with results, and one that puts the view together."""
 
-    def __init__(self, messages: Sequence[ChatMessage]) -> None:
+    def __init__(self, messages: Sequence[ChatMessage], keep_open: bool) -> None:
         self.messages = messages
         self.waiting: dict[str, list[tuple[int, int]]] = {}
         self.answers: dict[int, dict[int, list[int]]] = {}  # call's message: result's message: part indexes
         self.orphans: list[str] = []
-        self.pending = _pending_calls(messages)
+        self.pending = _pending_calls(messages) | (_open_calls(messages) if keep_open else set())
         for index, message in enumerate(messages):
             self._pair(index, message)
 
@@ -302,6 +310,14 @@ def _pending_calls(messages: Sequence[ChatMessage]) -> set[str]:
             elif isinstance(part, ApprovalResponseContent):
                 asked.pop(part.request_id, None)
     return set(asked.values())
+
+
+def _open_calls(messages: Sequence[ChatMessage]) -> set[str]:
+    """The ids of the calls of the last message that is not one of results."""
+    for message in reversed(messages):
+        if not message.contents or not all(isinstance(part, ToolResultContent) for part in message.contents):
+            return {part.call_id for part in message.contents if isinstance(part, ToolCallContent)}
+    return set()
 
 
 def _says_something(parts: Sequence[AnyContent]) -> bool:

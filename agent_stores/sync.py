@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
@@ -11,8 +13,9 @@ from typing import Any, Generic
 from typing_extensions import Self, TypeVar
 
 from agent_stores.backend import ThreadOrder, TtlRefresh
+from agent_stores.connection_pool import loop_pool
 from agent_stores.errors import ArgumentError
-from agent_stores.event_loops import LoopThread, loop_pool, run_inline
+from agent_stores.inline import run_inline
 from agent_stores.listing import ThreadPage, ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import MessageCodec
@@ -23,7 +26,32 @@ M = TypeVar("M", default=ChatMessage)
 N = TypeVar("N", default=ChatMessage)
 T = TypeVar("T")
 
-_loop_thread = LoopThread("agent-stores-sync")
+
+class _LoopThread:
+    """An event loop on a thread of its own, which starts with the first call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine and wait for it; usable from any thread."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                _all_loops.append(self._loop)
+                threading.Thread(target=self._loop.run_forever, name="agent-stores-sync", daemon=True).start()
+            done = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return done.result()
+
+    def _reset(self) -> None:
+        self._lock, self._loop = threading.Lock(), None
+
+
+_all_loops: list[asyncio.AbstractEventLoop] = []  # after a fork, the parent's must not be closed
+_loop_thread = _LoopThread()
 
 
 class SyncChatMessageStore(Generic[M]):
@@ -232,12 +260,8 @@ def block_on(work: Coroutine[Any, Any, T], log: object = None) -> T:
         return run_inline(work)
     if getattr(log, "loop_independent", False) and not _has_loop() and (loop := loop_pool.take()) is not None:
         return loop_pool.run(loop, work)
-    return _loop_thread.submit(work).result()
+    return _loop_thread.run(work)
 
 
 def _has_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    return asyncio._get_running_loop() is not None  # which costs less than an error

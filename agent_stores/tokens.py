@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,11 +17,13 @@ from agent_stores.contents import (
     ToolResultContent,
     UriContent,
 )
-from agent_stores.errors import MissingDependencyError
+from agent_stores.errors import ArgumentError, MissingDependencyError
 from agent_stores.messages import ChatMessage
 
 if TYPE_CHECKING:
     import tiktoken
+
+logger = logging.getLogger("agent_stores")
 
 TokenCounter = Callable[[ChatMessage], int]
 """Counts the tokens that a message costs when it is sent to a model."""
@@ -50,17 +53,34 @@ def estimate_tokens(message: ChatMessage) -> int:
 def tiktoken_counter(encoding: str | tiktoken.Encoding = "o200k_base") -> TokenCounter:
     """A counter that uses tiktoken; the encoding's table is fetched by tiktoken when it is first needed.
 
+    Where the table is not cached and cannot be fetched, the counter is `estimate_tokens`, and a warning in
+    the log says so.
+
     Args:
         encoding: the name of an encoding, or an encoding.
 
     Raises:
         MissingDependencyError: when tiktoken is not installed.
+        ArgumentError: when tiktoken does not know the encoding.
     """
     try:
         import tiktoken
     except ImportError:
         raise MissingDependencyError.of("tiktoken", extra="tiktoken", purpose="counting tokens") from None
-    table = tiktoken.get_encoding(encoding) if isinstance(encoding, str) else encoding
+    if isinstance(encoding, str):
+        if encoding not in tiktoken.list_encoding_names():
+            raise ArgumentError(f"encoding must be a name that tiktoken knows, got {encoding!r}")
+        try:
+            table = tiktoken.get_encoding(encoding)
+        except Exception as error:  # tiktoken raises whatever its HTTP library does
+            logger.warning(
+                "tiktoken cannot load the table of %s (%s): tokens are estimated",
+                encoding,
+                type(error).__name__,
+            )
+            return estimate_tokens
+    else:
+        table = encoding
 
     def count(message: ChatMessage) -> int:
         return MESSAGE_OVERHEAD + sum(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from agent_stores.backends.tables.azure_names import is_azure_url
@@ -14,6 +15,7 @@ SCHEMES = (
     "redis+sentinel://…, redis+cluster://…, azure-tables://account/table or a connection string of an Azure "
     "storage account, dynamodb://region/table"
 )
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d{2,5}(/\d*)?")
 _REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
@@ -47,6 +49,8 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         from agent_stores.dynamodb import DynamoDBMessageLog
 
         return DynamoDBMessageLog(**{**dynamodb_arguments(url), **options})
+    if isinstance(url, str) and _HOST_AND_PORT.fullmatch(url):
+        raise ArgumentError(f"the store's URL must be {SCHEMES}; got {url!r}: for Redis, write redis://{url}")
     scheme = url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "sqlite"
     if isinstance(url, str) and scheme in _REDIS:
         from agent_stores.redis import RedisMessageLog

@@ -164,7 +164,7 @@ async def ours(client: aioredis.Redis, url: str, length: int) -> tuple[float, fl
         await microseconds(client, add),
         await microseconds(client, lambda: log.latest(key, 20), "lrange"),
     ]
-    size = sum([await client.memory_usage(one, samples=0) or 0 for one in thread_keys("agent", key)[:4]])
+    size = sum([await client.memory_usage(one, samples=0) or 0 for one in thread_keys("agent", key)[:3]])
     await log.delete_thread(key)
     await log.aclose()
     return size / length, times[0], times[1]

@@ -81,7 +81,7 @@ def azure_tables() -> Iterator[str]:
 
 
 def wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until somebody listens; the first time, the package is fetched before."""
+    """Wait until the port is open; the first time, the package is fetched before."""
     for _ in range(1200):
         if process.poll() is not None:
             sys.exit("Azurite did not start.")

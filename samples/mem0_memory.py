@@ -1,4 +1,4 @@
-"""What a user told in one conversation, remembered in another, and by nobody else, with mem0.
+"""What a user told in one conversation, remembered in another, and for that user only, with mem0.
 
 With a ``MEM0_API_KEY``, mem0's platform remembers (``MEM0_HOST`` names another address). Without one, mem0's
 open-source package does, in a temporary folder, with the model and the embeddings that the environment names;

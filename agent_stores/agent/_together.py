@@ -33,7 +33,7 @@ class PerLoop(Generic[T]):
     """Something that is bound to an event loop: opened once in each, and closed there.
 
     It is closed by `aclose`, when its last user releases it, or else when its loop shuts down
-    its asynchronous generators, as `asyncio.run` does at its end. So nothing leaks where nobody closes it.
+    its asynchronous generators, as `asyncio.run` does at its end. So nothing leaks that is never closed.
 
     Args:
         opener: opens it; what has to be closed is put on the stack that it is given.

@@ -29,6 +29,7 @@ from agent_stores.messages import ChatMessage
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+_DEFAULT_MODEL = "gpt-5-mini"
 _OWN_FIELDS = ("messages", "stream", "tools")
 _SHORTEST_SECRET = 8  # a shorter "key" is some placeholder, and would be found in any text
 
@@ -42,8 +43,8 @@ class OpenAIChatClient:
     is used again, so that several agents can share it.
 
     Args:
-        model: the model's name; by default that in ``OPENAI_MODEL``. The option ``model`` of a call goes
-            before it.
+        model: the model's name; by default that in ``OPENAI_MODEL``, else ``gpt-5-mini`` at OpenAI's own
+            endpoint. The option ``model`` of a call goes before it.
         api_key: the key; by default that in ``OPENAI_API_KEY``.
         base_url: the endpoint's URL; by default that in ``OPENAI_BASE_URL``, else OpenAI's.
         client: an ``openai.AsyncOpenAI`` to use instead, with its own key and URL. It is borrowed: never
@@ -188,12 +189,7 @@ class OpenAIChatClient:
                 raise ArgumentError(f"the option {name!r} is not accepted: the client sets it")
         if not request.get("model"):
             self._model = self._model or os.environ.get("OPENAI_MODEL") or None
-            if self._model is None:
-                raise ArgumentError(
-                    "no model is set: give OpenAIChatClient(model=...), or set the environment variable "
-                    "OPENAI_MODEL"
-                )
-            request["model"] = self._model
+            request["model"] = self._model or self._default_model()
         if tools:
             request["tools"] = to_openai_tools(tools)
         else:  # the API refuses settings for tools that are not there
@@ -201,6 +197,14 @@ class OpenAIChatClient:
             request.pop("parallel_tool_calls", None)
         request["messages"] = to_openai_messages(messages)
         return request
+
+    def _default_model(self) -> str:
+        if self._borrowed is not None or self._base_url or os.environ.get("OPENAI_BASE_URL"):
+            raise ArgumentError(
+                "model must be given for an endpoint other than OpenAI's: OpenAIChatClient(model=...), or "
+                "the environment variable OPENAI_MODEL"
+            )
+        return _DEFAULT_MODEL
 
     async def _client(self) -> AsyncOpenAI:
         return self._borrowed if self._borrowed is not None else await self._clients.get()

@@ -84,7 +84,8 @@ def run(arguments: Sequence[str]) -> int:
         return _report("interrupted", ExitCode.INTERRUPTED)
     except _UsageError as error:
         text = getattr(error, "format_message", error.__str__)()
-        return _report(f"{text.rstrip('.')} (see agent-stores --help)", ExitCode.USAGE)
+        command = getattr(getattr(error, "ctx", None), "command_path", "agent-stores")
+        return _report(f"{text.rstrip('.')} (see {command} --help)", ExitCode.USAGE)
 
 
 def _report(text: str, status: ExitCode) -> int:
@@ -187,7 +188,7 @@ def show(
     thread: Annotated[str, typer.Argument(metavar="THREAD", help="The thread's id.")],
     store: StoreUrl,
     tenant: Tenant = None,
-    last: Annotated[int | None, typer.Option(metavar="N", help="Only the newest so many messages.")] = None,
+    last: Annotated[int | None, typer.Option(metavar="N", help="Only the newest N messages.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Show whole messages, as they are stored.")] = False,
     skip_corrupt: SkipCorrupt = False,
     as_json: AsJson = False,

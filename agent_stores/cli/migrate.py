@@ -78,7 +78,7 @@ def migrate(
             help="A JSON object of other ids for the target, by the source's; null leaves a thread out.",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", help="At most so many threads.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="At most N threads.")] = None,
     merge: Annotated[
         bool,
         typer.Option(

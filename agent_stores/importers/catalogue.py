@@ -59,6 +59,10 @@ LAYOUTS = (
         "openai-agents", _SQL, "openai_agents_sql", "OpenAIAgentsTables", "the OpenAI Agents SDK's tables"
     ),
     Layout("openai-agents", _REDIS, "openai_agents_redis", "openai_agents_redis", "its RedisSession's lists"),
+    Layout("google-adk", _SQL, "google_adk", "ADKSessions", "Google ADK's tables"),
+    Layout("langgraph", _SQL[:3], "langgraph", "LangGraphCheckpoints", "LangGraph's checkpoints"),
+    Layout("pydantic-ai", _SQL[:1], "pydantic_ai", "PydanticAIHarness", "Pydantic AI harness' file"),
+    Layout("strands", ("file",), "strands", "StrandsFiles", "Strands' files"),
 )
 
 ACCEPTED = ", ".join(f"{layout.framework}+{layout.schemes[0]}://…" for layout in LAYOUTS)
@@ -82,11 +86,12 @@ def open_source(url: str, options: Mapping[str, str] | None = None) -> Source:
         # It may be a URL with a password in it: only what cannot be one is repeated.
         shown = f"{framework[:40]!r}" if plus and framework.replace("-", "").isalnum() else "another text"
         raise ArgumentError(f"the source must be one of {', '.join(names)}, a +, and a URL, got {shown}")
-    scheme = rest.partition("://")[0].partition("+")[0] if "://" in rest else "sqlite"
+    scheme = rest.partition("://")[0].partition("+")[0] if "://" in rest else "path"
     if is_azure_url(rest):
         scheme = "azure-tables"
     for layout in LAYOUTS:
-        if layout.framework == framework and scheme in layout.schemes:
+        paths = ("path",) if {"sqlite", "file"} & set(layout.schemes) else ()
+        if layout.framework == framework and scheme in (*layout.schemes, *paths):
             make = getattr(import_module(f"agent_stores.importers.{layout.module}"), layout.function)
             return cast("Source", make(rest, **_accepted(layout, make, options or {})))
     known = [layout.schemes for layout in LAYOUTS if layout.framework == framework]

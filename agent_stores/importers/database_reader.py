@@ -79,13 +79,8 @@ class DatabaseReader:
             with self._open().connect() as connection:
                 return operation(connection)
         except (SQLAlchemyError, OSError) as error:
-            raise translate_error(
-                classify(error, self._config.dialect),
-                error,
-                self._config,
-                write=False,
-                may_have_applied=False,
-            ) from None
+            failure = classify(error, self._config.dialect)
+            raise translate_error(error, failure, self._config, False, False) from None
 
     def _open(self) -> Engine:
         if self._engine is None:

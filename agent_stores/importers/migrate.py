@@ -13,16 +13,21 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent_stores._checks import check_limit
-from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreError
+from agent_stores._json import json_value
+from agent_stores.errors import ArgumentError, ArgumentTypeError, ConflictError, StoreError
 from agent_stores.importers.ids import MessageIds
 from agent_stores.importers.report import MigrationReport
-from agent_stores.importers.source import Source, SourceError, SourceMessage, SourceThread
+from agent_stores.importers.source import End, Source, SourceError, SourceMessage, SourceThread
 from agent_stores.importers.thread_names import ThreadNames
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.message_format import encode_message
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.json_diff import digest
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
+
+_MARK = "agent_stores.migrated"
+"""The key of the digest by which metadata that was taken over, and not changed since, is known."""
 
 
 class Progress(Protocol):
@@ -165,6 +170,7 @@ class _Thread:
                     await self._leave_alone(stats)
                     return
             await self._write(done, is_new=stats is None)
+            await self._keep_metadata()
         except SourceError as error:
             self._leave_out(str(error))
         except StoreError as error:
@@ -274,6 +280,30 @@ class _Thread:
                 )
                 return
         await self._write(0, is_new=False)
+        await self._keep_metadata()
+
+    async def _keep_metadata(self) -> None:
+        """Set the source's metadata, unless the target's has been changed since the last time."""
+        if self._thread.metadata is None or self._options.dry_run:
+            return
+        stats = await self._log.stats(self._key)
+        newest = await self._log.read(self._key, limit=1, newest=True) if stats is not None else []
+        last = max(newest, key=lambda row: row.position, default=None)
+        end = End(stats.last_position if stats else 0, last.message_id if last else None)
+        wanted = json_value(dict(self._thread.metadata(end)), "the metadata")
+        present = dict(stats.metadata) if stats else {}
+        mark = present.pop(_MARK, None)
+        if {name: present.get(name) for name in wanted} == wanted:
+            return
+        if mark != digest(present) and (mark is not None or not present.keys().isdisjoint(wanted)):
+            self._problem("the metadata of the target's thread has been changed there, and stays")
+            return
+        changes = {**wanted, _MARK: digest({**present, **wanted})}
+        try:
+            revision = stats.revision if stats else 0
+            await self._log.update_metadata(self._key, changes, expected_revision=revision)
+        except (ConflictError, ArgumentError) as error:
+            self._leave_out(f"its metadata is not taken over: {error}")
 
     def _leave_out(self, reason: str) -> None:
         self._report.threads_skipped += 1

@@ -6,9 +6,9 @@ oldest first; a message that cannot be read is given with the reason, so that no
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from agent_stores.errors import AgentStoresError
 from agent_stores.messages import ChatMessage
@@ -22,6 +22,18 @@ class UnreadableError(AgentStoresError, ValueError):
     """A stored message cannot be read; the message says why, without repeating it."""
 
 
+class End(NamedTuple):
+    """The end of a thread of the target.
+
+    Attributes:
+        position: the position of its last message; 0 when it has none.
+        message_id: the id of that message.
+    """
+
+    position: int
+    message_id: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceThread:
     """A thread as a source lists it.
@@ -33,6 +45,7 @@ class SourceThread:
         messages: how many messages it holds, where that costs nothing to know.
         expires_in: seconds until the source forgets it; None for never.
         note: what is to be said of it in a report.
+        metadata: makes the metadata that the framework's plug-in expects, such as the state of a session.
         handle: the source's own.
     """
 
@@ -42,6 +55,7 @@ class SourceThread:
     messages: int | None = None
     expires_in: float | None = None
     note: str | None = None
+    metadata: Callable[[End], Mapping[str, Any]] | None = field(default=None, repr=False)
     handle: Any = field(default=None, repr=False)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, TypeAlias
 
 from typing_extensions import Self, TypedDict, TypeVar
 
-from agent_stores.backend import TtlRefresh
+from agent_stores.backend import ThreadOrder, TtlRefresh
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
+from agent_stores.listing import ThreadStats
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.merge_messages import joined
@@ -32,12 +33,16 @@ StoreSource: TypeAlias = "str | os.PathLike[str] | MessageLog | Callable[[str], 
 thread id."""
 
 
+Ttl: TypeAlias = "float | timedelta | None"
+"""A time-to-live, in seconds."""
+
+
 class PluginOptions(TypedDict, total=False):
     """The options of stores that plug-ins take; see `ChatMessageStore`."""
 
     tenant: str | None
     max_messages: int | None
-    ttl: float | timedelta | None
+    ttl: Ttl
     ttl_refresh: TtlRefresh
     window: Window | None
     dangling_calls: DanglingCalls
@@ -46,6 +51,7 @@ class PluginOptions(TypedDict, total=False):
 
 
 _REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call is known as one
+_PAGE = 500  # threads
 
 
 class StoreResolver(Generic[M]):
@@ -58,11 +64,16 @@ class StoreResolver(Generic[M]):
         options: for a URL or a log, what the caller gave; the stores that a function makes have their own.
         defaults: for a URL or a log, the options that the caller did not give.
         dangling_calls: what reading does with tool calls that have no result, where the plug-in decides it.
+        accepts: the class's other arguments, for errors.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
             operation.
         MissingDependencyError: when the URL's backend is not installed; names the extra.
+
+    Attributes:
+        url: a URL of the same log for another process; None where it needs a login that is not in the URL, or
+            the log is a caller's.
     """
 
     def __init__(
@@ -73,6 +84,7 @@ class StoreResolver(Generic[M]):
         options: PluginOptions,
         defaults: PluginOptions | None = None,
         dangling_calls: DanglingCalls | None = None,
+        accepts: Sequence[str] = (),
     ) -> None:
         self._codec = codec
         self._options: PluginOptions = {**(defaults or {}), **options}
@@ -85,8 +97,10 @@ class StoreResolver(Generic[M]):
         unknown = sorted(set(options) - set(PluginOptions.__annotations__))
         if unknown:
             raise ArgumentTypeError(
-                f"{unknown[0]} is not an option; the options are {', '.join(PluginOptions.__annotations__)}"
+                f"{unknown[0]} is not an option; the arguments are "
+                f"{', '.join([*accepts, *PluginOptions.__annotations__])}"
             )
+        self.url: str | None = None
         self._owned: MessageLog | None = None
         self._log: MessageLog | None = None  # that of all stores; a function may give each another one
         self._closed = False
@@ -99,6 +113,7 @@ class StoreResolver(Generic[M]):
         if isinstance(source, (str, os.PathLike)):
             self._options_are_accepted()
             self._owned = self._log = open_log(source)
+            self.url = _url_without_login(source, self._owned.location)
             self._make = self._on_log(self._owned)
         elif isinstance(source, MessageLog):
             self._options_are_accepted()
@@ -117,10 +132,19 @@ class StoreResolver(Generic[M]):
                 f"thread id, got {type(source).__name__}"
             )
 
+    def own(self, log: MessageLog) -> None:
+        """Close a log with these stores."""
+        self._owned = log
+
     @property
     def codec(self) -> MessageCodec[M]:
         """What converts the framework's messages."""
         return self._codec
+
+    @property
+    def options(self) -> PluginOptions:
+        """The options of the stores."""
+        return self._options
 
     @property
     def location(self) -> str:
@@ -160,14 +184,15 @@ class StoreResolver(Generic[M]):
     async def view(self, thread_id: str, *, max_tokens: int | None = None) -> list[ChatMessage]:
         """A conversation as a model is to be shown it, in our own messages: the store's window, repaired.
 
-        An answer that another framework keeps in several messages is one message.
+        An answer that another framework keeps in several messages is one message. The calls of the last
+        message are left alone: the framework may be about to answer them.
 
         Args:
             thread_id: the conversation.
             max_tokens: in place of the window's, if given.
         """
         shown = await self.neutral(thread_id).list_messages(max_tokens=max_tokens)
-        return repair(joined(shown), self.store(thread_id).dangling_calls)
+        return repair(joined(shown), self.store(thread_id).dangling_calls, keep_open=True)
 
     def wait(self, work: Coroutine[Any, Any, T], thread_id: str | None = None) -> T:
         """Run a coroutine that works on these stores, and wait for it; see `block_on`.
@@ -183,17 +208,21 @@ class StoreResolver(Generic[M]):
             raise
         return block_on(work, log)
 
-    async def thread_ids(self) -> list[str]:
-        """The ids of all threads of the tenant."""
+    async def threads(self, prefix: str = "", order: ThreadOrder = "id") -> AsyncIterator[ThreadStats]:
+        """The threads of the tenant whose ids begin with a prefix; reads pages of them, and no messages."""
         store = self.store(next(reversed(self._stores), "threads"))
-        found: list[str] = []
         cursor: str | None = None
         while True:
-            page = await store.list_threads(limit=500, cursor=cursor)
-            found += [thread.thread_id for thread in page.threads]
+            page = await store.list_threads(prefix=prefix, limit=_PAGE, cursor=cursor, order=order)
+            for stats in page.threads:
+                yield stats
             cursor = page.cursor
             if cursor is None:
-                return found
+                return
+
+    async def thread_ids(self) -> list[str]:
+        """The ids of all threads of the tenant."""
+        return [stats.thread_id async for stats in self.threads()]
 
     async def aclose(self) -> None:
         """Close what was opened here; afterwards every operation raises `StoreClosedError`."""
@@ -249,3 +278,11 @@ class StoreResolver(Generic[M]):
             return store.with_codec(self._codec, dangling_calls=dangling_calls)
 
         return make
+
+
+def _url_without_login(source: str | os.PathLike[str], location: str) -> str | None:
+    if location.startswith("sqlite:"):  # the whole path, whatever another process's folder is
+        return None if ":memory:" in location else location
+    text = os.fspath(source)
+    is_plain = "://" in text and "@" not in text and "?" not in text
+    return text if is_plain else None

@@ -43,7 +43,7 @@ def turns(start: int = 0) -> Iterator[tuple[str, str]]:
 
 
 def messages(count: int) -> Iterator[tuple[Literal["user", "assistant"], str]]:
-    """The roles and texts of a thread of so many messages."""
+    """The roles and texts of a thread of *n* messages."""
     source = turns(1_000_000)
     for number in range(0, count, 2):
         question, answer = next(source)

@@ -17,7 +17,7 @@ import redis
 import redis.asyncio as aioredis
 
 from agent_stores import ChatMessage, DatabaseChatMessageStore
-from agent_stores.event_loops import run_inline
+from agent_stores.inline import run_inline
 from agent_stores.message_format import encode_message
 from agent_stores.store import ChatMessageStore
 from agent_stores.sync import SyncChatMessageStore

@@ -67,7 +67,7 @@ def read_about(metadata: Mapping[str, Any]) -> About:
 
 
 def about_from(data: Mapping[str, Any]) -> About:
-    """Settings from stored data; what is missing or not accepted is as in a new conversation.
+    """Settings from stored data; missing or invalid values are those of a new conversation.
 
     The data may come from an imported file, so nothing in it is taken as it is.
     """

@@ -79,7 +79,7 @@ def _look_again(engine: Engine) -> None:
     if st.session_state.pop("just-failed", False):
         return
     try:
-        engine.call(Threads(engine.log, "nobody").open("any"))
+        engine.call(Threads(engine.log, "probe").open("any"))
     except Exception as error:
         if is_streamlits(error):
             raise

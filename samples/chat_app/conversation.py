@@ -151,7 +151,7 @@ def _lifetime(expires_at: datetime | None) -> None:
     if expires_at is not None:
         left = remaining(expires_at)
         with st.container(key="lifetime"):
-            st.caption(f":material/timer: This conversation is gone in {left}, unless somebody writes")
+            st.caption(f":material/timer: This conversation is gone in {left}, unless a message is added")
 
 
 def _after(page: Page, run: Run, *, is_shown: bool) -> None:

@@ -42,7 +42,7 @@ class User:
 
 
 def current_user(engine: Engine) -> User | None:
-    """The user of this window; None when nobody has signed in, and the page to do so is shown."""
+    """The user of this window; None when no user has signed in, and the page to do so is shown."""
     way = engine.settings.sign_in
     if way == "oidc":
         return _by_oidc()

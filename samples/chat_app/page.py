@@ -42,7 +42,7 @@ class Page:
 
     @property
     def thread_id(self) -> str | None:
-        """The conversation that the URL names: anything that somebody typed there."""
+        """The conversation that the URL names: any text, as a user can edit it."""
         return st.query_params.get(_URL_KEY) or None
 
     def go(self, thread_id: str | None, *, to: int | None = None) -> None:

@@ -141,8 +141,8 @@ async def _give_title(run: Run, threads: Threads) -> None:
 async def _keep_what_was_said(run: Run, threads: Threads, position: int) -> None:
     """After a stop: the question and the answer so far become a turn, whole, or nothing is added.
 
-    The stop may have come while the whole turn was being stored. `expected_position` tells: then somebody
-    wrote, and if it was this turn, it is there.
+    The stop may have come while the whole turn was being stored. `expected_position` tells: then a writer
+    was first, and if it wrote this turn, it is stored.
     """
     store = threads.store(run.thread_id)
     try:

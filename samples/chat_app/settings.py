@@ -44,10 +44,10 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     sign_in = environment.get("CHAT_APP_SIGN_IN") or "names"
     way, _, header = sign_in.partition(":")
     if sign_in not in ("names", "oidc") and not (way == "header" and header.strip()):
-        raise ValueError(f"CHAT_APP_SIGN_IN is {sign_in!r}; accepted are {', '.join(SIGN_IN_WAYS)}")
+        raise ValueError(f"CHAT_APP_SIGN_IN is {sign_in!r}; it must be one of {', '.join(SIGN_IN_WAYS)}")
     memory = environment.get("CHAT_APP_MEMORY") or ("platform" if environment.get("MEM0_API_KEY") else "")
     if memory not in ("", "platform", "local"):
-        raise ValueError(f"CHAT_APP_MEMORY is {memory!r}; accepted are 'platform' and 'local'")
+        raise ValueError(f"CHAT_APP_MEMORY is {memory!r}; it must be 'platform' or 'local'")
     return Settings(
         store_url=environment.get("AGENT_STORES_URL") or f"sqlite:///{folder / 'chat.db'}",
         has_model=bool(environment.get("OPENAI_API_KEY") or environment.get("OPENAI_BASE_URL")),

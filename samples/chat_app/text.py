@@ -24,7 +24,7 @@ def plain(text: str) -> str:
 def answered(text: str) -> str:
     """A model's Markdown, without pictures: one would be fetched from wherever the text says.
 
-    A picture's address can carry what was said to somebody else; so it becomes a link, which nobody follows
+    A picture's address can carry what another user said; so it becomes a link, which is not followed
     without a click. No ``!`` stays next to a ``[``, not even where it looks like code, as what is code is
     Markdown's to say; ``vec! [1]`` is still Rust. A ``$`` is a dollar, as prices
     are more frequent than formulas.

@@ -53,7 +53,7 @@ class Conversation:
         messages: how many messages it has.
         tokens: their tokens together, as estimated when they were written.
         last_at: when the last one was written.
-        expires_at: when it will be gone, unless somebody writes; None for never.
+        expires_at: when it will be gone, unless a message is added; None for never.
         mark: changes with the conversation; equal marks mean that there is nothing new.
         revision: how often its metadata was changed.
     """

@@ -16,7 +16,7 @@ def current_time(timezone: Annotated[str, "an IANA name, such as Europe/Oslo"] =
 def roll_dice(sides: Annotated[int, "sides of each die"] = 6, count: Annotated[int, "how many"] = 1) -> str:
     """Roll dice."""
     if not (2 <= sides <= 1000 and 1 <= count <= 100):
-        raise ValueError("accepted are 1 to 100 dice with 2 to 1000 sides")
+        raise ValueError("dice must be 1 to 100, with 2 to 1000 sides")
     return ", ".join(str(random.randint(1, sides)) for _ in range(count))
 
 

@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.timeout(900)]
 
 Windows = Callable[..., Window]
 LONG = "repeat: " + " ".join(f"word{number}" for number in range(400))
+SLOW = 0.3  # seconds a word: the answer does not end before it is stopped, however slow the machine is
 
 
 def someone(name: str) -> str:
@@ -29,7 +30,11 @@ def someone(name: str) -> str:
 
 
 def test_a_conversation_from_its_first_word_to_its_end(
-    window: Windows, app_server: AppServer, tmp_path: Path
+    window: Windows,
+    app_server: AppServer,
+    model: ModelServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alice = someone("Alice")
     here = window()
@@ -48,11 +53,13 @@ def test_a_conversation_from_its_first_word_to_its_end(
     here.sees("tokens in 6 messages")
 
     # Stopped in the middle: what was said until then is kept, whole.
+    monkeypatch.setattr(model, "chunk_delay", SLOW)
     here.say(LONG)
     expect(here.turns.last).to_contain_text("word5", timeout=PATIENCE)
     here.picture("streaming")
-    here.page.get_by_role("button", name="Stop").click()
+    here.stop()
     here.sees("Stopped here")
+    monkeypatch.undo()
     expect(here.turns.last).not_to_contain_text("word399")
     here.sees("tokens in 8 messages")
     here.ask("What's my name?", "Your name is Alice.")
@@ -139,7 +146,9 @@ def test_a_conversation_from_its_first_word_to_its_end(
     again.picture("after-a-restart")
 
 
-def test_two_windows_and_two_users(window: Windows) -> None:
+def test_two_windows_and_two_users(
+    window: Windows, model: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alice = someone("Alice")
     one, two = window(), window(420, 860, "dark")
     one.sign_in(alice)
@@ -150,13 +159,15 @@ def test_two_windows_and_two_users(window: Windows) -> None:
     expect(two.turns).to_have_count(2)
 
     # What one writes appears in the other while it is written, and may be stopped there.
+    monkeypatch.setattr(model, "chunk_delay", SLOW)
     one.say(LONG)
     expect(two.turns.last).to_contain_text("word5", timeout=PATIENCE)
     expect(two.composer).to_be_disabled()
-    two.page.get_by_role("button", name="Stop").click()
+    two.stop()
     for each in (one, two):
         expect(each.turns).to_have_count(4, timeout=PATIENCE)
         each.sees("Stopped here")
+    monkeypatch.undo()
     two.ask("What's my name?", "Your name is Alice.")
     expect(one.turns).to_have_count(6, timeout=PATIENCE)
     assert one.turns.all_inner_texts() == two.turns.all_inner_texts()

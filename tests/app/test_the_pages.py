@@ -285,4 +285,4 @@ def test_a_header_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHAT_APP_SIGN_IN", "header:X-Forwarded-User")
     assert "sent no X-Forwarded-User" in texts(page())
     monkeypatch.setenv("CHAT_APP_SIGN_IN", "anything")
-    assert "accepted are names, oidc" in texts(page())
+    assert "it must be one of names, oidc" in texts(page())

@@ -77,6 +77,11 @@ class Window:
         expect(self.page.locator(".st-key-stop")).to_have_count(0, timeout=PATIENCE)
         expect(self.composer).to_be_enabled(timeout=PATIENCE)
 
+    def stop(self) -> None:
+        """Stop the answer, by the application's button; Streamlit has one, too, when a run takes long."""
+        button = self.page.get_by_role("button", name="Stop")
+        button.and_(self.page.get_by_test_id("stBaseButton-secondary")).click()
+
     def sees(self, text: str) -> None:
         """Wait for a text."""
         expect(self.page.get_by_text(text).first).to_be_visible(timeout=PATIENCE)

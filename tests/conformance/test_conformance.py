@@ -55,7 +55,7 @@ def _corrupter(url: str) -> Callable[[ThreadKey, int], Awaitable[None]]:
             "UPDATE agent_stores_messages SET body = '{\"role\": ' WHERE position = :position "
             "AND thread = (SELECT id FROM agent_stores_threads WHERE thread_key = :key)"
         )
-        step = log.backend.database.statements.make(statement).step(key=thread_digest(key), position=position)
+        step = log.backend.database.statements.make(statement)(key=thread_digest(key), position=position)
         await log.backend.database.run(step, write=True)
         await log.aclose()
 

@@ -418,7 +418,11 @@ def test_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.json").write_text('{"a": 1}')
     (tmp_path / "two.json").write_text('{"a": "x", "b": "x"}')
     for arguments, status, said in (
-        (["--from", f"redis://u:{PASSWORD}@h/0"], 2, "must be one of agent-framework, langchain,"),
+        (
+            ["--from", f"redis://u:{PASSWORD}@h/0"],
+            2,
+            "must be one of agent-framework, google-adk,",
+        ),
         (["--from", f"chatgpt+redis://:{PASSWORD}@h/0"], 2, "'chatgpt'"),
         (["--from", f"langchain+ftp://u:{PASSWORD}@h/0"], 2, "must begin with one of redis://"),
         (["--from", f"langchain+redis://u:{PASSWORD}@h:x/0"], 2, "redis_url"),

@@ -12,6 +12,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped, unused-ignore]
+import blockbuster
 import pytest
 from sqlalchemy import create_engine, event
 
@@ -242,3 +244,61 @@ async def test_errors_are_of_the_library(tmp_path: Path) -> None:
         for work in (store.add_messages([user("y")]), store.list_messages()):
             with pytest.raises(AgentStoresError, match="no such table"):
                 await work
+
+
+async def test_a_connection_that_dies_before_its_first_statement(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = asyncpg.connect
+
+    async def connect_and_die(*args: Any, **kwargs: Any) -> Any:
+        connection = await connect(*args, **kwargs)
+        connection.terminate()
+        return connection
+
+    url = postgres_server.url.replace("postgresql:", "postgresql+asyncpg:")
+    store = DatabaseChatMessageStore(url, thread_id="dies", timeout=5)
+    monkeypatch.setattr(asyncpg, "connect", connect_and_die)
+    for work in (store.list_messages(), store.add_messages([user("x")])):
+        with pytest.raises(StoreUnavailableError):
+            await work
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    await store.add_messages([user("x")])
+    await store.delete_thread()
+    await store.aclose()
+
+
+async def test_a_statement_of_mariadb_that_is_killed(mariadb_server: MariaDBServer) -> None:
+    store = DatabaseChatMessageStore(mariadb_server.url, thread_id="killed")
+    await store.add_messages([user("before")])
+    find = (
+        "SELECT id FROM information_schema.processlist "
+        "WHERE time_ms > 50 AND command = 'Query' AND info LIKE '%agent_stores_threads%' "
+        "AND id <> connection_id()"
+    )
+    with mariadb_server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT id FROM agent_stores_threads FOR UPDATE")
+        adding = asyncio.ensure_future(store.add_messages([user("after")]))
+        with mariadb_server.connect() as other, other.cursor() as killer:
+            for _ in range(500):
+                await asyncio.sleep(0.02)
+                if killer.execute(find):
+                    break
+            for (number,) in killer.fetchall():
+                killer.execute(f"KILL QUERY {int(number)}")
+        await asyncio.sleep(0.05)
+        cursor.execute("ROLLBACK")
+    await adding
+    assert [message.text for message in await store.list_messages()] == ["before", "after"]
+    await store.delete_thread()
+    await store.aclose()
+
+
+async def test_a_store_of_a_file_blocks_no_event_loop(
+    tmp_path: Path, no_blocking_calls: blockbuster.BlockBuster
+) -> None:
+    """The guard of all tests; here so that it is named among the defects."""
+    async with DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t") as store:
+        await store.add_messages([user("x")])
+        assert len(await store.list_messages()) == 1

@@ -25,7 +25,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.connection import Connection as RedisConnection
 
 from agent_stores import ChatMessage, ChatMessageStore
-from agent_stores.event_loops import EventLoopPool
+from agent_stores.connection_pool import EventLoopPool
 from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.redis import RedisMessageLog
 from agent_stores.sync import SyncChatMessageStore, block_on
@@ -59,7 +59,7 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventLoopPool]:
     """Loops that no other test has used."""
     fresh = EventLoopPool(4)
     monkeypatch.setattr("agent_stores.sync.loop_pool", fresh)
-    monkeypatch.setattr("agent_stores.connection_registry.loop_pool", fresh)
+    monkeypatch.setattr("agent_stores.connection_pool.loop_pool", fresh)
     yield fresh
     fresh.close()
 

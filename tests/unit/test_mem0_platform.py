@@ -23,6 +23,7 @@ from agent_stores import (
     InMemoryChatMessageStore,
 )
 from agent_stores.mem0 import DEFAULT_CONTEXT_PROMPT, Mem0Provider
+from agent_stores_mem0.breaker import CircuitBreaker
 from tests.servers.mem0_platform import Mem0Platform
 
 pytestmark = pytest.mark.anyio
@@ -356,9 +357,35 @@ async def test_a_slow_platform_does_not_hold_up_a_run(platform: Mem0Platform) ->
         started = time.monotonic()
         await agent.run("a")
         assert time.monotonic() - started < 10
-    assert [turn.error for turn in provider.unwritten] == ["TimeoutError"]
+    assert [turn.error for turn in provider.unwritten] == ["CircuitOpenError"]  # the search had timed out
     with pytest.raises(ContextProviderError, match=r"no answer within 0\.3 seconds"):
         await on(platform, user_id="u", timeout=0.3).invoking(user("a"))
+
+
+async def test_a_platform_that_was_unreachable_is_left_alone_for_a_while(
+    platform: Mem0Platform, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = on(platform, user_id="u", on_error="log")
+    now = 1000.0
+    monkeypatch.setattr(provider, "_breaker", CircuitBreaker(lambda: now))
+    platform.ping_status = 503
+    async with ChatAgent(Model(), context_providers=provider) as agent:
+        for _ in range(5):
+            await agent.run("a")
+        assert len(platform.requests) == 1
+        assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+        assert len(provider.unwritten) == 5
+        now += 31
+        await agent.run("a")
+        assert len(platform.requests) == 2
+        now += 31  # the second pause is twice as long
+        await agent.run("a")
+        assert len(platform.requests) == 2
+        now += 30
+        platform.ping_status = 200
+        await agent.run("a")
+        await agent.run("a")
+    assert len(provider.unwritten) == 7
 
 
 async def test_the_loop_is_free_while_the_client_is_made(platform: Mem0Platform) -> None:

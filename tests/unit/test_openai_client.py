@@ -50,13 +50,14 @@ async def test_the_environment_is_read_at_the_first_request(
     server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with OpenAIChatClient() as client:
-        with pytest.raises(ArgumentError, match=r"model=.*OPENAI_MODEL"):
-            await client.get_response(HELLO)
-        monkeypatch.setenv("OPENAI_MODEL", "from-environment")
         with pytest.raises(ArgumentError, match=r"api_key=.*OPENAI_API_KEY"):
             await ChatAgent(client).run("Hello")
+        assert client._request(HELLO, (), None, None)["model"] == "gpt-5-mini"
         monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        with pytest.raises(ArgumentError, match=r"model must be given.*OPENAI_MODEL"):
+            await client.get_response(HELLO)
+        monkeypatch.setenv("OPENAI_MODEL", "from-environment")
         assert (await client.get_response(HELLO)).text == "You said: Hello"
         monkeypatch.delenv("OPENAI_MODEL")
         await client.get_response(HELLO)

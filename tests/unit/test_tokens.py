@@ -14,7 +14,7 @@ from agent_stores import (
     ToolCallContent,
     ToolResultContent,
 )
-from agent_stores.errors import MissingDependencyError
+from agent_stores.errors import ArgumentError, MissingDependencyError
 from agent_stores.tokens import MEDIA_TOKENS, MESSAGE_OVERHEAD, estimate_tokens, tiktoken_counter
 
 
@@ -44,3 +44,18 @@ def test_without_tiktoken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     with pytest.raises(MissingDependencyError, match=r"agent-stores\[tiktoken\]"):
         tiktoken_counter()
+
+
+def test_tiktoken_without_its_table(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(name: str) -> None:
+        raise OSError(f"no route to the host of {name}")
+
+    monkeypatch.setattr(tiktoken, "get_encoding", unreachable)
+    count = tiktoken_counter()
+    messages = [ChatMessage("user", "x" * 400), ChatMessage("user", "y")]
+    assert [count(message) for message in messages] == [estimate_tokens(message) for message in messages]
+    assert caplog.messages == ["tiktoken cannot load the table of o200k_base (OSError): tokens are estimated"]
+    with pytest.raises(ArgumentError, match=r"encoding must be a name that tiktoken knows, got 'o300k'"):
+        tiktoken_counter("o300k")

@@ -11,7 +11,7 @@ import weakref
 import pytest
 
 from agent_stores import writer_queue
-from agent_stores.event_loops import run_inline
+from agent_stores.inline import run_inline
 from agent_stores.writer_queue import WriterQueue
 
 pytestmark = pytest.mark.anyio

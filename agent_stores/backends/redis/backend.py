@@ -44,9 +44,12 @@ from agent_stores.backends.redis.rows import (
     encode_row,
     encode_thread,
     encode_ttl,
+    flags_of,
+    quote_id,
 )
 from agent_stores.backends.redis.server import RedisServer
-from agent_stores.connection_registry import ServerRegistry
+from agent_stores.backends.redis.tenants import index_pattern, sort_tenants
+from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import position_conflict
 
@@ -117,9 +120,14 @@ class RedisBackend:
         if len({row.message_id for row in rows}) < len(rows):
             return None
         keys = thread_keys(self._prefix, key)
+        request = quote_name(request_id)
         arguments = [
-            *(quote_name(request_id), _text(expected_position), _text(max_messages), *encode_ttl(ttl)),
-            *("1" if create else "", "1" if self._wait else "", now_us, keys.thread_id),
+            *(request, _text(expected_position), _text(max_messages), *encode_ttl(ttl)),
+            *("1" if create else "", "1" if self._wait else "", f"{now_us}.{request}", keys.thread_id),
+            "".join([str(flags_of(row)) for row in rows]),
+            *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
+            *(rows[0].created_us, rows[-1].created_us),
+            *[quote_id(row.message_id) for row in rows],
             *map(encode_row, rows),
         ]
         reply, _ = await self._server.run(scripts.APPEND, keys, arguments, wait=self._wait)
@@ -132,7 +140,7 @@ class RedisBackend:
         keys, server = thread_keys(self._prefix, key), self._server
         if keys.messages in server.plain and limit != 0:
             entries = await server.execute("LRANGE", keys.messages, 0 if limit is None else -limit, -1)
-            if entries and entries[-1].partition(b",")[2].startswith(b"e"):  # the list is still all there is
+            if entries and entries[-1][0] & 4:  # the list is still all there is
                 return decode_latest(entries)
         reply, _ = await server.run(scripts.LATEST, keys, [_text(limit), keys.thread_id])
         if reply is None:
@@ -140,13 +148,13 @@ class RedisBackend:
             return []
         entries, pinned, plain = reply
         server.note_plain(keys.messages, plain=bool(plain) and bool(entries))
-        rows = decode_latest([*pinned, *entries])
-        return sorted(rows, key=_position) if pinned else rows
+        rows = decode_latest(entries)
+        return sorted([*map(decode_row, pinned), *rows], key=_position) if pinned else rows
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
         reply, _ = await self._server.run(scripts.LOAD, thread_keys(self._prefix, key), [])
-        return None if reply is None else Snapshot(*decode_thread(key, _mapping(reply[0]), reply[1]))
+        return None if reply is None else Snapshot(*decode_thread(key, *reply))
 
     async def rows(
         self,
@@ -174,13 +182,13 @@ class RedisBackend:
             rows.sort(key=_position)
         if limit is not None and not newest:
             del rows[limit:]
-        return Snapshot(*decode_thread(key, _mapping(fields), left), rows)
+        return Snapshot(*decode_thread(key, fields, left), rows)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
         if not message_ids:
             return {}
-        arguments = [0, "", "", "", "", *map(quote_name, message_ids)]
+        arguments = [0, "", "", "", "", *map(quote_id, message_ids)]
         reply, _ = await self._server.run(scripts.READ, thread_keys(self._prefix, key), arguments)
         rows = () if reply is None else (decode_row(entry, bodies=False) for entry in reply[2])
         return {row.message_id: row for row in rows}
@@ -203,22 +211,23 @@ class RedisBackend:
         keys = thread_keys(self._prefix, key)
         left: str | int = "keep"
         if expected is None or thread.expires_us != expected.expires_us:
-            left = (
-                ""
-                if thread.expires_us is None
-                else max(1, (thread.expires_us - time.time_ns() // 1000) // 1000)
-            )
+            expires_us = thread.expires_us
+            left = "" if expires_us is None else max(1, (expires_us - time.time_ns() // 1000) // 1000)
         delete = sorted(delete, key=_position)
+        version = f"{thread.updated_us}.{os.urandom(8).hex()}"
         lists = [
             *encode_thread(thread),
-            [quote_name(row.message_id) for row in delete],
+            [quote_id(row.message_id).decode() for row in delete],
             [row.position for row in delete if not row.pinned],
             [row.position for row in delete if row.pinned],
         ]
         arguments = [
-            *(expected or b"", f"c{os.urandom(8).hex()}", keys.thread_id, left, "1" if clear else ""),
+            *(expected or b"", version, keys.thread_id, left, "1" if clear else ""),
             json.dumps(lists),
-            *(b"%d,%b" % (row.position, encode_row(row)) for row in sorted(put, key=_position)),
+            *(
+                b"%d%d%b" % (flags_of(row), row.position, encode_row(row))
+                for row in sorted(put, key=_position)
+            ),
         ]
         reply, was_repeated = await self._server.run(scripts.COMMIT, keys, arguments, wait=self._wait)
         if reply is None:
@@ -257,17 +266,29 @@ class RedisBackend:
             after = ListCursor(-listed[-1][0], decode(listed[-1][1]))
         return found
 
+    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
+        """See `TenantLister.tenants`; walks through the names of all keys of the servers."""
+        found: list[str | None] = []
+        keys = await self._server.scan(index_pattern(self._prefix), "zset")
+        for tenant in sort_tenants(keys, after):
+            if len(found) == limit:
+                break
+            if await self.threads(tenant, limit=1):  # some that is not expired
+                found.append(tenant)
+        return found
+
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
         await _registry.release(self._server, self._finalizer)
 
     # -- internals ------------------------------------------------------------------------------------
 
-    async def _delete(self, key: ThreadKey, number: bytes) -> bool:
+    async def _delete(self, key: ThreadKey, version: bytes) -> bool:
         keys = thread_keys(self._prefix, key)
-        arguments = [keys.thread_id, number]
-        reply, was_repeated = await self._server.run(scripts.DELETE, keys, arguments, wait=self._wait)
-        if not reply and number != b"*":
+        reply, was_repeated = await self._server.run(
+            scripts.DELETE, keys, [keys.thread_id, version], wait=self._wait
+        )
+        if not reply and version != b"*":
             raise self._conflict(was_repeated)
         return bool(reply) or was_repeated
 
@@ -309,12 +330,11 @@ class RedisBackend:
         replies = await self._server.pipeline(commands)
         found = []
         for index, name in enumerate(names):
-            fields = {field: value for field, value in zip(FIELDS, replies[2 * index], strict=True) if value}
-            if "state" not in fields:
+            if replies[2 * index][0] is None:
                 with contextlib.suppress(StoreError, VersionConflict):  # as on a replica
                     await self._delete(name, b"")
                 continue
-            thread, version = decode_thread(name, fields, replies[2 * index + 1])
+            thread, version = decode_thread(name, *replies[2 * index : 2 * index + 2])
             if items[index][0]:  # so that the next page follows the place in the listing
                 thread = replace(thread, updated_us=-items[index][0])
             found.append(ListedThread(name, thread, version))
@@ -330,10 +350,6 @@ def _position(row: Row) -> int:
 
 def _text(value: int | None) -> int | str:
     return "" if value is None else value
-
-
-def _mapping(flat: Sequence[bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _pairs(reply: Sequence[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -158,6 +159,8 @@ def _from_url(
         raise ArgumentError(f"redis_url is malformed; it must be {URLS}") from None
     name, _, suffix = parts.scheme.partition("+")
     kind, scheme = _KINDS.get(suffix), _SCHEMES.get(name)
+    if "@" not in redis_url and re.fullmatch(r"[\w.-]+:\d{2,5}(/\d*)?", redis_url):
+        raise ArgumentError(f"redis_url must be {URLS}, got {redis_url!r}: write redis://{redis_url}")
     if kind is None or scheme is None or "://" not in redis_url or (name == "unix" and suffix):
         raise ArgumentError(f"redis_url has an unknown scheme; it must be {URLS}")
     if parts.fragment:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ssl
 import sys
 import threading
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -32,6 +33,7 @@ with contextlib.suppress(ImportError):  # redis-py would read its version from a
 
 Command = tuple[Any, ...]
 _RAW = {"NEVER_DECODE": True}
+_SCANNED = 10_000  # keys that one SCAN looks at, which takes a server a millisecond or two
 
 
 class Client:
@@ -79,6 +81,16 @@ class Client:
         async with self._slots:
             replies: list[Any] = await self._settle(pipe.execute, raise_on_error=False)
             return replies
+
+    async def scan(self, pattern: str, kind: str) -> list[bytes]:
+        """The keys of a kind whose names match a pattern, on all servers; walks through all their keys."""
+        options = {"match": pattern, "count": _SCANNED, "_type": kind}
+        async with self._slots:
+            if self._blocking:
+                found = list(self._client.scan_iter(**options))
+            else:
+                found = [key async for key in self._client.scan_iter(**options)]
+        return [key.encode() if isinstance(key, str) else key for key in found]
 
     async def refresh(self) -> None:
         """Learn the servers' roles again."""
@@ -165,7 +177,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         "retry": retry,
         "max_connections": 2**31,
         **_DRIVER,
-        **config.options,
+        **_verified(config.options, config.url or ""),
         **options,
     }
     if config.kind == "cluster":
@@ -175,10 +187,18 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         short = {"socket_timeout": min(1.0, timeout), "socket_connect_timeout": min(1.0, timeout)}
         sentinel: Any = redis.sentinel if blocking else redis.asyncio.sentinel
         manager = sentinel.Sentinel(
-            list(config.hosts), sentinel_kwargs={**short, "retry": retry, **config.sentinel_options}
+            list(config.hosts),
+            sentinel_kwargs={**short, "retry": retry, **_verified(config.sentinel_options)},
         )
         return manager.master_for(config.service, **options)
     if config.url is not None:
         return library.Redis.from_url(config.url, **options)
     host, port = config.hosts[0]
     return library.Redis(host=host, port=port, **options)
+
+
+def _verified(options: Mapping[str, Any], url: str = "") -> Mapping[str, Any]:
+    """The options with a check of the host's name; redis-py before 6 leaves it out unless it is asked for."""
+    uses_tls = options.get("ssl") or url.startswith("rediss://")
+    is_off = options.get("ssl_cert_reqs") in ("none", ssl.CERT_NONE) or "ssl_cert_reqs=none" in url
+    return {"ssl_check_hostname": True, **options} if uses_tls and not is_off else options

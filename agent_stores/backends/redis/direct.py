@@ -13,6 +13,13 @@ from typing import Any
 import redis
 import redis.asyncio as aioredis
 
+try:  # its packing of a command saves 10 µs; redis-py's synchronous connections use it, too
+    import hiredis
+
+    _pack: Any = hiredis.pack_command
+except ImportError:
+    _pack = None
+
 
 def can_be_direct(client: Any) -> bool:
     """Whether commands may go over the connections of a client of ours.
@@ -54,7 +61,10 @@ class DirectConnections:
             else:
                 if not connection.is_connected:
                     await connection.connect()
-                await connection.send_command(*command)
+                if _pack is None:
+                    await connection.send_command(*command)
+                else:
+                    await connection.send_packed_command(_pack(command))
                 reply = await connection.read_response(disable_decoding=True)
             is_whole = True
             return reply

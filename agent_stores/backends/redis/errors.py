@@ -6,91 +6,70 @@ import re
 import traceback
 from collections.abc import Sequence
 
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    ClusterDownError,
-    ClusterError,
-    ConnectionError,
-    MasterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-    TryAgainError,
-)
+from redis import exceptions as driver
 
 from agent_stores.backends.redis.rows import unsupported_layout
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreRejectedError, StoreUnavailableError
 
 CONNECTION_ERRORS: tuple[type[Exception], ...] = (
-    ConnectionError,
-    TimeoutError,
-    RedisClusterException,
+    driver.ConnectionError,
+    driver.TimeoutError,
+    driver.RedisClusterException,
     OSError,
 )
 """The connection failed or could not be made."""
 
-FAILURES: tuple[type[Exception], ...] = (RedisError, *CONNECTION_ERRORS)
+FAILURES: tuple[type[Exception], ...] = (driver.RedisError, *CONNECTION_ERRORS)
 """All that a command may raise."""
 
-# The first words of servers' errors. The error of a script repeats that of the command in it.
-_REJECTED = {
-    "OOM": "the server's memory is full",
-    "READONLY": "the server is a read-only replica",
-    "NOPERM": "the user does not have the permission",
-    "NOAUTH": "the server asks for a password",
-    "WRONGPASS": "the user name or the password is wrong",
-    "MISCONF": "the server cannot save its data",
-    "NOREPLICAS": "the server has too few replicas",
+# The first word of a server's error; what it means for a user, or nothing where another attempt may succeed;
+# and redis-py's class for it, which removes the word. A script's error repeats that of the command in it.
+_CODES: dict[str, tuple[str | None, type[Exception] | tuple[type[Exception], ...]]] = {
+    "OOM": ("the server's memory is full", driver.OutOfMemoryError),
+    "READONLY": ("the server is a read-only replica", driver.ReadOnlyError),
+    "NOPERM": ("the user does not have the permission", driver.NoPermissionError),
+    "NOAUTH": ("the server asks for a password", ()),
+    "WRONGPASS": ("the user name or the password is wrong", ()),
+    "MISCONF": ("the server cannot save its data", ()),
+    "NOREPLICAS": ("the server has too few replicas", ()),
+    "MASTERDOWN": (None, driver.MasterDownError),
+    "CLUSTERDOWN": (None, driver.ClusterDownError),
+    "LOADING": (None, driver.BusyLoadingError),
+    "BUSY": (None, ()),
+    # Or each of redis-py's attempts was redirected: the slot is moving. Last, as the base of other classes.
+    "TRYAGAIN": (None, (driver.TryAgainError, driver.ClusterError)),
 }
-_TRANSIENT = ("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "LOADING", "BUSY")
-# redis-py removes the word where it has a class for the error.
-_CLASSES: tuple[tuple[type[Exception], str], ...] = (
-    (OutOfMemoryError, "OOM"),
-    (ReadOnlyError, "READONLY"),
-    (NoPermissionError, "NOPERM"),
-    (MasterDownError, "MASTERDOWN"),
-    (ClusterDownError, "CLUSTERDOWN"),
-    (TryAgainError, "TRYAGAIN"),
-    (BusyLoadingError, "LOADING"),
-    # Each of redis-py's attempts was redirected, or told to try again: the slot is moving.
-    (ClusterError, "TRYAGAIN"),
-)
 _NOT_PERMITTED = re.compile("ACL failure in script|The user executing the script can't")
-_CODE = re.compile(rf"\b({'|'.join((*_REJECTED, *_TRANSIENT))})\b")
+_CODE = re.compile(rf"\b({'|'.join(_CODES)})\b")
 _VERSION = re.compile(r"AGENTVERSION (\S+)")
 _DAMAGED = re.compile(r"AGENTDAMAGED (.*)")
 
 
 def code_of(error: BaseException) -> str:
     """The word that names the kind of a server's error; empty when it is not a known one."""
-    if isinstance(error, (AuthenticationError, AuthorizationError)) and not isinstance(error, ResponseError):
+    if isinstance(error, (driver.AuthenticationError, driver.AuthorizationError)) and not isinstance(
+        error, driver.ResponseError
+    ):
         return "NOAUTH" if "required" in str(error).lower() else "WRONGPASS"
-    for kind, code in _CLASSES:
-        if isinstance(error, kind):
+    for code, (_, kinds) in _CODES.items():
+        if isinstance(error, kinds):
             return code
     text = _text(error)
     if _NOT_PERMITTED.search(text):
         return "NOPERM"
-    found = _CODE.search(text) if isinstance(error, ResponseError) else None
+    found = _CODE.search(text) if isinstance(error, driver.ResponseError) else None
     return found[1] if found else ""
 
 
 def is_retryable(error: BaseException) -> bool:
     """Whether another attempt may succeed; `AskError` is the base of both kinds of redirection."""
-    code = code_of(error)
-    return code in _TRANSIENT or (code not in _REJECTED and isinstance(error, (AskError, *CONNECTION_ERRORS)))
+    reason = _CODES.get(code_of(error))
+    return isinstance(error, (driver.AskError, *CONNECTION_ERRORS)) if reason is None else reason[0] is None
 
 
 def may_have_applied(error: BaseException) -> bool:
     """Whether the server may have carried out the command: the connection was lost after it was made."""
-    if not isinstance(error, CONNECTION_ERRORS) or isinstance(error.__context__, ReadOnlyError):
+    if not isinstance(error, CONNECTION_ERRORS) or isinstance(error.__context__, driver.ReadOnlyError):
         return False  # redis-py reports a demoted primary, which rejects the write, as a lost connection
     return not is_connecting(error)
 
@@ -120,7 +99,6 @@ def translate_error(
     detail = _text(error)
     for secret in secrets:
         detail = detail.replace(secret, "***")
-    code = code_of(error)
     if is_unknown:
         return OutcomeUnknownError(
             f"the connection to {place} was lost while a write was confirmed ({detail}): it may or may not "
@@ -133,8 +111,8 @@ def translate_error(
             f"the thread at {place} is damaged: {damaged[1]}; the server evicted a part of it, or another "
             "program changed its keys. delete_thread() removes the rest; nothing was written"
         )
-    if code in _REJECTED:
-        return StoreRejectedError(f"{_REJECTED[code]} at {place}: {detail}; nothing was written")
+    if rejection := _CODES.get(code_of(error), (None,))[0]:
+        return StoreRejectedError(f"{rejection} at {place}: {detail}; nothing was written")
     if is_retryable(error):
         return StoreUnavailableError(f"no answer from {place}: {detail}; nothing was written")
     return StoreError(f"{place} reported an error: {detail}")

@@ -2,9 +2,8 @@
 
 The keys of a thread and of its shard have the same hash tag, so that a Cluster keeps them in one slot::
 
-    {prefix}:{tag}:meta:{thread}       the thread's metadata, a hash
+    {prefix}:{tag}:meta:{thread}       the thread's metadata and the position of each message id, a hash
     {prefix}:{tag}:messages:{thread}   its rows that are not pinned, a list in the order of their positions
-    {prefix}:{tag}:ids:{thread}        the position of each message id, a hash
     {prefix}:{tag}:pinned:{thread}     its pinned rows by position, a hash
     {prefix}:{tag}:index               the shard's thread ids, a sorted set in the order of their bytes
     {prefix}:{tag}:recent              the same, by the time of their last write
@@ -35,7 +34,6 @@ class Keys(NamedTuple):
 
     meta: bytes
     messages: bytes
-    ids: bytes
     pinned: bytes
     by_id: bytes
     by_time: bytes
@@ -77,7 +75,7 @@ def thread_keys(prefix: str, key: ThreadKey) -> Keys:
     thread_id = encode(key.thread_id)
     shard = shard_keys(prefix, key.tenant, hashlib.blake2b(thread_id, digest_size=1).digest()[0] % SHARDS)
     stem, name = shard[0].removesuffix(b"index"), key_name(key.thread_id).encode()
-    own = [stem + kind + b":" + name for kind in (b"meta", b"messages", b"ids", b"pinned")]
+    own = [stem + kind + b":" + name for kind in (b"meta", b"messages", b"pinned")]
     return Keys._make([*own, *shard, thread_id])
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
 from agent_stores.backends.redis.keys import quote_name, unquote_name
 from agent_stores.errors import StoreError, UnsupportedVersionError
 
-LAYOUT = b"2"
+LAYOUT = b"3"
 """The version of the layout. A thread with another one is rejected."""
+
+# The numbers of a state that follow the version; before the times comes the number of requests.
+_COUNTERS = ("last_position", "messages", "pinned", "bytes", "tokens", "first_us", "last_us")
+_BOUNDARY = [bool(flags & 1) for flags in range(256)]
 
 FIELDS = ("state", "requests", "metadata", "revision")
 """The fields of a meta hash that `decode_thread` needs."""
@@ -37,37 +41,46 @@ class RedisVersion(bytes):
 
 
 def encode_row(row: Row) -> bytes:
-    """A row as an entry, ``flags,created,tokens,id``, a line feed and the body; without its position."""
-    flags = f"{'b' if row.boundary else ''}{'p' if row.pinned else ''}"
-    return f"{flags},{row.created_us},{row.tokens},{quote_name(row.message_id)}\n".encode() + row.body
+    """A row as an entry, ``,created,tokens,#id``, a line feed and the body; without flags and position."""
+    return b",%d,%d,%b\n%b" % (row.created_us, row.tokens, quote_id(row.message_id), row.body)
+
+
+def quote_id(message_id: str) -> bytes:
+    """A message id as a field of the meta hash."""
+    return b"#" + quote_name(message_id).encode()
+
+
+def flags_of(row: Row) -> int:
+    """A row's flags: 1 where a trim may cut before it, and 2 for a pinned one."""
+    return row.boundary + 2 * row.pinned
 
 
 def decode_row(entry: bytes, *, bodies: bool = True) -> Row:
     """The row of an entry; without `bodies`, the size of the body follows the line instead."""
     line, _, body = entry.partition(b"\n")
-    position, flags, created, tokens, name = line.split(b",")
-    size = len(body) if bodies else int(body)
-    is_pinned = b"p" in flags
-    return Row(
-        unquote_name(name),
-        body if bodies else b"",
-        int(position),
-        b"b" in flags,
-        is_pinned,
-        size,
-        int(tokens),
-        int(created),
-    )
+    position, created, tokens, name = line.split(b",")
+    size, body = (len(body), body) if bodies else (int(body), b"")
+    flags, message_id = entry[0], unquote_name(name[1:])
+    is_boundary, is_pinned = bool(flags & 1), bool(flags & 2)
+    return Row(message_id, body, int(position[1:]), is_boundary, is_pinned, size, int(tokens), int(created))
 
 
 def decode_latest(entries: Sequence[bytes]) -> list[Row]:
-    """The rows of entries, with what a view of the thread needs."""
-    rows = []
-    for entry in entries:
-        end = entry.index(b"\n")
-        position, flags, _ = entry[:end].split(b",", 2)
-        rows.append(Row("", entry[end + 1 :], int(position), b"b" in flags, b"p" in flags))
-    return rows
+    """The rows of entries of a list, with what a view of the thread needs."""
+    if not entries:
+        return []
+    first, last = _position(entries[0]), _position(entries[-1])
+    # Positions only increase. Without gaps between them, the ends say them all.
+    is_dense = last - first == len(entries) - 1
+    positions = range(first, last + 1) if is_dense else map(_position, entries)
+    return [
+        Row("", entry[entry.index(10) + 1 :], position, _BOUNDARY[entry[0]], False)
+        for position, entry in zip(positions, entries, strict=True)
+    ]
+
+
+def _position(entry: bytes) -> int:
+    return int(entry[1 : entry.index(44)])
 
 
 def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
@@ -75,64 +88,55 @@ def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
     return ("", "") if ttl is None else (_milliseconds(ttl.seconds), ttl.refresh)
 
 
-def encode_thread(thread: Thread) -> tuple[dict[str, Any], list[Any]]:
-    """A thread's state as the scripts name it, and the other fields and values of its meta hash in turn."""
+def encode_thread(thread: Thread) -> tuple[list[Any], list[Any]]:
+    """A thread's state as far as a client sets it; the other fields and values of its meta hash in turn."""
+    values = [getattr(thread, name) for name in _COUNTERS]
+    values.insert(5, len(thread.recent_request_ids))
+    state = [*("" if value is None else str(value) for value in values), str(_milliseconds(thread.ttl))]
     requests = "".join(f"{quote_name(request)}," for request in thread.recent_request_ids)
-    state = {
-        "last": thread.last_position,
-        "messages": thread.messages,
-        "pinned": thread.pinned,
-        "bytes": thread.bytes,
-        "tokens": thread.tokens,
-        "updated_us": thread.updated_us,
-        "request_count": len(thread.recent_request_ids),
-        "first_us": "" if thread.first_us is None else str(thread.first_us),
-        "last_us": "" if thread.last_us is None else str(thread.last_us),
-        "ttl": str(_milliseconds(thread.ttl)),
-        "refresh": thread.ttl_refresh,
-        "explicit": "1" if thread.ttl_explicit else "",
-    }
-    metadata = json.dumps(thread.metadata)
-    return state, ["requests", f",{requests}", "metadata", metadata, "revision", thread.revision]
+    fields = [
+        "requests",
+        f",{requests}",
+        "metadata",
+        json.dumps(thread.metadata),
+        "revision",
+        thread.revision,
+    ]
+    return [*state, thread.ttl_refresh, "1" if thread.ttl_explicit else ""], fields
 
 
-def decode_thread(key: ThreadKey, fields: Mapping[str, bytes], left: int) -> tuple[Thread, RedisVersion]:
-    """The thread of a meta hash that expires in `left` milliseconds; -1 for never.
+def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> tuple[Thread, RedisVersion]:
+    """The thread of the values of `FIELDS`, which expires in `left` milliseconds; -1 for never.
 
     Raises:
         UnsupportedVersionError: when the layout is another one.
         StoreError: when the hash is damaged.
     """
-    state = fields["state"].split(b",")
-    if state[0] != LAYOUT:
-        raise unsupported_layout(state[0])
+    line, requests, metadata, revision = (value or b"" for value in values)
+    layout, *state = line.split(b",")
+    if layout != LAYOUT:
+        raise unsupported_layout(layout)
+    expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
     try:
-        numbers = [int(number) if number else None for number in state[1:12]]
-        _, last, messages, pinned, size, tokens, _, updated_us, first_us, last_us, ttl = numbers
-        refresh, explicit = state[12].decode(), state[13]
-        expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
-        counts: dict[str, Any] = {
-            **{
-                "last_position": last,
-                "messages": messages,
-                "pinned": pinned,
-                "bytes": size,
-                "tokens": tokens,
-            },
-            **{"first_us": first_us, "last_us": last_us, "updated_us": updated_us, "ttl_refresh": refresh},
-        }
+        numbers = [int(number) if number else None for number in state[1:10]]
+        ttl = numbers.pop()
+        del numbers[5]
+        counters: dict[str, Any] = dict(zip(_COUNTERS, numbers, strict=True))
+        refresh: Any = state[10].decode()
         thread = Thread(
-            **counts,
+            **counters,
+            updated_us=int(state[0].partition(b".")[0]),
             ttl=None if ttl is None else ttl / 1000,
-            ttl_explicit=bool(explicit),
+            ttl_refresh=refresh,
+            ttl_explicit=bool(state[11]),
             expires_us=expires_us,
-            recent_request_ids=tuple(unquote_name(name) for name in fields["requests"].split(b",") if name),
-            metadata=json.loads(fields.get("metadata", b"{}")),
-            revision=int(fields.get("revision", 0)),
+            recent_request_ids=tuple(unquote_name(name) for name in requests.split(b",") if name),
+            metadata=json.loads(metadata or b"{}"),
+            revision=int(revision or 0),
         )
     except (LookupError, ValueError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
-    return thread, RedisVersion.of(state[1], expires_us)
+    return thread, RedisVersion.of(state[0], expires_us)
 
 
 def unsupported_layout(layout: bytes) -> UnsupportedVersionError:

@@ -7,42 +7,35 @@ from __future__ import annotations
 
 import hashlib
 import pkgutil
+from typing import NamedTuple
 
 
-class Script:
+class Script(NamedTuple):
     """A script as EVALSHA and EVAL take it.
 
     Attributes:
-        name: its file.
         source: its text.
         sha: the digest by which the server knows it.
         keys: how many of a thread's keys it takes.
         writes: whether it changes threads, other than to renew a time-to-live.
     """
 
-    __slots__ = ("keys", "name", "sha", "source", "writes")
-
-    def __init__(self, name: str, *shared: str, keys: int = 7, writes: bool = True) -> None:
-        self.name = name
-        self.source = b"\n".join(_read(f"lua/{part}.lua") for part in (*shared, name))
-        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
-        self.keys = keys
-        self.writes = writes
-
-    def __repr__(self) -> str:
-        return f"Script({self.name!r})"
+    source: bytes
+    sha: str
+    keys: int
+    writes: bool
 
 
-def _read(path: str) -> bytes:
+def _script(*files: str, keys: int = 6, writes: bool = True) -> Script:
     # Read as modules are: the first import may be on an event loop, where other reads raise under a guard.
-    source = pkgutil.get_data("agent_stores.backends.redis", path)
-    assert source is not None  # noqa: S101
-    return source
+    parts = [pkgutil.get_data("agent_stores.backends.redis", f"lua/{name}.lua") or b"" for name in files]
+    source = b"\n".join(parts)
+    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest(), keys, writes)
 
 
-APPEND = Script("append", "thread", "write", "trim")
-COMMIT = Script("commit", "thread", "write", "list")
-DELETE = Script("delete", "thread")
-LOAD = Script("load", "thread", keys=3, writes=False)
-READ = Script("read", "thread", "list", keys=4, writes=False)
-LATEST = Script("latest", "thread", "write", writes=False)
+APPEND = _script("thread", "write", "trim", "append")
+COMMIT = _script("thread", "write", "list", "commit")
+DELETE = _script("thread", "delete")
+LOAD = _script("thread", "load", keys=2, writes=False)
+READ = _script("thread", "list", "read", keys=3, writes=False)
+LATEST = _script("thread", "write", "latest", writes=False)

@@ -25,9 +25,9 @@ from agent_stores.backends.redis.errors import (
 )
 from agent_stores.backends.redis.keys import Keys
 from agent_stores.backends.redis.scripts import Script
-from agent_stores.connection_registry import LoopClients
+from agent_stores.connection_pool import LoopClients
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreUnavailableError
-from agent_stores.event_loops import may_block, run_inline
+from agent_stores.inline import may_block, run_inline
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
@@ -120,6 +120,10 @@ class RedisServer:
         """Run a command that reads."""
         return (await self._run(lambda client: client.execute(command)))[0]
 
+    async def scan(self, pattern: str, kind: str) -> list[bytes]:
+        """See `Client.scan`."""
+        return list((await self._run(lambda client: client.scan(pattern, kind)))[0])
+
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands that read, in as few round trips as there are servers."""
 
@@ -172,45 +176,39 @@ class RedisServer:
     async def _run(
         self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False
     ) -> tuple[Any, bool]:
-        state = _State()
+        config, failures, deadline = self.config, 0, time.monotonic() + self._timeout
+        is_running = is_unknown = False  # an attempt; whether one may have been carried out without a reply
+        limit: Any = contextlib.nullcontext() if may_block() else time_limit(self._timeout)
         try:
-            if may_block():
-                return await self._attempts(attempt, state, writes)
-            async with time_limit(self._timeout):
-                return await self._attempts(attempt, state, writes)
+            async with limit:
+                while True:
+                    client = self._client()
+                    is_running = True
+                    try:
+                        return await attempt(client), is_unknown
+                    except FAILURES as error:
+                        is_running = False
+                        is_unknown |= writes and may_have_applied(error)
+                        failures += 1
+                        if may_block() and time.monotonic() > deadline:
+                            raise asyncio.TimeoutError from error
+                        # A demoted primary rejects writes; another one takes its place.
+                        is_demoted = config.kind != "single" and code_of(error) == "READONLY"
+                        is_over = self._retries is not None and failures > self._retries
+                        if is_over or not (is_demoted or is_retryable(error)):
+                            raise translate_error(
+                                error, place=config.place, secrets=config.secrets, is_unknown=is_unknown
+                            ) from error
+                        if is_demoted or isinstance(error, AskError):
+                            with contextlib.suppress(*FAILURES):  # the next attempt tells
+                                await client.refresh()
+                    await _pause(failures)
         except asyncio.TimeoutError as error:
-            state.is_unknown |= writes and state.is_running and not is_connecting(error)
-            text = f"{self.config.place} did not answer within {self._timeout:g} seconds"
-            if state.is_unknown:
+            is_unknown |= writes and is_running and not is_connecting(error)
+            text = f"{config.place} did not answer within {self._timeout:g} seconds"
+            if is_unknown:
                 raise OutcomeUnknownError(f"{text}: a write may or may not be stored") from error
             raise StoreUnavailableError(f"{text}; nothing was written") from error
-
-    async def _attempts(
-        self, attempt: Callable[[Client], Awaitable[Any]], state: _State, writes: bool
-    ) -> tuple[Any, bool]:
-        config, failures, deadline = self.config, 0, time.monotonic() + self._timeout
-        while True:
-            client = self._client()
-            state.is_running = True
-            try:
-                return await attempt(client), state.is_unknown
-            except FAILURES as error:
-                state.is_running = False
-                state.is_unknown |= writes and may_have_applied(error)
-                failures += 1
-                if may_block() and time.monotonic() > deadline:
-                    raise asyncio.TimeoutError from error
-                # A demoted primary rejects writes; another server takes its place, except for a single one.
-                is_demoted = config.kind != "single" and code_of(error) == "READONLY"
-                is_over = self._retries is not None and failures > self._retries
-                if is_over or not (is_demoted or is_retryable(error)):
-                    raise translate_error(
-                        error, place=config.place, secrets=config.secrets, is_unknown=state.is_unknown
-                    ) from error
-                if is_demoted or isinstance(error, AskError):
-                    with contextlib.suppress(*FAILURES):  # the next attempt tells
-                        await client.refresh()
-            await _pause(failures)
 
     def _client(self) -> Client:
         if not may_block():
@@ -233,15 +231,6 @@ class RedisServer:
         if client is not None and self.config.client is None:
             with contextlib.suppress(Exception):
                 run_inline(client.aclose())
-
-
-class _State:
-    """Whether an attempt is under way, and whether one may have been carried out of which no reply came."""
-
-    __slots__ = ("is_running", "is_unknown")
-
-    def __init__(self) -> None:
-        self.is_running = self.is_unknown = False
 
 
 async def _pause(failures: int) -> None:

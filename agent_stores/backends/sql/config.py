@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,45 +27,26 @@ EXPECTED = "a file name, sqlite:///file, postgresql://user:password@host/databas
 
 DEFAULT_PREFIX = "agent_stores_"
 
-ASYNC_DRIVERS = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy", "aiosqlite"})
-"""Drivers that run on the event loop; all others run on worker threads."""
-
-_DIALECTS = {
-    "sqlite": "sqlite",
-    "postgresql": "postgresql",
-    "postgres": "postgresql",
-    "mariadb": "mariadb",
-    "mysql": "mariadb",
-}
-# Drivers and their modules, the one that the extra installs first.
-_DRIVERS = {
-    "postgresql": (("psycopg", "psycopg"), ("asyncpg", "asyncpg"), ("psycopg2", "psycopg2")),
-    "mariadb": (("pymysql", "pymysql"), ("mysqlclient", "MySQLdb"), ("aiomysql", "aiomysql")),
-}
+_ASYNC_DRIVERS = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy", "aiosqlite"})
+_DIALECTS = {"postgres": "postgresql", "mysql": "mariadb"}
+_DEFAULTS = {"sqlite": ("pysqlite", 0), "postgresql": ("psycopg", 5432), "mariadb": ("pymysql", 3306)}
+"""The driver that the extra installs, and the server's port."""
 _MODULES = {"mysqldb": "MySQLdb", "psycopg_async": "psycopg", "mysqlconnector": "mysql"}
 
 
 class Config(NamedTuple):
     """A database and how to connect to it.
 
-    Attributes:
-        url: the connection string; holds the password.
-        dialect: ``sqlite``, ``postgresql`` or ``mariadb``.
-        location: the database without secrets, the same wherever it is mounted; goes into states.
-        place: the database without secrets, for errors: host and port, or the file's path.
-        secrets: texts that must never be shown.
-        timeout: seconds that an operation may take, the wait for a connection included.
-        max_connections: how many connections at most.
-        engine_options: further options of the connections.
-        engine: the caller's engine; None for connections of our own.
-        table_prefix: what the tables' names begin with.
+    `location` and `place` name it without secrets: in states, and in errors. `url` holds the password, and
+    `secrets` are texts that must never be shown. `engine` is the caller's; None for connections of our own.
+    For the others see `agent_stores.database.DatabaseMessageLog`.
     """
 
     url: URL
     dialect: str
     location: str
     place: str
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = ()
     timeout: float = 10.0
     max_connections: int = 10
     engine_options: Mapping[str, Any] = {}
@@ -86,8 +67,8 @@ class Config(NamedTuple):
 
     @property
     def is_async(self) -> bool:
-        """Whether the driver runs on the event loop."""
-        return self.driver in ASYNC_DRIVERS
+        """Whether the driver only runs on an event loop."""
+        return self.driver in _ASYNC_DRIVERS
 
     @property
     def is_memory(self) -> bool:
@@ -98,19 +79,13 @@ class Config(NamedTuple):
 
 def make_config(
     connection_string: str | os.PathLike[str] | URL | None,
-    *,
     engine: Engine | AsyncEngine | None,
+    table_prefix: str,
     timeout: float,
     max_connections: int,
-    table_prefix: str,
-    engine_options: Mapping[str, Any] | None,
+    **options: Any,
 ) -> Config:
-    """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`; see there.
-
-    Raises:
-        ArgumentError, ArgumentTypeError: for an invalid value.
-        MissingDependencyError: when no driver for the database is installed.
-    """
+    """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`, which says more."""
     if (connection_string is None) == (engine is None):
         raise ArgumentError("either connection_string or engine must be given, and not both")
     if check_seconds("timeout", timeout, zero=False) is None:
@@ -122,15 +97,9 @@ def make_config(
             f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"
         )
     config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
-    tables = "" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}"
-    return config._replace(
-        location=f"{config.location}{tables}",
-        timeout=float(timeout),
-        max_connections=max_connections,
-        engine_options=dict(engine_options or {}),
-        engine=engine,
-        table_prefix=table_prefix,
-    )
+    location = config.location + ("" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}")
+    config = config._replace(location=location, engine=engine, table_prefix=table_prefix, **options)
+    return config._replace(timeout=float(timeout), max_connections=max_connections)
 
 
 def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
@@ -139,29 +108,29 @@ def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
     Raises:
         ArgumentError: when it is malformed; never repeats the text, which may hold a password.
         ArgumentTypeError: when it is not text, a path or an SQLAlchemy URL.
-        MissingDependencyError: when no driver for it is installed.
+        MissingDependencyError: when the driver for it is not installed.
     """
     url = _parse_url(connection_string)
-    dialect = _DIALECTS.get(url.get_backend_name())
-    if dialect is None:
+    dialect = _DIALECTS.get(url.get_backend_name(), url.get_backend_name())
+    if dialect not in _DEFAULTS:
         raise ArgumentError(f"connection_string must be {EXPECTED}, got one of an unknown kind")
+    default, port = _DEFAULTS[dialect]
     if dialect == "sqlite":
-        return _sqlite(url)
+        return _file_config(url.set(drivername="sqlite+pysqlite"))
+    url = url.set(drivername=f"{dialect}+{url.drivername.partition('+')[2] or default}")
     driver = url.drivername.partition("+")[2]
-    url = url.set(drivername=f"{dialect}+{driver or _find_driver(dialect)}")
-    if driver and find_spec(_MODULES.get(driver, driver)) is None:
-        purpose = f"{dialect}+{driver}://"
-        if driver == _DRIVERS[dialect][0][0]:
-            raise MissingDependencyError.of(driver, extra=dialect, purpose=purpose)
+    if find_spec(_MODULES.get(driver, driver)) is None:
+        if driver == default:
+            raise MissingDependencyError.of(driver, extra=dialect, purpose=f"{dialect}://")
         raise MissingDependencyError(
-            f"{purpose} needs the package {driver!r}, which is not installed: "
+            f"{url.drivername}:// needs the package {driver!r}, which is not installed: "
             f"pip install 'agent-stores[database]' {driver}",
             name=driver,
         )
-    hosts = url.host or _query(url, "host") or _query(url, "unix_socket") or "localhost"
-    port = url.port or _query(url, "port") or {"postgresql": 5432, "mariadb": 3306}[dialect]
-    place = f"{dialect}://{hosts}:{port}/{url.database or ''}"
-    secrets = [str(url.password or ""), _query(url, "password"), _query(url, "passwd")]
+    query = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
+    host = url.host or query.get("host") or query.get("unix_socket") or "localhost"
+    place = f"{dialect}://{host}:{url.port or query.get('port') or port}/{url.database or ''}"
+    secrets = (str(url.password or ""), query.get("password", ""), query.get("passwd", ""))
     return Config(url, dialect, place, place, tuple(secret for secret in secrets if len(secret) > 3))
 
 
@@ -176,31 +145,27 @@ def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
         raise ArgumentError(f"connection_string must be {EXPECTED}, got an empty text")
     if given.startswith("file:"):  # SQLite's own URIs
         given = f"sqlite:///{given}{'&' if '?' in given else '?'}uri=true"
-    if "://" not in given:
-        return _file(given)
-    try:
-        return make_url(given)
-    except (UrlError, ValueError):
-        # Neither the text nor the cause is shown: a password with a "@" or ":" ends up in the wrong place.
-        raise ArgumentError(
-            f"connection_string must be {EXPECTED}, got a malformed URL. "
-            "Special characters in a password are written as %XX"
-        ) from None
-
-
-def _file(name: str) -> URL:
-    """The URL of a file's name; what may be a connection string of another kind is rejected unseen."""
-    scheme, colon, _ = name.partition(":")
-    is_scheme = bool(colon) and len(scheme) > 1 and name != ":memory:" and "/" not in scheme
-    if is_scheme or any(character in name for character in "=;@\0"):
+    if "://" in given:
+        try:
+            return make_url(given)
+        except (UrlError, ValueError):
+            # The text and the cause may hold a password: with a "@" or ":" it ends up in the wrong place.
+            raise ArgumentError(
+                f"connection_string must be {EXPECTED}, got a malformed URL. "
+                "Special characters in a password are written as %XX"
+            ) from None
+    # What may be a connection string of another kind is rejected unseen.
+    scheme, colon, _ = given.partition(":")
+    is_scheme = bool(colon) and len(scheme) > 1 and given != ":memory:" and "/" not in scheme
+    if is_scheme or any(character in given for character in "=;@\0"):
         raise ArgumentError(
             f"connection_string must be {EXPECTED}, got a text that is no plain file name. A file whose name "
             "holds one of : = ; @ is given as a path object or as sqlite:///name"
         )
-    return URL.create("sqlite", database=name)
+    return URL.create("sqlite", database=given)
 
 
-def _sqlite(url: URL) -> Config:
+def _file_config(url: URL) -> Config:
     name = url.database or ":memory:"
     if name != ":memory:" and not name.startswith("file:"):
         # Now, and not when the first operation connects. os.path.abspath asks for the folder by a function
@@ -209,16 +174,14 @@ def _sqlite(url: URL) -> Config:
         url = url.set(database=name)
     file = name.removeprefix("file:").partition("?")[0]
     place = f"the SQLite file {file!r}" if file != ":memory:" else "the SQLite database in memory"
-    return Config(url.set(drivername="sqlite+pysqlite"), "sqlite", f"sqlite:///{file}", place, ())
+    return Config(url, "sqlite", f"sqlite:///{file}", place)
 
 
-def _query(url: URL, name: str) -> str:
-    value = url.query.get(name, "")
-    return value if isinstance(value, str) else ",".join(value)
+def check_options(given: Collection[str], known: Collection[str], driver: str) -> None:
+    """Check the names of a driver's options.
 
-
-def _find_driver(dialect: str) -> str:
-    for driver, module in _DRIVERS[dialect]:
-        if find_spec(module) is not None:
-            return driver
-    raise MissingDependencyError.of(_DRIVERS[dialect][0][0], extra=dialect, purpose=f"{dialect}://")
+    Raises:
+        ArgumentError: for one that it does not have; values are not repeated.
+    """
+    if unknown := sorted(set(given) - set(known)):
+        raise ArgumentError(f"options of the connection must be known to {driver}, got {', '.join(unknown)}")

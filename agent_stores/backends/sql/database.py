@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -14,9 +17,11 @@ from agent_stores.backend import Limits
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
 from agent_stores.backends.sql.schema import Schema
-from agent_stores.backends.sql.statements import BEGIN_WRITE, Abort, Statements, Steps, Style, Values
+from agent_stores.backends.sql.statements import BEGIN, Abort, Statement, Statements, Steps, Style
+from agent_stores.connection_pool import SharedConnection
 from agent_stores.errors import AgentStoresError
-from agent_stores.event_loops import may_block
+from agent_stores.inline import may_block
+from agent_stores.thread_pool import ThreadPool
 
 T = TypeVar("T")
 
@@ -24,89 +29,54 @@ _LARGEST_BODY = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to ab
 _ATTEMPTS = 8  # of a transaction that the database asks to try again
 _LOST = 3  # connections that are found lost, of a caller's pool, before a call gives up
 _FIRST_PAUSE = 0.005  # seconds before the second attempt; doubles, with jitter
-
-
-class DuplicateRow(Exception):
-    """A row exists already; nothing was written."""
+_UNKNOWN = (Failure.UNAVAILABLE, Failure.TIMED_OUT, Failure.OTHER)  # a write may have taken effect
 
 
 class Call:
-    """One attempt of a statement or a transaction, which its caller may give up on.
+    """One attempt of a statement, or of the transaction whose steps `steps` makes.
 
     Attributes:
-        statement: the text of the statement, and its values.
-        steps: makes the steps of the transaction instead.
-        write: whether it writes.
-        attempt: how often it was tried before.
         committing: whether the write may have taken effect.
-        timed_out: whether the time was up.
+        connection: what is interrupted when the time is up.
+        timed_out: whether the time was up; nothing is written from then on, unless that had begun.
     """
 
-    __slots__ = (
-        "_abandoned",
-        "_interrupt",
-        "_lock",
-        "attempt",
-        "committing",
-        "statement",
-        "steps",
-        "timed_out",
-        "write",
-    )
+    __slots__ = ("_lock", "committing", "connection", "statement", "steps", "timed_out", "write")
 
-    def __init__(
-        self,
-        statement: tuple[str, Values],
-        steps: Callable[[], Steps[Any]] | None,
-        write: bool,
-        attempt: int = 0,
-    ) -> None:
+    def __init__(self, statement: Statement, steps: Callable[[], Steps[Any]] | None, write: bool) -> None:
         self.statement = statement
         self.steps = steps
         self.write = write
-        self.attempt = attempt
-        self.committing = self.timed_out = self._abandoned = False
-        self._interrupt: Callable[[], Any] | None = None
+        self.committing = self.timed_out = False
+        self.connection: Any = None
         self._lock = threading.Lock()
 
-    def begin(self, interrupt: Callable[[], Any] | None) -> None:
-        """Note what wakes a thread that waits for the connection; None when the call ends."""
-        with self._lock:
-            self._interrupt = interrupt
-            if self._abandoned and interrupt is not None:
-                raise PoolTimeout("the caller gave up")
-
     def commit(self) -> None:
-        """Note that the write may take effect from now on, unless the caller gave up."""
+        """Note that the write may take effect from now on, unless the time was up."""
         with self._lock:
-            if self._abandoned:
-                raise PoolTimeout("the caller gave up")
+            if self.timed_out:
+                raise PoolTimeout("the time was up")
             self.committing = self.write
 
-    def abandon(self) -> None:
-        """Give up: nothing is written from now on. A commit in progress is left to end by itself."""
+    def end(self) -> None:
+        """Note that the connection is no longer this call's."""
         with self._lock:
-            self._abandoned = not self.committing
-            if self._interrupt is not None and (self._abandoned or self.timed_out):
-                self._interrupt()
+            self.connection = None
 
-    def time_out(self) -> None:
-        """Give up because the time is up, and on a commit in progress, too."""
-        self.timed_out = True
-        self.abandon()
+    def time_out(self, interrupt: Callable[[Any], Any]) -> None:
+        """Give up because the time is up; `interrupt` wakes who waits for a connection's server."""
+        with self._lock:
+            self.timed_out = True
+            if self.connection is not None:
+                interrupt(self.connection)
 
 
-class Database(ABC):
+class Database(SharedConnection, ABC):
     """A database and our connections to it; shared by the backends of a process that name it alike.
-
-    Args:
-        config: the database.
-        style: how the driver marks values.
 
     Attributes:
         supports_inline, loop_independent: see `agent_stores.backend.Backend`.
-        users: how many backends use it.
-        limits: what it can store; for MariaDB known from the first connection on.
+        limits: what it can store; for MariaDB that of its default settings, until the first connection.
         ready: whether the tables are known to exist.
     """
 
@@ -119,66 +89,52 @@ class Database(ABC):
         self.users = 0
         self.schema = Schema(config.dialect, config.table_prefix, config.place)
         self.statements = Statements(config.dialect, config.table_prefix, style)
-        self.limits = Limits(body_bytes=None if config.dialect == "mariadb" else _LARGEST_BODY)
+        self.limits = Limits(body_bytes=_body_bytes(2**24) if config.dialect == "mariadb" else _LARGEST_BODY)
         self.ready = False
-        self.ready_lock = threading.Lock()
 
     async def run(
         self,
-        statement: tuple[str, Values] = ("", ()),
+        statement: Statement = ("", ()),
         *,
         steps: Callable[[], Steps[Any]] | None = None,
         write: bool = False,
         repeatable: bool = False,
     ) -> Any:
-        """Run a statement, or a transaction, whose steps may be made more than once.
+        """Run a statement, or a transaction that writes, whose steps may be made more than once.
 
-        Args:
-            statement: its text and values.
-            steps: makes the steps of a transaction instead.
-            write: whether it writes.
-            repeatable: whether it may be tried again when it may have taken effect.
-
-        Returns:
-            The rows of the statement, or how many it changed; what the steps return.
+        `write`: whether the statement writes. `repeatable`: whether it may be tried again when it may have
+        taken effect. Returns the rows of the statement, or how many it changed; what the steps return.
 
         Raises:
-            Abort: when the steps raise it.
-            DuplicateRow: when a unique index rejects a row.
+            Abort: when the steps raise it, and when a unique index rejects a row.
             StoreError: nothing was written.
             OutcomeUnknownError: it may or may not have taken effect.
         """
         deadline = time.monotonic() + self.config.timeout
+        write = write or steps is not None
         lost = attempt = 0
         while True:
-            call = Call(statement, steps, write, attempt)
+            call = Call(statement, steps, write)
             try:
                 return await self.attempt(call, deadline)
             except (Abort, AgentStoresError):
                 raise
-            except asyncio.CancelledError:
-                call.abandon()
-                raise
             except Exception as error:
                 if isinstance(error, asyncio.TimeoutError):
-                    call.time_out()
+                    call.time_out(self._interrupt)
                 failure = Failure.TIMED_OUT if call.timed_out else classify(error, self.dialect)
                 if failure is Failure.DUPLICATE:
-                    raise DuplicateRow from None
-                unknown = call.committing and failure in (
-                    Failure.UNAVAILABLE,
-                    Failure.TIMED_OUT,
-                    Failure.OTHER,
-                )
-                is_broken = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
-                lost += is_broken
+                    raise Abort from None
+                unknown = call.committing and failure in _UNKNOWN
+                is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
+                lost += is_lost
                 attempt += 1
-                again = is_broken and lost <= _LOST and (repeatable or not unknown)
-                again = again or failure is Failure.TRANSIENT
+                is_transient = failure is Failure.TRANSIENT
+                again = is_transient or (is_lost and lost <= _LOST and (repeatable or not unknown))
                 if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
-                    raise translate_error(
-                        failure, error, self.config, write=write, may_have_applied=unknown
-                    ) from None
+                    raise translate_error(error, failure, self.config, write, unknown) from None
+                if is_transient:  # serialization failures end with the isolation level of our transactions
+                    steps = steps or (lambda: _transaction(statement))
             pause = min(_FIRST_PAUSE * 2**attempt, 0.2) * random.uniform(0.5, 1.5)  # noqa: S311
             if may_block():
                 time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
@@ -191,7 +147,7 @@ class Database(ABC):
         if not (yield from schema.check()):
             # One client at a time: creating a table twice at once is an error.
             lock = f"'agent_stores:{schema.prefix}'"
-            yield BEGIN_WRITE, ()
+            yield BEGIN
             if self.dialect == "postgresql":
                 yield f"SELECT pg_advisory_xact_lock(hashtext({lock}))", ()
             elif self.dialect == "mariadb":
@@ -202,9 +158,12 @@ class Database(ABC):
             if self.dialect == "mariadb":
                 yield f"SELECT RELEASE_LOCK({lock})", ()
         if self.dialect == "mariadb":
-            packet = yield "SELECT @@max_allowed_packet", ()
-            # Quotes and backslashes are escaped on the way, which at worst doubles a message.
-            self.limits = Limits(body_bytes=int(packet[0][0]) // 2 - 65536)
+            [(packet,)] = yield "SELECT @@max_allowed_packet", ()
+            self.limits = Limits(body_bytes=_body_bytes(int(packet)))
+
+    @staticmethod
+    @abstractmethod
+    def _interrupt(connection: Any) -> None: ...
 
     @abstractmethod
     async def attempt(self, call: Call, deadline: float) -> Any:
@@ -213,42 +172,168 @@ class Database(ABC):
         An error of a connection that was lost has a true attribute ``connection_invalidated``.
         """
 
+
+class ThreadedDatabase(Database):
+    """Calls run on `readers` and `writers` worker threads, or on the caller's where that may block.
+
+    Without writers, the readers write.
+    """
+
+    is_autocommit = True
+    """Whether a statement is a transaction, unless one was begun."""
+
+    def __init__(self, config: Config, style: Style, *, readers: int, writers: int | None = None) -> None:
+        super().__init__(config, style)
+        self._sizes = readers, writers
+        self.reset_after_fork()
+
     @abstractmethod
+    def _checkout(self, call: Call, deadline: float) -> Any: ...
+
+    @abstractmethod
+    def _checkin(self, call: Call, conn: Any) -> None: ...
+
+    @abstractmethod
+    def _execute(self, conn: Any, text: str, values: Any) -> Any:
+        """The rows of a statement, or how many it changed."""
+
+    @abstractmethod
+    def _disconnect(self) -> None: ...
+
+    def _roll_back(self, conn: Any, error: BaseException) -> None:
+        """What has to be done after an error, before the connection is checked in."""
+
+    async def attempt(self, call: Call, deadline: float) -> Any:
+        """See `Database.attempt`."""
+        if self.supports_inline and may_block():
+            return self._perform(call, deadline)
+        threads = self._writing if call.write else self._reading
+        return await threads.run(deadline, self._perform, call, deadline)
+
+    def _perform(self, call: Call, deadline: float) -> Any:
+        """Run a call on this thread."""
+        conn = self._checkout(call, deadline)
+        try:
+            if self.ready:
+                return self._use(conn, call)
+            with self.ready_lock:
+                self._prepare(conn, deadline)
+            return self._use(conn, call)
+        finally:
+            self._checkin(call, conn)
+
+    def _prepare(self, conn: Any, deadline: float) -> None:
+        """Create the tables, unless that was done."""
+        if not self.ready:
+            try:
+                if self.dialect == "sqlite":
+                    _use_wal(conn, deadline)
+                drive(self.prepare_steps(), self._execute, conn)
+                conn.commit()
+            except BaseException as error:
+                self._roll_back(conn, error)
+                raise
+            self.ready = True
+
+    def _use(self, conn: Any, call: Call) -> Any:
+        """Run a call on a connection."""
+        execute, steps = self._execute, call.steps
+        call.connection = conn if self.loop_independent else None
+        try:
+            if steps is None:
+                call.commit()
+                result = execute(conn, *call.statement)
+                if self.is_autocommit:
+                    return result
+            else:
+                result = drive(steps(), execute, conn)
+                call.commit()
+            conn.commit()
+            return result
+        except BaseException as error:
+            self._roll_back(conn, error)
+            raise
+        finally:
+            call.end()
+
+    @staticmethod
+    def _interrupt(connection: Any) -> None:
+        """Wake a thread that waits for a server: shut the socket down, or interrupt SQLite."""
+        connection = getattr(connection, "driver_connection", connection)
+        with contextlib.suppress(Exception):
+            if hasattr(connection, "interrupt"):
+                connection.interrupt()
+            elif hasattr(connection, "fileno"):
+                with socket.socket(fileno=os.dup(connection.fileno())) as raw:
+                    raw.shutdown(socket.SHUT_RDWR)
+            elif (own := getattr(connection, "_sock", None)) is not None:
+                own.shutdown(socket.SHUT_RDWR)
+
     async def aclose(self) -> None:
-        """Wait for what is running, and close our connections."""
+        """Wait for what is running, and close the connections, on a thread unless this one may block."""
+        if may_block():
+            self.close_at_exit()
+            return
+        try:
+            closing = asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
+        except RuntimeError:  # the process ends, and no thread begins any more
+            self.close_at_exit()
+        else:
+            await closing
 
-    @abstractmethod
     def close_at_exit(self) -> None:
-        """Close the connections at the end of the process, without an event loop."""
+        """Wait for what is running, and close the connections."""
+        for threads in {self._reading, self._writing}:
+            threads.close(self.config.timeout)
+        self._disconnect()
 
-    def close_unused(self) -> None:
-        """Close the connections when no backend uses them any more; on a thread without an event loop."""
-        self.close_at_exit()
+    close_unused = close_at_exit
 
-    @abstractmethod
     def reset_after_fork(self) -> None:
-        """After a fork: connections, threads and locks belong to the parent."""
+        """Begin with threads and locks of this process's own."""
+        readers, writers = self._sizes
+        self.ready_lock = threading.Lock()
+        self._reading = ThreadPool(readers, "agent-stores-read")
+        self._writing = self._reading if writers is None else ThreadPool(writers, "agent-stores-write")
 
 
-def drive(steps: Steps[T], execute: Callable[[str, Values], Any]) -> T:
-    """Run the steps of a transaction; `execute` returns the rows of a statement, or how many it changed."""
+def _use_wal(conn: Any, deadline: float) -> None:
+    """Switch an SQLite file to write-ahead logging, so that readers and a writer do not wait for each other.
+
+    The mode stays with the file. Switching does not wait for locks by itself, so it is tried again.
+    """
+    while True:
+        cursor = conn.cursor()
+        try:
+            cursor.execute("PRAGMA journal_mode")
+            if cursor.fetchone()[0] not in ("wal", "memory"):
+                cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except Exception as error:
+            if "readonly" in str(error):
+                return  # reading works without it
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        finally:
+            cursor.close()
+        time.sleep(0.01)
+
+
+def _transaction(statement: Statement) -> Steps[Any]:
+    yield BEGIN
+    return (yield statement)
+
+
+def drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
+    """Run the steps of a transaction on a connection."""
     result: Any = None
     try:
         while True:
-            text, values = steps.send(result)
-            result = execute(text, values)
+            result = execute(conn, *steps.send(result))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
 
 
-async def close_in_thread(close: Callable[[], None]) -> None:
-    """Close connections on a thread, unless this one may block or no thread begins any more."""
-    if may_block():
-        close()
-        return
-    try:
-        closing = asyncio.get_running_loop().run_in_executor(None, close)
-    except RuntimeError:  # the process ends
-        close()
-    else:
-        await closing
+def _body_bytes(packet: int) -> int:
+    """The largest body in a packet of MariaDB: quotes are escaped on the way, which at worst doubles it."""
+    return packet // 2 - 65536

@@ -4,130 +4,118 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from agent_stores.errors import (
-    MessageTooLargeError,
-    OutcomeUnknownError,
-    StoreError,
-    StoreRejectedError,
-    StoreUnavailableError,
-)
+from agent_stores import errors
+from agent_stores.errors import StoreError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from agent_stores.backends.sql.config import Config
 
 
 class Failure(Enum):
-    """Kinds of failure, by what the caller can do next."""
+    """Kinds of failure, by what the caller can do next: what the error says, and its class."""
 
-    TRANSIENT = "the database asked to try again too often"
-    UNAVAILABLE = "the database cannot be reached"
-    TIMED_OUT = "no answer in time"
-    REJECTED = "the database rejects the operation"
-    TOO_LARGE = "the message is larger than the database takes"
-    DUPLICATE = "a row exists already"
-    OTHER = "the database failed"
+    TRANSIENT = "the database asked to try again too often", StoreUnavailableError
+    UNAVAILABLE = "the database cannot be reached", StoreUnavailableError
+    TIMED_OUT = "no answer in time", StoreUnavailableError
+    REJECTED = "the database rejects the operation", errors.StoreRejectedError
+    TOO_LARGE = "the message is larger than the database takes", errors.MessageTooLargeError
+    DUPLICATE = "a row exists already", StoreError
+    OTHER = "the database failed", StoreError
 
 
 class PoolTimeout(Exception):
     """No connection became free in time."""
 
 
+def _codes(**kinds: str) -> dict[str, Failure]:
+    return {code: Failure[kind] for kind, codes in kinds.items() for code in codes.split(", ")}
+
+
 # SQLSTATE classes and codes: PostgreSQL manual, appendix A.
-_POSTGRESQL = {
-    **dict.fromkeys(("40001", "40P01"), Failure.TRANSIENT),
-    "23505": Failure.DUPLICATE,
-    **dict.fromkeys(("08", "53", "57"), Failure.UNAVAILABLE),
-    **dict.fromkeys(("53100", "25006", "42501", "28", "3D000"), Failure.REJECTED),
-    "54": Failure.TOO_LARGE,
-}
+_POSTGRESQL = _codes(
+    TRANSIENT="40001, 40P01",
+    DUPLICATE="23505",
+    UNAVAILABLE="08, 53, 57",
+    REJECTED="53100, 25006, 42501, 28, 3D000",
+    TOO_LARGE="54",
+)
 # Error numbers: MariaDB's "Error Codes"; from 2000 up they are the client's. 1317: the query was interrupted.
-_MARIADB = {
-    **dict.fromkeys((1020, 1205, 1213, 1317), Failure.TRANSIENT),
-    1062: Failure.DUPLICATE,
-    **dict.fromkeys((1040, 1053, 1203, 2002, 2003, 2006, 2013, 2014, 4031), Failure.UNAVAILABLE),
-    **dict.fromkeys((1021, 1044, 1045, 1049, 1114, 1142, 1290, 1370, 1698, 1792), Failure.REJECTED),
-    1153: Failure.TOO_LARGE,
-}
+_MARIADB = _codes(
+    TRANSIENT="1020, 1205, 1213, 1317",
+    DUPLICATE="1062",
+    UNAVAILABLE="1040, 1053, 1203, 2002, 2003, 2006, 2013, 2014, 4031",
+    REJECTED="1021, 1044, 1045, 1049, 1114, 1142, 1290, 1370, 1698, 1792",
+    TOO_LARGE="1153",
+)
 # SQLite's messages: their numbers come with the exception only from Python 3.11 on.
-_SQLITE = {
-    "unique constraint": Failure.DUPLICATE,
-    **dict.fromkeys(("is locked", "unable to open database file", "interrupted"), Failure.UNAVAILABLE),
-    **dict.fromkeys(
-        ("readonly", "disk is full", "disk i/o error", "access permission", "not a database", "malformed"),
-        Failure.REJECTED,
-    ),
-    "too big": Failure.TOO_LARGE,
-}
+_SQLITE = _codes(
+    DUPLICATE="unique constraint",
+    UNAVAILABLE="is locked, unable to open database file, interrupted",
+    REJECTED="readonly, disk is full, disk i/o error, access permission, not a database, malformed",
+    TOO_LARGE="too big",
+)
 _BRIEF = ("too many", "remaining connection slots", "starting up", "shutting down", "recovery")
 
 
 def classify(error: BaseException, dialect: str) -> Failure:
     """The kind of failure of a driver's error."""
-    cause: Any = driver_error(error)
+    cause: Any = _driver_error(error)
     found: Failure | None = None
     if dialect == "postgresql":
-        state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-        found = _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
-        names = {base.__name__ for base in type(cause).__mro__}
-        if found is None and not state and "OperationalError" in names:
-            # Where the server answered, the user, the password or the database is wrong.
-            is_wrong = "FATAL" in str(cause) and not any(words in str(cause) for words in _BRIEF)
-            found = Failure.REJECTED if is_wrong else Failure.UNAVAILABLE
-        elif found is None and not state and names & {"InterfaceError", "ConnectionDoesNotExistError"}:
-            found = Failure.UNAVAILABLE  # asyncpg, of a connection that was lost
+        found = _classify_postgresql(cause)
     elif dialect == "sqlite":
         found = next((kind for words, kind in _SQLITE.items() if words in str(cause).lower()), None)
-    elif cause.args and isinstance(cause.args[0], int):
-        found = _MARIADB.get(cause.args[0])
+    elif cause.args:
+        found = _MARIADB.get(str(cause.args[0]))
     is_lost = getattr(error, "connection_invalidated", False) or "TimeoutError" in type(error).__name__
-    if found is None and (
-        is_lost or isinstance(cause, (PoolTimeout, OSError, EOFError, asyncio.TimeoutError))
-    ):
-        return Failure.UNAVAILABLE
+    if is_lost or isinstance(cause, (PoolTimeout, OSError, EOFError, asyncio.TimeoutError)):
+        found = found or Failure.UNAVAILABLE
     return found or Failure.OTHER
 
 
-def driver_error(error: BaseException) -> BaseException:
+def _classify_postgresql(cause: Any) -> Failure | None:
+    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    if state:
+        return _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
+    names = {base.__name__ for base in type(cause).__mro__}
+    if "OperationalError" in names:
+        # Where the server answered, the user, the password or the database is wrong.
+        is_wrong = "FATAL" in str(cause) and not any(words in str(cause) for words in _BRIEF)
+        return Failure.REJECTED if is_wrong else Failure.UNAVAILABLE
+    if names & {"InterfaceError", "ConnectionDoesNotExistError"}:  # asyncpg, of a connection that was lost
+        return Failure.UNAVAILABLE
+    return None
+
+
+def translate_error(
+    error: BaseException, failure: Failure, config: Config, write: bool, may_have_applied: bool
+) -> StoreError:
+    """Our error for a driver's; says where, what, and whether anything was written.
+
+    `write`: whether the operation writes; `may_have_applied`: whether the write may have taken effect.
+    """
+    detail = _redact(_driver_error(error), config)
+    text, kind = cast("tuple[str, type[StoreError]]", failure.value)
+    if failure is Failure.TIMED_OUT:
+        detail = f"it did not answer within {config.timeout:g} seconds"
+    if may_have_applied:
+        return errors.OutcomeUnknownError(
+            f"the connection to {config.place} was lost while a write was confirmed ({detail}): it may or "
+            "may not be stored; adding the same messages again is safe"
+        )
+    return kind(f"{text} at {config.place}: {detail}{'; nothing was written' if write else ''}")
+
+
+def _driver_error(error: BaseException) -> BaseException:
     """The driver's own error inside one of SQLAlchemy's."""
     cause = getattr(error, "orig", None)
     return cause if isinstance(cause, BaseException) else error
 
 
-def translate_error(
-    failure: Failure, error: BaseException, config: Config, *, write: bool, may_have_applied: bool
-) -> StoreError:
-    """Our error for a driver's; says where, what, and whether anything was written.
-
-    Args:
-        failure: its kind.
-        error: the driver's error.
-        config: the database.
-        write: whether the operation writes.
-        may_have_applied: whether the connection was lost while a write was confirmed.
-    """
-    detail = redact(error, config)
-    if failure is Failure.TIMED_OUT:
-        detail = f"it did not answer within {config.timeout:g} seconds"
-    if may_have_applied:
-        return OutcomeUnknownError(
-            f"the connection to {config.place} was lost while a write was confirmed ({detail}): it may or "
-            "may not be stored; adding the same messages again is safe"
-        )
-    text = f"{failure.value} at {config.place}: {detail}{'; nothing was written' if write else ''}"
-    kinds: dict[Failure, type[StoreError]] = {
-        Failure.REJECTED: StoreRejectedError,
-        Failure.TOO_LARGE: MessageTooLargeError,
-        Failure.OTHER: StoreError,
-        Failure.DUPLICATE: StoreError,
-    }
-    return kinds.get(failure, StoreUnavailableError)(text)
-
-
-def redact(error: BaseException, config: Config) -> str:
+def _redact(cause: BaseException, config: Config) -> str:
     """A driver's error as one line, without secrets, which drivers may repeat."""
-    cause = driver_error(error)
     if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
         return f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
     detail = " ".join(str(cause).split()) or type(cause).__name__

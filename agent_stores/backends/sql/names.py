@@ -1,4 +1,4 @@
-"""How tenants, thread ids and message ids become columns, and back."""
+"""How tenants, thread ids, message ids and request ids become columns, and back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 from agent_stores.backend import ThreadKey
 
@@ -19,31 +18,33 @@ PREFIX_LENGTH = SORT_LENGTH - 64
 ID_LENGTH = 255
 """The longest message id, in characters, that the unique index holds; it holds a longer one's digest."""
 
-_tenant_keys: dict[str | None, bytes] = {None: hashlib.sha256(b"none").digest()}
+NAME_COLUMNS = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id")
+"""The columns that name a thread; `thread_names` has their values."""
+
+# "n" sorts before "o", so that NUL stays before U+0001, and both before all other text.
+_ESCAPES = {"\x00": "\x01n", "\x01": "\x01o", "\n": "\x01l"}
+_UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
+_ESCAPED = re.compile("[\x00\x01\ud800-\udfff]")
+_ESCAPE = re.compile("\x01(?:s([0-9a-f]{4})|[nol])")
 
 
 def thread_digest(key: ThreadKey) -> bytes:
     """What identifies a thread: SHA-256 of the tenant's digest and the thread id."""
-    return hashlib.sha256(tenant_digest(key.tenant) + _encode(key.thread_id)).digest()
+    return thread_names(key)[0]
 
 
 def tenant_digest(tenant: str | None) -> bytes:
     """What identifies a tenant; no tenant differs from every name."""
-    return _tenant_keys[None] if tenant is None else hashlib.sha256(b"name:" + _encode(tenant)).digest()
+    return _sha256(b"none" if tenant is None else b"name:" + _encode(tenant)).digest()
 
 
 @lru_cache(maxsize=1024)
 def thread_names(key: ThreadKey) -> tuple[bytes, bytes, str, str | None, str]:
-    """A thread's columns ``thread_key``, ``tenant_key``, ``sort_key``, ``tenant`` and ``thread_id``."""
+    """The values of a thread's `NAME_COLUMNS`."""
+    owner = tenant_digest(key.tenant)
+    digest = _sha256(owner + _encode(key.thread_id)).digest()
     thread_id = to_text(key.thread_id)
-    tenant = None if key.tenant is None else to_text(key.tenant)
-    return (thread_digest(key), tenant_digest(key.tenant), sort_key(thread_id), tenant, thread_id)
-
-
-def new_thread(key: ThreadKey) -> dict[str, Any]:
-    """The columns that name a new thread, and its version."""
-    columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id")
-    return {**dict(zip(columns, thread_names(key), strict=True)), "version": 1}
+    return digest, owner, sort_key(thread_id), None if key.tenant is None else to_text(key.tenant), thread_id
 
 
 def sort_key(column: str) -> str:
@@ -53,7 +54,7 @@ def sort_key(column: str) -> str:
     """
     if len(column) <= SORT_LENGTH:
         return column
-    return column[:PREFIX_LENGTH] + hashlib.sha256(column.encode()).hexdigest()
+    return column[:PREFIX_LENGTH] + _sha256(column.encode()).hexdigest()
 
 
 def to_text(name: str) -> str:
@@ -61,13 +62,13 @@ def to_text(name: str) -> str:
 
     Both are escaped with U+0001, which keeps the order of names by code point except for surrogates.
     """
-    if name.isascii() and "\x00" not in name and "\x01" not in name:
+    if name.isascii() and name.isprintable():
         return name
     return _ESCAPED.sub(lambda match: _ESCAPES.get(match[0]) or f"\x01s{ord(match[0]):04x}", name)
 
 
 def from_text(column: str) -> str:
-    """The name that `to_text` or `join_ids` made a column's text of."""
+    """The name that `to_text` or `to_line` made a column's text of."""
     if "\x01" not in column:
         return column
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)) if match[1] else _UNESCAPES[match[0]], column)
@@ -75,12 +76,17 @@ def from_text(column: str) -> str:
 
 def index_id(column: str) -> str:
     """A message id, as its column holds it, in the unique index."""
-    return column if len(column) <= ID_LENGTH else "\x01d" + hashlib.sha256(column.encode()).hexdigest()
+    return column if len(column) <= ID_LENGTH else "\x01d" + _sha256(column.encode()).hexdigest()
+
+
+def to_line(request_id: str) -> str:
+    """A request id without line feeds."""
+    return to_text(request_id).replace("\n", _ESCAPES["\n"])
 
 
 def join_ids(ids: Sequence[str]) -> str:
     """Request ids as their column holds them: each followed by a line feed."""
-    return "".join(f"{escape_line(each)}\n" for each in ids)
+    return "".join(f"{to_line(each)}\n" for each in ids)
 
 
 def split_ids(column: str) -> tuple[str, ...]:
@@ -88,26 +94,14 @@ def split_ids(column: str) -> tuple[str, ...]:
     return tuple(map(from_text, column.split("\n")[:-1]))
 
 
-def escape_line(request_id: str) -> str:
-    """A request id without line feeds."""
-    return to_text(request_id).replace("\n", "\x01l")
-
-
 def next_text(prefix: str) -> str | None:
     """The first text, by code point, after all that begin with a prefix; None when there is none."""
-    for index in range(len(prefix) - 1, -1, -1):
-        code = ord(prefix[index])
-        if code < 0x10FFFF:
-            return prefix[:index] + chr(0xE000 if code == 0xD7FF else code + 1)
-    return None
-
-
-# "n" sorts before "o", so that NUL stays before U+0001, and both before all other text.
-_ESCAPES = {"\x00": "\x01n", "\x01": "\x01o"}
-_UNESCAPES = {"\x01n": "\x00", "\x01o": "\x01", "\x01l": "\n"}
-_ESCAPED = re.compile("[\x00\x01\ud800-\udfff]")
-_ESCAPE = re.compile("\x01(?:s([0-9a-f]{4})|[nol])")
+    stem = prefix.rstrip("\U0010ffff")
+    return f"{stem[:-1]}{chr(0xE000 if stem[-1] == chr(0xD7FF) else ord(stem[-1]) + 1)}" if stem else None
 
 
 def _encode(name: str) -> bytes:
     return name.encode(errors="surrogatepass")
+
+
+_sha256 = hashlib.sha256

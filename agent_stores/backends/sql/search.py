@@ -15,7 +15,7 @@ from typing import Any
 from agent_stores.backend import Row, ThreadKey
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import from_text, tenant_digest, thread_digest
-from agent_stores.backends.sql.statements import Steps
+from agent_stores.backends.sql.statements import BEGIN, Steps
 from agent_stores.capabilities import SearchHit
 from agent_stores.search import SEARCHED_ROLES, search_terms
 
@@ -68,11 +68,10 @@ class SearchIndex:
             text = _FIND_SQLITE
         else:
             values["owner"] = f"'owner={owner.hex()}'"
-            names = [f"term_{'x' * index}" for index in range(len(terms))]
-            values.update(zip(names, terms, strict=True))
-            words = " || ".join(f"plainto_tsquery('simple', :{name})" for name in names)
+            values.update((f"term_{n}", term) for n, term in enumerate(terms))
+            words = " || ".join(f"plainto_tsquery('simple', :term_{n})" for n in range(len(terms)))
             text = _FIND_POSTGRESQL.replace("{query}", f"({words})")
-        found = await self._database.run(self._make(text.replace("{conditions}", conditions)).step(**values))
+        found = await self._database.run(self._make(text.replace("{conditions}", conditions))(**values))
         return [
             SearchHit(
                 from_text(name), Row("", body.encode(), position, boundary == 1, pinned == 1), float(score)
@@ -85,22 +84,23 @@ class SearchIndex:
         if self._is_built:
             return 0
         run, seen, count = self._database.run, 0, BATCH
-        known = self._make("SELECT version FROM {schema} WHERE name = :name").step(name=_NAME)
+        known = self._make("SELECT version FROM {schema} WHERE name = :name")(name=_NAME)
         if not await run(known):
-            await run(steps=self._install, write=True, repeatable=True)
+            await run(steps=self._install, repeatable=True)
             while count == BATCH:
-                last, count = await run(steps=self._fill, write=True, repeatable=True)
+                last, count = await run(steps=self._fill, repeatable=True)
                 self._done = max(self._done, last)
                 seen += count
             text = "INSERT INTO {schema} (name, version) VALUES (:name, :version) ON CONFLICT DO NOTHING"
-            await run(self._make(text).step(name=_NAME, version=1), write=True, repeatable=True)
+            await run(self._make(text)(name=_NAME, version=1), write=True, repeatable=True)
         self._is_built = True
         return seen
 
     def _install(self) -> Steps[None]:
         """Create the tables and triggers, unless they exist."""
+        yield BEGIN
         if not self._is_sqlite:
-            name = self._make("{search}").text
+            name = self._database.statements.named("{search}")
             yield f"SELECT pg_advisory_xact_lock(hashtext('agent_stores:{name}'))", ()
             [(existing,)] = yield f"SELECT to_regclass('{name}')::text", ()
             if existing:
@@ -111,12 +111,21 @@ class SearchIndex:
     def _fill(self) -> Steps[tuple[tuple[int, int], int]]:
         """Index the next messages; returns the thread and position of the last one, and their number."""
         values = {"thread": self._done[0], "position": self._done[1], "batch": BATCH}
-        rows = yield self._make(_BATCH).step(**values)
+        yield BEGIN
+        rows = yield self._make(_BATCH)(**values)
         last = (int(rows[-1][0]), int(rows[-1][1])) if rows else self._done
-        values.update(last_thread=last[0], last_position=last[1])
-        for text in (_FILL_SQLITE if self._is_sqlite else _FILL_POSTGRES) if rows else ():
-            yield self._make(text).step(**values)
+        if rows:
+            yield self._make(_FILL)(**values, last_thread=last[0], last_position=last[1])
         return last, len(rows)
+
+
+def _find(score: str, index: str, match: str) -> str:
+    return f"""
+SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, {score} AS score
+FROM {index} JOIN {{messages}} m ON m.thread = s.thread AND m.position = s.position
+JOIN {{threads}} t ON t.id = m.thread
+WHERE {match} AND t.tenant_key = :tenant AND (t.expires_us IS NULL OR t.expires_us > :now){{conditions}}
+ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit"""
 
 
 _BATCH = """
@@ -124,8 +133,11 @@ SELECT thread, position FROM {messages} WHERE (thread, position) > (:thread, :po
 ORDER BY thread, position LIMIT :batch
 """
 
-_RANGE = """(m.thread, m.position) > (:thread, :position)
-AND (m.thread, m.position) <= (:last_thread, :last_position)"""
+# The triggers index what is written, even if it is the same.
+_FILL = """
+UPDATE {messages} SET body = body WHERE (thread, position) > (:thread, :position)
+AND (thread, position) <= (:last_thread, :last_position)
+"""
 
 # -- SQLite: a table of positions, whose numbers are those of the rows of words -------------------------
 
@@ -165,24 +177,11 @@ tokenize = 'unicode61 remove_diacritics 2')""",
     f"BEGIN {_REMOVE_SQLITE} {_ADD_SQLITE} END",
 )
 
-_FILL_SQLITE = (
-    f"""INSERT INTO {{search}} (thread, position) SELECT m.thread, m.position FROM {{messages}} m
-WHERE {_RANGE} AND {_WORDS_SQLITE.replace("ROW", "m")} IS NOT NULL ON CONFLICT DO NOTHING""",
-    f"""INSERT INTO {{search_words}} (rowid, body, owner)
-SELECT s.id, {_WORDS_SQLITE.replace("ROW", "m")}, {_OWNER_SQLITE.replace("ROW", "m")}
-FROM {{messages}} m JOIN {{search}} s ON s.thread = m.thread AND s.position = m.position
-WHERE {_RANGE} AND NOT EXISTS (SELECT 1 FROM {{search_words}} w WHERE w.rowid = s.id)""",
+_FIND_SQLITE = _find(
+    "-bm25({search_words}, 1.0, 0.0)",
+    "{search_words} JOIN {search} s ON s.id = {search_words}.rowid",
+    "{search_words} MATCH :query",
 )
-
-_FIND_SQLITE = """
-SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, -bm25({search_words}, 1.0, 0.0) AS score
-FROM {search_words} JOIN {search} s ON s.id = {search_words}.rowid
-JOIN {messages} m ON m.thread = s.thread AND m.position = s.position
-JOIN {threads} t ON t.id = m.thread
-WHERE {search_words} MATCH :query AND t.tenant_key = :tenant
-AND (t.expires_us IS NULL OR t.expires_us > :now){conditions}
-ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit
-"""
 
 # -- PostgreSQL: a table of vectors; a function makes them, and gives none where a body cannot be read --
 
@@ -227,20 +226,8 @@ END $$""",
     "FOR EACH ROW EXECUTE FUNCTION {search}_changed()",
 )
 
-# The rows are locked, so that none is deleted or replaced between being read and being indexed.
-_FILL_POSTGRES = (
-    f"""INSERT INTO {{search}} (thread, position, vector)
-SELECT made.thread, made.position, made.vector FROM (
-SELECT m.thread, m.position, {{search}}_vector(m.body, t.tenant_key) AS vector
-FROM {{messages}} m JOIN {{threads}} t ON t.id = m.thread WHERE {_RANGE}
-FOR SHARE OF m) AS made WHERE made.vector IS NOT NULL ON CONFLICT DO NOTHING""",
+_FIND_POSTGRESQL = _find(
+    "ts_rank(s.vector, {query}, 1)",
+    "{search} s",
+    "s.vector @@ (CAST(:owner::text AS tsquery) && {query})",
 )
-
-_FIND_POSTGRESQL = """
-SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, ts_rank(s.vector, {query}, 1) AS score
-FROM {search} s JOIN {messages} m ON m.thread = s.thread AND m.position = s.position
-JOIN {threads} t ON t.id = m.thread
-WHERE s.vector @@ (CAST(:owner::text AS tsquery) && {query}) AND t.tenant_key = :tenant
-AND (t.expires_us IS NULL OR t.expires_us > :now){conditions}
-ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit
-"""

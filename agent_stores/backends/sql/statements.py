@@ -5,30 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from agent_stores._json import decode, encode
 from agent_stores.backend import Row, Thread
-from agent_stores.backends.sql.names import ID_LENGTH, from_text, index_id, join_ids, split_ids, to_text
+from agent_stores.backends.sql import names
 
 Style = Literal["?", "$", "%s"]
-"""How a driver marks values: numbered as ``?1`` or ``$1``, or ``%s``, once for each use."""
+"""How a driver marks values: by order as ``?`` or ``%s``, or numbered as ``$1``."""
 
-Values = tuple[Any, ...]
+Statement = tuple[str, Any]
+"""A text and its values: a tuple or a dict; a list of tuples runs it once for each."""
+
+Sql = Callable[..., Statement]
+"""Makes a statement of values by name, of which there may be more."""
 
 T = TypeVar("T")
 
-Steps = Generator[tuple[str, Values], Any, T]
-"""The statements of a transaction: yields texts with values; is sent their rows, or how many they changed."""
+Steps = Generator[Statement, Any, T]
+"""A transaction: yields statements; is sent the rows of each, or how many it changed."""
 
-BEGIN_WRITE = "BEGIN"
-"""Yielded where a transaction begins to write: SQLite takes its lock, others have begun already."""
+BEGIN: Statement = ("BEGIN", ())
+"""Yielded where a transaction begins that writes. It is committed when the steps end."""
 
 LARGEST = 2**62
-"""Larger than every position and limit."""
+"""Larger than every position; no limit."""
 
 # The columns of a thread's metadata. The first nine have the types of those of a row, so that one statement
 # returns both.
@@ -37,48 +40,15 @@ THREAD_COLUMNS = tuple(
     "messages first_us last_us ttl expires_us revision".split()
 )
 ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes tokens created_us".split())
-_REPLACED = ("body", "boundary", "pinned", "bytes", "tokens", "created_us")
 _HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 _NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
 _ID = "(SELECT id FROM {threads} WHERE thread_key = :key)"
 _VISIBLE = "m.position <= (SELECT last_position FROM {threads} WHERE thread_key = :key)"
-_NAME = re.compile(r"(?<![:\w]):([a-z_]+)")
+_VALUE = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
 
 
 class Abort(Exception):
     """Rolls a transaction back; raised by its steps."""
-
-
-class Sql:
-    """A statement for one driver.
-
-    Args:
-        text: the statement; a value is written as ``:name``.
-        style: how the driver marks values.
-        order: the names of the values as `bind` gets them; by default those of the text in their order.
-    """
-
-    __slots__ = ("bind", "names", "text")
-
-    def __init__(self, text: str, style: Style, order: Sequence[str] | None = None) -> None:
-        used = _NAME.findall(text)
-        self.names = list(dict.fromkeys(used))
-        if style == "%s":
-            self.text = _NAME.sub("%s", text)
-        else:
-            self.text = _NAME.sub(lambda match: f"{style}{self.names.index(match[1]) + 1}", text)
-            used = self.names
-        given = list(order or self.names)
-        self.bind: Callable[[Values], Values] = tuple
-        """Puts values in the order that the driver takes them in."""
-        if used != given:
-            pick = itemgetter(*map(given.index, used))
-            self.bind = pick if len(used) > 1 else lambda values: (pick(values),)
-
-    def step(self, **values: Any) -> tuple[str, Values]:
-        """The text, and its values by name; there may be more than needed."""
-        given = tuple([values[name] for name in self.names])
-        return self.text, self.bind(given)
 
 
 class Statements:
@@ -92,8 +62,7 @@ class Statements:
 
     def __init__(self, dialect: str, prefix: str, style: Style) -> None:
         self.dialect, self.prefix = dialect, prefix
-        self.style: Style = style
-        self.no_limit = {"sqlite": -1, "postgresql": None, "mariadb": LARGEST}[dialect]
+        self._style: Style = style
         self.load = self.make(f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key")
         self.renew = self.make(
             f"UPDATE {{threads}} SET expires_us = {expiry(dialect, 'ttl', ':now')} "
@@ -103,68 +72,49 @@ class Statements:
             f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t WHERE t.expires_us < :before "
             "ORDER BY t.expires_us LIMIT :limit"
         )
-        # The thread is one row, found first: the messages come in the order of their index.
-        indexed = "INDEXED BY ix_{messages}_pinned" if dialect == "sqlite" else ""
-        alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
-        # As bytes: the driver need not decode what the log wants encoded.
-        body = f"CAST(m.body AS {'BINARY' if dialect == 'mariadb' else 'BLOB'})"
-        source = f"SELECT m.position, {body}, m.pinned, m.boundary FROM {{threads}} t JOIN {{messages}} m"
-        visible = "ON m.thread = t.id AND m.position <= t.last_position AND m.pinned"
-        newest = f"({source} {visible} = 0 {alive} ORDER BY m.position DESC LIMIT :limit)"
-        if dialect != "mariadb":  # which writes a subquery with bodies to a temporary table on disk
-            newest = f"SELECT * FROM {newest} AS newest"
-        self.latest = self.make(
-            f"{newest} UNION ALL {source} {indexed} {visible} = 1 {alive} AND t.pinned > 0 "
-            f"UNION ALL SELECT 0, {body.replace('m.body', chr(39) * 2)}, 0, 0 FROM {{threads}} t {alive} "
-            "AND t.ttl_refresh = 'read' AND t.ttl > 0",
-            order=("key", "now", "limit"),
-        )
         version = "WHERE thread_key = :key AND id = :id AND version = :version"
         returning = " RETURNING id" if dialect == "postgresql" else ""  # asyncpg does not count changed rows
         changes = ", ".join(f"{name} = :{name}" for name in THREAD_COLUMNS)
         self.update_thread = self.make(
             f"UPDATE {{threads}} SET version = version + 1, {changes} {version}{returning}"
         )
-        columns = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id", "version", *THREAD_COLUMNS)
+        columns = (*names.NAME_COLUMNS, *THREAD_COLUMNS)
         self.insert_thread = self.make(
-            f"INSERT INTO {{threads}} ({', '.join(columns)}) VALUES (:{', :'.join(columns)}) RETURNING id"
+            f"INSERT INTO {{threads}} (version, {', '.join(columns)}) VALUES (1, :{', :'.join(columns)}) "
+            "RETURNING id"
         )
         self.delete_thread = self.make(f"DELETE FROM {{threads}} {version}{returning}")
         self.delete_rows = self.make("DELETE FROM {messages} WHERE thread = :id")
         self.clear = self.make("DELETE FROM {messages} WHERE thread = :id AND position <= :last_position")
         lock = "" if dialect == "sqlite" else " FOR UPDATE"
         self.lock = self.make(f"SELECT last_position FROM {{threads}} {version}{lock}")
-        columns = ROW_COLUMNS
-        self.copy_rows = self.make(
-            f"INSERT INTO {{messages}} (thread, {', '.join(columns)}) SELECT :new_id, {', '.join(columns)} "
-            "FROM {messages} WHERE thread = :id AND position <= :at"
+        columns = ("thread", *ROW_COLUMNS)
+        insert = f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES ({self.marks(len(columns))})"
+        self.insert = self.named(insert)
+        changes = "{0} = VALUES({0})" if dialect == "mariadb" else "{0} = excluded.{0}"
+        conflict = (
+            "DUPLICATE KEY UPDATE" if dialect == "mariadb" else "CONFLICT (thread, position) DO UPDATE SET"
         )
-        self.count_rows = self.make(
-            "SELECT count(*), coalesce(sum(pinned), 0), coalesce(sum(bytes), 0), coalesce(sum(tokens), 0), "
-            "(SELECT created_us FROM {messages} WHERE thread = :id ORDER BY position DESC LIMIT 1) "
-            "FROM {messages} WHERE thread = :id"
-        )
-        self.set_counters = self.make(
-            "UPDATE {threads} SET messages = :messages, pinned = :pinned, bytes = :bytes, tokens = :tokens, "
-            "last_us = coalesce(:last_us, last_us) WHERE id = :id"
-        )
-        # One row of the index for each tenant.
-        self.tenants = self.make(
-            "WITH RECURSIVE k(tenant_key) AS (SELECT * FROM (SELECT tenant_key FROM {threads} "
-            "ORDER BY tenant_key LIMIT 1) AS lowest UNION ALL SELECT (SELECT n.tenant_key FROM {threads} n "
-            "WHERE n.tenant_key > k.tenant_key ORDER BY n.tenant_key LIMIT 1) FROM k "
-            "WHERE k.tenant_key IS NOT NULL) "
-            "SELECT (SELECT t.tenant FROM {threads} t WHERE t.tenant_key = k.tenant_key LIMIT 1) AS tenant "
-            "FROM k WHERE k.tenant_key IS NOT NULL"
-        )
+        self.put = f"{self.insert} ON {conflict} {', '.join(map(changes.format, ROW_COLUMNS[3:]))}"
+        """Inserts rows, over those that have the same positions."""
+        self.tenants = self.make("SELECT DISTINCT tenant FROM {threads}")
 
-    def make(self, text: str, order: Sequence[str] | None = None) -> Sql:
-        """A statement, with the tables' names for ``{threads}`` and the like."""
-        return Sql(self.named(text), self.style, order)
+    def make(self, text: str) -> Sql:
+        """A statement, with the tables' names for ``{threads}`` and the like, and ``:name`` for values."""
+        text, used = self.named(text), list(dict.fromkeys(_VALUE.findall(text)))
+        if self._style == "$":
+            text = _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text)
+            return lambda **values: (text, tuple([values[name] for name in used]))
+        text = _VALUE.sub(r"%(\1)s", text) if self._style == "%s" else text
+        return lambda **values: (text, values)
 
     def named(self, text: str) -> str:
         """A text with the tables' names, which are letters, digits and underscores."""
         return re.sub(r"\{([a-z][a-z_0-9]*)\}", lambda match: f"{self.prefix}{match[1]}", text)
+
+    def marks(self, count: int) -> str:
+        """The marks of values that are bound by their order."""
+        return ", ".join(f"${n}" if self._style == "$" else self._style for n in range(1, count + 1))
 
     @lru_cache(maxsize=64)  # noqa: B019 - statements live as long as their database
     def rows(self, *, newest: bool, bodies: bool, staged: bool) -> Sql:
@@ -179,7 +129,7 @@ class Statements:
             limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.position DESC LIMIT :limit"
             pinned = f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.pinned = 1"
             pinned += " AND (SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
-        if self.dialect == "mariadb":
+        if self.dialect == "mariadb":  # which writes a subquery with bodies to a temporary table on disk
             limited = f"({limited.replace(source, _NULLS + source)})"
         else:
             limited = f"SELECT part.*{_NULLS} FROM ({limited}) AS part"
@@ -188,53 +138,36 @@ class Statements:
 
     @lru_cache(maxsize=64)  # noqa: B019
     def find(self, count: int) -> Sql:
-        """Rows by their ids in the index."""
+        """Rows by their ids in the index: ``id_0`` and so on."""
         columns = ", ".join("''" if name == "body" else f"m.{name}" for name in ROW_COLUMNS)
-        ids = f"m.thread = {_ID} AND m.message_id IN ({_numbered('i', count)})"
-        return self.make(f"SELECT {columns} FROM {{messages}} m WHERE {ids} AND {_VISIBLE}")
+        ids = ", ".join(f":id_{n}" for n in range(count))
+        where = f"m.thread = {_ID} AND m.message_id IN ({ids}) AND {_VISIBLE}"
+        return self.make(f"SELECT {columns} FROM {{messages}} m WHERE {where}")
 
-    @lru_cache(maxsize=64)  # noqa: B019
-    def delete(self, count: int) -> Sql:
+    def delete(self, positions: Sequence[int]) -> Sql:
         """Delete rows by their positions."""
-        return self.make(
-            f"DELETE FROM {{messages}} WHERE thread = :id AND position IN ({_numbered('p', count)})"
-        )
-
-    @lru_cache(maxsize=64)  # noqa: B019
-    def insert(self, count: int, *, replace: bool = False) -> Sql:
-        """Insert rows; with `replace`, over those that have the same positions."""
-        columns = ("thread", *ROW_COLUMNS)
-        text = f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES "
-        text += ", ".join(f"({_numbered(f'r{_letters(n)}_', len(columns))})" for n in range(count))
-        if replace and self.dialect == "mariadb":
-            text += " ON DUPLICATE KEY UPDATE " + ", ".join(f"{n} = VALUES({n})" for n in _REPLACED)
-        elif replace:
-            text += " ON CONFLICT (thread, position) DO UPDATE SET "
-            text += ", ".join(f"{n} = excluded.{n}" for n in _REPLACED)
-        return self.make(text)
+        some = ", ".join(map(str, positions))
+        return self.make(f"DELETE FROM {{messages}} WHERE thread = :id AND position IN ({some})")
 
     @lru_cache(maxsize=64)  # noqa: B019
     def threads(self, *, recent: bool, prefix: bool, bounded: bool, after: bool) -> Sql:
         """A page of a tenant's threads."""
-        where = "x.tenant_key = :tenant_key"
-        where += " AND x.sort_key >= :low AND substr(x.thread_id, 1, :length) = :prefix" if prefix else ""
-        where += " AND x.sort_key < :high" if bounded else ""
-        order = "x.sort_key"
-        if after and recent:
-            where += (
-                " AND x.updated_us <= :updated_us AND (x.updated_us < :updated_us OR x.sort_key > :cursor)"
-            )
-        elif after:
-            where += " AND x.sort_key > :cursor"
-        if recent:
+        where = "t.tenant_key = :tenant_key"
+        where += " AND t.sort_key >= :low AND substr(t.thread_id, 1, :length) = :prefix" if prefix else ""
+        where += " AND t.sort_key < :high" if bounded else ""
+        if not recent:
+            where += " AND t.sort_key > :cursor" if after else ""
+        else:
             # Threads of one microsecond are ordered by id. The index knows times only: it gives the time that
             # ends the page, and no more than the page is sorted.
-            order = "x.updated_us DESC, x.sort_key"
-            last = f"SELECT o.updated_us FROM {{threads}} o WHERE {where.replace('x.', 'o.')} "
+            if after:
+                where += " AND t.updated_us <= :updated_us"
+                where += " AND (t.updated_us < :updated_us OR t.sort_key > :cursor)"
+            last = f"SELECT o.updated_us FROM {{threads}} o WHERE {where.replace('t.', 'o.')} "
             last += "ORDER BY o.updated_us DESC LIMIT 1 OFFSET :skip"
-            where += f" AND x.updated_us >= coalesce(({last}), 0)"
-        text = f"SELECT x.tenant, x.thread_id, {_HEAD} FROM {{threads}} x WHERE {where} ORDER BY {order}"
-        return self.make(f"{text} LIMIT :limit".replace("t.", "x."))
+            where += f" AND t.updated_us >= coalesce(({last}), 0)"
+        text = f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t WHERE {where} ORDER BY "
+        return self.make(f"{text}{'t.updated_us DESC, ' if recent else ''}t.sort_key LIMIT :limit")
 
 
 def expiry(dialect: str, ttl: str, now: str) -> str:
@@ -244,48 +177,48 @@ def expiry(dialect: str, ttl: str, now: str) -> str:
     return f"{now} + CAST(round({ttl} * 1000000) AS {'SIGNED' if dialect == 'mariadb' else 'INTEGER'})"
 
 
-def _letters(number: int) -> str:
-    return "".join(chr(97 + int(digit)) for digit in str(number))
-
-
-def _numbered(name: str, count: int) -> str:
-    return ", ".join(f":{name}_{_letters(number)}" for number in range(count))
-
-
 def thread_values(thread: Thread) -> dict[str, Any]:
     """A thread's columns by name."""
     values = msgspec.structs.asdict(thread)
-    values["recent"] = join_ids(values.pop("recent_request_ids"))
+    values["recent"] = names.join_ids(values.pop("recent_request_ids"))
     values["metadata"] = encode(thread.metadata).decode()
     values["ttl_explicit"] = int(thread.ttl_explicit)
     return values
 
 
-def to_thread(columns: Values) -> tuple[Thread, tuple[int, int]]:
+def to_thread(columns: tuple[Any, ...]) -> tuple[Thread, tuple[int, int]]:
     """A thread and its version, of its `THREAD_COLUMNS`, ``id`` and ``version``."""
     values = dict(zip(THREAD_COLUMNS, columns, strict=False))
     metadata = values["metadata"]
     values["metadata"] = {} if metadata == "{}" else decode(metadata, _metadata, dict[str, Any])
-    values["recent_request_ids"] = split_ids(values.pop("recent"))
+    values["recent_request_ids"] = names.split_ids(values.pop("recent"))
     values["ttl_explicit"] = values["ttl_explicit"] == 1
     return Thread(**values), (columns[-2], columns[-1])
 
 
-def to_row(columns: Values) -> Row:
-    """A row, of its `ROW_COLUMNS`."""
-    position, message_id, long_id, body, boundary, pinned, size, tokens, created_us = columns
-    name = from_text(long_id or message_id)
+def to_row(columns: tuple[Any, ...]) -> Row:
+    """A row, of its `ROW_COLUMNS`; more columns may follow."""
+    position, message_id, long_id, body, boundary, pinned, size, tokens, created_us, *_ = columns
+    name = names.from_text(long_id or message_id)
     return Row(name, body.encode(), position, boundary == 1, pinned == 1, size, tokens, created_us)
 
 
-def row_values(row: Row, position: int) -> Values:
+def row_values(row: Row, position: int) -> tuple[Any, ...]:
     """A row's `ROW_COLUMNS`."""
-    name = to_text(row.message_id)
-    long = None
-    if len(name) > ID_LENGTH:
-        name, long = index_id(name), name
-    flags = (1 if row.boundary else 0, 1 if row.pinned else 0)
-    return (position, name, long, row.body.decode(), *flags, row.bytes, row.tokens, row.created_us)
+    name, long = names.to_text(row.message_id), None
+    if len(name) > names.ID_LENGTH:
+        name, long = names.index_id(name), name
+    return (
+        position,
+        name,
+        long,
+        row.body.decode(),
+        1 if row.boundary else 0,
+        1 if row.pinned else 0,
+        row.bytes,
+        row.tokens,
+        row.created_us,
+    )
 
 
 _metadata = msgspec.json.Decoder(dict[str, Any])

@@ -31,7 +31,7 @@ from agent_stores.backends.tables.table import (
     TableLimits,
     gather,
 )
-from agent_stores.connection_registry import ServerRegistry
+from agent_stores.connection_pool import ServerRegistry
 
 T = TypeVar("T")
 

@@ -35,7 +35,7 @@ from agent_stores.backends.tables.table import (
     Page,
     TableLimits,
 )
-from agent_stores.connection_registry import ServerRegistry
+from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import (
     StoreUnavailableError,
 )

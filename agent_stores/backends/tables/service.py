@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from agent_stores.backends.tables.cache import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed
-from agent_stores.connection_registry import LoopClient, LoopClients, ServerRegistry
+from agent_stores.connection_pool import LoopClient, LoopClients, ServerRegistry
 from agent_stores.errors import (
     MessageTooLargeError,
     OutcomeUnknownError,

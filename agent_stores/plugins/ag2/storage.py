@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ag2.events import (
     BaseEvent,
@@ -23,6 +23,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.ag2.codec import EventCodec, event_from_json, event_to_json
 from agent_stores.plugins.ag2.references import References
 from agent_stores.plugins.closing import AsyncClosing
+from agent_stores.plugins.json_codec import Data
 from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.retention import NO_RESULT
 
@@ -32,6 +33,24 @@ if TYPE_CHECKING:
 
 _ORIGIN = "_agent_stores_message"  # on events that were read; AG2 stores no attributes with a leading "_"
 _REMEMBERED = 1024  # streams
+
+
+class _Origin(NamedTuple):
+    """Where an event that was read comes from.
+
+    Attributes:
+        message: its message.
+        data: the event as it was read.
+        exact: whether AG2 wrote it.
+        before: messages in front of it that AG2 is not shown.
+        after: such messages behind the last event.
+    """
+
+    message: ChatMessage
+    data: Data
+    exact: bool
+    before: Sequence[ChatMessage]
+    after: Sequence[ChatMessage] = ()
 
 
 class AgentStoresStorage(AsyncClosing, Storage):
@@ -83,21 +102,29 @@ class AgentStoresStorage(AsyncClosing, Storage):
         messages = await self._opened.neutral(str(stream_id)).list_messages()
         references = References()
         events: list[BaseEvent] = []
+        hidden: list[ChatMessage] = []  # what AG2 is not shown, in front of the next event
         for message in messages:
             found = self._codec.json.decode(message)
-            data = None if found is None else references.complete(found.data)
-            if found is not None and data is not None:
+            if found is None:
+                hidden.append(message)
+                continue
+            data = references.complete(found.data)
+            if data is not None:
                 if not found.exact and message.created_at is not None:
                     data["created_at"] = message.created_at.timestamp()
                 event = event_from_json(data)
-                setattr(event, _ORIGIN, (message, event_to_json(event), found.exact))
+                setattr(event, _ORIGIN, _Origin(message, event_to_json(event), found.exact, hidden))
                 events.append(event)
+                hidden = []
+        if events and hidden:
+            setattr(events[-1], _ORIGIN, getattr(events[-1], _ORIGIN)._replace(after=hidden))
         return _answered(events)
 
     async def set_history(self, stream_id: StreamId, events: Iterable[BaseEvent]) -> None:
         """Replace the history of a stream in one step.
 
         Events that `get_history` gave keep their ids, and other frameworks' messages among them stay theirs.
+        So do messages that AG2 was not shown, as long as the event after them (or the last one) stays.
         """
         thread_id = str(stream_id)
         references = References()
@@ -106,14 +133,19 @@ class AgentStoresStorage(AsyncClosing, Storage):
         for event in events:
             data = event_to_json(event)
             short = references.shorten(data)
-            message, before, exact = getattr(event, _ORIGIN, (None, None, True))
-            unchanged = message is not None and before == data
-            if message is None or exact or not unchanged:
-                kept = message.message_id if message is not None and unchanged else None
+            origin: _Origin | None = getattr(event, _ORIGIN, None)
+            unchanged = origin is not None and origin.data == data
+            if origin is not None and unchanged and not origin.exact:
+                message = origin.message
+            else:
+                kept = origin.message.message_id if origin is not None and unchanged else None
                 name = kept if kept is not None and kept not in known else uuid.uuid4().hex
                 message = self._codec.encode(short, message_id=name)
-            known.add(message.message_id)
-            messages.append(message)
+            before, after = (origin.before, origin.after) if origin is not None else ((), ())
+            for one in (*before, message, *after):
+                if one is message or one.message_id not in known:
+                    messages.append(one)
+                known.add(one.message_id)
         await self._opened.neutral(thread_id).replace_all(messages)
         self._references[thread_id] = references
 

@@ -89,10 +89,12 @@ def _read(block: Data, kind: str, framework: str) -> AnyContent | None:
         return _read_result(block, framework)
     if kind in ("image", "document"):
         source = block["source"]
+        title = block.get("title") if kind == "document" else None
+        name = title if isinstance(title, str) else None
         if source["type"] == "url":
-            return part_of_url(source["url"], kind="file" if kind == "document" else kind)
+            return part_of_url(source["url"], kind="file" if kind == "document" else kind, filename=name)
         data = decode_base64(source["data"]) if source["type"] == "base64" else None
-        return None if data is None else DataContent(data, media_type=source["media_type"])
+        return None if data is None else DataContent(data, media_type=source["media_type"], filename=name)
     return None
 
 
@@ -133,7 +135,8 @@ def _media(part: DataContent | UriContent) -> Data | None:
     kind = "image" if part.kind == "image" else "document"
     if part.kind in ("audio", "video"):
         return None
+    named = {"title": part.filename} if kind == "document" and part.filename is not None else {}
     if isinstance(part, UriContent):
-        return {"type": kind, "source": {"type": "url", "url": part.uri}}
+        return {"type": kind, "source": {"type": "url", "url": part.uri}, **named}
     data = base64.b64encode(part.data).decode()
-    return {"type": kind, "source": {"type": "base64", "media_type": part.media_type, "data": data}}
+    return {"type": kind, "source": {"type": "base64", "media_type": part.media_type, "data": data}, **named}

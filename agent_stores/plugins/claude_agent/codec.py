@@ -13,7 +13,7 @@ from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
 
 FRAMEWORK = "claude_agent"
 
-_NO_PLACE = ("author_name", "image.filename", "text.filename", "file.filename")
+_NO_PLACE = ("author_name", "image.filename")
 
 
 class TranscriptEntryCodec:

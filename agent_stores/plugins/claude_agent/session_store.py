@@ -32,7 +32,6 @@ from agent_stores.store_options import identifier
 logger = logging.getLogger("agent_stores")
 
 _ATTEMPTS = 16  # to write a summary while other clients write it, too
-_PAGE = 500
 
 
 class AgentStoresSessionStore(AsyncClosing, SessionStore):
@@ -163,16 +162,9 @@ class AgentStoresSessionStore(AsyncClosing, SessionStore):
 
     async def _threads(self, prefix: str) -> AsyncIterator[ThreadStats]:
         """The threads with messages whose ids begin with a prefix."""
-        store = self._opened.store(prefix)
-        cursor: str | None = None
-        while True:
-            page = await store.list_threads(prefix=prefix, limit=_PAGE, cursor=cursor)
-            for stats in page.threads:
-                if stats.messages:
-                    yield stats
-            cursor = page.cursor
-            if cursor is None:
-                return
+        async for stats in self._opened.threads(prefix):
+            if stats.messages:
+                yield stats
 
 
 def _thread_id(key: SessionKey) -> str:

@@ -1,6 +1,6 @@
 """Services with the names and constructors of ADK's own, over our stores.
 
-Their data is in our layout: what ADK's own services wrote is not read.
+Their data is in our layout: `agent-stores migrate` takes over what ADK's own services wrote.
 """
 
 from __future__ import annotations

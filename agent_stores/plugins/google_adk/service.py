@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any
 
 from google.adk.errors import StaleSessionError
@@ -20,13 +19,14 @@ from google.adk.sessions.base_session_service import (
     ListSessionsResponse,
 )
 from google.adk.sessions.session import Session
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.backend import ThreadKey
 from agent_stores.errors import ConflictError
 from agent_stores.listing import ThreadStats
 from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.google_adk.codec import EventCodec
 from agent_stores.plugins.google_adk.parts import FRAMEWORK
 from agent_stores.plugins.google_adk.reading import EventReader, StoredEvent
@@ -39,10 +39,8 @@ from agent_stores.store_options import identifier
 STATES = "#google_adk/"
 """Begins the ids of the threads that hold the state of applications and users."""
 
-_PAGE = 500  # threads
 
-
-class AgentStoresSessionService(BaseSessionService):
+class AgentStoresSessionService(AsyncClosing, BaseSessionService):
     """Sessions as ``Runner(session_service=...)`` takes them; implements every method.
 
     A session is the thread ``{app_name}/{user_id}/{session_id}``, each event a row of it, which other
@@ -142,7 +140,7 @@ class AgentStoresSessionService(BaseSessionService):
         app = await self._scoped(app_name, None)
         users: dict[str, dict[str, Any]] = {}
         found: list[Session] = []
-        async for stats in self._threads(prefix):
+        async for stats in self._opened.threads(prefix):
             parts = stats.thread_id.split("/", 2)
             if len(parts) < 3:
                 continue
@@ -190,23 +188,8 @@ class AgentStoresSessionService(BaseSessionService):
                 await self._apply(session, store, position)
         return self._commit_event_to_session(session, event)
 
-    async def aclose(self) -> None:
-        """Close what was opened here; what was given stays open."""
-        await self._opened.aclose()
-
     async def close(self) -> None:
         """The same as `aclose`, under the name that runners call."""
-        await self.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
         await self.aclose()
 
     async def _append(self, store: ChatMessageStore[ChatMessage], event: Event, expected: int) -> int:
@@ -301,17 +284,6 @@ class AgentStoresSessionService(BaseSessionService):
         names = identifier("app_name", app_name), identifier("user_id", user_id)
         thread_id = "/".join((*map(escape, names), identifier("session_id", session_id)))
         return self._opened.neutral(thread_id)
-
-    async def _threads(self, prefix: str) -> AsyncIterator[ThreadStats]:
-        store = self._opened.neutral(prefix)
-        cursor: str | None = None
-        while True:
-            page = await store.list_threads(prefix=prefix, limit=_PAGE, cursor=cursor)
-            for stats in page.threads:
-                yield stats
-            cursor = page.cursor
-            if cursor is None:
-                return
 
     @asynccontextmanager
     async def _lock(self, session: Session) -> AsyncIterator[None]:

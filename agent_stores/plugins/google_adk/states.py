@@ -62,9 +62,8 @@ def kept(stats: ThreadStats | None) -> dict[str, Any]:
 
 def scoped(stats: ThreadStats | None) -> dict[str, Any]:
     """The state of a user or an application; each value is kept in an array, since null deletes a key."""
-    if stats is None:
-        return {}
-    return {key: value[0] for key, value in stats.metadata.items()}
+    metadata = {} if stats is None else stats.metadata
+    return {key: value[0] for key, value in metadata.items() if isinstance(value, list)}
 
 
 def _json(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,14 +44,16 @@ def last_rounds(messages: Sequence[ChatMessage], count: int, *, complete: bool) 
 
 
 def with_results(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-    """The conversation with an error result for each call without one, but for the last message's."""
+    """The conversation with an error result for each call without one, but for those that are being answered.
+
+    These are the calls of the last message that is not one of results.
+    """
     answered = {part.call_id for message in messages for part in message.tool_results}
+    last = max((index for index, message in enumerate(messages) if not message.tool_results), default=0)
     shown: list[ChatMessage] = []
     for index, message in enumerate(messages):
         shown.append(message)
-        if index == len(messages) - 1:
-            break
-        for call in message.tool_calls:
+        for call in message.tool_calls if index < last else ():
             if call.call_id not in answered:
                 part = ToolResultContent(
                     call.call_id, NO_RESULT, is_error=True, additional_properties=SYNTHESIZED

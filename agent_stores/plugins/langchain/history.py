@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,19 +12,19 @@ from typing_extensions import Unpack
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langchain.codec import LangChainCodec
+from agent_stores.plugins.langchain.identity import Added, not_stored
 from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier, sequence
-
-_PART_OF = re.compile(r"(.+)#\d+", re.DOTALL)
 
 
 class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHistory):
     """A conversation as `RunnableWithMessageHistory` takes it, synchronously and asynchronously.
 
     `messages` is what a model is to be shown: tool calls stand before their results, and a call without a
-    result gets an error result (see `dangling_calls`). A message with an id that is in the conversation
-    already is not added twice; one without an id is given one, on the object, before it is first added.
+    result gets an error result (see `dangling_calls`), unless it is in the last message, whose calls may yet
+    be answered. A message that is in the conversation already, with its id and its content, is not added
+    twice: see `aadd_messages`.
 
     Args:
         session_id: the conversation's id: the thread id of the store.
@@ -44,6 +42,8 @@ class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHi
         self.session_id = identifier("session_id", session_id)
         self._codec = LangChainCodec()
         self._opened: StoreResolver[Any] = StoreResolver(store, codec=self._codec, options=options)
+        self._last: str | None = None  # the id of the message that was added last
+        self._failed: tuple[list[BaseMessage], Added] | None = None
 
     @property
     def store(self) -> ChatMessageStore[Any]:
@@ -73,6 +73,11 @@ class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHi
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages at the end, in order, all or none; the cost does not depend on the length.
 
+        A message is not added again when it has the id and the content of a stored one, and comes behind the
+        messages that were given before it. An answer that a cache gives again, and a changed text under the
+        same id, are messages of their own. The objects stay as they are. One without an id is known as long
+        as the object lives: its copy, or the same text in another process, is another message.
+
         Raises:
             StoreUnavailableError, StoreRejectedError: when nothing was written.
             OutcomeUnknownError: when they may or may not be stored; adding them again is safe.
@@ -81,14 +86,25 @@ class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHi
                 is written.
         """
         given = sequence("messages", messages)
-        store = self.store
-        new = []
-        for message in _with_ids(given):
-            part = _PART_OF.fullmatch(message.id or "")
-            # What another framework wrote as one message may be shown as several, of which one has its id.
-            if part is None or await store.get(part[1]) is None:
-                new.append(message)
-        await store.add_messages(new)
+        for index, message in enumerate(given):
+            if not isinstance(message, BaseMessage):
+                raise ArgumentTypeError(
+                    f"messages[{index}] must be one of LangChain's messages, got {type(message).__name__}"
+                )
+        if not given:
+            return
+        store = self._opened.neutral(self.session_id)
+        failed, self._failed = self._failed, None
+        if failed is not None and list(map(id, failed[0])) == list(map(id, given)):
+            added = failed[1]  # the store knows it as the same call
+        else:
+            added = await not_stored(given, self._codec, store, self._last)
+        try:
+            await store.add_messages(added.messages)
+        except BaseException:
+            self._failed = (given, added)
+            raise
+        self._last = added.last
 
     def clear(self) -> None:
         """Delete all messages; blocks."""
@@ -100,27 +116,3 @@ class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHi
 
     def __repr__(self) -> str:
         return f"AgentStoresChatMessageHistory({self.session_id!r})"
-
-
-def _with_ids(messages: Sequence[Any]) -> list[BaseMessage]:
-    """The messages, each with an id; one that is given twice and has none is two messages."""
-    for index, message in enumerate(messages):
-        if not isinstance(message, BaseMessage):
-            raise ArgumentTypeError(
-                f"messages[{index}] must be one of LangChain's messages, got {type(message).__name__}"
-            )
-    found: list[BaseMessage] = []
-    named: set[int] = set()
-    for message in messages:
-        if id(message) in named:
-            found.append(message.model_copy(update={"id": _new_id()}))
-            continue
-        if not message.id:
-            message.id = _new_id()
-            named.add(id(message))
-        found.append(message)
-    return found
-
-
-def _new_id() -> str:
-    return os.urandom(16).hex()

@@ -37,18 +37,21 @@ class GraphMessageCodec:
     def __init__(self) -> None:
         self._codec = LangChainCodec()
 
-    def encode(self, message: BaseMessage, row_id: str, serde: SerializerProtocol) -> ChatMessage:
+    def encode(
+        self, message: BaseMessage, row_id: str | None, serde: SerializerProtocol, *, own: bool = True
+    ) -> ChatMessage:
         """The neutral form of a message.
 
         Args:
             message: the message; its own id may be missing.
             row_id: the id of its row.
             serde: the graph's serializer.
+            own: whether a checkpoint has it; any other message is one that was added to the conversation.
 
         Raises:
             ArgumentTypeError: when neither JSON nor the serializer can restore it.
         """
-        kept: dict[str, Any] = {"own": True}
+        kept: dict[str, Any] = {"own": True} if own else {}
         if message.id != row_id:
             kept["id"] = message.id
         try:
@@ -57,7 +60,7 @@ class GraphMessageCodec:
             role = _ROLES.get(message.type, "system")
             ours = ChatMessage(role, str(message.text))
         ours = ours.replace(message_id=row_id)
-        found = _with(ours, kept)
+        found = _with(ours, kept) if kept else ours
         plain = self.decode(found, serde)
         if plain == [message]:
             return found

@@ -1,6 +1,6 @@
 """Savers with the names and constructors of LangGraph's own, over our stores.
 
-Their data is in our layout: what LangGraph's own savers wrote is not read.
+Their data is in our layout: `agent-stores migrate` takes over what LangGraph's own savers wrote.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from agent_stores.backend import TtlRefresh
 from agent_stores.errors import ArgumentError
 from agent_stores.plugins.langgraph.saver import AgentStoresSaver
 from agent_stores.plugins.store_resolver import PluginOptions
+from agent_stores.redis import RedisMessageLog
 
 
 class PostgresSaver(AgentStoresSaver):
@@ -78,30 +79,55 @@ class AsyncSqliteSaver(AgentStoresSaver):
         """Nothing to do: the tables are made by the first operation."""
 
 
-class RedisSaver(AgentStoresSaver):
+class _OnRedis(AgentStoresSaver):
+    """As both of LangGraph's are made.
+
+    Args:
+        redis_url: the server.
+        redis_client: a client instead, which stays open.
+        connection_args: further arguments of redis-py's client.
+        ttl: ``default_ttl``, in minutes, and ``refresh_on_read``.
+        checkpoint_prefix: ignored; so is `checkpoint_write_prefix`.
+        checkpoint_write_prefix: see `checkpoint_prefix`.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        *,
+        redis_client: Any = None,
+        connection_args: Mapping[str, Any] | None = None,
+        ttl: Mapping[str, Any] | None = None,
+        checkpoint_prefix: str = "",
+        checkpoint_write_prefix: str = "",
+    ) -> None:
+        log = RedisMessageLog(redis_url, redis_client=redis_client, client_options=connection_args)
+        super().__init__(log, **_ttl(ttl))
+        self._opened.own(log)
+
+
+class RedisSaver(_OnRedis):
     """`AgentStoresSaver` as ``langgraph.checkpoint.redis.RedisSaver`` is made."""
 
     @classmethod
     @contextmanager
-    def from_conn_string(cls, redis_url: str, *, ttl: Mapping[str, Any] | None = None) -> Iterator[Self]:
-        """A saver on a server; `ttl` has ``default_ttl``, in minutes, and ``refresh_on_read``."""
-        with cls(_url(redis_url), **_ttl(ttl)) as saver:
+    def from_conn_string(cls, redis_url: str | None = None, **options: Any) -> Iterator[Self]:
+        """A saver on a server; `options` are the arguments of the class."""
+        with cls(redis_url, **options) as saver:
             yield saver
 
     def setup(self) -> None:
         """Nothing to do: there are no indexes."""
 
 
-class AsyncRedisSaver(AgentStoresSaver):
+class AsyncRedisSaver(_OnRedis):
     """`AgentStoresSaver` as ``langgraph.checkpoint.redis.aio.AsyncRedisSaver`` is made."""
 
     @classmethod
     @asynccontextmanager
-    async def from_conn_string(
-        cls, redis_url: str, *, ttl: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[Self]:
-        """A saver on a server; `ttl` has ``default_ttl``, in minutes, and ``refresh_on_read``."""
-        async with cls(_url(redis_url), **_ttl(ttl)) as saver:
+    async def from_conn_string(cls, redis_url: str | None = None, **options: Any) -> AsyncIterator[Self]:
+        """A saver on a server; `options` are the arguments of the class."""
+        async with cls(redis_url, **options) as saver:
             yield saver
 
     async def asetup(self) -> None:

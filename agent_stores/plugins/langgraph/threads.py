@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from agent_stores.backend import ThreadKey
@@ -16,8 +15,6 @@ from agent_stores.store import ChatMessageStore
 
 PREFIX = "#langgraph/"
 """Begins the ids of all threads that are no conversations."""
-
-_PAGE = 500  # threads
 
 
 class GraphThreads:
@@ -55,12 +52,12 @@ class GraphThreads:
     async def parts(self, thread_id: str) -> list[str]:
         """The ids of the threads that exist for a thread, the conversation last."""
         prefix = records_id(thread_id)
-        found = [name async for name in self._ids(prefix) if name == prefix or name[len(prefix)] == "/"]
-        return [*found, thread_id]
+        names = [stats.thread_id async for stats in self._opened.threads(prefix)]
+        return [*(name for name in names if name == prefix or name[len(prefix)] == "/"), thread_id]
 
     async def thread_ids(self) -> list[str]:
         """The ids of all threads of graphs."""
-        names = [name async for name in self._ids(PREFIX)]
+        names = [stats.thread_id async for stats in self._opened.threads(PREFIX)]
         return [unescape(name.removeprefix(PREFIX)) for name in names if name.count("/") == 1]
 
     async def delete(self, thread_id: str) -> None:
@@ -88,17 +85,6 @@ class GraphThreads:
         if thread_id.startswith(PREFIX):
             raise ArgumentError(f"thread_id must not begin with {PREFIX!r}, got {thread_id!r}")
         return self._opened.neutral(thread_id)
-
-    async def _ids(self, prefix: str) -> AsyncIterator[str]:
-        store = self._opened.neutral("threads")
-        cursor: str | None = None
-        while True:
-            page = await store.list_threads(prefix=prefix, limit=_PAGE, cursor=cursor)
-            for stats in page.threads:
-                yield stats.thread_id
-            cursor = page.cursor
-            if cursor is None:
-                return
 
 
 def records_id(thread_id: str) -> str:

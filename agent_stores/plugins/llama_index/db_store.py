@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
-from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores._checks import check_limit
-from agent_stores.errors import ArgumentError, ConflictError
+from agent_stores.errors import ConflictError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.framework_data import framework_data, with_framework_data
 from agent_stores.plugins.llama_index.blocks import FRAMEWORK
-from agent_stores.plugins.llama_index.threads import Stored, Threads
-from agent_stores.plugins.store_resolver import PluginOptions, StoreSource
+from agent_stores.plugins.llama_index.model import ChatStoreOptions, StoredThreads
+from agent_stores.plugins.llama_index.threads import Stored
+from agent_stores.plugins.store_resolver import StoreSource
 from agent_stores.store_options import sequence
 
 _MARK = "archived"
@@ -26,33 +26,24 @@ _FIRST = 64  # messages read at once when the active ones are looked for
 _ATTEMPTS = 32
 
 
-class AgentStoresDBChatStore(AsyncDBChatStore):
+class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
     """Conversations by key, with active and archived messages, as `Memory` keeps them.
 
     A key is the thread id of a store. Archiving the oldest messages writes one record, whatever their number,
     and reading the active ones does not read the archive.
 
-    Args:
-        store: where they are kept: a URL as `open_log` takes it, a `MessageLog`, or a function that makes the
-            store of a thread id; by default in this process's memory.
-        options: those of the store, for a URL or a log: ``tenant``, ``max_messages``, ``ttl``,
-            ``ttl_refresh``, ``on_corrupt`` and ``count_tokens``.
-
-    Raises:
-        ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
-            operation.
+    Made, closed and carried to another process as `StoredThreads` says; ``threads`` are the conversations
+    that a store in memory begins with, as its JSON has them.
     """
 
-    _threads: Threads = PrivateAttr()
-
-    def __init__(self, store: StoreSource = "memory:", **options: Unpack[PluginOptions]) -> None:
-        if "window" in options or "dangling_calls" in options:
-            raise ArgumentError(
-                "a chat store shows messages as they are stored: window and dangling_calls are accepted by "
-                "AgentStoresMemory"
-            )
-        super().__init__()
-        self._threads = Threads(store, options)
+    def __init__(
+        self,
+        store: StoreSource = "memory:",
+        *,
+        threads: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        **options: Unpack[ChatStoreOptions],
+    ) -> None:
+        super().__init__(store, {"threads": threads, **options})
 
     @classmethod
     def class_name(cls) -> str:
@@ -98,7 +89,7 @@ class AgentStoresDBChatStore(AsyncDBChatStore):
             await self._threads.store(key).add_messages(given)
         else:
             codec = self._threads.codec
-            ours = [_marked(codec.to_chat_message(message), _THIS) for message in given]
+            ours = [with_status(codec.to_chat_message(message), status) for message in given]
             await self._threads.neutral(key).add_messages(ours)
 
     async def set_messages(
@@ -106,13 +97,12 @@ class AgentStoresDBChatStore(AsyncDBChatStore):
     ) -> None:
         """Let a conversation hold these messages and no others, in one step."""
         given = sequence("messages", messages)
-        mark = None if status == MessageStatus.ACTIVE else _THIS
         for attempt in range(_ATTEMPTS):
             stats = await self._threads.neutral(key).stats()
             wanted = self._threads.aligned(await self._threads.all(key), given)
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
-                ours = [_marked(message, mark) for message in wanted]
+                ours = [with_status(message, status) for message in wanted]
                 await self._threads.neutral(key).replace_all(ours, expected_position=last)
                 return
             except ConflictError:  # somebody added a message since: it is to go, too
@@ -158,14 +148,6 @@ class AgentStoresDBChatStore(AsyncDBChatStore):
         """The keys of all conversations, in order."""
         return await self._threads.opened.thread_ids()
 
-    async def aclose(self) -> None:
-        """Close what the chat store opened; what it was given stays open."""
-        await self._threads.aclose()
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """The same chat store: its conversations are where they are."""
-        return self
-
     async def _of(self, key: str, status: MessageStatus | None) -> list[Stored]:
         if status != MessageStatus.ACTIVE:
             return _with_status(await self._threads.all(key), status)
@@ -201,6 +183,11 @@ class AgentStoresDBChatStore(AsyncDBChatStore):
             if before:
                 await neutral.replace(before[-1].message_id or "", _marked(before[-1], _THROUGH))
         await neutral.delete(sorted(names))
+
+
+def with_status(message: ChatMessage, status: str) -> ChatMessage:
+    """The message with that status, whatever comes behind it."""
+    return _marked(message, None if status == MessageStatus.ACTIVE else _THIS)
 
 
 def _mark_of(message: ChatMessage) -> Any:

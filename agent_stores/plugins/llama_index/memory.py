@@ -2,75 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
-from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY, BaseMemory
+from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY, BaseChatStoreMemory
+from llama_index.core.storage.chat_store.base import BaseChatStore
 from typing_extensions import Self, Unpack
 
 from agent_stores._checks import check_limit
-from agent_stores.errors import ArgumentError
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.llama_index.chat_store import AgentStoresChatStore
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
+from agent_stores.plugins.llama_index.model import restore
 from agent_stores.plugins.llama_index.threads import Threads
 from agent_stores.plugins.store_resolver import PluginOptions, StoreSource
-from agent_stores.store_options import identifier, sequence
+from agent_stores.store_options import identifier
 
 T = TypeVar("T")
 
+_ACCEPTED = ("store", "chat_store", "chat_store_key", "token_limit")
 _LLM_SHARE = 0.75  # of a model's context; as LlamaIndex's own buffer takes it
 
 
-class AgentStoresMemory(BaseMemory):
+class AgentStoresMemory(BaseChatStoreMemory):
     """A conversation as LlamaIndex's agents and chat engines take it, synchronously and asynchronously.
 
     `get` is what a model is to be shown: the store's window, tool calls before their results, and an error
     result for a call that has none. `get_all` is everything, as it is stored.
 
+    As JSON, and pickled, it is its chat store (see `StoredThreads`) with its key and limit.
+
     Args:
         store: where it is kept: a URL as `open_log` takes it, a `MessageLog`, a function that makes the store
-            of a thread id, or a `AgentStoresChatStore` to share; by default in this process's memory.
+            of a thread id, or an `AgentStoresChatStore` to share; by default in this process's memory.
+        chat_store: an `AgentStoresChatStore` instead, as LlamaIndex's own memories take it.
         chat_store_key: names the conversation: the thread id of the store.
-        token_limit: at most so many tokens are shown, by the store's ``count_tokens``; the newest group is
-            shown whole.
+        token_limit: at most *n* tokens are shown, by the store's ``count_tokens``; the newest group is shown
+            whole.
         options: those of the store, for a URL or a log: ``tenant``, ``max_messages``, ``ttl``,
             ``ttl_refresh``, ``window``, ``dangling_calls``, ``on_corrupt`` and ``count_tokens``.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
             operation.
+        StateError: for the JSON of a memory whose store needs a login: give the store too.
     """
 
-    chat_store_key: str = DEFAULT_CHAT_STORE_KEY
     token_limit: int | None = None
-
-    _threads: Threads = PrivateAttr()
 
     def __init__(
         self,
-        store: StoreSource | AgentStoresChatStore = "memory:",
+        store: StoreSource | AgentStoresChatStore | None = None,
         *,
+        chat_store: AgentStoresChatStore | None = None,
         chat_store_key: str = DEFAULT_CHAT_STORE_KEY,
         token_limit: int | None = None,
         **options: Unpack[PluginOptions],
     ) -> None:
-        check_limit("token_limit", token_limit)
         fields: dict[str, Any] = {
             "chat_store_key": identifier("chat_store_key", chat_store_key),
-            "token_limit": token_limit,
+            "token_limit": check_limit("token_limit", token_limit),
         }
-        super().__init__(**fields)
-        if isinstance(store, AgentStoresChatStore):
-            if options:
-                raise ArgumentError(
-                    f"{', '.join(sorted(options))}: given beside a chat store, which has its own"
-                )
-            self._threads = store.threads
-        else:
-            self._threads = Threads(store, options)
+        given: dict[str, Any] = {**options}
+        name = given.pop("class_name", self.class_name())
+        if name != self.class_name():
+            raise StateError(f"the state's class_name must be {self.class_name()!r}, got {name!r}")
+        super().__init__(chat_store=_chat_store(store, chat_store, given), **fields)
 
     @classmethod
     def class_name(cls) -> str:
@@ -78,16 +77,17 @@ class AgentStoresMemory(BaseMemory):
         return "AgentStoresMemory"
 
     @classmethod
-    def from_defaults(
+    def from_defaults(  # type: ignore[override]
         cls,
-        store: StoreSource | AgentStoresChatStore = "memory:",
+        store: StoreSource | AgentStoresChatStore | None = None,
         *,
         chat_history: Sequence[LlamaMessage] | None = None,
         llm: Any = None,
+        chat_store: AgentStoresChatStore | None = None,
         chat_store_key: str = DEFAULT_CHAT_STORE_KEY,
         token_limit: int | None = None,
         tokenizer_fn: Callable[[str], Sequence[Any]] | None = None,
-        **options: Any,
+        **options: Unpack[PluginOptions],
     ) -> Self:
         """A memory as LlamaIndex makes its own.
 
@@ -95,8 +95,9 @@ class AgentStoresMemory(BaseMemory):
             store: as for the class.
             chat_history: what the conversation is to hold; what it held goes.
             llm: the model; without a `token_limit`, three quarters of its context are shown.
+            chat_store: as for the class.
             chat_store_key: names the conversation.
-            token_limit: at most so many tokens are shown.
+            token_limit: at most *n* tokens are shown.
             tokenizer_fn: gives the tokens of a text, to count those of messages with.
             options: those of the store.
         """
@@ -104,10 +105,25 @@ class AgentStoresMemory(BaseMemory):
             token_limit = int(llm.metadata.context_window * _LLM_SHARE)
         if tokenizer_fn is not None:
             options["count_tokens"] = _counter(tokenizer_fn)
-        memory = cls(store, chat_store_key=chat_store_key, token_limit=token_limit, **options)
+        memory = cls(
+            store, chat_store=chat_store, chat_store_key=chat_store_key, token_limit=token_limit, **options
+        )
         if chat_history is not None:
             memory.set(list(chat_history))
         return memory
+
+    @property
+    def _threads(self) -> Threads:
+        return cast("AgentStoresChatStore", self.chat_store).threads
+
+    def to_string(self) -> str:
+        """The memory as JSON."""
+        return self.to_json()
+
+    @classmethod
+    def from_string(cls, json_str: str, **more: Any) -> Self:
+        """A memory for its JSON; `more` are arguments of the class, such as ``store``."""
+        return cls.from_json(json_str, **more)
 
     async def aget(
         self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any
@@ -132,31 +148,13 @@ class AgentStoresMemory(BaseMemory):
         shown = await self._threads.opened.view(self.chat_store_key, max_tokens=limit)
         return [message for ours in shown for message in self._threads.codec.from_chat_message(ours)]
 
-    async def aget_all(self) -> list[LlamaMessage]:
-        """All messages as they are stored, oldest first."""
-        return [
-            item.message for found in await self._threads.all(self.chat_store_key) for item in found.shown
-        ]
-
-    async def aput(self, message: LlamaMessage) -> None:
-        """Add a message."""
-        await self.aput_messages([message])
-
     async def aput_messages(self, messages: list[LlamaMessage]) -> None:
         """Add messages, all or none; the same objects may be added again after a call that failed."""
         await self._threads.store(self.chat_store_key).add_messages(messages)
 
-    async def aset(self, messages: list[LlamaMessage]) -> None:
-        """Let the conversation hold these messages and no others, in one step."""
-        await self._threads.set(self.chat_store_key, sequence("messages", messages))
-
-    async def areset(self) -> None:
-        """Delete the conversation."""
-        await self._threads.store(self.chat_store_key).delete_thread()
-
     async def aclose(self) -> None:
         """Close what the memory opened; what it was given stays open."""
-        await self._threads.aclose()
+        await self._threads.opened.aclose()
 
     def get(
         self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any
@@ -164,25 +162,9 @@ class AgentStoresMemory(BaseMemory):
         """See `aget`; blocks."""
         return self._wait(self.aget(input, initial_token_count, **kwargs))
 
-    def get_all(self) -> list[LlamaMessage]:
-        """See `aget_all`; blocks."""
-        return self._wait(self.aget_all())
-
-    def put(self, message: LlamaMessage) -> None:
-        """See `aput`; blocks."""
-        self._wait(self.aput(message))
-
     def put_messages(self, messages: list[LlamaMessage]) -> None:
         """See `aput_messages`; blocks."""
         self._wait(self.aput_messages(messages))
-
-    def set(self, messages: list[LlamaMessage]) -> None:
-        """See `aset`; blocks."""
-        self._wait(self.aset(messages))
-
-    def reset(self) -> None:
-        """See `areset`; blocks."""
-        self._wait(self.areset())
 
     def close(self) -> None:
         """See `aclose`; blocks."""
@@ -191,9 +173,33 @@ class AgentStoresMemory(BaseMemory):
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         return self._threads.opened.wait(work, self.chat_store_key)
 
+    def __reduce__(self) -> Any:
+        return restore, (AgentStoresMemory, self.model_dump())
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """The same memory: its conversation is where it is."""
         return self
+
+
+def _chat_store(store: Any, chat_store: Any, options: dict[str, Any]) -> AgentStoresChatStore:
+    """The chat store of a memory, from what its constructor was given."""
+    if isinstance(chat_store, Mapping):  # of a state
+        given = {**chat_store, **options, **({} if store is None else {"store": store})}
+        given.pop("class_name", None)
+        return AgentStoresChatStore(cast("Any", Threads(given.pop("store", "memory:"), given)))
+    if store is not None and chat_store is not None:
+        raise ArgumentError("store and chat_store cannot be combined")
+    source = "memory:" if store is None and chat_store is None else chat_store if store is None else store
+    if isinstance(source, AgentStoresChatStore):
+        if options:
+            raise ArgumentError(f"{', '.join(sorted(options))} must be given to the chat store")
+        return source
+    if isinstance(source, BaseChatStore):
+        raise ArgumentTypeError(
+            f"chat_store must be an AgentStoresChatStore, got {type(source).__name__}: for others there is "
+            "LlamaIndex's ChatMemoryBuffer"
+        )
+    return AgentStoresChatStore(cast("Any", Threads(source, options, accepts=_ACCEPTED)))
 
 
 def _counter(tokenizer: Callable[[str], Sequence[Any]]) -> Callable[[ChatMessage], int]:

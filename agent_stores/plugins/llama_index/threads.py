@@ -6,17 +6,20 @@ stored record, and so what other frameworks left with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from difflib import SequenceMatcher
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
 
-from agent_stores.errors import ConflictError
+from agent_stores.errors import ArgumentError, ConflictError, StateError
+from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.json_diff import digest
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec, MessageOf
 from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.retention import Window
 from agent_stores.store import ChatMessageStore, StoredMessage
 
 _PAGE = 1000
@@ -40,12 +43,70 @@ class Threads:
 
     Args:
         source: as `StoreResolver` takes it.
-        options: what the caller gave.
+        options: what the caller gave, or `state` returned.
+        is_view: whether options for what a model is shown are among those that are accepted.
+        accepts: the class's other arguments, for errors.
+
+    Raises:
+        StateError: when the state is of a store elsewhere.
     """
 
-    def __init__(self, source: StoreSource, options: PluginOptions) -> None:
+    def __init__(
+        self,
+        source: StoreSource,
+        options: Mapping[str, Any],
+        *,
+        is_view: bool = True,
+        accepts: Sequence[str] = ("store",),
+    ) -> None:
+        given = dict(options)
+        location, threads = given.pop("location", None), given.pop("threads", None)
+        for name in () if is_view else ("window", "dangling_calls"):
+            if name in given:
+                raise ArgumentError(
+                    f"{name} is accepted by AgentStoresMemory: a chat store shows messages as they are stored"
+                )
+        if isinstance(given.get("window"), Mapping):
+            given["window"] = Window(**given["window"])
         self.codec = LlamaIndexCodec()
-        self.opened: StoreResolver[Any] = StoreResolver(source, codec=self.codec, options=options)
+        self.opened: StoreResolver[Any] = StoreResolver(
+            source, codec=self.codec, options=cast("PluginOptions", given), accepts=accepts
+        )
+        self.is_in_memory = isinstance(source, str) and source.rstrip("/") == "memory:"
+        is_new = self.is_in_memory or (isinstance(source, str) and ":memory:" in source)
+        if location is not None and (is_new or location != self.opened.location):
+            raise StateError(
+                f"the state is of a store at {location!r}, and a state has no login: give that store, as in "
+                f"from_dict(state, store=url), got one at {self.opened.location!r}"
+            )
+        if threads:
+            if not self.is_in_memory:
+                raise ArgumentError("threads cannot be combined with a store that is not in memory")
+            self.opened.wait(self._load(threads))
+
+    def state(self) -> dict[str, Any]:
+        """What makes these threads again: JSON-ready, and without secrets."""
+        options: dict[str, Any] = {
+            name: _seconds(value)
+            for name, value in self.opened.options.items()
+            if value is not None and name != "count_tokens"
+        }
+        if window := options.get("window"):
+            options["window"] = {name: _seconds(value) for name, value in vars(window).items()}
+        if self.is_in_memory:
+            return {**options, "threads": self.opened.wait(self._dump())}
+        url = self.opened.url
+        return {**options, **({"location": self.opened.location} if url is None else {"store": url})}
+
+    async def _dump(self) -> dict[str, list[dict[str, Any]]]:
+        return {
+            key: [message_to_dict(item.message) for item in await self.all(key)]
+            for key in await self.opened.thread_ids()
+        }
+
+    async def _load(self, threads: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        for key, documents in threads.items():
+            await self.neutral(key).add_messages([message_from_dict(one) for one in documents])
 
     def store(self, key: str) -> ChatMessageStore[Any]:
         """The store of a key; it takes LlamaIndex's messages, and gives lists of them."""
@@ -132,10 +193,6 @@ class Threads:
             return True
         return await store.delete(name) > 0
 
-    async def aclose(self) -> None:
-        """Close what was opened."""
-        await self.opened.aclose()
-
     def aligned(self, before: Sequence[Stored], messages: Sequence[LlamaMessage]) -> list[ChatMessage]:
         """Our messages for a new content of a thread: stored ones where they come back unchanged."""
         shown = [(index, found) for index, item in enumerate(before) for found in item.shown]
@@ -172,6 +229,10 @@ class Threads:
                 kept.append(message)
             kept += behind.get(index, ())
         return kept
+
+
+def _seconds(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _flat(items: Sequence[Stored]) -> Iterator[tuple[Stored, MessageOf]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from types import TracebackType
 from typing import Any
 
 from msgspec.structs import replace
@@ -13,7 +12,7 @@ from pydantic_ai.conversation_store import (
     ConversationRecord,
     ConversationStore,
 )
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.backend import Row
 from agent_stores.errors import (
@@ -25,6 +24,7 @@ from agent_stores.errors import (
 from agent_stores.listing import ThreadStats
 from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.pydantic_ai.codec import ModelMessageCodec
 from agent_stores.plugins.pydantic_ai.entries import Branches, Chain, read_chain
 from agent_stores.plugins.pydantic_ai.parts import FRAMEWORK
@@ -40,11 +40,10 @@ from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, St
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
 
-_PAGE = 500  # threads
 _REMEMBERED = 4096  # entries whose conversation is remembered
 
 
-class AgentStoresConversationStore(ConversationStore):
+class AgentStoresConversationStore(AsyncClosing, ConversationStore):
     """Conversations as Pydantic AI stores them; implements every primitive.
 
     A conversation is the thread of its id, each message of its current history a row of it, which other
@@ -211,21 +210,6 @@ class AgentStoresConversationStore(ConversationStore):
         """
         return (await self.read_history(entry_id))[-1]
 
-    async def aclose(self) -> None:
-        """Close what was opened here; what was given stays open."""
-        await self._opened.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     async def _rewritten(
         self, record: ConversationRecord, chain: Chain, base: str | None
     ) -> list[Row] | None:
@@ -296,16 +280,9 @@ class AgentStoresConversationStore(ConversationStore):
 
     async def _threads(self) -> AsyncIterator[ThreadStats]:
         """The threads of conversations that Pydantic AI saved, the most recently written first."""
-        store = self._opened.neutral("threads")
-        cursor: str | None = None
-        while True:
-            page = await store.list_threads(limit=_PAGE, cursor=cursor, order="recent")
-            for stats in page.threads:
-                if kept(stats):
-                    yield stats
-            cursor = page.cursor
-            if cursor is None:
-                return
+        async for stats in self._opened.threads(order="recent"):
+            if kept(stats):
+                yield stats
 
 
 def _placeless(rows: Sequence[Row]) -> list[Row]:

@@ -236,12 +236,6 @@ class AgentStoresSessionManager(SyncClosing, RepositorySessionManager, SessionRe
 
     async def _delete(self, thread_id: str) -> None:
         store = self._opened.store(thread_id)
-        cursor: str | None = None
-        while True:
-            page = await store.list_threads(prefix=f"{thread_id}#", limit=500, cursor=cursor)
-            for thread in page.threads:
-                await store.delete_thread(thread.thread_id)
-            cursor = page.cursor
-            if cursor is None:
-                break
+        for found in [stats.thread_id async for stats in self._opened.threads(f"{thread_id}#")]:
+            await store.delete_thread(found)
         await store.delete_thread()

@@ -151,7 +151,7 @@ class TestListing:
         assert second.cursor is None
 
     @pytest.mark.parametrize("order", ["id", "recent"])
-    async def test_expired_threads_are_left_out(
+    async def test_expired_threads_are_not_listed(
         self, make_store: MakeStore, target: Target, order: ThreadOrder
     ) -> None:
         tenant = new_tenant()

@@ -154,7 +154,7 @@ class TestOperations:
         await store.add_messages([user("3"), user("4")])
         assert await stored(store) == ["rules", "3", "4"]
 
-    async def test_rewrite_where_nobody_wrote_since(self, make_store: MakeStore) -> None:
+    async def test_replace_all_at_the_expected_position(self, make_store: MakeStore) -> None:
         store = make_store()
         await store.replace_all([user("1")], expected_position=0)
         await store.add_messages([user("2")])

@@ -3,7 +3,8 @@
 Importing this package turns mem0's telemetry off, unless the environment sets ``MEM0_TELEMETRY``.
 """
 
-from agent_stores_mem0.provider import DEFAULT_CONTEXT_PROMPT, Mem0Provider
+from agent_stores_mem0.arguments import DEFAULT_CONTEXT_PROMPT
+from agent_stores_mem0.provider import Mem0Provider
 from agent_stores_mem0.telemetry import turn_telemetry_off
 from agent_stores_mem0.writing import UnwrittenTurn
 

@@ -13,12 +13,12 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from agent_stores import ArgumentError, ArgumentTypeError, MissingDependencyError
-from agent_stores_mem0.scopes import Entities
+from agent_stores_mem0.scopes import Entities, Scope
 from agent_stores_mem0.telemetry import turn_telemetry_off
 
 logger = logging.getLogger("agent_stores.mem0")
@@ -40,6 +40,16 @@ class Memory(NamedTuple):
     key: str
     text: str
     score: float
+
+
+def best_first(memories: Iterable[Memory]) -> list[Memory]:
+    """Each memory once, with its highest score, the best first."""
+    best: dict[str, Memory] = {}
+    for memory in memories:
+        known = best.get(memory.key)
+        if known is None or memory.score > known.score:
+            best[memory.key] = memory
+    return sorted(best.values(), key=lambda memory: -memory.score)
 
 
 class Api(Protocol):
@@ -176,10 +186,19 @@ class Connection:
         self._host = _address(host)
         self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[Any]] = WeakKeyDictionary()
 
-    @property
-    def known_api(self) -> Api | None:
-        """The interface, where the caller gave the client."""
-        return self._borrowed
+    def check(self, storing: Scope, searching: Scope | None, *, is_per_thread: bool) -> None:
+        """Refuse scopes that the caller's client cannot keep apart.
+
+        Raises:
+            ArgumentError: names the id and what the client needs.
+        """
+        if self._borrowed is None:
+            return
+        thread = {"run_id": "thread"} if is_per_thread else {}
+        if any(storing):
+            self._borrowed.check({**storing.entities(), **thread}, "storing")
+        for partition in searching.partitions() if searching else ():
+            self._borrowed.check({**partition, **thread}, "searching")
 
     def key(self) -> str | None:
         """The platform's key; None with a client of the caller's.
@@ -254,7 +273,7 @@ def _make_client(api_key: str | None, host: str | None) -> Any:
 
 
 def _on_a_thread(work: Any) -> asyncio.Future[Any]:
-    """Run something that may hang on a thread that nobody waits for at the end of the process."""
+    """Run something that may hang on a daemon thread, which does not delay the end of the process."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -275,7 +294,7 @@ def _on_a_thread(work: Any) -> asyncio.Future[Any]:
             failed = error
         try:
             loop.call_soon_threadsafe(settle, value, failed)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: no caller waits any more
             return
 
     threading.Thread(target=run, name="agent-stores-mem0", daemon=True).start()

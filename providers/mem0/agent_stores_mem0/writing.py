@@ -8,10 +8,11 @@ import random
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+from agent_stores import ChatMessage
 from agent_stores_mem0.scopes import Entities
 
 logger = logging.getLogger("agent_stores.mem0")
@@ -45,6 +46,15 @@ class Write(NamedTuple):
 
     messages: tuple[Mapping[str, str], ...]
     entities: Entities
+
+
+def said_in(messages: Iterable[ChatMessage]) -> tuple[Mapping[str, str], ...]:
+    """The messages that mem0 learns from, as it takes them: text of users and assistants, in order."""
+    return tuple(
+        {"role": message.role, "content": message.text}
+        for message in messages
+        if message.role in ("user", "assistant") and message.text.strip()
+    )
 
 
 class UnwrittenTurn(NamedTuple):
@@ -82,7 +92,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 
 @contextmanager
 def at_the_loops_end() -> Iterator[None]:
-    """Lets HTTP clients work while an event loop shuts down, as providers that nobody closed do then.
+    """Lets HTTP clients work while an event loop shuts down, as providers that were not closed do then.
 
     They use asynchronous generators, and the loop warns of each that begins so late. No other task runs by
     then whose warnings this could hide.
@@ -124,7 +134,7 @@ class BackgroundWriter:
         self._worker: asyncio.Task[None] | None = None
 
     async def accept(self, write: Write, *, seconds: float) -> bool:
-        """Take a turn; waits for space up to so many seconds, and says whether there was any."""
+        """Take a turn; waits up to *n* seconds for space, and says whether there was any."""
         deadline = time.monotonic() + seconds
         self._work()
         while len(self._pending) >= self._capacity:
@@ -137,7 +147,7 @@ class BackgroundWriter:
         return True
 
     async def flush(self, *, seconds: float) -> None:
-        """Write what waits, for at most so many seconds; what is left then is given up."""
+        """Write what waits, for at most *n* seconds; what is left then is given up."""
         deadline = time.monotonic() + seconds
         while self._pending:
             left = deadline - time.monotonic()

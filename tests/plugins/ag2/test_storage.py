@@ -25,7 +25,13 @@ from ag2.testing import TestConfig, TrackingConfig
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.ag2 import AgentStoresStorage, EventCodec
-from agent_stores.contents import DataContent, OpaqueContent, ToolCallContent, ToolResultContent
+from agent_stores.contents import (
+    DataContent,
+    OpaqueContent,
+    ReasoningContent,
+    ToolCallContent,
+    ToolResultContent,
+)
 from agent_stores.errors import ArgumentTypeError, StoreClosedError
 from agent_stores.log import MessageLog
 from agent_stores.plugins.ag2.codec import event_to_json
@@ -203,7 +209,7 @@ async def test_a_conversation_of_another_framework_goes_on(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     before = await store.list_messages()
     await storage.set_history(STREAM, found)  # as a compaction does with what it keeps
-    assert await store.list_messages() == before[1:]
+    assert await store.list_messages() == before
     tracking = TrackingConfig(TestConfig("Alice"))
     reply = await Agent("a", config=tracking).ask("My name?", stream=MemoryStream(storage, id=STREAM))
     assert reply.body == "Alice"
@@ -283,3 +289,24 @@ def test_the_codec_alone() -> None:
     assert isinstance(
         codec.from_chat_message(ChatMessage("tool", contents=[ToolResultContent("t")]))[0], ToolResultsEvent
     )
+
+
+async def test_what_ag2_is_not_shown_stays_when_it_replaces_the_history(log: MessageLog) -> None:
+    store = ChatMessageStore(log, thread_id=str(STREAM))
+    await store.add_messages(
+        [
+            ChatMessage("system", "Be brief."),
+            ChatMessage("user", "Hello."),
+            ChatMessage("assistant", contents=[ReasoningContent("Hm.")]),
+            ChatMessage("assistant", "Hi."),
+            ChatMessage("assistant", contents=[ReasoningContent("So.")]),
+        ]
+    )
+    before = await store.list_messages()
+    storage = AgentStoresStorage(log)
+    events = await history(storage)
+    assert len(events) == 2
+    await storage.set_history(STREAM, events)
+    assert await store.list_messages() == before
+    await storage.set_history(STREAM, events[1:])
+    assert await store.list_messages() == before[2:]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio as aioredis
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -22,6 +25,8 @@ from agent_stores.langgraph import (
     AsyncPostgresSaver,
     AsyncRedisSaver,
     AsyncSqliteSaver,
+    PostgresSaver,
+    RedisSaver,
     SqliteSaver,
 )
 from agent_stores.langgraph import (
@@ -357,6 +362,36 @@ async def test_only_the_import_changes(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="URL"):
         async with AsyncPostgresSaver.from_conn_string("host=localhost password=secret"):
             pass
-    async with AsyncRedisSaver.from_conn_string("redis://localhost:1", ttl={"default_ttl": 1}) as redis:
-        assert redis.config_specs == []
+    client = aioredis.Redis(port=1)
+    for options in ({"redis_url": "redis://localhost:1"}, {"redis_client": client}):
+        made: Any = {**options, "ttl": {"default_ttl": 1}, "checkpoint_prefix": "p"}
+        async with AsyncRedisSaver.from_conn_string(**made) as redis:
+            assert redis.config_specs == []
+        with pytest.raises(StoreClosedError):
+            await redis.aget_tuple(CONFIG)
+
+        def use(made: Any = made) -> None:
+            with RedisSaver.from_conn_string(**made) as sync_redis:
+                sync_redis.setup()
+
+        await asyncio.to_thread(use)
+    await client.aclose()
     assert await OurInMemorySaver().aget_tuple(CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "module"),
+    [
+        (PostgresSaver, "langgraph.checkpoint.postgres"),
+        (AsyncPostgresSaver, "langgraph.checkpoint.postgres.aio"),
+        (SqliteSaver, "langgraph.checkpoint.sqlite"),
+        (AsyncSqliteSaver, "langgraph.checkpoint.sqlite.aio"),
+    ],
+)
+def test_factories_take_the_arguments_of_langgraph_s_own(ours: Any, module: str) -> None:
+    theirs = getattr(import_module(module), ours.__name__)
+    wanted = inspect.signature(theirs.from_conn_string).parameters
+    found = inspect.signature(ours.from_conn_string).parameters
+    for name, parameter in wanted.items():
+        assert (found[name].kind, found[name].default) == (parameter.kind, parameter.default), name
+    assert inspect.iscoroutinefunction(ours.setup) == inspect.iscoroutinefunction(theirs.setup)

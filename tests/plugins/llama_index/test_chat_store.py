@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -245,7 +244,7 @@ async def test_options(log: MessageLog) -> None:
     assert await AgentStoresChatStore(log).aget_keys() == []
     assert await store.aget_keys() == ["a"]
     with pytest.raises(ArgumentError, match="accepted by AgentStoresMemory"):
-        AgentStoresChatStore(log, window=Window(last=1))
+        AgentStoresChatStore(log, window=Window(last=1))  # type: ignore[call-arg]
     with pytest.raises(
         ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got 0"
     ):
@@ -296,17 +295,8 @@ def test_json(url: str) -> None:
         assert again.get_keys() == ["a", "ключ"]
         assert again.model_dump() == store.model_dump()
     assert AgentStoresChatStore.from_dict(store.to_dict()).get_messages("ключ") == [user("Hi")]
-    remote = AgentStoresChatStore(url)
-    remote.add_message("a", user("secret words"))
-    state = remote.model_dump_json()
-    assert json.loads(state) == {"class_name": "AgentStoresChatStore", "location": url}
-    with pytest.raises(ValueError, match="make it from its URL"):
-        AgentStoresChatStore.model_validate_json(state)
-    with pytest.raises(StateError, match="make it from its URL"):
-        AgentStoresChatStore.from_json(state)
     with pytest.raises(ArgumentError, match="not in memory"):
         AgentStoresChatStore(url, threads={"a": []}).close()
-    remote.close()
 
 
 def test_files(tmp_path: Path, url: str) -> None:

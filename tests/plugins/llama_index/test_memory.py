@@ -55,6 +55,7 @@ def test_synchronously(tmp_path: Path) -> None:
     assert said(memory.get_all()) == ["anew"]
     assert copy.deepcopy(memory).get_all() == memory.get_all()
     assert memory.model_dump() == {
+        "chat_store": {"class_name": "AgentStoresChatStore", "store": url},
         "chat_store_key": "user1",
         "token_limit": None,
         "class_name": "AgentStoresMemory",
@@ -124,7 +125,7 @@ async def test_it_shares_a_chat_store(log: MessageLog) -> None:
     await store.async_add_message("a", user("1"))
     await memory.aput(user("2"))
     assert said(await store.aget_messages("a")) == said(await memory.aget()) == ["1", "2"]
-    with pytest.raises(ArgumentError, match="ttl: given beside a chat store"):
+    with pytest.raises(ArgumentError, match="ttl must be given to the chat store"):
         AgentStoresMemory(store, ttl=1)
 
 

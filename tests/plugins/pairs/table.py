@@ -12,15 +12,19 @@ from typing import Any, NamedTuple
 from agent_stores import ChatMessageStore
 from agent_stores.memory import InMemoryMessageLog
 from agent_stores.messages import ChatMessage
+from tests.plugins.pairs.ag2 import AG2
 from tests.plugins.pairs.agent_framework import AgentFramework
+from tests.plugins.pairs.claude_agent import ClaudeAgent
 from tests.plugins.pairs.features import FEATURES, Aspect, Feature, Framework
 from tests.plugins.pairs.google_adk import GoogleADK
+from tests.plugins.pairs.haystack import Haystack
 from tests.plugins.pairs.langchain import LangChain
 from tests.plugins.pairs.langgraph import LangGraph
 from tests.plugins.pairs.llama_index import LlamaIndex
 from tests.plugins.pairs.neutral import Neutral
 from tests.plugins.pairs.openai_agents import OpenAIAgents
 from tests.plugins.pairs.pydantic_ai import PydanticAI
+from tests.plugins.pairs.strands import Strands
 
 PAGE = Path(__file__).parents[3] / "docs" / "plugins.md"
 COMMAND = "python -m tests.plugins.pairs --write"
@@ -35,6 +39,10 @@ FRAMEWORKS: dict[str, Framework] = {
     "langgraph": LangGraph(),
     "pydantic_ai": PydanticAI(),
     "google_adk": GoogleADK(),
+    "claude_agent": ClaudeAgent(),
+    "strands": Strands(),
+    "ag2": AG2(),
+    "haystack": Haystack(),
     "neutral": Neutral(),
 }
 

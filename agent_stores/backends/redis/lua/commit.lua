@@ -1,27 +1,24 @@
 -- Change a thread and its rows: see `agent_stores.backend.Backend.commit`. Replies the new version; nil when the
--- expected one is wrong. Arguments: the expected version or ''; the commit's own id; the thread id; milliseconds
--- until the thread expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON, the new state,
--- further fields and values, ids to delete, their positions in the list and among the pinned rows; entries to put.
-local expected, commit, thread_id, left, clear = unpack(ARGV, 1, 5)
+-- expected one is wrong. Arguments: the expected version or ''; the new one; the thread id; milliseconds until the
+-- thread expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON, the new state, further
+-- fields and values, ids to delete, their positions in the list and among the pinned rows; entries to put.
+local expected, version, thread_id, left, clear = unpack(ARGV, 1, 5)
 local state, fields, ids, positions, pinned = unpack(cjson.decode(ARGV[6]))
-local t, problem = load_thread()
-local version = t and t.version or ''
+local found = call('HMGET', META, 'state', 'requests')
+local t, problem = load_thread(found[1], found[2])
 if problem then
   return problem
-elseif t and call('HGET', META, 'commit') == commit then  -- a retry of the last commit
-  save(t, thread_id, false)  -- so that WAIT covers the earlier write
+elseif t and t.version == version then  -- a retry of the last commit
+  save(t, thread_id, false, {})  -- so that WAIT covers the earlier write
   return version
-elseif version ~= expected then
+elseif (t and t.version or '') ~= expected then
   return false
 elseif #ARGV > 6 then
-  call('HSETNX', META, 'commit', '')  -- refused where the server's memory is full, before anything is removed
+  call('HSETNX', META, 'requests', '')  -- refused where the server's memory is full, before anything is removed
 end
-local is_new = not t
-t = t or new_thread()
+local is_new, t = not t, t or new_thread()
 local length = clear == '' and t.messages - t.pinned or 0
-if clear ~= '' then
-  call('UNLINK', MESSAGES, IDS, PINNED)
-end
+if clear ~= '' then call('UNLINK', META, MESSAGES, PINNED) end
 
 local function remove(listed)
   local indexes = {}
@@ -29,22 +26,20 @@ local function remove(listed)
     local index, exists = locate(tonumber(position), length)
     indexes[#indexes + 1] = exists and nearer(index, length) or nil
   end
-  for _, index in ipairs(indexes) do
-    call('LSET', MESSAGES, index, '')
-  end
+  for _, index in ipairs(indexes) do call('LSET', MESSAGES, index, '') end
   if #indexes > 0 then
     length = length - call('LREM', MESSAGES, indexes[1] < 0 and -#indexes or #indexes, '')
   end
 end
 
-in_parts('HDEL', IDS, ids)
+in_parts('HDEL', META, ids)
 in_parts('HDEL', PINNED, pinned)
 remove(positions)
 for n = 7, #ARGV do
-  local position, pin, id = string.match(ARGV[n], '^(%d+),b?(p?),[^,]*,[^,]*,([^\n]*)\n')
+  local flag, position, id = string.match(ARGV[n], '^(%d)(%d+),[^,]*,[^,]*,([^\n]*)\n')
   local index, exists = locate(tonumber(position), length)
-  call('HSET', IDS, id, position)
-  if pin == 'p' then
+  call('HSET', META, id, position)
+  if flag == '2' or flag == '3' then
     remove({position})
     call('HSET', PINNED, position, ARGV[n])
   else
@@ -59,11 +54,10 @@ for n = 7, #ARGV do
     length = length + (exists and 0 or 1)
   end
 end
-for name, value in pairs(state) do
-  t[name] = value
-end
-t.version = t.version + 1
+t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens, t.request_count, t.first_us, t.last_us, t.ttl, t.refresh,
+  t.explicit = version, unpack(state)
+t.pinned = tonumber(t.pinned)
 t.expires = left == 'keep' and t.expires or tonumber(left) and NOW_MS + left or nil
 mark_end(t)
-save(t, thread_id, is_new, 'commit', commit, unpack(fields))
-return string.format('%.0f', t.version)
+save(t, thread_id, is_new, fields)
+return version

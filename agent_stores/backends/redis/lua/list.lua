@@ -6,7 +6,7 @@ local function nearer(index, length)
 end
 
 local function position_at(index, length)
-  return tonumber(string.match(call('LINDEX', MESSAGES, nearer(index, length)), '^%d+'))
+  return tonumber(string.match(call('LINDEX', MESSAGES, nearer(index, length)), '^%d(%d+)'))
 end
 
 -- The index of the first entry at or after a position, and whether it is at that position.

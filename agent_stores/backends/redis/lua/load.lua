@@ -1,3 +1,3 @@
--- Read a thread without rows: replies nil, or its meta hash and its remaining milliseconds.
-local state = call('HGET', META, 'state')
-return find_problem(state) or state and {call('HGETALL', META), call('PTTL', META)} or false
+-- Read a thread without rows: replies nil, or four fields of its meta hash and its remaining milliseconds.
+local fields = call('HMGET', META, 'state', 'requests', 'metadata', 'revision')
+return find_problem(fields[1]) or fields[1] and {fields, call('PTTL', META)} or false

@@ -1,8 +1,9 @@
--- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`. Replies nil, or the
--- meta hash, its remaining milliseconds, entries of the list, and entries of pinned rows. Arguments: after; before
--- or ''; limit or ''; '1' for the newest; '1' for bodies, else their sizes; names of ids to find instead.
+-- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`. Replies nil, or four
+-- fields of the meta hash, its remaining milliseconds, entries of the list, and entries of pinned rows. Arguments:
+-- after; before or ''; limit or ''; '1' for the newest; '1' for bodies, else their sizes; ids to find instead.
 local after, before, limit, newest, bodies = unpack(ARGV, 1, 5)
-local t, problem = load_thread()
+local fields = call('HMGET', META, 'state', 'requests', 'metadata', 'revision')
+local t, problem = load_thread(fields[1], fields[2])
 if problem or not t then
   return problem or false
 end
@@ -18,7 +19,7 @@ if #ARGV == 5 then
   rows = last >= first and call('LRANGE', MESSAGES, first, last) or {}
 end
 for n = 6, #ARGV do
-  local position = tonumber(call('HGET', IDS, ARGV[n]) or nil)
+  local position = tonumber(call('HGET', META, ARGV[n]) or nil)
   local entry = position and t.pinned > 0 and call('HGET', PINNED, position)
   rows[#rows + 1] = entry or position and call('LINDEX', MESSAGES, nearer(locate(position, length), length))
 end
@@ -29,4 +30,4 @@ for _, list in ipairs(bodies == '' and {rows, pinned} or {}) do
     list[n] = line .. (#entry - #line)
   end
 end
-return {call('HGETALL', META), call('PTTL', META), rows, pinned}
+return {fields, call('PTTL', META), rows, pinned}

@@ -1,39 +1,33 @@
 -- What every script begins with. docs/redis.md describes the keys and the fields.
-local META, MESSAGES, IDS, PINNED, INDEX, RECENT, EXPIRY = unpack(KEYS)
+local META, MESSAGES, PINNED, INDEX, RECENT, EXPIRY = unpack(KEYS)
 local call = redis.call
-local NUMBERS = {'last', 'messages', 'pinned', 'request_count', 'expires', 'listed_until'}
 
 -- Why the thread must not be used; nil when it can be, or when there is none.
 local function find_problem(state)
   local layout = state and string.match(state, '^[^,]*')
   if layout then
-    return layout ~= '2' and redis.error_reply('AGENTVERSION ' .. layout) or nil
-  elseif call('EXISTS', MESSAGES, IDS) > 0 or PINNED and call('EXISTS', PINNED) == 1 then
+    return layout ~= '3' and redis.error_reply('AGENTVERSION ' .. layout) or nil
+  elseif call('EXISTS', MESSAGES) == 1 or PINNED and call('EXISTS', PINNED) == 1 then
     return redis.error_reply('AGENTDAMAGED its meta hash is missing')
-  elseif redis.pcall('EXISTS', (string.gsub(META, '}:meta:', '}:h:', 1))) == 1 then
-    return redis.error_reply('AGENTVERSION 1')
   end
 end
 
--- The thread as a table; nil when there is none; then perhaps an error.
-local function load_thread()
-  local found = call('HMGET', META, 'state', 'requests')
-  local problem, t, damaged = find_problem(found[1]), {requests = found[2]}, nil
-  if problem or not found[1] then
+-- The thread of the fields `state` and `requests`, as a table; nil when there is none; then perhaps an error. With
+-- `is_checked`, its list and its pinned rows are known to be complete.
+local function load_thread(state, requests, is_checked)
+  local problem, t, damaged = find_problem(state), {requests = requests}, nil
+  if problem or not state then
     return nil, problem
   end
-  t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens, t.request_count, t.updated_us, t.first_us, t.last_us,
-    t.ttl, t.refresh, t.explicit, t.expires, t.listed_until = string.match(found[1],
-    '^2,(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]*),([^,]*),(%d*),(%a+),(%d?),(%d*),(%d+)$')
-  for _, name in ipairs(NUMBERS) do
-    t[name] = tonumber(t[name])
-  end
-  if not t.version or not t.requests then
+  t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens, t.request_count, t.first_us, t.last_us, t.ttl, t.refresh,
+    t.explicit, t.expires, t.listed_until = string.match(state,
+    '^3,([^,]+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]*),([^,]*),(%d*),(%a+),(%d?),(%d*),(%d+)$')
+  t.last, t.messages, t.pinned = tonumber(t.last), tonumber(t.messages), tonumber(t.pinned)
+  t.expires, t.listed_until = tonumber(t.expires), tonumber(t.listed_until)
+  if not t.version or not requests then
     damaged = 'meta hash'
-  elseif call('LLEN', MESSAGES) ~= t.messages - t.pinned then
+  elseif not is_checked and call('LLEN', MESSAGES) ~= t.messages - t.pinned then
     damaged = 'list of messages'
-  elseif call('HLEN', IDS) ~= t.messages then
-    damaged = 'hash of message ids'
   elseif t.pinned > 0 and call('HLEN', PINNED) ~= t.pinned then
     damaged = 'hash of pinned messages'
   end
