@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from agent_framework import HistoryProvider, Message
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import loaded, replayed_ids, stored, with_ids
 from agent_stores.plugins.agent_framework.neutral import NeutralCodec
+from agent_stores.plugins.agent_framework.overlap import find_repeated, may_repeat
 from agent_stores.plugins.agent_framework.view import model_view
+from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.retention import DanglingCalls
 from agent_stores.store import ChatMessageStore
@@ -33,21 +34,25 @@ class _Run:
     Attributes:
         context: the framework's own object for the run.
         answered: the ids of the calls that the run's messages answer.
+        inputs: the run's input, when its end is stored.
         replayed: the messages that another history provider loaded, and its id, by the identity of each.
     """
 
     context: SessionContext
     answered: Collection[str] = ()
+    inputs: Sequence[Message] = ()
     replayed: dict[int, str] = field(default_factory=dict)
 
 
 _run: ContextVar[_Run | None] = ContextVar("agent_stores_run", default=None)
 
 
-class AgentStoresHistoryProvider(HistoryProvider):
+class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
     """A `HistoryProvider` over a store: the session's id is the thread's id.
 
-    Saving costs what the new messages cost, and reads nothing that is stored. A message with a `message_id`
+    Saving costs what the new messages cost, and reads nothing that is stored, unless answers of a model are
+    among a run's input: a client may send the whole conversation again, and what is stored already is then
+    not added again. A message with a `message_id`
     is stored once in its thread (an answer with the id of another one says something else, and is another).
     One without gets an id, which is set on it, so that the same object is stored once, too, however late a
     turn is tried again. Messages with the same words are different messages, and so is the same object in
@@ -62,6 +67,7 @@ class AgentStoresHistoryProvider(HistoryProvider):
         store_outputs: whether its response is stored.
         store_context_messages: whether messages that other providers add are stored.
         store_context_from: only those of the providers with these source ids.
+        skip_excluded: whether a run is not given messages whose additional property ``"_excluded"`` is true.
         options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``;
             with a function, whose stores have their own, only ``dangling_calls``: what a run is given for
             tool calls that have no result, and that its input does not answer either.
@@ -84,6 +90,7 @@ class AgentStoresHistoryProvider(HistoryProvider):
         store_outputs: bool = True,
         store_context_messages: bool = False,
         store_context_from: Collection[str] | None = None,
+        skip_excluded: bool = False,
         **options: Unpack[PluginOptions],
     ) -> None:
         if isinstance(store_context_from, str):
@@ -96,6 +103,7 @@ class AgentStoresHistoryProvider(HistoryProvider):
             store_context_from=None if store_context_from is None else set(store_context_from),
             store_outputs=store_outputs,
         )
+        self.skip_excluded = skip_excluded
         self._dangling_calls: DanglingCalls = choice(
             "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
         )
@@ -134,6 +142,8 @@ class AgentStoresHistoryProvider(HistoryProvider):
             history = model_view(history, self._dangling_calls, run.answered)
         found = [self._codec.from_chat_message(message) for message in history]
         loaded(found, history)
+        if self.skip_excluded:
+            found = [message for message in found if not message.additional_properties.get("_excluded")]
         return found
 
     async def save_messages(
@@ -159,10 +169,41 @@ class AgentStoresHistoryProvider(HistoryProvider):
             return
         neutral = [self._codec.to_chat_message(message) for message in given]
         run = _run.get()
+        if repeated := await self._repeated(store, given, neutral, run):
+            given = [message for at, message in enumerate(given) if at not in repeated]
+            neutral = [message for at, message in enumerate(neutral) if at not in repeated]
+            if not given:
+                return
         if run is not None and run.replayed:
             neutral = replayed_ids(neutral, [run.replayed.get(id(message)) for message in given])
         await store.add_messages(with_ids(given, neutral, None if run is None else run.context))
         stored(given)
+
+    async def clear(self, session_id: str | None) -> None:
+        """Delete all messages of a session."""
+        await self.store(session_id).clear()
+
+    async def _repeated(
+        self,
+        store: ChatMessageStore[ChatMessage],
+        given: Sequence[Message],
+        neutral: Sequence[ChatMessage],
+        run: _Run | None,
+    ) -> range:
+        """The indexes of messages that a client sent again, among the input of a run or of one call."""
+        span = range(len(given)) if run is None else _span(given, run.inputs)
+        sent = neutral[span.start : span.stop]
+        if not may_repeat(sent):
+            return range(0)
+        newest = [one.message for one in await store.latest(len(sent) + 1)]
+        shown = [self._codec.from_chat_message(message).message_id for message in newest]
+        end, size = find_repeated(newest, shown, sent)
+        if run is None and end == len(sent):
+            return range(0)  # there is nothing else in the call: it is a turn that says the same
+        repeated = range(span.start, span.start + end)
+        if size:  # so that a run that is tried again knows them
+            loaded([given[at] for at in repeated[-size:]], newest[-size:])
+        return repeated
 
     async def before_run(
         self,
@@ -205,23 +246,14 @@ class AgentStoresHistoryProvider(HistoryProvider):
             if source in others
             for message in messages
         }
-        token = _run.set(_Run(context, replayed=replayed))
+        token = _run.set(_Run(context, inputs=context.input_messages, replayed=replayed))
         try:
             await super().after_run(agent=agent, session=session, context=context, state=state)
         finally:
             _run.reset(token)
 
-    async def aclose(self) -> None:
-        """Close what was opened here; afterwards every operation raises `StoreClosedError`."""
-        await self._opened.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
+def _span(given: Sequence[Message], inputs: Sequence[Message]) -> range:
+    """Where a run's input is among the messages that it stores."""
+    first = next((at for at, message in enumerate(given) if inputs and message is inputs[0]), len(given))
+    return range(first, min(first + len(inputs), len(given)))

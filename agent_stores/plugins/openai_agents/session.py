@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
-from agent_stores.messages import ChatMessage
-from agent_stores.plugins.openai_agents.codec import ItemOf, ResponsesItemCodec
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError, StoreError
+from agent_stores.plugins.closing import AsyncClosing
+from agent_stores.plugins.openai_agents.codec import ResponsesItemCodec
+from agent_stores.plugins.openai_agents.compaction import (
+    IsExpired,
+    Snapshot,
+    newest,
+    newest_position,
+    replace_history,
+    take_snapshot,
+    without,
+)
+from agent_stores.plugins.openai_agents.reading import Item
 from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
     from agents.memory import SessionSettings
 
 
-class AgentStoresSession:
+class AgentStoresSession(AsyncClosing):
     """A conversation as ``Runner.run(agent, ..., session=...)`` takes it; implements the SDK's `Session`.
 
     Items come back as they were written, one stored message for each, in the order in which they were added;
@@ -54,6 +64,7 @@ class AgentStoresSession:
         self.session_id = identifier("session_id", session_id)
         self.session_settings = _settings(session_settings)
         self._codec = ResponsesItemCodec()
+        self._read_until: int | None = None  # where the history ended that was last read for compaction
         self._opened: StoreResolver[Any] = StoreResolver(
             store, codec=self._codec, options=options, defaults={"on_corrupt": "skip"}, dangling_calls="keep"
         )
@@ -80,7 +91,8 @@ class AgentStoresSession:
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
         if limit is not None:
-            items = [found.item for _, found in await self._newest(limit)]
+            neutral = self._opened.neutral(self.session_id)
+            items = [found.item for _, found in await newest(neutral, self._codec, limit)]
         else:
             items = [item for found in await self.store.list_messages() for item in found]
         return cast("list[TResponseInputItem]", items)
@@ -104,61 +116,97 @@ class AgentStoresSession:
         Of a message that is shown as several items the last one is taken. An item that several callers pop
         at once goes to one of them.
         """
+        return await self.pop_valid_item(lambda item: None)
+
+    async def pop_valid_item(self, check: Callable[[Item], object]) -> TResponseInputItem | None:
+        """The same as `pop_item`, for an item that passes a check.
+
+        Args:
+            check: is called before the item is deleted; what it raises is raised, and nothing is deleted.
+        """
         neutral = self._opened.neutral(self.session_id)
-        while True:
-            newest = await self._newest(1)
-            if not newest:
-                return None
-            message, found = newest[0]
+        while found := await newest(neutral, self._codec, 1):
+            message, shown = found[0]
+            check(shown.item)
             name = message.message_id or ""
-            rest = [part for index, part in enumerate(message.contents) if index not in found.parts]
-            shorter = message.replace(contents=rest)
-            if len(found.parts) < len(message.contents) and self._codec.from_chat_message(shorter):
-                await neutral.replace(name, shorter)
-                return cast("TResponseInputItem", found.item)
+            rest = without(message, shown)
+            if len(rest.contents) > 0 and self._codec.from_chat_message(rest):
+                await neutral.replace(name, rest)
+                return cast("TResponseInputItem", shown.item)
             if await neutral.delete(name):
-                return cast("TResponseInputItem", found.item)
+                return cast("TResponseInputItem", shown.item)
+        return None
 
     async def clear_session(self, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
         """Delete all items of the conversation."""
         await self.store.clear()
 
-    async def aclose(self) -> None:
-        """Close what the session opened; what it was given stays open."""
-        await self._opened.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def close(self) -> None:
+        """The same as `aclose`: close what the session opened; what it was given stays open."""
         await self.aclose()
+
+    async def ping(self) -> bool:
+        """Whether the server can be reached and answers.
+
+        Raises:
+            StoreClosedError: after `close`.
+        """
+        try:
+            await self.store.stats()
+        except StoreClosedError:
+            raise
+        except StoreError:
+            return False
+        return True
 
     def __repr__(self) -> str:
         return f"AgentStoresSession({self.session_id!r})"
 
-    async def _newest(self, count: int) -> list[tuple[ChatMessage, ItemOf]]:
-        """The newest so many items, each with its message; a message may be shown as several, or as none."""
+    # -- what the SDK's compaction session looks for ------------------------------------------------------
+
+    async def _get_compaction_snapshot(
+        self, limit: int, *, prune_prefix: IsExpired | None = None
+    ) -> Snapshot | None:
+        if not self._stores_items_as_given:
+            return None
         neutral = self._opened.neutral(self.session_id)
-        wanted = count
-        while wanted > 0:
-            stored = await neutral.latest(wanted)
-            found = [(one.message, item) for one in stored for item in self._codec.items_of(one.message)]
-            if len(found) >= count or len(stored) < wanted:
-                return found[-count:]
-            wanted = 2 * wanted + 8
-        return []
+        return await take_snapshot(neutral, self._codec, limit, prune_prefix)
+
+    async def _read_compaction_items(self, limit: int | None) -> tuple[list[TResponseInputItem], bool]:
+        self._read_until = await newest_position(self._opened.neutral(self.session_id))
+        items = await self.get_items(limit)
+        return items, limit is not None and len(items) < limit
+
+    async def _atomic_replace_items(self, items: Sequence[TResponseInputItem]) -> bool:
+        if not self._stores_items_as_given:
+            return False
+        until, self._read_until = self._read_until, None
+        messages = [self._codec.to_chat_message(item) for item in items]
+        await replace_history(self._opened.neutral(self.session_id), messages, until)
+        return True
+
+    @property
+    def _stores_items_as_given(self) -> bool:
+        """Whether a class that derives from this one leaves the items to it."""
+        kind = type(self)
+        return (
+            kind.get_items is AgentStoresSession.get_items and kind.add_items is AgentStoresSession.add_items
+        )
 
 
 def _settings(given: SessionSettings | Mapping[str, Any] | None) -> SessionSettings | None:
-    if given is not None and not isinstance(given, Mapping):
-        return given
     try:
         from agents.memory import SessionSettings
     except ImportError:  # before 0.8, where runs have no settings either
-        return None
-    return SessionSettings(**(given or {}))
+        SessionSettings = None  # type: ignore[assignment,misc]
+    if SessionSettings is not None and isinstance(given, SessionSettings):
+        return given
+    if given is not None and not isinstance(given, Mapping):
+        raise ArgumentTypeError(
+            f"session_settings must be the SDK's SessionSettings or a mapping, got {type(given).__name__}"
+        )
+    known = ("limit",) if SessionSettings is None else tuple(SessionSettings.__dataclass_fields__)
+    unknown = sorted(set(given or ()) - set(known))
+    if unknown:
+        raise ArgumentError(f"session_settings must be among {', '.join(known)}, got {unknown[0]!r}")
+    return None if SessionSettings is None else SessionSettings(**(given or {}))
