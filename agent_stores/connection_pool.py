@@ -234,7 +234,7 @@ class EventLoopPool:
         _after_fork(self._reset)
 
     def take(self) -> _Loop | None:
-        """A loop that nobody else uses, for `run`; None when all are in use."""
+        """An idle loop, for `run`; None when all are in use."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -277,7 +277,7 @@ class EventLoopPool:
             self._give_back(loop)
 
     async def run_in(self, loop: _Loop, make: Callable[[], Coroutine[Any, Any, Any]], timeout: float) -> bool:
-        """Run a coroutine on a certain one of these loops, as soon as nobody uses it; returns whether it was.
+        """Run a coroutine on a certain one of these loops, as soon as it is idle; returns whether it was.
 
         Not when it is none of these loops, is in use for more than `timeout` seconds, or is `closing`.
         """
@@ -305,7 +305,7 @@ class EventLoopPool:
                 self._idle.append(loop)
 
     def close(self) -> None:
-        """Close the loops that nobody uses; what they keep is closed with them."""
+        """Close the idle loops; what they keep is closed with them."""
         with self._lock:
             loops, self._idle = self._idle, []
             self._all.difference_update(loops)

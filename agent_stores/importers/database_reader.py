@@ -1,4 +1,4 @@
-"""Reading somebody else's tables in SQLite, PostgreSQL or MariaDB, in transactions that cannot write."""
+"""Reading other programs' tables in SQLite, PostgreSQL or MariaDB, in transactions that cannot write."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections import deque
 
 from agent_stores.importers.source import SourceMessage
 
-_CONTEXT = 3  # elements before; of a list that was trimmed, so many cannot be known again
+_CONTEXT = 3  # elements before one; those of a trimmed list cannot be recognized
 
 
 class MessageIds:

@@ -50,7 +50,7 @@ class Options:
         tenant: whose the threads will be; by default as the source says, which mostly knows no tenants.
         names: the threads' ids in the target.
         only: the source's ids of the threads that are taken; all by default.
-        limit: at most so many threads.
+        limit: at most this number of threads.
         merge: also add to threads of the target that hold messages, but none of the source's.
         keep_expiry: whether a thread expires in the target when it would have in the source.
         dry_run: read, and compare with the target, but write nothing.
@@ -218,7 +218,7 @@ class _Thread:
         return await self._log.get(self._key, message_id) is not None
 
     async def _write(self, done: int, *, is_new: bool) -> None:
-        """Add what comes behind the first so many stored messages."""
+        """Add the messages after the first *n* stored ones."""
         ids = MessageIds(self._source.name, self._thread.place)
         expires = self._thread.expires_in if is_new and self._options.keep_expiry else None
         store = ChatMessageStore(

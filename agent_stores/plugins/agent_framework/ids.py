@@ -116,7 +116,7 @@ def replayed_ids(neutral: Sequence[ChatMessage], sources: Sequence[str | None]) 
 
 
 def _digest(message: ChatMessage, size: int, *also: str) -> str:
-    """What a message says, in so many bytes as hexadecimal: its role and contents."""
+    """A digest of a message's role and contents, in hexadecimal."""
     data = message_to_dict(message)
     said = json.dumps([data["role"], data.get("contents"), *also], sort_keys=True)
     return hashlib.blake2b(said.encode(), digest_size=size).hexdigest()

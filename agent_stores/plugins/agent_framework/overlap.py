@@ -30,7 +30,7 @@ def find_repeated(
     """How many messages, from the first on, are stored or were trimmed; how many of them are stored.
 
     Args:
-        stored: the newest messages of the thread, one more than are given, if there are so many.
+        stored: the newest messages of the thread, one more than are given, if there are as many.
         shown_ids: the ids that the framework's messages for them have.
         given: what is to be added, with the ids that the caller gave.
     """

@@ -86,7 +86,7 @@ def from_part(part: Content, fields: Fields) -> Data | None:
     try:
         return changed(data, rest)
     except (LookupError, TypeError, ValueError):
-        return data  # somebody else changed the part, so that the difference fits it no more
+        return data  # another client changed the part, so that the difference does not apply
 
 
 # -- from the framework -----------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def _media(data: Mapping[str, Any], _: Fields) -> AnyContent | None:
 
 def _call(data: Mapping[str, Any], _: Fields) -> AnyContent | None:
     if data.get("hosted") or data.get("informational_only"):
-        return None  # nobody here is to make or to answer it
+        return None  # it is neither made nor answered here
     arguments = data.get("arguments")
     return ToolCallContent(data.get("call_id"), data.get("name"), "" if arguments is None else arguments)  # type: ignore[arg-type]
 

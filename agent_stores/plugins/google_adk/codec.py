@@ -59,7 +59,7 @@ class EventCodec:
                 unsupported.field("reasoning.protected_data", "it is no Base64", message_id=name)
 
     def is_own(self, message: ChatMessage) -> bool:
-        """Whether ADK wrote a message, and nobody changed it."""
+        """Whether ADK wrote a message, unchanged since."""
         found = self.json.decode(message, quiet=True)
         return found is not None and found.exact
 

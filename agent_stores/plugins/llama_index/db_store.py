@@ -62,8 +62,8 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
         Args:
             key: the conversation.
             status: which ones; None for all.
-            limit: only the first so many.
-            offset: without the first so many.
+            limit: at most this number of messages, the oldest.
+            offset: skip this number of messages.
         """
         check_limit("limit", limit)
         start = check_limit("offset", offset) or 0
@@ -105,7 +105,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
                 ours = [with_status(message, status) for message in wanted]
                 await self._threads.neutral(key).replace_all(ours, expected_position=last)
                 return
-            except ConflictError:  # somebody added a message since: it is to go, too
+            except ConflictError:  # another client added a message since: delete it, too
                 continue
 
     async def delete_message(self, key: str, idx: int) -> LlamaMessage | None:
@@ -131,13 +131,13 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
         await self._delete(key, every, _with_status(every, status))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[LlamaMessage]:
-        """Delete the oldest so many active messages, and return them."""
+        """Delete the oldest *n* active messages, and return them."""
         oldest = await self._oldest(key, n)
         await self._threads.neutral(key).delete([item.message.message_id or "" for item in oldest])
         return [found.message for item in oldest for found in item.shown]
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[LlamaMessage]:
-        """Archive the oldest so many active messages, and return them: all or none, by writing one record."""
+        """Archive the oldest *n* active messages, and return them: all or none, by writing one record."""
         oldest = await self._oldest(key, n)
         if oldest:
             newest = oldest[-1].message
@@ -160,7 +160,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
             wanted *= 4
 
     async def _oldest(self, key: str, count: int) -> list[Stored]:
-        """The oldest active messages of which LlamaIndex is shown so many in all, or fewer."""
+        """The oldest active messages that LlamaIndex is shown as at most *n*."""
         check_limit("n", count)
         chosen: list[Stored] = []
         shown = 0

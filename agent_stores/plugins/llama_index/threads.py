@@ -147,7 +147,7 @@ class Threads:
                 if [item.message for item in before] != wanted:
                     await self.neutral(key).replace_all(wanted, expected_position=last)
                 return
-            except ConflictError:  # somebody added a message since: it is to go, too
+            except ConflictError:  # another client added a message since: delete it, too
                 continue
 
     async def insert(self, key: str, index: int, message: LlamaMessage) -> None:
@@ -184,7 +184,7 @@ class Threads:
                 return newest.shown[-1].message
 
     async def delete(self, key: str, message: ChatMessage, found: MessageOf) -> bool:
-        """Delete what LlamaIndex is shown as one message; False when somebody else did."""
+        """Delete what LlamaIndex is shown as one message; False when another client did."""
         store, name = self.neutral(key), message.message_id or ""
         rest = [part for index, part in enumerate(message.contents) if index not in found.parts]
         shorter = message.replace(contents=rest)

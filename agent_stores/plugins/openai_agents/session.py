@@ -80,7 +80,7 @@ class AgentStoresSession(AsyncClosing):
         """The conversation's items, oldest first.
 
         Args:
-            limit: exactly the newest so many, or all where there are fewer; none for 0 or less. Without it
+            limit: exactly the newest *n*, or all where there are fewer; none for 0 or less. Without it
                 the limit of the session's settings, else its window.
             wrapper: the run's context, which the SDK gives; for classes that derive from this one.
 
