@@ -237,7 +237,7 @@ class Index:
         return written_us.isdecimal() and int(written_us) + GRACE_US < self._now_us()
 
     async def _remove(self, operations: list[Operation]) -> None:
-        """Remove items that nobody needs; a sweep or a listing does it if this fails."""
+        """Remove unused items; a sweep or a listing does it if this fails."""
         with contextlib.suppress(ConditionFailed, StoreError):
             await self._table.transact(operations)
 
