@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, cast
 from typing_extensions import TypeVar
 
 from agent_stores import _checks as check
-from agent_stores._checks import check_limit
+from agent_stores._checks import check_limit, check_seconds
 from agent_stores.backend import Row
 from agent_stores.committer import new_request_id
 from agent_stores.errors import ArgumentTypeError, NotFoundError, OutcomeUnknownError, StoreError
@@ -21,6 +21,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.retention import repair
 from agent_stores.store_base import StoreBase
 from agent_stores.store_options import identifier, positive, sequence
+from agent_stores.watching import watch
 from agent_stores.window import read_window
 
 M = TypeVar("M", default=ChatMessage)
@@ -206,6 +207,29 @@ class ChatMessageStore(StoreBase[M]):
                 return
             after = rows[-1].position
             rows = await read()
+
+    def watch(
+        self, *, after: int | None = None, longest_pause: float = 1.0
+    ) -> AsyncIterator[StoredMessage[M]]:
+        """The messages that any client adds, in order and each once, as they come; it never ends by itself.
+
+        The thread is polled, with pauses that grow from 0.05 s to `longest_pause` while nothing comes. While
+        the server cannot be reached, it is polled on. A thread that was deleted and created again is followed
+        from its first message. Messages that were deleted or trimmed before they were read are not returned.
+
+        Args:
+            after: only higher positions; by default, messages that are added from now on.
+            longest_pause: seconds.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: for invalid values.
+            CorruptMessageError: when a message cannot be decoded, unless those are skipped.
+        """
+        check_limit("after", after)
+        if (pause := check_seconds("longest_pause", longest_pause, zero=False)) is None:
+            raise ArgumentTypeError("longest_pause must be a positive number of seconds, got None")
+        self._open_log()
+        return watch(self, after, pause)
 
     async def latest(self, count: int) -> list[StoredMessage[M]]:
         """Exactly the newest *n* messages as they are stored, or all if there are fewer, oldest first.

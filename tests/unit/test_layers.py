@@ -57,6 +57,7 @@ STORE = {
     "store_base",
     "store_options",
     "store_settings",
+    "watching",
     "window",
 }
 ALLOWED = [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
@@ -33,6 +34,49 @@ class TestOrder:
         await one.add_messages([user("from one")])
         await two.add_messages([user("from two")])
         assert await stored(one) == await stored(two) == ["from one", "from two"]
+
+    async def test_a_watcher_sees_each_message_once_and_in_order(self, make_store: MakeStore) -> None:
+        reader = make_store()
+        await reader.add_messages([user("before")])
+        writers = [make_store(thread_id=reader.thread_id) for _ in range(3)]
+        seen: list[tuple[int, str]] = []
+
+        async def follow() -> None:
+            async for item in reader.watch(after=1, longest_pause=0.1):
+                seen.append((item.position, item.message.text))
+                if item.message.text == "end":
+                    return
+
+        async def write(number: int) -> None:
+            for count in range(10):
+                await writers[number].add_messages([user(f"{number}.{count}a"), user(f"{number}.{count}b")])
+
+        following = asyncio.create_task(follow())
+        await asyncio.gather(*(write(number) for number in range(3)))
+        await writers[0].delete_thread()
+        await writers[0].add_messages([user("again"), user("end")])
+        await asyncio.wait_for(following, 60)
+        texts = [text for _, text in seen]
+        assert texts[-2:] == ["again", "end"]
+        assert len(set(texts)) == len(texts)
+        for number in range(3):  # the deletion may have come before the last of them were read
+            own = [text for text in texts if text.startswith(f"{number}.")]
+            assert own == [f"{number}.{count}{part}" for count in range(10) for part in "ab"][: len(own)]
+        positions = [position for position, _ in seen[:-2]]
+        assert positions == list(range(2, 2 + len(positions)))
+
+    async def test_a_watcher_begins_now(self, make_store: MakeStore) -> None:
+        store = make_store()
+        await store.add_messages([user("before")])
+        messages = store.watch(longest_pause=0.05)
+        coming = asyncio.ensure_future(anext(aiter(messages)))
+        await asyncio.sleep(0.2)
+        assert not coming.done()
+        await store.add_messages([user("now")])
+        assert (await asyncio.wait_for(coming, 30)).message.text == "now"
+        for wrong in (0, -1, float("nan")):
+            with pytest.raises(ArgumentError, match="longest_pause"):
+                store.watch(longest_pause=wrong)
 
     async def test_tasks_that_write_at_once(self, make_store: MakeStore) -> None:
         first = make_store()
