@@ -5,12 +5,13 @@ one waits for the thread's row, and the others count and trim afterwards. A sing
 expressions sees the tables as of its own beginning, and trims too little when another client appends at the
 same time. Functions have prepared plans, too, which no proxy between client and server loses.
 
-SQLite and MariaDB append with the same statements in a transaction (`HotPath.steps`).
+MariaDB has a compound statement for the append, and SQLite a transaction (`HotPath.steps`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -22,6 +23,7 @@ from agent_stores.backends.sql.statements import (
     BEGIN,
     ROW_COLUMNS,
     Abort,
+    Sql,
     Statement,
     Statements,
     Steps,
@@ -29,7 +31,9 @@ from agent_stores.backends.sql.statements import (
     row_values,
 )
 
-_AT_ONCE = 50  # rows in one statement; more are inserted one after another
+AT_ONCE = 50
+"""The most rows that are inserted by one statement."""
+
 _NEW = (
     f"({', '.join(NAME_COLUMNS)}, version, last_position, staged_position, messages, pinned, bytes, tokens, "
     "updated_us, ttl_refresh, ttl_explicit, recent, revision, metadata) "
@@ -138,6 +142,73 @@ END $$
 FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
 """What creates PostgreSQL's functions."""
 
+_UTF8 = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+_IN = {"id": "v_id", "excess": "v_excess", "target": "v_target"}
+# One compound statement: a transaction in one round trip.
+_APPEND_MARIADB = f"""
+BEGIN NOT ATOMIC
+  DECLARE v_id, v_last, v_unpinned, v_explicit, v_expires, v_excess, v_target, v_cut, v_result BIGINT;
+  DECLARE v_gone, v_gone_bytes, v_gone_tokens BIGINT DEFAULT 0;
+  DECLARE v_ttl DOUBLE;
+  DECLARE v_refresh VARCHAR(8) {_UTF8};
+  DECLARE v_recent LONGTEXT {_UTF8};
+  DECLARE p_key BINARY(32) DEFAULT :key;
+  DECLARE p_request TEXT {_UTF8} DEFAULT :request;
+  DECLARE p_now BIGINT DEFAULT :now;
+  DECLARE p_expected BIGINT DEFAULT :expected;
+  DECLARE p_most BIGINT DEFAULT :most;
+  DECLARE p_ttl DOUBLE DEFAULT :ttl;
+  DECLARE p_refresh VARCHAR(8) {_UTF8} DEFAULT :refresh;
+  DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
+  START TRANSACTION;
+  work: BEGIN
+    SELECT {_FOUND} INTO v_id, v_last, v_unpinned, v_ttl, v_refresh, v_explicit, v_expires, v_recent
+    FROM {{threads}} WHERE thread_key = p_key FOR UPDATE;
+    IF v_id IS NULL THEN
+      IF NOT :create OR p_expected > 0 THEN LEAVE work; END IF;
+      INSERT INTO {{threads}} {_NEW.format("p_key, :tenant_key, :sort_key, :tenant, :thread_id")};
+      SET v_id = LAST_INSERT_ID(), v_last = 0, v_unpinned = 0, v_refresh = 'write', v_explicit = 0,
+        v_recent = '';
+    ELSEIF v_expires <= p_now OR p_expected <> v_last
+      OR LOCATE(CONCAT('\\n', p_request, '\\n'), CONCAT('\\n', v_recent)) > 0 THEN
+      LEAVE work;
+    END IF;
+    IF p_refresh IS NOT NULL AND v_explicit = 0 AND NOT (v_ttl <=> p_ttl AND v_refresh = p_refresh) THEN
+      SET v_ttl = p_ttl, v_refresh = p_refresh, v_expires = {expiry("mariadb", "p_ttl", "p_now")};
+    ELSEIF v_refresh <> 'never' THEN
+      SET v_expires = {expiry("mariadb", "v_ttl", "p_now")};
+    END IF;
+    INSERT INTO {{messages}} (thread, {", ".join(ROW_COLUMNS)}) VALUES {{rows}};
+    SET v_excess = v_unpinned + :unpinned - p_most;
+    IF v_excess > 0 THEN
+      {_TARGET.format(**_IN).replace(" FROM", " INTO v_target FROM", 1)};
+      {_NEXT.format(**_IN).replace(" FROM", " INTO v_cut FROM", 1)};
+      IF v_cut IS NULL THEN {_PREVIOUS.format(**_IN).replace(" FROM", " INTO v_cut FROM", 1)}; END IF;
+      SET v_cut = COALESCE(v_cut, v_target);
+      SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
+      INTO v_gone, v_gone_bytes, v_gone_tokens
+      FROM {{messages}} WHERE thread = v_id AND pinned = 0 AND position < v_cut;
+      DELETE FROM {{messages}} WHERE thread = v_id AND pinned = 0 AND position < v_cut;
+    END IF;
+    UPDATE {{threads}} SET version = version + 1, last_position = v_last + :added,
+      messages = messages + :added - v_gone, pinned = pinned + :pinned, bytes = bytes + :bytes - v_gone_bytes,
+      tokens = tokens + :tokens - v_gone_tokens, first_us = COALESCE(first_us, :first), last_us = :last,
+      updated_us = p_now, ttl = v_ttl, ttl_refresh = v_refresh, expires_us = v_expires,
+      recent = CONCAT(IF(LENGTH(v_recent) - LENGTH(REPLACE(v_recent, '\\n', '')) >= {RECENT_REQUESTS},
+        SUBSTR(v_recent, LOCATE('\\n', v_recent) + 1), v_recent), p_request, '\\n')
+    WHERE id = v_id;
+    SET v_result = v_last + :added;
+  END work;
+  COMMIT;
+  SELECT v_result;
+END
+"""
+
+_VALUES = (
+    "key request now expected most ttl refresh create tenant_key sort_key tenant thread_id added unpinned "
+    "pinned bytes tokens first last".split()
+)
+
 
 class HotPath:
     """Appending to, and reading the end of, the threads of one database.
@@ -160,8 +231,11 @@ class HotPath:
         def positional(text: str) -> str:
             return statements.named(text).replace("?", statements.marks(1))
 
-        lock = "" if dialect == "sqlite" else " FOR UPDATE"
-        self._find = positional(f"SELECT {_FOUND} FROM {{threads}} WHERE thread_key = ?{lock}")
+        self.latest = make(_latest(dialect))
+        if dialect == "mariadb":
+            self._make = make
+            return
+        self._find = positional(f"SELECT {_FOUND} FROM {{threads}} WHERE thread_key = ?")
         self._create = positional(
             f"INSERT INTO {{threads}} {_NEW.format('?, ?, ?, ?, ?')} RETURNING {_FOUND}"
         )
@@ -169,9 +243,7 @@ class HotPath:
         names["target"] = f"({_TARGET.format(**names)})"
         cut = f"coalesce(({_NEXT.format(**names)}), ({_PREVIOUS.format(**names)}), {names['target']})"
         trim = "DELETE FROM {messages} WHERE thread = :id AND pinned = 0 AND position < "
-        # MariaDB takes twice the time for a DELETE that looks into its own table.
-        self._cut = make(f"SELECT {cut}") if dialect == "mariadb" else None
-        self.trim = make(f"{trim}{':cut' if self._cut else cut} RETURNING bytes, tokens")
+        self.trim = make(f"{trim}{cut} RETURNING bytes, tokens")
         update = (
             "UPDATE {{threads}} SET version = version + 1, last_position = ?, messages = messages + ?, "
             "pinned = pinned + ?, bytes = bytes + ?, tokens = tokens + ?, first_us = coalesce(first_us, ?), "
@@ -180,15 +252,28 @@ class HotPath:
         # SQLite writes an index anew for each of its columns that is set, even to the same value.
         self._update = positional(update.format(""))
         self._update_ttl = positional(update.format(", ttl = ?, ttl_refresh = ?, expires_us = ?"))
-        self.latest = make(_latest(dialect))
 
     def function(self, values: tuple[Any, ...], rows: Sequence[Row]) -> Statement:
         """The call of PostgreSQL's function; returns the last position, or NULL for the general path."""
         records = [dict(zip("nilbcpstu", row_values(row, n), strict=True)) for n, row in enumerate(rows, 1)]
         return self._call, (*values, _encode(records).decode())
 
+    def compound(self, values: tuple[Any, ...], rows: Sequence[Row]) -> Statement:
+        """MariaDB's compound statement; returns the last position, or NULL for the general path."""
+        named = dict(zip(_VALUES, values, strict=True))
+        for n, row in enumerate(rows):
+            named.update(zip((f"{name}_{n}" for name in ROW_COLUMNS), row_values(row, n + 1), strict=True))
+        return self._compound(len(rows))(**named)
+
+    @lru_cache(maxsize=64)  # noqa: B019 - it lives as long as its database
+    def _compound(self, count: int) -> Sql:
+        groups = [
+            f"(v_id, v_last + :{', :'.join(f'{name}_{n}' for name in ROW_COLUMNS)})" for n in range(count)
+        ]
+        return self._make(_APPEND_MARIADB.replace("{rows}", ", ".join(groups)))
+
     def steps(self, values: tuple[Any, ...], rows: Sequence[Row]) -> Steps[int]:
-        """The transaction of SQLite and MariaDB; `values` are those of the function, in its order."""
+        """The transaction of SQLite; `values` are those of the function, in its order."""
         key, request, now, expected, most, ttl, refresh, may_create = values[:8]
         added, unpinned, pinned, size, tokens, first, last = values[12:]
         yield BEGIN
@@ -210,16 +295,13 @@ class HotPath:
         if is_new or refresh != "never":
             expires = None if ttl is None else now + round(ttl * 1_000_000)
         given = [(row_id, *row_values(row, position + n)) for n, row in enumerate(rows, 1)]
-        if added <= _AT_ONCE:
+        if added <= AT_ONCE:
             yield self._insert + self._values * (added - 1), tuple(chain.from_iterable(given))
         else:
             yield self._insert, given
         position += added
         if most is not None and before + unpinned > most:
-            place: dict[str, Any] = {"id": row_id, "excess": before + unpinned - most}
-            if self._cut is not None:
-                [(place["cut"],)] = yield self._cut(**place)
-            for gone_size, gone_tokens in (yield self.trim(**place)):
+            for gone_size, gone_tokens in (yield self.trim(id=row_id, excess=before + unpinned - most)):
                 added -= 1
                 size -= gone_size
                 tokens -= gone_tokens

@@ -21,7 +21,7 @@ from agent_stores.backend import (
     VersionConflict,
 )
 from agent_stores.backends.sql import names
-from agent_stores.backends.sql.append import HotPath
+from agent_stores.backends.sql.append import AT_ONCE, HotPath
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
@@ -79,7 +79,9 @@ class SQLBackend:
         self.loop_independent = self.database.loop_independent
         self._statements = self.database.statements
         self._hot = HotPath(self._statements)
-        self._has_function = config.dialect == "postgresql"
+        calls = {"postgresql": self._hot.function, "mariadb": self._hot.compound}
+        self._in_one_trip = calls.get(config.dialect)
+        """Makes the one statement of an append; on SQLite it is a transaction of several."""
         self._run = self.database.run
         self._index = None if config.dialect == "mariadb" else SearchIndex(self.database)
         if self._index is not None:
@@ -207,7 +209,7 @@ class SQLBackend:
         ttl: TimeToLive | None = None,
         create: bool = True,
     ) -> int | None:
-        """See `Appender.append`: one call of a function of PostgreSQL's, or a transaction (`HotPath.steps`).
+        """See `Appender.append`: one round trip to PostgreSQL and MariaDB; on SQLite, a transaction.
 
         Known ids, expired threads, calls that are retried and the like are left to the general path.
         """
@@ -228,8 +230,12 @@ class SQLBackend:
         )
         # A retry is safe: a call that took effect is left to the general path, by its request id.
         try:
-            if self._has_function:
-                call = self._hot.function(values, rows)
+            if self._in_one_trip is not None:
+                if self._config.dialect == "mariadb" and (
+                    added > AT_ONCE or size > (self.limits.body_bytes or 0)
+                ):
+                    return None  # more than a packet
+                call = self._in_one_trip(values, rows)
                 return cast("int | None", (await self._run(call, write=True, repeatable=True))[0][0])
             steps = self._hot.steps
             return cast("int", await self._run(steps=lambda: steps(values, rows), repeatable=True))
