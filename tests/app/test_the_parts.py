@@ -435,7 +435,7 @@ def test_settings() -> None:
         ("CHAT_APP_SIGN_IN", "header: "),
         ("CHAT_APP_MEMORY", "x"),
     ):
-        with pytest.raises(ValueError, match=f"{name} is {value!r}; accepted"):
+        with pytest.raises(ValueError, match=f"{name} is {value!r}; it must be"):
             read_settings({name: value})
 
 
