@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -147,9 +148,12 @@ def _from_now(time: datetime | None) -> str:
 
 
 def print_threads(out: Console, threads: Sequence[ThreadStats]) -> None:
-    """A table of threads; a long one is laid out page by page."""
+    """A table of threads; a long one is laid out page by page. Ids are never wrapped: they can be copied."""
+    if not threads:
+        out.print("no threads")
+        return
     columns: list[dict[str, Any]] = [
-        {"header": "thread", "overflow": "fold", "ratio": 1},
+        {"header": "thread", "no_wrap": True, "ratio": 1},
         {"header": "messages", "justify": "right", "width": 8},
         {"header": "bytes", "justify": "right", "width": 8},
         {"header": "tokens", "justify": "right", "width": 7},
@@ -158,9 +162,11 @@ def print_threads(out: Console, threads: Sequence[ThreadStats]) -> None:
     ]
     if not any(thread.expires_at for thread in threads):
         columns.pop()
-    for start in range(0, max(1, len(threads)), _PAGE):
+    others = sum(column["width"] + 1 for column in columns[1:])
+    width = 1 + others + max(cell_len(clean(thread.thread_id)) for thread in threads)
+    for start in range(0, len(threads), _PAGE):
         rows = [_thread_row(thread)[: len(columns)] for thread in threads[start : start + _PAGE]]
-        _print_table(out, columns, rows, show_header=start == 0)
+        _print_table(out, columns, rows, show_header=start == 0, width=width)
 
 
 def _thread_row(thread: ThreadStats) -> _Row:
@@ -209,7 +215,9 @@ def _print_table(
     rows: Sequence[Sequence[str | Text]],
     *,
     show_header: bool,
+    width: int = 0,
 ) -> None:
+    """Print a table as wide as the terminal, or wider where `width` says so: the terminal wraps its lines."""
     table = Table(
         box=box.SIMPLE_HEAD,
         expand=True,
@@ -222,6 +230,7 @@ def _print_table(
         table.add_column(**column)
     for row in rows:
         table.add_row(*row)
+    out.width = max(width, out.width)
     out.print(table)
 
 

@@ -44,6 +44,7 @@ from agent_stores.log import ThreadKey
 from agent_stores.memory import InMemoryMessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
+from agent_stores.sync import SyncChatMessageStore
 from tests.servers.postgres import PostgresServer
 
 PACKAGE = str(Path(agent_stores.__file__).parents[1])
@@ -681,3 +682,17 @@ def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_version() -> None:
     assert cli("--version").stdout.strip() == __version__
+
+
+def test_long_ids_are_not_wrapped_and_an_empty_list_says_so(tmp_path: Path) -> None:
+    thread_id = "order-" + "x" * 200
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    with SyncChatMessageStore(DatabaseChatMessageStore(url, thread_id=thread_id)) as store:
+        store.add_messages([ChatMessage("user", "Hello")])
+    command = [sys.executable, "-m", "agent_stores.cli", "threads", "--store", url]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert thread_id in shown
+    nothing = subprocess.run(
+        [*command, "--prefix", "none"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert nothing.stdout == "no threads\n"
