@@ -162,8 +162,8 @@ def print_threads(out: Console, threads: Sequence[ThreadStats]) -> None:
     ]
     if not any(thread.expires_at for thread in threads):
         columns.pop()
-    others = sum(column["width"] + 1 for column in columns[1:])
-    width = 1 + others + max(cell_len(clean(thread.thread_id)) for thread in threads)
+    others = sum(column["width"] + 2 for column in columns[1:])
+    width = 2 + others + max(cell_len(clean(thread.thread_id)) for thread in threads)
     for start in range(0, len(threads), _PAGE):
         rows = [_thread_row(thread)[: len(columns)] for thread in threads[start : start + _PAGE]]
         _print_table(out, columns, rows, show_header=start == 0, width=width)
