@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agent_stores import _json
+from agent_stores._encrypted import MARKER
 from agent_stores.backend import MAX_RUN, RECENT_REQUESTS, Row, Thread, TimeToLive
 from agent_stores.errors import ArgumentError, ConflictError
 
@@ -73,8 +74,14 @@ def with_metadata(thread: Thread, changes: Mapping[str, Any]) -> Thread:
     """The thread with values merged into its metadata by key; None deletes a key.
 
     Raises:
-        ArgumentError: when the metadata would be larger than `METADATA_BYTES`.
+        ArgumentError: when the metadata would be larger than `METADATA_BYTES`, or a value has the form of an
+            encrypted one.
     """
+    for key, value in changes.items():
+        if type(value) is dict and MARKER in value:
+            raise ArgumentError(
+                f"metadata {key!r} must not have the key {MARKER!r}, which marks encrypted values"
+            )
     merged = {key: value for key, value in {**thread.metadata, **changes}.items() if value is not None}
     document = _json.encode(merged)
     if document == _json.encode(thread.metadata):

@@ -207,6 +207,10 @@ async def test_rekey_that_is_killed_at_each_step_is_ended_by_the_next(tmp_path: 
 
 
 async def test_arguments() -> None:
+    store = InMemoryChatMessageStore()
+    with pytest.raises(ArgumentError, match=r"metadata 'a' must not have the key '\$encrypted'"):
+        await store.update_metadata({"a": {"$encrypted": 1, "key": "k"}})
+    assert await store.metadata() == {}
     for keys, current in (({"a": b"short"}, "a"), ({"a": OLD}, "b"), ({"": OLD}, "")):
         with pytest.raises(ArgumentError):
             KeyRing(keys, current)
