@@ -260,7 +260,7 @@ class HotPath:
 
     def compound(self, values: tuple[Any, ...], rows: Sequence[Row]) -> Statement:
         """MariaDB's compound statement; returns the last position, or NULL for the general path."""
-        named = dict(zip(_VALUES, values, strict=True))
+        named: dict[str, Any] = dict(zip(_VALUES, values, strict=True))
         for n, row in enumerate(rows):
             named.update(zip((f"{name}_{n}" for name in ROW_COLUMNS), row_values(row, n + 1), strict=True))
         return self._compound(len(rows))(**named)

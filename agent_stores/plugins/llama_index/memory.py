@@ -199,7 +199,7 @@ def _chat_store(store: Any, chat_store: Any, options: dict[str, Any]) -> AgentSt
             f"chat_store must be an AgentStoresChatStore, got {type(source).__name__}: for others there is "
             "LlamaIndex's ChatMemoryBuffer"
         )
-    return AgentStoresChatStore(cast("Any", Threads(source, options, accepts=_ACCEPTED)))
+    return AgentStoresChatStore(cast("Any", Threads(cast("Any", source), options, accepts=_ACCEPTED)))
 
 
 def _counter(tokenizer: Callable[[str], Sequence[Any]]) -> Callable[[ChatMessage], int]:
