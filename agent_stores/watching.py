@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -19,6 +18,8 @@ async def watch(
     store: ChatMessageStore[M], after: int | None, longest_pause: float
 ) -> AsyncIterator[StoredMessage[M]]:
     """See `ChatMessageStore.watch`."""
+    import asyncio  # late: it would double the time of importing the package
+
     position, begun, pause = after, None, _SHORTEST_PAUSE
     while True:
         try:

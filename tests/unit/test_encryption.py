@@ -101,7 +101,7 @@ async def test_a_ciphertext_that_was_moved_or_changed_does_not_open(tmp_path: Pa
         for source in (
             copied.format(2, 1),
             copied.format(1, 3),
-            f"SELECT replace(({copied.format(1, 1)}), 'A', 'B')",
+            f'SELECT replace(({copied.format(1, 1)}), \'"data":"\', \'"data":"AAAA\')',
         ):
             execute(
                 path,

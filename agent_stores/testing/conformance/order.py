@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent_stores.errors import ArgumentError
+from agent_stores.errors import ArgumentError, StoreUnavailableError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
@@ -125,7 +125,13 @@ def _write(open_log: Callable[[], MessageLog], thread_id: str, number: int) -> N
         log = open_log()
         store: ChatMessageStore = ChatMessageStore(log, thread_id=thread_id)
         for turn in range(MESSAGES // 2):
-            await store.add_messages([ChatMessage("user", f"{number}.{turn}.{half}") for half in "ab"])
+            messages = [ChatMessage("user", f"{number}.{turn}.{half}") for half in "ab"]
+            while True:  # on a slow server other writers may be faster for long; the error asks to repeat
+                try:
+                    await store.add_messages(messages)
+                    break
+                except StoreUnavailableError:
+                    await asyncio.sleep(0.1)
         await log.aclose()
 
     asyncio.run(write())
