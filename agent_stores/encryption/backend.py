@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -21,7 +21,6 @@ from agent_stores.backend import (
     Thread,
     ThreadKey,
     ThreadOrder,
-    TimeToLive,
     Version,
 )
 from agent_stores.capabilities import Appender, LatestReader, Sweeper, TenantLister
@@ -52,6 +51,12 @@ class EncryptedBackend:
     """
 
     search_refusal = "cannot search: the messages are encrypted"
+
+    # Capabilities, set by `encrypted` where the database has them; see `agent_stores.capabilities`.
+    append: Callable[..., Awaitable[int | None]]
+    latest: Callable[..., Awaitable[list[Row]]]
+    tenants: Callable[..., Awaitable[list[str | None]]]
+    sweep: Callable[..., Awaitable[int]]
 
     def __init__(self, inner: Backend, keys: KeyRing) -> None:
         self.inner = inner
@@ -236,61 +241,24 @@ class EncryptedBackend:
         await self.inner.aclose()
 
 
-class _Appends(EncryptedBackend):
-    async def append(
-        self,
-        key: ThreadKey,
-        rows: Sequence[Row],
-        *,
-        request_id: str,
-        now_us: int,
-        expected_position: int | None = None,
-        max_messages: int | None = None,
-        ttl: TimeToLive | None = None,
-        create: bool = True,
-    ) -> int | None:
-        """See `Appender.append`; the rows were encrypted by `seal`."""
-        return await cast("Appender", self.inner).append(
-            key,
-            rows,
-            request_id=request_id,
-            now_us=now_us,
-            expected_position=expected_position,
-            max_messages=max_messages,
-            ttl=ttl,
-            create=create,
-        )
-
-
-class _ReadsLatest(EncryptedBackend):
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
-        """See `LatestReader.latest`."""
-        return await self.open(key, await cast("LatestReader", self.inner).latest(key, limit, now_us=now_us))
-
-
-class _ListsTenants(EncryptedBackend):
-    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
-        """See `TenantLister.tenants`."""
-        return await cast("TenantLister", self.inner).tenants(after=after, limit=limit)
-
-
-class _Sweeps(EncryptedBackend):
-    async def sweep(self, *, limit: int) -> int:
-        """See `Sweeper.sweep`."""
-        return await cast("Sweeper", self.inner).sweep(limit=limit)
-
-
 def encrypted(inner: Backend, keys: KeyRing) -> EncryptedBackend:
     """An encrypting backend with those capabilities of `inner` that encryption leaves possible.
 
     Without search, and without copies on the server: a ciphertext does not open in another thread.
     """
-    parts = (
-        (Appender, _Appends),
-        (LatestReader, _ReadsLatest),
-        (TenantLister, _ListsTenants),
-        (Sweeper, _Sweeps),
-    )
-    bases = tuple(part for protocol, part in parts if isinstance(inner, protocol))
-    kind = type("EncryptedBackend", bases, {}) if bases else EncryptedBackend
-    return cast("EncryptedBackend", kind(inner, keys))
+    backend = EncryptedBackend(inner, keys)
+    # Rows come encrypted from `seal`, so these need no work here.
+    if isinstance(inner, Appender):
+        backend.append = inner.append
+    if isinstance(inner, TenantLister):
+        backend.tenants = inner.tenants
+    if isinstance(inner, Sweeper):
+        backend.sweep = inner.sweep
+    if isinstance(inner, LatestReader):
+        reader = inner
+
+        async def latest(key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+            return await backend.open(key, await reader.latest(key, limit, now_us=now_us))
+
+        backend.latest = latest
+    return backend
