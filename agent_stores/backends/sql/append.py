@@ -143,7 +143,7 @@ FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
 """What creates PostgreSQL's functions."""
 
 _UTF8 = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-_IN = {"id": "v_id", "excess": "v_excess", "target": "v_target"}
+_VARIABLES = {"id": "v_id", "excess": "v_excess", "target": "v_target"}
 # One compound statement: a transaction in one round trip.
 _APPEND_MARIADB = f"""
 BEGIN NOT ATOMIC
@@ -181,9 +181,9 @@ BEGIN NOT ATOMIC
     INSERT INTO {{messages}} (thread, {", ".join(ROW_COLUMNS)}) VALUES {{rows}};
     SET v_excess = v_unpinned + :unpinned - p_most;
     IF v_excess > 0 THEN
-      {_TARGET.format(**_IN).replace(" FROM", " INTO v_target FROM", 1)};
-      {_NEXT.format(**_IN).replace(" FROM", " INTO v_cut FROM", 1)};
-      IF v_cut IS NULL THEN {_PREVIOUS.format(**_IN).replace(" FROM", " INTO v_cut FROM", 1)}; END IF;
+      {_TARGET.format(**_VARIABLES).replace(" FROM", " INTO v_target FROM", 1)};
+      {_NEXT.format(**_VARIABLES).replace(" FROM", " INTO v_cut FROM", 1)};
+      IF v_cut IS NULL THEN {_PREVIOUS.format(**_VARIABLES).replace(" FROM", " INTO v_cut FROM", 1)}; END IF;
       SET v_cut = COALESCE(v_cut, v_target);
       SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
       INTO v_gone, v_gone_bytes, v_gone_tokens
