@@ -131,7 +131,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def moment(time: datetime | None) -> str:
+def format_time(time: datetime | None) -> str:
     """A time in UTC, to the minute."""
     return "" if time is None else f"{time:%Y-%m-%d %H:%M}"
 
@@ -175,7 +175,7 @@ def _thread_row(thread: ThreadStats) -> _Row:
         f"{thread.messages:,}",
         size(thread.bytes),
         f"{thread.tokens:,}",
-        moment(thread.last_at),
+        format_time(thread.last_at),
         _from_now(thread.expires_at),
     ]
 
@@ -201,7 +201,7 @@ async def print_messages(
     async for stored in messages:
         message = stored.message
         role = Text(message.role, style=_ROLE_STYLES.get(message.role, ""))
-        rows.append([str(stored.position), role, describe(message), moment(message.created_at)])
+        rows.append([str(stored.position), role, describe(message), format_time(message.created_at)])
         if len(rows) == _PAGE:
             _print_table(out, columns, rows, show_header=first)
             rows, first = [], False

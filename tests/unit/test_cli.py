@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 import agent_stores
 from agent_stores._version import __version__
 from agent_stores.backend import Row
-from agent_stores.cli import ExitCode, access, main
+from agent_stores.cli import ExitCode, main, store_access
 from agent_stores.cli.app import app
 from agent_stores.cli.exit_codes import MEANINGS, InputFileError
+from agent_stores.cli.jsonl import ImportReport, export_thread, import_threads, read_export
 from agent_stores.cli.render import clean, shorten, size
-from agent_stores.cli.transfer import ImportReport, export_thread, import_threads, read_export
 from agent_stores.contents import (
     ApprovalRequestContent,
     ApprovalResponseContent,
@@ -150,7 +150,7 @@ def test_threads_as_json(database: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_threads_by_prefix_tenant_and_limit_over_many_pages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_PAGE", 3)
+    monkeypatch.setattr(store_access, "_PAGE", 3)
     file = tmp_path / "chat.db"
     for number in range(8):
         fill(file, f"user_{number}", [ChatMessage("user", "x")])
