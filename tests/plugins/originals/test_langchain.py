@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from sqlalchemy import create_engine
@@ -93,3 +94,14 @@ async def test_the_asynchronous_methods(whose: str, tmp_path: Path) -> None:
     await history.aclear()
     assert await history.aget_messages() == []
     await engine.dispose()
+
+
+async def test_a_synchronous_client_of_the_caller(redis_url: str, name: str) -> None:
+    """As langchain-redis takes one; its own class needs a module that no server here has."""
+    with redis.Redis.from_url(redis_url) as client:
+        history = named("ours", "RedisChatMessageHistory")(name, redis_client=client)
+        history.add_messages(MESSAGES)
+        await history.aadd_messages([HumanMessage("again", id="m5")])
+        assert [one.id for one in history.messages] == ["m1", "m2", "m3", "m4", "m5"]
+        assert await history.aget_messages() == history.messages
+        assert client.ping()

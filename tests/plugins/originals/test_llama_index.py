@@ -40,7 +40,7 @@ def make(request: pytest.FixtureRequest, whose: str, name: str) -> Any:
         url = request.getfixturevalue("redis_url")
         if not clients:
             return Store(redis_url=url, ttl=300)
-        clients_of_both = {"redis_client": redis.Redis, "aredis_client": aioredis.Redis}
+        clients_of_both: dict[str, Any] = {"redis_client": redis.Redis, "aredis_client": aioredis.Redis}
         return Store(**{key: one.from_url(url) for key, one in clients_of_both.items()}, ttl=300)
 
     return build
