@@ -31,7 +31,7 @@ _STATUS = "\n".join(f"{code:>4}  {meaning}" for code, meaning in MEANINGS.items(
 
 app = typer.Typer(
     name="agent-stores",
-    help="Look at, move and delete the stored conversations of agents.",
+    help="List, export, migrate and delete the stored conversations of agents.",
     epilog=f"\b\nExit status:\n{_STATUS}",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     except AgentStoresError as error:
         return _report(str(error), exit_code(error))
     except BrokenPipeError:
-        # Who read our output has gone, as `head` does: nothing more can be said there.
+        # The reader of our output has exited, as `head` does.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
@@ -142,7 +142,7 @@ def threads(
 
 @app.command()
 def tenants(store: StoreUrl, as_json: AsJson = False) -> None:
-    """List the tenants that have threads, by name; an empty line stands for threads without a tenant."""
+    """List the tenants that have threads, in order of name; an empty line means threads without a tenant."""
 
     async def work() -> None:
         async with store_access.opened(store) as log:
@@ -356,7 +356,7 @@ def _confirm(question: str) -> bool:
 
 @app.command()
 def purge(store: StoreUrl, as_json: AsJson = False) -> None:
-    """Remove what is left of expired threads, of every tenant."""
+    """Remove expired threads, of every tenant."""
 
     async def work() -> int:
         removed = 0
@@ -384,7 +384,7 @@ def demo_(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the conversation afterwards.")] = False,
 ) -> int:
-    """Hold a conversation, end the process, and go on in another one.
+    """Hold a conversation, end the process, and continue it in another one.
 
     A local test model answers when neither OPENAI_API_KEY nor OPENAI_BASE_URL is set.
     """

@@ -1,4 +1,4 @@
-"""`agent-stores migrate`: takes over conversations that other libraries stored."""
+"""`agent-stores migrate`: copies conversations that other libraries stored."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def migrate(
         bool, typer.Option("--json", help="Write the report as JSON to standard output, for scripts.")
     ] = False,
 ) -> int:
-    """Take over conversations that another library stored; safe to stop and to run again.
+    """Copy conversations that another library stored; safe to stop and to run again.
 
     Never writes to the source. A message that cannot be read, and a thread that exists in the target with
     other messages, is left out and reported; the exit status is then 4.

@@ -52,7 +52,7 @@ def clean(text: str) -> str:
     r"""Text in which nothing steers a terminal: control characters and the like as ``\u001b``."""
     return "".join(
         f"\\u{ord(char):04x}"
-        if char != "\n" and (unicodedata.category(char) in ("Cc", "Cs") or char in _BIDI)
+        if char != "\n" and (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI)
         else char
         for char in text
     )
@@ -243,4 +243,6 @@ def print_raw(out: Console, stored: StoredMessage[ChatMessage]) -> None:
 
 def write_json(data: Any) -> None:
     """A line of JSON on standard output."""
-    sys.stdout.write(json.dumps(msgspec.to_builtins(data), ensure_ascii=True) + "\n")
+    # Everything beyond ASCII is escaped, and so are control characters but DEL.
+    document = json.dumps(msgspec.to_builtins(data), ensure_ascii=True)
+    sys.stdout.write(document.replace("\x7f", "\\u007f") + "\n")
