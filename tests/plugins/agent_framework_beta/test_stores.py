@@ -157,9 +157,9 @@ async def test_a_state_does_not_lead_elsewhere(url: str, tmp_path: Path, openai:
         return copy
 
     await refused(agent(key=KEY), changed(signed, thread_id="theirs"), StateSignatureError, "does not match")
-    await refused(agent(), changed(plain, thread_id=""), StateError, "thread_id is missing")
+    await refused(agent(), changed(plain, thread_id=""), StateError, "thread_id must be a non-empty str")
     await refused(
-        agent(), changed(plain, type="agent_stores.redis"), StateError, "of type 'agent_stores.redis'"
+        agent(), changed(plain, type="agent_stores.redis"), StateError, "must be 'agent_stores.custom', got 'agent_stores.redis'"
     )
     used = agent().get_new_thread()
     await used.on_new_messages(message("user", "hi"))
@@ -191,11 +191,11 @@ async def test_a_state_without_a_store(openai: AsyncOpenAI) -> None:
     state = json.loads(json.dumps(await one.serialize()))
     other = await ChatMessageStoreAdapter.deserialize(state, store=ChatMessageStore(log), key=KEY)
     assert texts(await other.list_messages()) == ["hi"]
-    with pytest.raises(ArgumentError, match="store is not given"):
+    with pytest.raises(ArgumentError, match="store must be given"):
         await ChatMessageStoreAdapter.deserialize(state)
     wrongs: list[Any] = [{}, {"messages": []}, {"messages": [{"role": "user"}]}, None]
     for wrong in wrongs:
-        with pytest.raises(StateError, match="not that of one of our stores"):
+        with pytest.raises(StateError, match="must be what the serialize"):
             await other.update_from_state(wrong)
 
 
