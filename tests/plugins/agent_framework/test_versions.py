@@ -32,7 +32,8 @@ def oldest() -> Path:
 
 
 def test_the_oldest_of_1(valkey_server: RedisServer) -> None:
-    files = [str(HERE / name) for name in ("test_messages.py", "test_history.py", "test_context.py")]
+    names = ("test_messages.py", "test_history.py", "test_context.py", "test_checkpoints.py")
+    files = [str(HERE / name) for name in names]
     said = run_tests(oldest(), *files, AGENT_STORES_TEST_REDIS=valkey_server.url)
     assert "skipped" not in said
 

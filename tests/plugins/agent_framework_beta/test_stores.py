@@ -159,7 +159,10 @@ async def test_a_state_does_not_lead_elsewhere(url: str, tmp_path: Path, openai:
     await refused(agent(key=KEY), changed(signed, thread_id="theirs"), StateSignatureError, "does not match")
     await refused(agent(), changed(plain, thread_id=""), StateError, "thread_id must be a non-empty str")
     await refused(
-        agent(), changed(plain, type="agent_stores.redis"), StateError, "must be 'agent_stores.custom', got 'agent_stores.redis'"
+        agent(),
+        changed(plain, type="agent_stores.redis"),
+        StateError,
+        "must be 'agent_stores.custom', got 'agent_stores.redis'",
     )
     used = agent().get_new_thread()
     await used.on_new_messages(message("user", "hi"))
