@@ -63,7 +63,7 @@ class RedisChatMessageStore(ChatMessageStoreAdapter):
         super().__init__(store)
 
     @classmethod
-    async def deserialize(  # type: ignore[override]  # as the framework's is: without a store
+    async def deserialize(  # as the framework's is: without a store
         cls, serialized_store_state: MutableMapping[str, Any], **kwargs: Any
     ) -> Self:
         """A store on the conversation of a state; see `update_from_state`.
