@@ -22,7 +22,14 @@ from agent_stores.backend import (
     ThreadOrder,
     Version,
 )
-from agent_stores.capabilities import Appender, LatestReader, Sweeper, TenantLister
+from agent_stores.capabilities import (
+    Appender,
+    ChangeNotifier,
+    LatestReader,
+    Subscription,
+    Sweeper,
+    TenantLister,
+)
 from agent_stores.encryption.ciphers import Ciphers, Keys
 from agent_stores.encryption.ciphertext import decode_ciphertext, encode_name, place_of, to_ciphertext
 from agent_stores.errors import ArgumentError, EncryptionKeyError, MessageTooLargeError
@@ -53,6 +60,7 @@ class EncryptedBackend:
     latest: Callable[..., Awaitable[list[Row]]]
     tenants: Callable[..., Awaitable[list[str | None]]]
     sweep: Callable[..., Awaitable[int]]
+    subscribe: Callable[..., Awaitable[Subscription | None]]
 
     def __init__(self, inner: Backend, keys: Keys) -> None:
         self.inner = inner
@@ -306,6 +314,8 @@ def encrypted(inner: Backend, keys: Keys) -> EncryptedBackend:
         backend.tenants = inner.tenants
     if isinstance(inner, Sweeper):
         backend.sweep = inner.sweep
+    if isinstance(inner, ChangeNotifier):
+        backend.subscribe = inner.subscribe
     if isinstance(inner, LatestReader):
         reader = inner
 
