@@ -6,9 +6,8 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from agent_stores.backends.tables.azure_config import arguments_from_url, parse_config
-from agent_stores.backends.tables.azure_errors import explain
-from agent_stores.backends.tables.azure_names import check_table_name
+from agent_stores.backends.tables.azure import AzureTable
+from agent_stores.backends.tables.azure_config import arguments_from_url, check_table_name, parse_config
 from agent_stores.backends.tables.service import redactor, store_error
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.parsers.decoding import read_data
@@ -50,17 +49,7 @@ class LlamaIndexAzureTable:
         self._table = check_table_name(chat_table_name)
         self._metadata_table = check_table_name(metadata_table_name)
         self._partition = chat_table_name if metadata_partition_key is None else metadata_partition_key
-        given: dict[str, Any] = {
-            "connection_string": None,
-            "endpoint": None,
-            "account_name": None,
-            "account_key": None,
-            "sas_token": None,
-            "credential": None,
-            "table_service_client": None,
-            **arguments_from_url(url, chat_table_name),
-        }
-        self._config = parse_config(**given)
+        self._config = parse_config(**arguments_from_url(url, chat_table_name))
         self._service: TableServiceClient | None = None
         self._credential: Any = None
         self._closed = False
@@ -110,15 +99,16 @@ class LlamaIndexAzureTable:
         except ResourceNotFoundError:
             return
         except (AzureError, OSError) as error:
-            failure = explain(error, redactor(self._config.secrets))
-            raise store_error(failure, self._config.location, write=False) from error
+            failure, redact = AzureTable.explain(error), redactor(self._config.secrets)
+            raise store_error(failure, self._config.location, redact) from error
 
     def _use(self) -> TableServiceClient:
         if self._closed:
             raise StoreClosedError("this source is closed")
         if self._service is None:
-            credential, is_ours = self._config.make_credential()
-            self._credential = credential if is_ours else None
+            credential = self._config.credential
+            if isinstance(credential, type):
+                credential = self._credential = credential()
             self._service = TableServiceClient(self._config.endpoint, credential=credential)
         return self._service
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
-from agent_stores.backends.tables.azure_names import is_azure_url
 from agent_stores.errors import ArgumentError
 from agent_stores.importers.source import Source
+from agent_stores.urls import is_azure_url
 
 _REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
 _SQL = ("sqlite", "postgresql", "postgres", "mariadb", "mysql")
