@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+import redis
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.capabilities import ChangeNotifier
@@ -63,6 +64,14 @@ class Watcher:
             await asyncio.sleep(0.01)
 
 
+async def until_listening(admin: redis.Redis) -> None:
+    for _ in range(1000):
+        if admin.client_list(_type="pubsub"):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("no watcher subscribed within 10 seconds")
+
+
 @contextlib.asynccontextmanager
 async def following(watcher: Watcher, after: int | None = 0) -> AsyncIterator[None]:
     task = asyncio.create_task(watcher.follow(after))
@@ -104,8 +113,7 @@ async def test_connections_are_lost(valkey_server: RedisServer, monkeypatch: pyt
         async with following(watcher):
             for number in range(20):
                 if number % 4 == 2:
-                    while not admin.client_list(_type="pubsub"):
-                        await asyncio.sleep(0.01)
+                    await until_listening(admin)
                     assert await asyncio.to_thread(admin.client_kill_filter, _type="pubsub") >= 1
                 await writer.add_messages([ChatMessage("user", f"{number}")])
                 if number % 4 == 3:

@@ -203,7 +203,7 @@ async def test_a_state_without_a_store(openai: AsyncOpenAI) -> None:
         await ChatMessageStoreAdapter.deserialize(state)
     wrongs: list[Any] = [{}, {"messages": "x"}, {"messages": [{"role": "user"}]}, {"messages": [1]}, None]
     for wrong in wrongs:
-        with pytest.raises(StateError, match="the state must (be what the serialize|hold messages of the)"):
+        with pytest.raises(StateError, match=r"the state must (be what the serialize|hold messages of the)"):
             await other.update_from_state(wrong)
     with pytest.raises(StateError, match="a state with messages must be restored on a new store"):
         await other.update_from_state({"messages": [message("user", "hi")]})
