@@ -134,10 +134,18 @@ class Reader:
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
-        stored = await self.head(key)
-        if stored is None:
-            return {}
-        head, wanted = stored.head, dict.fromkeys(message_ids)
+        stored, wanted = await self.head(key), dict.fromkeys(message_ids)
+        while stored is not None:
+            found = await self._find(key, stored.head, wanted)
+            if len(found) == len(wanted):
+                return found
+            again = await self.head(key)  # a message that is missing may have moved to another generation
+            if again is not None and again.head.generation == stored.head.generation:
+                return found
+            stored = again
+        return {}
+
+    async def _find(self, key: ThreadKey, head: Head, wanted: dict[str, None]) -> dict[str, Row]:
         if len(wanted) > 4 and head.thread.messages <= _SCAN * len(wanted):
             low, high = head.floor + 1, head.thread.last_position
             found = await self._pinned(key, head, low, high, bodies=False)
