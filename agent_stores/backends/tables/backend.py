@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
-from agent_stores.backend import Limits, ListCursor, ListedThread, ThreadOrder
-from agent_stores.backends.tables.appender import Appender
-from agent_stores.backends.tables.cache import ThreadCache
-from agent_stores.backends.tables.committer import Committer
+from msgspec.structs import replace
+
+from agent_stores.append_plan import new_rows, place, split_trimmed
+from agent_stores.backend import (
+    Limits,
+    ListCursor,
+    ListedThread,
+    Row,
+    Thread,
+    ThreadKey,
+    ThreadOrder,
+    TimeToLive,
+    Version,
+    VersionConflict,
+)
+from agent_stores.backends.tables import layout
+from agent_stores.backends.tables import table as tables
+from agent_stores.backends.tables.cache import Known, ThreadCache
 from agent_stores.backends.tables.index import Index
+from agent_stores.backends.tables.layout import Head, StoredRow
 from agent_stores.backends.tables.reader import Reader
-from agent_stores.backends.tables.sweeper import TableSweeper
-from agent_stores.backends.tables.table import Table
+from agent_stores.backends.tables.table import NEW, ConditionFailed, Operation, Table
+from agent_stores.errors import OutcomeUnknownError, StoreError
+from agent_stores.thread_updates import with_request, with_rows, with_ttl, written
+
+_FEW = 16  # messages that are remembered of a thread that is not trimmed
+_OLDEST = 256  # messages that are remembered of a thread that is trimmed
+_ITEM_BYTES = 2048  # of an item without its body, at most
 
 
 class TablesBackend:
-    """Threads in a table of a service; an `Appender`, `LatestReader`, `TenantLister` and `Sweeper`, too.
+    """Threads in a table of a service; an `Appender`, `TenantLister` and `Sweeper`, too.
 
     Args:
         table: the table; `aclose` closes it.
@@ -33,35 +53,24 @@ class TablesBackend:
         clock: Callable[[], float] = time.time,
         loop_independent: bool = True,
     ) -> None:
-        def now_us() -> int:
-            return int(clock() * 1_000_000)
-
-        cache = ThreadCache() if cache is None else cache
-        index = Index(table, now_us)
-        reader = Reader(table, cache)
-        committer = Committer(table, cache, reader, index, now_us)
-        appender = Appender(committer)
-        self._sweeper = TableSweeper(table, index, now_us)
-        self._index = index
         self.table = table
         self.loop_independent = loop_independent
         self.location = table.location
-        limits = table.limits
         # A commit writes the head, and two items for a message: itself and its id; one more where a message
         # is no longer pinned.
         self.limits = Limits(
-            body_bytes=limits.body_bytes,
-            commit_rows=(limits.operations - 2) // 2,
-            commit_bytes=limits.transaction_bytes // 2,
+            body_bytes=table.limits.body_bytes,
+            commit_rows=(table.limits.operations - 2) // 2,
+            commit_bytes=table.limits.transaction_bytes // 2,
         )
-        self.load = reader.load
-        self.rows = reader.rows
-        self.find = reader.find
-        self.latest = reader.latest
-        self.commit = committer.commit
-        self.append = appender.append
-        self.tenants = index.tenants
-        self.sweep = self._sweeper.sweep
+        self._cache = ThreadCache() if cache is None else cache
+        self._reader = Reader(table, self._cache)
+        self._index = Index(table, clock)
+        self.load = self._reader.load
+        self.rows = self._reader.rows
+        self.find = self._reader.find
+        self.tenants = self._index.tenants
+        self.sweep = self._index.sweep
         self.aclose = table.aclose
 
     async def threads(
@@ -76,6 +85,223 @@ class TablesBackend:
     ) -> list[ListedThread]:
         """See `Backend.threads`."""
         if expired_before is not None:
-            return await self._sweeper.expired(expired_before, limit)
-        read = self._index.by_id if order == "id" else self._index.by_recency
-        return await read(tenant, prefix, after, limit)
+            return await self._index.expired(expired_before, limit)
+        return await self._index.threads(tenant, prefix, after, limit, order)
+
+    async def append(
+        self,
+        key: ThreadKey,
+        rows: Sequence[Row],
+        *,
+        request_id: str,
+        now_us: int,
+        expected_position: int | None = None,
+        max_messages: int | None = None,
+        ttl: TimeToLive | None = None,
+        create: bool = True,
+    ) -> int | None:
+        """See `agent_stores.capabilities.Appender`: one commit on what is known of the thread.
+
+        The general path, which reads the thread, does what is not certain.
+        """
+        rows, limits = new_rows(rows, ()), self.table.limits
+        if any(len(row.body) > limits.item_bytes for row in rows):
+            return None
+        async with self._cache.queue.turn(key):
+            for _ in range(2):
+                old, known = self._cache.get(key)
+                old = old or await self._reader.head(key)
+                thread = Thread() if old is None else old.thread
+                if (
+                    not (old is None or thread.is_visible(now_us))
+                    or thread.staged_position
+                    or request_id in thread.recent_request_ids
+                    or expected_position not in (None, thread.last_position)
+                    or not (create or thread.last_position)
+                ):
+                    return None
+                unpinned, oldest = thread.unpinned, list(known)
+                thread, added = place(thread, rows)
+                pages = self._oldest(key, old, oldest)
+                kept, trimmed = await split_trimmed(unpinned, added, max_messages, pages)
+                operations = 1 + 2 * (len(added) + len(trimmed))
+                size = _ITEM_BYTES * operations + sum(len(row.body) for row in added)
+                is_over = operations > limits.operations or size > limits.transaction_bytes
+                if is_over or len(kept) < len(added):  # whose ids must be compared, too
+                    return None
+                thread = with_rows(with_rows(thread, added), trimmed, -1)
+                thread = written(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
+                new = _next_head(old, thread, added, clear=False, now_us=now_us)
+                if trimmed:
+                    new = replace(new, low=trimmed[-1].position)
+                if len(oldest) == unpinned:
+                    oldest += [replace(row, body=b"") for row in added if not row.pinned]
+                oldest = oldest[len(trimmed) :][: _FEW if max_messages is None else _OLDEST]
+                try:
+                    await self._write(key, old, new, added, trimmed, oldest=oldest, are_new=True)
+                    return thread.last_position
+                except VersionConflict:  # another process was faster
+                    continue
+                except _IdExists:
+                    return None
+                except OutcomeUnknownError as error:
+                    return await self._resolve(key, request_id, error)
+        return None
+
+    async def commit(
+        self,
+        key: ThreadKey,
+        thread: Thread | None,
+        *,
+        expected: Version | None,
+        put: Sequence[Row] = (),
+        delete: Sequence[Row] = (),
+        clear: bool = False,
+    ) -> Version | None:
+        """See `Backend.commit`."""
+        known = self._cache.get(key) if expected is not None else Known(None)
+        old, oldest = known
+        if expected is not None and (old is None or old.version != expected):
+            old, oldest = await self._reader.head(key), ()
+            if old is None or old.version != expected:
+                raise VersionConflict
+        if thread is None:
+            if old is not None:
+                await self._delete(key, old)
+            return None
+        new = _next_head(old, thread, put, clear=clear, now_us=self._index.now_us())
+        is_unchanged = not (put or delete or clear)
+        return await self._write(
+            key, old, new, put, () if clear else delete, oldest=oldest if is_unchanged else ()
+        )
+
+    async def _delete(self, key: ThreadKey, old: Head) -> None:
+        lost = list(filter(None, (old.generation, old.next)))
+        visits = await self._index.schedule(key, lost)
+        unused = await self._index.listed(key, old)
+        head = tables.delete(layout.thread_partition(key), layout.HEAD, old.version)
+        await self._transact(key, [head])
+        await self._index.clean(key, unused, lost, visits)
+
+    async def _write(
+        self,
+        key: ThreadKey,
+        old: Head | None,
+        new: Head,
+        put: Sequence[Row],
+        delete: Sequence[Row],
+        *,
+        oldest: Sequence[Row],
+        are_new: bool = False,
+    ) -> str:
+        """Write a thread by one transaction under its version: the head, messages, and their ids.
+
+        Args:
+            key: the thread.
+            old: its head before; None when it must not exist.
+            new: its head after.
+            put: messages to write.
+            delete: messages to remove.
+            oldest: what to remember of the thread.
+            are_new: whether the ids of `put` must not exist.
+
+        Returns:
+            The thread's version.
+
+        Raises:
+            VersionConflict: when another writer was faster.
+            _IdExists: when the id of one of `put` exists.
+        """
+        partition, size = layout.thread_partition(key), self.table.limits.item_bytes
+        replaced, lost = list[StoredRow](), list[str]()
+        if old is not None:
+            lost = [name for name in (old.generation, old.next) if name not in ("", new.generation, new.next)]
+            if old.generation == new.generation:
+                replaced = await self._replaced(partition, old, put, delete)
+        lost += [_body(new, row, tag) for row, tag in replaced if tag]
+        tags = {row.position: layout.new_tag() for row in put if len(row.body) > size}
+        large = {_body(new, row, tags[row.position]): row.body for row in put if row.position in tags}
+        visits = await self._index.schedule(key, [*lost, *large])
+        room = max(1, self.table.limits.transaction_bytes // size)
+        for name, body in large.items():
+            parts = [tables.put(item) for item in layout.part_items(partition, name, body, size)]
+            for start in range(0, len(parts), room):
+                await self.table.transact(parts[start : start + room])
+        new, unused = await self._index.announce(key, old, new)
+        operations = [tables.put(layout.head_item(partition, new), NEW if old is None else old.version)]
+        for row in put:
+            tag = tags.get(row.position, "")
+            item, id_item = layout.message_items(partition, new.generation_at(row.position), row, tag)
+            operations += [tables.put(item), tables.put(id_item, NEW if are_new else None)]
+        pinned, kept = {row.position: row.pinned for row in put}, {row.message_id for row in put}
+        moved = [row for row, _ in replaced if pinned.get(row.position, row.pinned) is not row.pinned]
+        for row in (*delete, *moved):
+            generation = new.generation_at(row.position)
+            sorts = [layout.message_sort(generation, row.position, pinned=row.pinned)]
+            if row.message_id and row.message_id not in kept:
+                sorts.append(layout.id_sort(generation, row.message_id))
+            operations += [tables.delete(partition, sort) for sort in sorts]
+        version = await self._transact(key, operations)
+        self._cache.put(key, replace(new, version=version), oldest)
+        await self._index.clean(key, unused, lost, visits)
+        return version
+
+    async def _transact(self, key: ThreadKey, operations: Sequence[Operation]) -> str:
+        """Write to a thread's partition; the first operation is that of the head, and has a condition."""
+        try:
+            return (await self.table.transact(operations))[0]
+        except ConditionFailed as error:
+            raise VersionConflict if error.index == 0 else _IdExists from None
+        finally:
+            self._cache.put(key, None)
+
+    async def _replaced(
+        self, partition: str, old: Head, put: Sequence[Row], delete: Sequence[Row]
+    ) -> list[StoredRow]:
+        """What is stored where a commit replaces messages, and where it deletes large ones."""
+        rows = [row for row in put if row.position <= old.thread.last_position]
+        rows += [row for row in delete if row.bytes > self.table.limits.item_bytes]
+        names = [(partition, layout.id_sort(old.generation_at(row.position), row.message_id)) for row in rows]
+        return [layout.read_row(item) for item in (await self.table.get(names)).values()] if names else []
+
+    async def _oldest(self, key: ThreadKey, head: Head | None, oldest: list[Row]) -> AsyncIterator[list[Row]]:
+        """A thread's oldest messages, in pages; those that are read are added to what is known of them."""
+        yield oldest
+        while head is not None and len(oldest) < head.thread.unpinned:
+            low = oldest[-1].position + 1 if oldest else 1
+            found = await self._reader.select(key, head, low, head.thread.last_position, limit=_OLDEST)
+            page = [row for row, _ in found if not row.pinned]
+            if not page:  # another process changed the thread
+                break
+            oldest += page
+            yield page
+
+    async def _resolve(self, key: ThreadKey, request_id: str, error: OutcomeUnknownError) -> int | None:
+        """The result of an append whose answer was lost; None when it had no effect."""
+        try:
+            head = await self._reader.head(key)
+        except StoreError:
+            raise error from None
+        if head is None or request_id not in head.thread.recent_request_ids:
+            return None
+        return head.thread.last_position
+
+
+class _IdExists(Exception):
+    """A message id that must not exist does."""
+
+
+def _next_head(old: Head | None, thread: Thread, put: Sequence[Row], *, clear: bool, now_us: int) -> Head:
+    """The head after a commit; `clear` begins a new generation, that of staged messages if there are any."""
+    if old is None:
+        return Head(generation=layout.new_generation(now_us), thread=thread)
+    newer = old.next or layout.new_generation(now_us, old.generation)
+    low = min([old.thread.last_position if clear else old.low, *(row.position - 1 for row in put)])
+    if clear:
+        return replace(old, generation=newer, next="", low=low, thread=thread)
+    return replace(old, next=newer if thread.staged_clear else "", low=low, thread=thread)
+
+
+def _body(head: Head, row: Row, tag: str) -> str:
+    """The name of the parts of a message's body."""
+    return layout.body_name(head.generation_at(row.position), row.position, tag)

@@ -7,27 +7,23 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agent_stores.backend import ThreadKey
-from agent_stores.backends.tables.records import StoredHead, StoredRow
+from agent_stores.backend import Row, ThreadKey
+from agent_stores.backends.tables.layout import Head
 from agent_stores.writer_queue import WriterQueue
 
 _THREADS = 1024
-MAX_OLDEST = 256
-"""How many of a thread's oldest messages are remembered."""
 
 
 class Known(NamedTuple):
     """A thread as it was read or written last; another process may have changed it since.
 
     Attributes:
-        stored: its head.
+        head: its head; None when it does not exist.
         oldest: its oldest messages that are not pinned, for trimming, without bodies.
-        has_all: whether `oldest` holds all messages that are not pinned.
     """
 
-    stored: StoredHead
-    oldest: Sequence[StoredRow] = ()
-    has_all: bool = False
+    head: Head | None
+    oldest: Sequence[Row] = ()
 
 
 class ThreadCache:
@@ -42,34 +38,17 @@ class ThreadCache:
         self._lock = threading.Lock()
         self.queue = WriterQueue()
 
-    def get(self, key: ThreadKey) -> Known | None:
+    def get(self, key: ThreadKey) -> Known:
         """What is known of a thread."""
         with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                self._known.move_to_end(key)
-            return known
+            return self._known.get(key, Known(None))
 
-    def put(self, key: ThreadKey, known: Known) -> None:
-        """Remember a thread as it was read or written."""
+    def put(self, key: ThreadKey, head: Head | None, oldest: Sequence[Row] = ()) -> None:
+        """Remember a thread as it was read or written; None forgets it."""
         with self._lock:
-            old = self._known.get(key)
-            if old is not None and old.stored.version == known.stored.version and not known.oldest:
-                known = old
-            self._known[key] = known
-            self._known.move_to_end(key)
-            while len(self._known) > _THREADS:
+            old = self._known.pop(key, None)
+            if head is not None:
+                is_known = old is not None and old.head is not None and old.head.version == head.version
+                self._known[key] = old if old is not None and is_known and not oldest else Known(head, oldest)
+            if len(self._known) > _THREADS:
                 self._known.popitem(last=False)
-
-    def renew(self, key: ThreadKey, version: str, stored: StoredHead) -> None:
-        """Remember a head whose messages are those of a version."""
-        known = self.get(key)
-        if known is not None and known.stored.version == version:
-            self.put(key, known._replace(stored=stored))
-        else:
-            self.put(key, Known(stored))
-
-    def drop(self, key: ThreadKey) -> None:
-        """Forget a thread."""
-        with self._lock:
-            self._known.pop(key, None)
