@@ -13,8 +13,8 @@ from agent_stores.backend import Row, ThreadKey, TimeToLive
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.azure import PROPERTY_UNITS, pieces
 from agent_stores.backends.tables.backend import TablesBackend
-from agent_stores.backends.tables.cache import ThreadCache
 from agent_stores.backends.tables.index import RECENT_US
+from agent_stores.backends.tables.reader import ThreadCache
 from agent_stores.capabilities import Appender, Sweeper, TenantLister
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
@@ -264,8 +264,8 @@ def test_messages_sort_the_newest_first() -> None:
     assert sorted(sorts, reverse=True) == sorts
     assert [layout.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
     pinned = layout.message_sort(newer, 1, pinned=True)
-    assert layout.HEAD < pinned < sorts[-1] < sorts[0] < layout.end_of(newer)
-    assert layout.end_of(newer) < layout.message_sort(older, 1, pinned=True) < layout.END_OF_ROWS
+    assert layout.HEAD < pinned < sorts[-1] < sorts[0] < f"r{newer}n"
+    assert f"r{newer}n" < layout.message_sort(older, 1, pinned=True) < layout.END_OF_ROWS
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_names_are_kept(name: str) -> None:
     assert escaped.isascii()
     assert len(escaped) < 28_000
     for item in layout.message_items("p", layout.new_generation(1), row(name, position=3)):
-        assert layout.read_row(item).row.message_id == name
+        assert layout.read_row(item)[0].message_id == name
         assert len(item.meta) <= LIMITS.meta_chars
 
 

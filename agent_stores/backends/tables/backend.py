@@ -22,11 +22,10 @@ from agent_stores.backend import (
 )
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables import table as tables
-from agent_stores.backends.tables.cache import Known, ThreadCache
 from agent_stores.backends.tables.index import Index
-from agent_stores.backends.tables.layout import Head, StoredRow
-from agent_stores.backends.tables.reader import Reader
-from agent_stores.backends.tables.table import NEW, ConditionFailed, Operation, Table
+from agent_stores.backends.tables.layout import Head
+from agent_stores.backends.tables.reader import Known, Reader, ThreadCache
+from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table
 from agent_stores.errors import OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import with_request, with_rows, with_ttl, written
 
@@ -213,25 +212,25 @@ class TablesBackend:
             _IdExists: when the id of one of `put` exists.
         """
         partition, size = layout.thread_partition(key), self.table.limits.item_bytes
-        replaced, lost = list[StoredRow](), list[str]()
+        replaced, lost = list[tuple[Row, str]](), list[str]()
         if old is not None:
             lost = [name for name in (old.generation, old.next) if name not in ("", new.generation, new.next)]
             if old.generation == new.generation:
                 replaced = await self._replaced(partition, old, put, delete)
-        lost += [_body(new, row, tag) for row, tag in replaced if tag]
-        tags = {row.position: layout.new_tag() for row in put if len(row.body) > size}
-        large = {_body(new, row, tags[row.position]): row.body for row in put if row.position in tags}
-        visits = await self._index.schedule(key, [*lost, *large])
-        room = max(1, self.table.limits.transaction_bytes // size)
-        for name, body in large.items():
-            parts = [tables.put(item) for item in layout.part_items(partition, name, body, size)]
-            for start in range(0, len(parts), room):
-                await self.table.transact(parts[start : start + room])
+        lost += [name for _, name in replaced if name]
+        large = {
+            row.position: layout.new_body(new.generation_at(row.position), row.position)
+            for row in put
+            if len(row.body) > size
+        }
+        visits = await self._index.schedule(key, [*lost, *large.values()])
+        for row in put if large else ():
+            await self._write_parts(partition, large.get(row.position), row.body)
         new, unused = await self._index.announce(key, old, new)
         operations = [tables.put(layout.head_item(partition, new), NEW if old is None else old.version)]
         for row in put:
-            tag = tags.get(row.position, "")
-            item, id_item = layout.message_items(partition, new.generation_at(row.position), row, tag)
+            parts = large.get(row.position, "")
+            item, id_item = layout.message_items(partition, new.generation_at(row.position), row, parts)
             operations += [tables.put(item), tables.put(id_item, NEW if are_new else None)]
         pinned, kept = {row.position: row.pinned for row in put}, {row.message_id for row in put}
         moved = [row for row, _ in replaced if pinned.get(row.position, row.pinned) is not row.pinned]
@@ -255,9 +254,18 @@ class TablesBackend:
         finally:
             self._cache.put(key, None)
 
+    async def _write_parts(self, partition: str, name: str | None, body: bytes) -> None:
+        """Write a large body, which no message names yet."""
+        limits = self.table.limits
+        parts = enumerate(layout.split_body(body, limits.item_bytes) if name else ())
+        writes = [tables.put(Item(partition, f"x{name}{number:04d}", body=part)) for number, part in parts]
+        room = max(1, limits.transaction_bytes // limits.item_bytes)
+        for start in range(0, len(writes), room):
+            await self.table.transact(writes[start : start + room])
+
     async def _replaced(
         self, partition: str, old: Head, put: Sequence[Row], delete: Sequence[Row]
-    ) -> list[StoredRow]:
+    ) -> list[tuple[Row, str]]:
         """What is stored where a commit replaces messages, and where it deletes large ones."""
         rows = [row for row in put if row.position <= old.thread.last_position]
         rows += [row for row in delete if row.bytes > self.table.limits.item_bytes]
@@ -269,7 +277,7 @@ class TablesBackend:
         yield oldest
         while head is not None and len(oldest) < head.thread.unpinned:
             low = oldest[-1].position + 1 if oldest else 1
-            found = await self._reader.select(key, head, low, head.thread.last_position, limit=_OLDEST)
+            found = await self._reader.select(key, head, low, head.thread.last_position, oldest=_OLDEST)
             page = [row for row, _ in found if not row.pinned]
             if not page:  # another process changed the thread
                 break
@@ -300,8 +308,3 @@ def _next_head(old: Head | None, thread: Thread, put: Sequence[Row], *, clear: b
     if clear:
         return replace(old, generation=newer, next="", low=low, thread=thread)
     return replace(old, next=newer if thread.staged_clear else "", low=low, thread=thread)
-
-
-def _body(head: Head, row: Row, tag: str) -> str:
-    """The name of the parts of a message's body."""
-    return layout.body_name(head.generation_at(row.position), row.position, tag)

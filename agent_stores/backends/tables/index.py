@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -38,12 +38,8 @@ _PAGE = 100
 _EAGER = 2000  # rows that a write removes itself after it cleared or deleted a thread
 
 
-class _Named(NamedTuple):
-    """An item, and the thread that it names, whose head is None when it does not exist."""
-
-    item: Item
-    key: ThreadKey
-    head: Head | None
+_Named: TypeAlias = tuple[Item, ThreadKey, "Head | None"]
+"""An item, and the thread that it names, whose head is None when it does not exist."""
 
 
 class Index:
@@ -71,7 +67,7 @@ class Index:
             writes.append([Item(tenant, new.listed, str(now_us), body)])
             if old is None:
                 writes[0].append(Item(tenant, layout.listed_sort(key.thread_id), str(now_us), body))
-                writes.append([Item(layout.TENANTS, layout.tenant_sort(key.tenant), str(now_us), body)])
+                writes.append([Item(layout.TENANTS, _tenant_sort(key.tenant), str(now_us), body)])
             else:
                 unused.append(delete(tenant, old.listed))
         expires = new.thread.expires_us
@@ -89,7 +85,7 @@ class Index:
 
     async def schedule(self, key: ThreadKey, names: Sequence[str]) -> list[Operation]:
         """Note generations and bodies that a write is about to replace, or begin; returns what undoes it."""
-        items = [layout.visit_item(key, self.now_us(), name, layout.new_tag()) for name in names]
+        items = [layout.visit_item(key, self.now_us(), name, secrets.token_hex(4)) for name in names]
         if items:
             await self._table.transact([put(item) for item in items])
         return [delete(*item.key) for item in items]
@@ -137,19 +133,22 @@ class Index:
             horizon = 0
             if order == "recent":
                 found.sort(key=lambda each: (-each.thread.updated_us, each.key.thread_id))
-                horizon = layout.recent_us(page[-1].item.sort) + RECENT_US
+                horizon = layout.recent_us(page[-1][0].sort) + RECENT_US
             if len(found) >= limit and found[limit - 1].thread.updated_us > horizon:
                 break
         return found[:limit]
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `agent_stores.capabilities.TenantLister`."""
-        first = "0" if after is None else following(layout.tenant_sort(after))
+        first = "0" if after is None else following(_tenant_sort(after))
         found: list[str | None] = []
-        async for page in self._pages(layout.TENANTS, first, "2", limit):
-            for item, key, _ in page:
+        async for page in self._pages(layout.TENANTS, first, "b", limit):
+            for item, key, head in page:
                 tenant = layout.index_partition(key.tenant)
-                if (await self._table.query(tenant, "a", "b", limit=1, bodies=False)).items:
+                if (
+                    head is not None
+                    or (await self._table.query(tenant, "a", "b", limit=1, bodies=False)).items
+                ):
                     found.append(key.tenant)
                 else:
                     await self._remove_old(item)
@@ -160,7 +159,7 @@ class Index:
     async def expired(self, before_us: int, limit: int) -> list[ListedThread]:
         """Threads that have expired, of every tenant."""
         found: dict[ThreadKey, ListedThread] = {}
-        async for page in self._pages(layout.VISITS, "0", layout.visit_sort(before_us), _PAGE):
+        async for page in self._pages(layout.VISITS, "0", f"{before_us:016d}", _PAGE):
             for _, key, head in page:
                 if head is not None and head.thread.is_expired(before_us):
                     found[key] = ListedThread(key, head.thread, head.version)
@@ -171,7 +170,7 @@ class Index:
     async def sweep(self, *, limit: int) -> int:
         """See `agent_stores.capabilities.Sweeper`."""
         visited = removed = 0
-        end = layout.visit_sort(self.now_us() - GRACE_US)
+        end = f"{self.now_us() - GRACE_US:016d}"
         async for page in self._pages(layout.VISITS, "0", end, limit):
             for visit in page:
                 if max(visited, removed) >= limit:
@@ -183,16 +182,16 @@ class Index:
 
     async def _visit(self, visit: _Named, limit: int) -> int:
         item, key, head = visit
-        generation, position, tag = layout.split_name(item.meta)
-        removed = 0
+        name, removed = item.meta, 0
+        generation, place = name[: layout.GENERATION], name[layout.GENERATION : -8]
         if head is None or generation not in (head.generation, head.next):
             removed = await self._remove_rows(key, generation, limit)
-        elif tag:
+        elif place:
             partition = layout.thread_partition(key)
-            sorts = [layout.message_sort(generation, position, pinned=pinned) for pinned in (False, True)]
-            rows = await self._table.get([(partition, sort) for sort in sorts], bodies=False)
-            if all(layout.read_row(row).tag != tag for row in rows.values()):
-                removed = await self._remove_rows(key, item.meta, limit)
+            names = [(partition, f"r{generation}{kind}{place}") for kind in "km"]
+            rows = await self._table.get(names, bodies=False)
+            if all(layout.read_row(row)[1] != name for row in rows.values()):
+                removed = await self._remove_rows(key, name, limit)
         elif head.thread.expires_us is not None:
             if head.thread.expires_us <= self.now_us():
                 return 0  # the log deletes the thread
@@ -225,7 +224,7 @@ class Index:
             heads = await self._table.get(list(names.values())) if names else {}
             read = {name: layout.read_head(head) for name, head in heads.items()}
             if named:
-                yield [_Named(item, key, read.get(names[key])) for item, key in named]
+                yield [(item, key, read.get(names[key])) for item, key in named]
 
     async def _remove_old(self, item: Item) -> None:
         """Remove an item that names no thread, unless its thread may be about to be written."""
@@ -235,3 +234,7 @@ class Index:
     async def _remove(self, operation: Operation) -> None:
         with contextlib.suppress(ConditionFailed, StoreError):
             await self._table.transact([operation])
+
+
+def _tenant_sort(tenant: str | None) -> str:
+    return "0" if tenant is None else layout.listed_sort(tenant)

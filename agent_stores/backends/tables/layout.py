@@ -3,11 +3,11 @@
 The items of a thread share a partition, in this order. A generation is the life of a thread from its creation
 or its last `clear` on::
 
-    head                          the thread's head
-    r{generation}k{place}         a pinned message
-    r{generation}m{place}         another message, the newest first
-    u{generation}{digest}         the message with an id, without its body
-    x{generation}{place}{tag}...  a part of a large body
+    head                               the thread's head
+    r{generation}k{place}              a pinned message
+    r{generation}m{place}              another message, the newest first
+    u{generation}{digest}              the message with an id, without its body
+    x{generation}{place}{tag}{number}  a part of a large body
 
 Places and generations count down, because tables are read in one direction. One more partition for each
 tenant lists its threads, one lists the tenants, and one holds which threads a sweep is to visit.
@@ -21,7 +21,6 @@ import re
 import secrets
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -38,11 +37,8 @@ MAX_NAME = 5000
 """The longest tenant, thread id or message id, in characters."""
 
 HEAD, END_OF_ROWS, TENANTS, VISITS = "head", "s", "n", "x.visits"
-
-_LAST_PLACE = 10**15 - 1
-_LAST_MILLISECOND = 10**13 - 1
-_LAST_MICROSECOND = 10**16 - 1
-_GENERATION = 19  # characters
+GENERATION = 19  # characters
+_LAST_PLACE, _LAST_MILLISECOND, _LAST_MICROSECOND = 10**15 - 1, 10**13 - 1, 10**16 - 1
 _LONGEST_NAME = 240  # characters of a name in a partition key, which has room for 512
 _LONGEST_SORTED = 480  # characters of a name in a sort key, before its digest
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
@@ -73,30 +69,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.next if self.next and position > self.thread.last_position else self.generation
 
 
-class StoredRow(NamedTuple):
-    """A message as it is stored; a tag names the parts of its body, which are not read yet."""
-
-    row: Row
-    tag: str = ""
-
-
 _head_decoder = msgspec.json.Decoder(Head)
 _row_decoder = msgspec.json.Decoder(tuple[str, int, bool, bool, int, int, int, str])
-
-
-def escape(text: str) -> str:
-    """Any text in printable ASCII of at most six characters for one; the same for no other text."""
-    return text if _PLAIN.fullmatch(text) else f"~{base64.b64encode(_encode(text)).decode()}"
-
-
-def unescape(text: str) -> str:
-    """The text that `escape` was given; raises `ValueError` when it was given none."""
-    if not text.startswith("~"):
-        return text
-    return base64.b64decode(text[1:], validate=True).decode("utf-8", "surrogatepass")
-
-
-# -- a thread's partition
 
 
 @lru_cache(maxsize=4096)
@@ -125,44 +99,19 @@ def message_place(sort: str) -> tuple[str, bool, int]:
     return sort[1:-16], sort[-16] == "k", _LAST_PLACE - int(sort[-15:])
 
 
-def end_of(generation: str) -> str:
-    """The sort key after all messages of a generation."""
-    return f"r{generation}n"
-
-
 def id_sort(generation: str, message_id: str) -> str:
     """The sort key of a message id."""
     return f"u{generation}{_digest(message_id)}"
 
 
-def new_tag() -> str:
-    """A tag for the parts of a message's body."""
-    return secrets.token_hex(4)
-
-
-def body_name(generation: str, position: int, tag: str) -> str:
-    """The name of the parts of a message's body."""
-    return f"{generation}{_LAST_PLACE - position:015d}{tag}"
-
-
-def split_name(name: str) -> tuple[str, int, str]:
-    """The generation, position and tag of a body's name; a name that is a generation has no tag."""
-    tag = name[_GENERATION + 15 :]
-    return name[:_GENERATION], _LAST_PLACE - int(name[_GENERATION:-8]) if tag else 0, tag
+def new_body(generation: str, position: int) -> str:
+    """Names the parts of a message's body."""
+    return f"{generation}{_LAST_PLACE - position:015d}{secrets.token_hex(4)}"
 
 
 def ranges(name: str) -> list[tuple[str, str]]:
     """The ranges of sort keys of a generation, or of a body's parts."""
-    kinds = "rux" if len(name) == _GENERATION else "x"
-    return [(f"{kind}{name}", f"{kind}{name}~") for kind in kinds]
-
-
-def part_items(partition: str, name: str, body: bytes, size: int) -> list[Item]:
-    """The items of a large body."""
-    return [
-        Item(partition, f"x{name}{number:04d}", body=part)
-        for number, part in enumerate(split_body(body, size))
-    ]
+    return [(f"{kind}{name}", f"{kind}{name}~") for kind in ("rux" if len(name) == GENERATION else "x")]
 
 
 def split_body(body: bytes, size: int) -> Iterator[str]:
@@ -200,28 +149,25 @@ def read_head(item: Item) -> Head:
         raise StoreError("a thread is damaged: its head is malformed") from None
 
 
-def message_items(partition: str, generation: str, row: Row, tag: str = "") -> tuple[Item, Item]:
-    """The items of a message and of its id; without the body where that is in parts."""
+def message_items(partition: str, generation: str, row: Row, parts: str = "") -> tuple[Item, Item]:
+    """The items of a message and of its id; `parts` names its body, if that is in parts."""
     _check_length("message_id", row.message_id)
     name, numbers = escape(row.message_id), (row.bytes, row.tokens, row.created_us)
-    meta = msgspec.json.encode((name, row.position, row.boundary, row.pinned, *numbers, tag)).decode()
+    meta = msgspec.json.encode((name, row.position, row.boundary, row.pinned, *numbers, parts)).decode()
     sort = message_sort(generation, row.position, pinned=row.pinned)
-    body = "" if tag else row.body.decode()
+    body = "" if parts else row.body.decode()
     return Item(partition, sort, meta, body), Item(partition, id_sort(generation, row.message_id), meta)
 
 
-def read_row(item: Item) -> StoredRow:
-    """The message of an item; one that is damaged has no id."""
+def read_row(item: Item) -> tuple[Row, str]:
+    """The message of an item, and the name of its body if that is in parts; a damaged one has no id."""
     body = item.body.encode("utf-8", "surrogatepass")
     try:
-        name, position, boundary, pinned, size, tokens, created_us, tag = _row_decoder.decode(item.meta)
-        return StoredRow(Row(unescape(name), body, position, boundary, pinned, size, tokens, created_us), tag)
+        name, position, boundary, pinned, size, tokens, created_us, parts = _row_decoder.decode(item.meta)
+        return Row(unescape(name), body, position, boundary, pinned, size, tokens, created_us), parts
     except ValueError:  # msgspec's errors, too
         _, pinned, position = message_place(item.sort)
-        return StoredRow(Row("", body, position, pinned=pinned, bytes=len(body)))
-
-
-# -- lists, and what a sweep visits
+        return Row("", body, position, pinned=pinned, bytes=len(body)), ""
 
 
 def index_partition(tenant: str | None) -> str:
@@ -229,19 +175,14 @@ def index_partition(tenant: str | None) -> str:
     return f"i.{'~.' if tenant is None else _name(tenant)}"
 
 
-def tenant_sort(tenant: str | None) -> str:
-    """The sort key of a tenant; the one without a name is first."""
-    return "0" if tenant is None else f"1{listed_sort(tenant)}"
-
-
-def listed_sort(thread_id: str) -> str:
-    """The sort key of a thread in its tenant's list by id; a long id ends with a digest."""
-    begin = listed_prefix(thread_id)
-    return begin if len(begin) < _LONGEST_SORTED else f"{begin}!{_digest(thread_id)}"
+def listed_sort(name: str) -> str:
+    """The sort key of a thread in its tenant's list by id, or of a tenant; a long name ends with a digest."""
+    begin = listed_prefix(name)
+    return begin if len(begin) < _LONGEST_SORTED else f"{begin}!{_digest(name)}"
 
 
 def listed_prefix(text: str) -> str:
-    """The beginning of the sort keys of all threads whose ids begin with a text."""
+    """The beginning of the sort keys of all names that begin with a text; the empty one is first."""
     return f"a{_encode(text).hex()}"[:_LONGEST_SORTED]
 
 
@@ -255,14 +196,9 @@ def recent_us(sort: str) -> int:
     return _LAST_MICROSECOND - int(sort[1:17])
 
 
-def visit_sort(at_us: int, suffix: str = "") -> str:
-    """The sort key of a visit, or its beginning; visits sort by time."""
-    return f"{max(0, at_us):016d}{suffix}"
-
-
 def visit_item(key: ThreadKey, at_us: int, name: str, tag: str = "") -> Item:
     """The item of a visit to a generation, or to a body, of a thread; a tag tells it from others."""
-    sort = visit_sort(at_us, f".{name}{_digest(thread_partition(key))}{tag}")
+    sort = f"{at_us:016d}.{name}{_digest(thread_partition(key))}{tag}"
     return Item(VISITS, sort, name, names_body(key))
 
 
@@ -279,6 +215,17 @@ def read_names(item: Item) -> ThreadKey | None:
         return ThreadKey(None if tenant is None else unescape(tenant), unescape(thread_id))
     except ValueError:
         return None
+
+
+def escape(text: str) -> str:
+    """Any text in printable ASCII of at most six characters for one; the same for no other text."""
+    return text if _PLAIN.fullmatch(text) else f"~{base64.b64encode(_encode(text)).decode()}"
+
+
+def unescape(text: str) -> str:
+    """The text that `escape` was given; raises `ValueError` when it was given none."""
+    is_plain = not text.startswith("~")
+    return text if is_plain else base64.b64decode(text[1:], validate=True).decode("utf-8", "surrogatepass")
 
 
 def _check_length(what: str, text: str) -> None:

@@ -11,16 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from agent_stores.backends.tables.cache import ThreadCache
+from agent_stores import errors
+from agent_stores.backends.tables.reader import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed
 from agent_stores.connection_pool import LoopClient, LoopClients, ServerRegistry
-from agent_stores.errors import (
-    MessageTooLargeError,
-    OutcomeUnknownError,
-    StoreError,
-    StoreRejectedError,
-    StoreUnavailableError,
-)
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
@@ -52,24 +46,13 @@ class Failure(NamedTuple):
     wait: float | None = None
 
 
-class TableServer(Generic[C]):
-    """The connections to a table, shared by the logs of a process that name it alike.
+class TableServer(LoopClients[C]):
+    """The connections to a table, shared by the logs of a process that name it alike; see `LoopClients`."""
 
-    Args:
-        make_client: makes a client, on its event loop.
-        are_ours: whether the clients are to be closed.
-        timeout: seconds that a request may take, attempts and pauses included.
-    """
-
-    def __init__(self, make_client: Callable[[], C], *, are_ours: bool, timeout: float) -> None:
+    def __init__(self, make: Callable[[], C], *, are_ours: bool, timeout: float) -> None:
+        super().__init__(make, are_ours=are_ours, timeout=timeout)
         self.users = 0
         self.cache = ThreadCache()
-        self._clients = LoopClients(make_client, are_ours=are_ours, timeout=timeout)
-        self.client = self._clients.get
-        self.aclose = self._clients.aclose
-        self.close_unused = self._clients.close_unused
-        self.close_at_exit = self._clients.close_at_exit
-        self.reset_after_fork = self._clients.reset_after_fork
 
 
 class ServiceTable(ABC, Generic[C]):
@@ -133,55 +116,48 @@ class ServiceTable(ABC, Generic[C]):
             StoreError: nothing was written.
             OutcomeUnknownError: the answer to a write was lost.
         """
+        unknown = errors.OutcomeUnknownError(
+            f"the connection to {self.location} was lost while a write was confirmed: "
+            "it may or may not be stored"
+        )
         deadline, attempt, is_unknown = time.monotonic() + self._timeout, 0, False
         while True:
-            client = self._server.client()
+            client = self._server.get()
             try:
                 async with time_limit(max(0.0, deadline - time.monotonic())):
                     return await ask(client)
             except ConditionFailed as error:
                 if is_unknown:  # it may be the effect of the first attempt
-                    raise self._outcome_unknown() from error
+                    raise unknown from error
                 raise
             except self.errors as error:
-                if isinstance(error, asyncio.TimeoutError) and time.monotonic() >= deadline:
-                    raise self._timed_out(write) from error
+                now = time.monotonic()
+                if isinstance(error, asyncio.TimeoutError) and now >= deadline:
+                    text = f"{self.location} did not answer within {self._timeout:g} seconds"
+                    raise unknown if write else errors.StoreUnavailableError(text) from error
                 failure = self._explain(error)
                 is_unknown = is_unknown or (write and failure.may_have_applied)
-                if is_unknown and not repeatable:
-                    raise self._outcome_unknown() from error
                 attempt += 1
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt) * random.uniform(0.3, 1)  # noqa: S311
                 pause += failure.wait or 0.0
-                is_over = attempt == _ATTEMPTS or time.monotonic() + pause > deadline
-                if failure.kind != "transient" or is_over:
+                may_repeat = failure.kind == "transient" and (repeatable or not is_unknown)
+                if not may_repeat or attempt == _ATTEMPTS or now + pause > deadline:
                     if is_unknown:
-                        raise self._outcome_unknown() from error
+                        raise unknown from error
                     raise store_error(failure, self.location, write=write) from error
             await asyncio.sleep(pause)
 
-    def _timed_out(self, write: bool) -> StoreError:
-        if write:
-            return self._outcome_unknown()
-        return StoreUnavailableError(f"{self.location} did not answer within {self._timeout:g} seconds")
 
-    def _outcome_unknown(self) -> OutcomeUnknownError:
-        return OutcomeUnknownError(
-            f"the connection to {self.location} was lost while a write was confirmed: "
-            "it may or may not be stored"
-        )
-
-
-def store_error(failure: Failure, location: str, *, write: bool) -> StoreError:
+def store_error(failure: Failure, location: str, *, write: bool) -> errors.StoreError:
     """The library's error for a failure."""
     detail = failure.detail + ("; nothing was written" if write else "")
     if failure.kind == "transient":
-        return StoreUnavailableError(f"no answer from {location}: {detail}")
+        return errors.StoreUnavailableError(f"no answer from {location}: {detail}")
     if failure.kind == "rejected":
-        return StoreRejectedError(f"{location} rejects the operation: {detail}")
+        return errors.StoreRejectedError(f"{location} rejects the operation: {detail}")
     if failure.kind == "too large":
-        return MessageTooLargeError(f"larger than {location} can store: {detail}")
-    return StoreError(f"{location}: {detail}")
+        return errors.MessageTooLargeError(f"larger than {location} can store: {detail}")
+    return errors.StoreError(f"{location}: {detail}")
 
 
 def redactor(secrets: Sequence[str]) -> Callable[[str], str]:
@@ -199,18 +175,15 @@ def redactor(secrets: Sequence[str]) -> Callable[[str], str]:
 def close_session(session: Any) -> None:
     """Close the sockets of an aiohttp session when its event loop is gone and cannot do it."""
     connector = getattr(session, "_connector", None)
-    transports = [
-        getattr(entry[0], "transport", None)
-        for connections in list(getattr(connector, "_conns", {}).values())
-        for entry in connections
-    ]
-    for transport in transports:
-        protocol = getattr(transport, "_ssl_protocol", None)
-        for each in filter(None, (transport, getattr(protocol, "_transport", None))):
-            with contextlib.suppress(Exception):  # it is closed already
-                each._closing = each._closed = True
-                each._sock.close()
-                each._sock = None
+    for connections in list(getattr(connector, "_conns", {}).values()):
+        for entry in connections:
+            transport = getattr(entry[0], "transport", None)
+            protocol = getattr(transport, "_ssl_protocol", None)
+            for each in filter(None, (transport, getattr(protocol, "_transport", None))):
+                with contextlib.suppress(Exception):  # it is closed already
+                    each._closing = each._closed = True
+                    each._sock.close()
+                    each._sock = None
     if connector is not None:
         connector._conns.clear()
         connector._closed = True
