@@ -301,3 +301,25 @@ def test_a_store_rejects_two_surrogates() -> None:
         with pytest.raises(ArgumentError, match=f"{name} must have one character instead of two surrogates"):
             ChatMessageStore(log, **{"thread_id": "t", name: "\ud83d\ude00"})  # type: ignore[arg-type]
         ChatMessageStore(log, **{"thread_id": "t", name: "\U0001f600\ud83d"})  # type: ignore[arg-type]
+
+
+async def test_rows_that_other_tools_removed_do_not_block_a_thread() -> None:
+    table = MemoryTable()
+    log = make_log(table)
+    await log.append(KEY, [row("a"), row("b"), row("c")])
+    items = table.partitions[layout.thread_partition(KEY)]
+    for sort in [sort for sort in items if sort[0] == "u"]:
+        del items[sort]
+    await log.append(KEY, [row("d")], max_messages=2)
+    assert [each.message_id for each in await log.read(KEY)] == ["c", "d"]
+    assert (await log.pop_last(KEY)) is not None
+    assert [each.message_id for each in await log.read(KEY)] == ["c"]
+
+
+async def test_visits_of_purged_threads_do_not_keep_others_waiting() -> None:
+    table, clock = MemoryTable(), Clock()
+    log = make_log(table, clock)
+    for n in range(30):
+        await log.append(ThreadKey("acme", f"t{n}"), [row("first")], ttl=TimeToLive(10.0))
+    clock.ahead = 20
+    assert [await log.purge_expired(limit=10) for _ in range(4)] == [10, 10, 10, 0]

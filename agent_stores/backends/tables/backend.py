@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
 from agent_stores.append_plan import new_rows, place, split_trimmed
-from agent_stores.backend import (
-    Limits,
-    ListCursor,
-    ListedThread,
-    Row,
-    Thread,
-    ThreadKey,
-    ThreadOrder,
-    TimeToLive,
-    Version,
-    VersionConflict,
-)
+from agent_stores.backend import Limits, Row, Thread, ThreadKey, TimeToLive, Version, VersionConflict
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables import table as tables
 from agent_stores.backends.tables.index import Index
 from agent_stores.backends.tables.layout import Head
-from agent_stores.backends.tables.reader import Known, Reader, ThreadCache
+from agent_stores.backends.tables.reader import Reader, StoredRow, ThreadCache
 from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table
 from agent_stores.errors import OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import with_request, with_rows, with_ttl, written
+
+_Rows: TypeAlias = Sequence[Row]
 
 _FEW = 16  # messages that are remembered of a thread that is not trimmed
 _OLDEST = 256  # messages that are remembered of a thread that is trimmed
@@ -68,24 +60,10 @@ class TablesBackend:
         self.load = self._reader.load
         self.rows = self._reader.rows
         self.find = self._reader.find
+        self.threads = self._index.threads
         self.tenants = self._index.tenants
         self.sweep = self._index.sweep
         self.aclose = table.aclose
-
-    async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: ListCursor | None = None,
-        limit: int = 100,
-        order: ThreadOrder = "id",
-        expired_before: int | None = None,
-    ) -> list[ListedThread]:
-        """See `Backend.threads`."""
-        if expired_before is not None:
-            return await self._index.expired(expired_before, limit)
-        return await self._index.threads(tenant, prefix, after, limit, order)
 
     async def append(
         self,
@@ -108,8 +86,7 @@ class TablesBackend:
             return None
         async with self._cache.queue.turn(key):
             for _ in range(2):
-                old, known = self._cache.get(key)
-                old = old or await self._reader.head(key)
+                old = self._cache.get(key) or await self._reader.head(key)
                 thread = Thread() if old is None else old.thread
                 if (
                     not (old is None or thread.is_visible(now_us))
@@ -119,7 +96,7 @@ class TablesBackend:
                     or not (create or thread.last_position)
                 ):
                     return None
-                unpinned, oldest = thread.unpinned, list(known)
+                unpinned, oldest = thread.unpinned, list(old.oldest if old is not None else ())
                 thread, added = place(thread, rows)
                 pages = self._oldest(key, old, oldest)
                 kept, trimmed = await split_trimmed(unpinned, added, max_messages, pages)
@@ -130,21 +107,26 @@ class TablesBackend:
                     return None
                 thread = with_rows(with_rows(thread, added), trimmed, -1)
                 thread = written(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
-                new = _next_head(old, thread, added, clear=False, now_us=now_us)
-                if trimmed:
-                    new = replace(new, low=trimmed[-1].position)
                 if len(oldest) == unpinned:
                     oldest += [replace(row, body=b"") for row in added if not row.pinned]
                 oldest = oldest[len(trimmed) :][: _FEW if max_messages is None else _OLDEST]
+                new = _next_head(old, thread, added, clear=False, now_us=now_us)
+                low = trimmed[-1].position if trimmed else new.low
+                new = replace(new, oldest=tuple(oldest), low=low)
                 try:
-                    await self._write(key, old, new, added, trimmed, oldest=oldest, are_new=True)
+                    await self._write(key, old, new, added, trimmed, are_new=True)
                     return thread.last_position
                 except VersionConflict:  # another process was faster
                     continue
                 except _IdExists:
                     return None
                 except OutcomeUnknownError as error:
-                    return await self._resolve(key, request_id, error)
+                    try:
+                        found = await self._reader.head(key)
+                    except StoreError:
+                        raise error from None
+                    is_stored = found is not None and request_id in found.thread.recent_request_ids
+                    return found.thread.last_position if found is not None and is_stored else None
         return None
 
     async def commit(
@@ -158,21 +140,19 @@ class TablesBackend:
         clear: bool = False,
     ) -> Version | None:
         """See `Backend.commit`."""
-        known = self._cache.get(key) if expected is not None else Known(None)
-        old, oldest = known
+        old = self._cache.get(key) if expected is not None else None
         if expected is not None and (old is None or old.version != expected):
-            old, oldest = await self._reader.head(key), ()
+            old = await self._reader.head(key)
             if old is None or old.version != expected:
                 raise VersionConflict
-        if thread is None:
-            if old is not None:
-                await self._delete(key, old)
-            return None
-        new = _next_head(old, thread, put, clear=clear, now_us=self._index.now_us())
-        is_unchanged = not (put or delete or clear)
-        return await self._write(
-            key, old, new, put, () if clear else delete, oldest=oldest if is_unchanged else ()
-        )
+        if thread is not None:
+            new = _next_head(old, thread, put, clear=clear, now_us=self._index.now_us())
+            if put or delete or clear:
+                new = replace(new, oldest=())
+            return await self._write(key, old, new, put, () if clear else delete)
+        if old is not None:
+            await self._delete(key, old)
+        return None
 
     async def _delete(self, key: ThreadKey, old: Head) -> None:
         lost = list(filter(None, (old.generation, old.next)))
@@ -183,36 +163,16 @@ class TablesBackend:
         await self._index.clean(key, unused, lost, visits)
 
     async def _write(
-        self,
-        key: ThreadKey,
-        old: Head | None,
-        new: Head,
-        put: Sequence[Row],
-        delete: Sequence[Row],
-        *,
-        oldest: Sequence[Row],
-        are_new: bool = False,
+        self, key: ThreadKey, old: Head | None, new: Head, put: _Rows, delete: _Rows, *, are_new: bool = False
     ) -> str:
         """Write a thread by one transaction under its version: the head, messages, and their ids.
 
-        Args:
-            key: the thread.
-            old: its head before; None when it must not exist.
-            new: its head after.
-            put: messages to write.
-            delete: messages to remove.
-            oldest: what to remember of the thread.
-            are_new: whether the ids of `put` must not exist.
-
-        Returns:
-            The thread's version.
-
         Raises:
             VersionConflict: when another writer was faster.
-            _IdExists: when the id of one of `put` exists.
+            _IdExists: when the id of one of `put` exists, and all `are_new`.
         """
         partition, size = layout.thread_partition(key), self.table.limits.item_bytes
-        replaced, lost = list[tuple[Row, str]](), list[str]()
+        replaced, lost = list[StoredRow](), list[str]()
         if old is not None:
             lost = [name for name in (old.generation, old.next) if name not in ("", new.generation, new.next)]
             if old.generation == new.generation:
@@ -241,18 +201,25 @@ class TablesBackend:
                 sorts.append(layout.id_sort(generation, row.message_id))
             operations += [tables.delete(partition, sort) for sort in sorts]
         version = await self._transact(key, operations)
-        self._cache.put(key, replace(new, version=version), oldest)
+        self._cache.put(key, replace(new, version=version))
         await self._index.clean(key, unused, lost, visits)
         return version
 
     async def _transact(self, key: ThreadKey, operations: Sequence[Operation]) -> str:
         """Write to a thread's partition; the first operation is that of the head, and has a condition."""
+        self._cache.put(key, None)
         try:
             return (await self.table.transact(operations))[0]
         except ConditionFailed as error:
-            raise VersionConflict if error.index == 0 else _IdExists from None
-        finally:
-            self._cache.put(key, None)
+            if error.index == 0:
+                raise VersionConflict from None
+            if operations[error.index].kind == "put":
+                raise _IdExists from None
+        # What is to be removed is missing: other tools removed it.
+        names = [one.item.key for one in operations if one.kind == "delete"]
+        present = await self.table.get(names, bodies=False)
+        kept = [one for one in operations if one.kind == "put" or one.item.key in present]
+        return (await self.table.transact(kept))[0]
 
     async def _write_parts(self, partition: str, name: str | None, body: bytes) -> None:
         """Write a large body, which no message names yet."""
@@ -263,9 +230,7 @@ class TablesBackend:
         for start in range(0, len(writes), room):
             await self.table.transact(writes[start : start + room])
 
-    async def _replaced(
-        self, partition: str, old: Head, put: Sequence[Row], delete: Sequence[Row]
-    ) -> list[tuple[Row, str]]:
+    async def _replaced(self, partition: str, old: Head, put: _Rows, delete: _Rows) -> list[StoredRow]:
         """What is stored where a commit replaces messages, and where it deletes large ones."""
         rows = [row for row in put if row.position <= old.thread.last_position]
         rows += [row for row in delete if row.bytes > self.table.limits.item_bytes]
@@ -277,22 +242,13 @@ class TablesBackend:
         yield oldest
         while head is not None and len(oldest) < head.thread.unpinned:
             low = oldest[-1].position + 1 if oldest else 1
-            found = await self._reader.select(key, head, low, head.thread.last_position, oldest=_OLDEST)
+            high = head.thread.last_position
+            found = await self._reader.select(key, head, low, high, _OLDEST, newest=False, bodies=False)
             page = [row for row, _ in found if not row.pinned]
             if not page:  # another process changed the thread
                 break
             oldest += page
             yield page
-
-    async def _resolve(self, key: ThreadKey, request_id: str, error: OutcomeUnknownError) -> int | None:
-        """The result of an append whose answer was lost; None when it had no effect."""
-        try:
-            head = await self._reader.head(key)
-        except StoreError:
-            raise error from None
-        if head is None or request_id not in head.thread.recent_request_ids:
-            return None
-        return head.thread.last_position
 
 
 class _IdExists(Exception):

@@ -15,17 +15,9 @@ from msgspec.structs import replace
 
 from agent_stores.backend import ListCursor, ListedThread, ThreadKey, ThreadOrder
 from agent_stores.backends.tables import layout
+from agent_stores.backends.tables import table as tables
 from agent_stores.backends.tables.layout import Head
-from agent_stores.backends.tables.table import (
-    ConditionFailed,
-    Item,
-    Operation,
-    Table,
-    delete,
-    following,
-    gather,
-    put,
-)
+from agent_stores.backends.tables.table import ConditionFailed, Item, Operation, Table, delete, following
 from agent_stores.errors import OutcomeUnknownError, StoreError
 
 RECENT_US = 300 * 1_000_000
@@ -74,7 +66,7 @@ class Index:
         was = None if old is None or old.generation != new.generation else old.thread.expires_us
         if expires is not None and (was is None or expires < was):
             writes.append([layout.visit_item(key, expires, new.generation)])
-        await gather(self._table.transact([put(item) for item in items]) for items in writes)
+        await tables.gather(self._table.transact([tables.put(item) for item in items]) for items in writes)
         return new, unused
 
     async def listed(self, key: ThreadKey, head: Head) -> list[Operation]:
@@ -87,7 +79,7 @@ class Index:
         """Note generations and bodies that a write is about to replace, or begin; returns what undoes it."""
         items = [layout.visit_item(key, self.now_us(), name, secrets.token_hex(4)) for name in names]
         if items:
-            await self._table.transact([put(item) for item in items])
+            await self._table.transact([tables.put(item) for item in items])
         return [delete(*item.key) for item in items]
 
     async def clean(
@@ -104,30 +96,40 @@ class Index:
                 await self._table.transact(visits)
 
     async def threads(
-        self, tenant: str | None, prefix: str, cursor: ListCursor | None, limit: int, order: ThreadOrder
+        self,
+        tenant: str | None,
+        *,
+        prefix: str = "",
+        after: ListCursor | None = None,
+        limit: int = 100,
+        order: ThreadOrder = "id",
+        expired_before: int | None = None,
     ) -> list[ListedThread]:
-        """A tenant's threads; see `Backend.threads`.
+        """See `Backend.threads`.
 
         The time of an item in the list by recency is at most `RECENT_US` behind that of the thread. So the
         threads of a page are in order when all items are read that are not older than the last of them by
         more than that.
         """
-        first, end, place = "r", "s", None if cursor is None else (-cursor.updated_us, cursor.thread_id)
+        if expired_before is not None:
+            return await self._expired(expired_before, limit)
+        partition, place = layout.index_partition(tenant), None
         if order == "id":
-            first = layout.listed_prefix(prefix)
+            first, size = layout.listed_prefix(prefix), limit
             end = f"{first}~~"
-            if cursor is not None:
-                first = max(first, following(layout.listed_sort(cursor.thread_id)))
-        elif cursor is not None:
-            first = layout.recent_sort(cursor.updated_us)
+            if after is not None:
+                first = max(first, following(layout.listed_sort(after.thread_id)))
+        else:
+            first, end, size = "r", "s", max(limit, _PAGE)
+            if after is not None:
+                first, place = layout.recent_sort(after.updated_us), (-after.updated_us, after.thread_id)
         found: list[ListedThread] = []
-        partition = layout.index_partition(tenant)
-        async for page in self._pages(partition, first, end, limit if order == "id" else max(limit, _PAGE)):
+        async for page in self._pages(partition, first, end, size):
             for item, key, head in page:
                 if head is None or (order == "recent" and item.sort != head.listed):
                     await self._remove_old(item)
                 elif key.thread_id.startswith(prefix) and (
-                    order == "id" or place is None or (-head.thread.updated_us, key.thread_id) > place
+                    place is None or (-head.thread.updated_us, key.thread_id) > place
                 ):
                     found.append(ListedThread(key, head.thread, head.version))
             horizon = 0
@@ -156,8 +158,7 @@ class Index:
                 break
         return found[:limit]
 
-    async def expired(self, before_us: int, limit: int) -> list[ListedThread]:
-        """Threads that have expired, of every tenant."""
+    async def _expired(self, before_us: int, limit: int) -> list[ListedThread]:
         found: dict[ThreadKey, ListedThread] = {}
         async for page in self._pages(layout.VISITS, "0", f"{before_us:016d}", _PAGE):
             for _, key, head in page:
@@ -195,7 +196,9 @@ class Index:
         elif head.thread.expires_us is not None:
             if head.thread.expires_us <= self.now_us():
                 return 0  # the log deletes the thread
-            await self._table.transact([put(layout.visit_item(key, head.thread.expires_us, generation))])
+            await self._table.transact(
+                [tables.put(layout.visit_item(key, head.thread.expires_us, generation))]
+            )
         if removed < limit:
             await self._remove(delete(*item.key, item.version))
         return removed

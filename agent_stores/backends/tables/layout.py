@@ -19,7 +19,6 @@ import base64
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator
 from functools import lru_cache
 
 import msgspec
@@ -54,7 +53,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         low: no message that is not pinned is at or below this position.
         listed: the sort key of its item in the list by recency.
         thread: its metadata.
-        version: its version in the table, which is not part of the body.
+        version: its version in the table; neither this nor the next is part of the body.
+        oldest: the oldest messages that are not pinned, as far as this process knows them, without bodies.
     """
 
     generation: str
@@ -63,6 +63,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     listed: str = ""
     thread: Thread
     version: str = ""
+    oldest: tuple[Row, ...] = ()
 
     def generation_at(self, position: int) -> str:
         """The generation of a message at a position."""
@@ -114,22 +115,17 @@ def ranges(name: str) -> list[tuple[str, str]]:
     return [(f"{kind}{name}", f"{kind}{name}~") for kind in ("rux" if len(name) == GENERATION else "x")]
 
 
-def split_body(body: bytes, size: int) -> Iterator[str]:
+def split_body(body: bytes, size: int) -> list[str]:
     """A body in parts of at most `size` bytes; no character is divided."""
-    start = 0
-    while start < len(body):
-        end = min(start + size, len(body))
-        while end < len(body) and body[end] & 0xC0 == 0x80:
-            end -= 1
-        yield body[start:end].decode()
-        start = end
+    parts: list[bytes] = re.findall(rb"(?s).{1,%d}(?![\x80-\xBF])" % size, body)
+    return [part.decode() for part in parts]
 
 
 def head_item(partition: str, head: Head) -> Item:
     """The item of a head."""
-    expires = head.thread.expires_us
+    expires, stored = head.thread.expires_us, replace(head, version="", oldest=())
     seconds = None if expires is None else -(-expires // 1_000_000)
-    return Item(partition, HEAD, str(LAYOUT), _json.encode(replace(head, version="")).decode(), seconds)
+    return Item(partition, HEAD, str(LAYOUT), _json.encode(stored).decode(), seconds)
 
 
 def read_head(item: Item) -> Head:

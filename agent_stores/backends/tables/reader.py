@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -21,39 +21,28 @@ _ATTEMPTS = 50  # of reading a thread as of one moment
 _SLACK = 4  # items read beyond those that are needed
 
 
-class Known(NamedTuple):
-    """A thread as it was read or written last; another process may have changed it since.
-
-    Attributes:
-        head: its head; None when it is not known.
-        oldest: its oldest messages that are not pinned, for trimming, without bodies.
-    """
-
-    head: Head | None
-    oldest: Sequence[Row] = ()
+StoredRow: TypeAlias = tuple[Row, str]
+"""A message, and the name of its body if that is in parts, which are not read yet."""
 
 
 class ThreadCache:
-    """What is known of the threads of one table, and turns for their writers. For any thread and loop."""
+    """A table's heads, as they were read or written last, and turns for writers. For any thread and loop."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[ThreadKey, Known] = OrderedDict()
+        self._heads: OrderedDict[ThreadKey, Head] = OrderedDict()
         self._lock = threading.Lock()
+        self.get = self._heads.get
         self.queue = WriterQueue()
 
-    def get(self, key: ThreadKey) -> Known:
-        """What is known of a thread."""
-        return self._known.get(key, Known(None))
-
-    def put(self, key: ThreadKey, head: Head | None, oldest: Sequence[Row] = ()) -> None:
+    def put(self, key: ThreadKey, head: Head | None) -> None:
         """Remember a thread as it was read or written; None forgets it."""
         with self._lock:
-            old = self._known.pop(key, Known(None))
+            old = self._heads.pop(key, None)
             if head is not None:
-                is_known = old.head is not None and old.head.version == head.version and not oldest
-                self._known[key] = old if is_known else Known(head, oldest)
-            if len(self._known) > _THREADS:
-                self._known.popitem(last=False)
+                is_known = old is not None and old.version == head.version and not head.oldest
+                self._heads[key] = old if old is not None and is_known else head
+            if len(self._heads) > _THREADS:
+                self._heads.popitem(last=False)
 
 
 class Reader:
@@ -95,10 +84,8 @@ class Reader:
             if found is None:
                 high = head.thread.staged_position if staged else head.thread.last_position
                 high = high if before is None else min(before - 1, high)
-                oldest = None if newest else limit
-                found = await self.select(
-                    key, head, after + 1, high, oldest=oldest, limit=limit, bodies=bodies, staged=staged
-                )
+                view = replace(head, generation=head.next or head.generation) if staged else head
+                found = await self.select(key, view, after + 1, high, limit, newest, bodies)
             rows = await self._with_bodies(key, found) if bodies else [row for row, _ in found]
             again = head if is_certain and not any(name for _, name in found) else await self.head(key)
             if again is not None and again.version == head.version:
@@ -122,64 +109,45 @@ class Reader:
         return {}
 
     async def select(
-        self,
-        key: ThreadKey,
-        head: Head,
-        low: int,
-        high: int,
-        *,
-        oldest: int | None = None,
-        limit: int | None = None,
-        bodies: bool = False,
-        staged: bool = False,
-    ) -> list[tuple[Row, str]]:
-        """Messages between two positions, with the names of those bodies that are in parts.
-
-        The oldest ones, pinned or not; or else the newest `limit` that are not pinned, and all pinned ones.
-        """
-        generation = head.next if staged and head.next else head.generation
+        self, key: ThreadKey, head: Head, low: int, high: int, limit: int | None, newest: bool, bodies: bool
+    ) -> list[StoredRow]:
+        """Messages between two positions, by `Backend.rows`."""
         partition = layout.thread_partition(key)
 
-        async def read(
-            low: int, high: int, limit: int | None = None, pinned: bool = False
-        ) -> list[tuple[Row, str]]:
-            if low > high or limit == 0:
+        async def read(low: int, high: int, most: int | None = None, pinned: bool = False) -> list[StoredRow]:
+            if low > high or most == 0:
                 return []
-            first = layout.message_sort(generation, high, pinned=pinned)
-            end = following(layout.message_sort(generation, low, pinned=pinned))
-            items = await query_all(self._table, partition, first, end, limit=limit, bodies=bodies)
+            first = layout.message_sort(head.generation, high, pinned=pinned)
+            end = following(layout.message_sort(head.generation, low, pinned=pinned))
+            items = await query_all(self._table, partition, first, end, limit=most, bodies=bodies)
             return list(map(layout.read_row, items))
 
-        found = await read(low, high, pinned=True) if head.thread.pinned or staged else []
-        if oldest is None:
+        is_staged = high > head.thread.last_position
+        found = await read(low, high, pinned=True) if head.thread.pinned or is_staged else []
+        if newest or limit is None:
             return found + await read(low, high, limit)
         # Tables are read from the newest on: windows of positions are read, the oldest first.
-        count, low, size = len(found) + oldest, max(low, head.low + 1), oldest + _SLACK
+        count, low, size = len(found) + limit, max(low, head.low + 1), limit + _SLACK
         while low <= high and len(found) < count:
             window = await read(low, min(high, low + size - 1))
             found += reversed(window)
             low, size = low + size, size if window else 2 * size
-        return sorted(found, key=lambda each: each[0].position)[:oldest]
+        return sorted(found, key=lambda each: each[0].position)[:limit]
 
     async def _first_page(
         self, key: ThreadKey, limit: int | None
-    ) -> tuple[Head | None, list[tuple[Row, str]] | None, bool]:
-        """The head and the newest messages by one query.
-
-        Returns:
-            The head; the messages, None if the page does not hold all; whether the page is of one moment.
-        """
-        known = self._cache.get(key).head
+    ) -> tuple[Head | None, list[StoredRow] | None, bool]:
+        """By one query: the head; the newest messages, if all are there; whether this is of one moment."""
+        known = self._cache.get(key)
         end = layout.END_OF_ROWS if known is None else f"r{known.generation}n"
         pinned = 0 if known is None else known.thread.pinned
-        wanted = None if limit is None else 1 + limit + pinned + _SLACK
-        page = await self._table.query(layout.thread_partition(key), layout.HEAD, end, limit=wanted)
-        has_head = bool(page.items) and page.items[0].sort == layout.HEAD
-        head = self._remember(key, page.items[0] if has_head else None)
+        size = None if limit is None else 1 + limit + pinned + _SLACK
+        items, _ = await self._table.query(layout.thread_partition(key), layout.HEAD, end, limit=size)
+        head = self._remember(key, items[0] if items and items[0].sort == layout.HEAD else None)
         if head is None:
             return None, None, True
         last, begin = head.thread.last_position, f"r{head.generation}"
-        found = [layout.read_row(item) for item in page.items[1:] if item.sort.startswith(begin)]
+        found = [layout.read_row(item) for item in items[1:] if item.sort.startswith(begin)]
         found = [each for each in found if each[0].position <= last]
         loose = [each for each in found if not each[0].pinned][:limit]
         found = [each for each in found if each[0].pinned]
@@ -189,10 +157,10 @@ class Reader:
         found += loose
         # Where a page may change while it is read, positions without a gap show that it did not.
         low = loose[-1][0].position if loose else last + 1
-        is_certain = sum(row.position >= low for row, _ in found) == last + 1 - low
-        return head, found, is_certain or self._table.limits.snapshot_pages
+        has_no_gap = sum(row.position >= low for row, _ in found) == last + 1 - low
+        return head, found, has_no_gap or self._table.limits.snapshot_pages
 
-    async def _with_bodies(self, key: ThreadKey, found: Sequence[tuple[Row, str]]) -> list[Row]:
+    async def _with_bodies(self, key: ThreadKey, found: Sequence[StoredRow]) -> list[Row]:
         """The messages with bodies that are in parts."""
 
         async def whole(row: Row, name: str) -> Row:

@@ -65,6 +65,9 @@ class ServiceTable(ABC, Generic[C]):
         are_ours: whether the clients are to be closed.
         timeout: seconds that a request may take, attempts and pauses included.
         secrets: text that must never show.
+
+    Attributes:
+        cache: what the process knows of the table's threads.
     """
 
     registry: ClassVar[ServerRegistry[Any]]
@@ -88,11 +91,7 @@ class ServiceTable(ABC, Generic[C]):
         self._server, self._finalizer = self.registry.acquire(
             identity, lambda: TableServer(make_client, are_ours=are_ours, timeout=timeout), user=self
         )
-
-    @property
-    def cache(self) -> ThreadCache:
-        """What the process knows of the table's threads."""
-        return self._server.cache
+        self.cache = self._server.cache
 
     async def aclose(self) -> None:
         """Close the connections, if no other log of this process uses them."""
