@@ -10,8 +10,8 @@ from agent_stores.backends.tables.azure import AzureTable
 from agent_stores.backends.tables.azure_config import arguments_from_url, check_table_name, parse_config
 from agent_stores.backends.tables.service import redactor, store_error
 from agent_stores.errors import StoreClosedError
-from agent_stores.importers.forms.llama_index import llama_index_message
-from agent_stores.importers.forms.reading import read_data
+from agent_stores.importers.parsers.decoding import read_data
+from agent_stores.importers.parsers.llama_index import llama_index_message
 from agent_stores.importers.source import SourceMessage, SourceThread
 
 from azure.core.exceptions import AzureError, ResourceNotFoundError  # isort: skip - after what names the extra
@@ -36,7 +36,7 @@ class LlamaIndexAzureTable:
     """
 
     name = "llama-index"
-    ignored = 0
+    unrecognized = 0
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class LlamaIndexAzureTable:
                 count = entity.get("MessageCount")
                 yield SourceThread(
                     thread_id=str(entity["RowKey"]),
-                    place=str(entity["RowKey"]),
+                    location=str(entity["RowKey"]),
                     messages=count if isinstance(count, int) else None,
                 )
 
@@ -117,11 +117,11 @@ def _read(entity: Any) -> SourceMessage:
     row = str(entity["RowKey"])
     data = _assembled(entity)
     raw = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str).encode()
-    found = read_data(data, raw, llama_index_message, place=f"row {row}", row=row)
+    found = read_data(data, raw, llama_index_message, location=f"row {row}", stable_id=row)
     written_at = (entity.metadata or {}).get("timestamp")
     if found.message is None or written_at is None or found.message.created_at is not None:
         return found
-    return SourceMessage(found.place, raw, found.message.replace(created_at=written_at), None, row)
+    return SourceMessage(found.location, raw, found.message.replace(created_at=written_at), None, row)
 
 
 def _assembled(entity: Mapping[str, Any]) -> dict[str, Any]:
