@@ -185,6 +185,20 @@ async def test_a_trimmed_turn_is_one_transaction(make_log: Any, proxy: HttpProxy
     assert len(await log.read(key)) == 40
 
 
+async def test_a_turn_and_its_context_at_the_limit(make_store: MakeStore, proxy: HttpProxy) -> None:
+    store = make_store(max_messages=40, ttl=900)
+    for n in range(30):
+        await store.add_messages([user(f"q{n}"), ChatMessage("assistant", f"a{n}")])
+        if n < 25:
+            proxy.counts()
+            continue
+        assert proxy.counts() == {"transaction": 1}
+        assert len(await store.list_messages()) == 40
+        assert proxy.counts() == {"query": 1}
+        assert len(await store.list_messages(last=20)) == 20
+        assert proxy.counts() == {"query": 1}
+
+
 async def test_a_list_of_threads_reads_heads_only(make_log: Any, proxy: HttpProxy) -> None:
     log = make_log()
     for n in range(12):
