@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from agent_stores.backends.sql.backend import SQLBackend
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -66,7 +66,7 @@ class DatabaseMessageLog(MessageLog):
         table_prefix: str = _PREFIX,
         engine_options: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where SQLAlchemy is not installed.
         from agent_stores.backends.sql.backend import SQLBackend

@@ -1,4 +1,4 @@
-"""Agent Framework: a workflow goes on from a checkpoint. Needs ``agent-stores[agent-framework,database]``."""
+"""Agent Framework: a workflow from a checkpoint. Needs ``agent-stores[agent-framework,database]``."""
 
 import asyncio
 import tempfile

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_stores import ChatMessage
-from agent_stores.importers.catalogue import open_source
+from agent_stores.importers.registry import open_source
 from agent_stores.importers.source import SourceThread
 from tests.importers.conftest import Peers
 from tests.importers.peers import CONVERSATION

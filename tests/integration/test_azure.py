@@ -428,7 +428,7 @@ async def test_a_lost_answer_is_made_out(make_store: MakeStore, proxy: HttpProxy
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_random_story_on_a_bad_connection(
+async def test_random_operation_sequence_on_a_bad_connection(
     make_store: MakeStore, proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Whatever fails on the way, each operation does once what it does in memory."""

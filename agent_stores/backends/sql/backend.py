@@ -125,15 +125,21 @@ class SQLBackend:
         rows = sorted((to_row(row) for row in found if row[-1] is None), key=attrgetter("position"))
         return Snapshot(*to_thread(heads[0]), rows) if heads else None
 
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
         digest = thread_digest(key)
         limit = LARGEST if limit is None else limit
-        rows = await self._run(self._hot.latest(key=digest, now=now_us, limit=limit))
+        statement = self._hot.latest_with_ids if ids else self._hot.latest
+        rows = await self._run(statement(key=digest, now=now_us, limit=limit))
         rows.sort()
         if rows and rows[0][0] == 0:
             del rows[0]
             await self._run(self._statements.renew(key=digest, now=now_us), write=True, repeatable=True)
+        if ids:
+            return [
+                Row(names.from_text(message_id), body.encode(), position, boundary == 1, pinned == 1)
+                for position, body, pinned, boundary, message_id in rows
+            ]
         return [
             Row("", body.encode(), position, boundary == 1, pinned == 1)
             for position, body, pinned, boundary in rows

@@ -80,8 +80,8 @@ class Reader:
                 return Snapshot(head.thread, stored.version, sorted(rows, key=_row_position))
         raise self._too_busy()
 
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
-        """See `agent_stores.capabilities.LatestReader`."""
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
+        """See `agent_stores.capabilities.LatestReader`; the rows always have their ids."""
         found = await self._newest(key, limit)
         if found is None or found[0].thread.is_expired(now_us):
             return []

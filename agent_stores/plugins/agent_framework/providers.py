@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from agent_stores.agent._together import PerLoop
+from agent_stores.agent._concurrency import LoopLocal
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.tools import Tool
 from agent_stores.messages import ChatMessage
@@ -29,7 +29,7 @@ class Providers:
     def __init__(self, providers: ContextProvider | Sequence[ContextProvider]) -> None:
         self._all = AggregateContextProvider(providers)
         self._codec = AgentFrameworkCodec()
-        self._entered = PerLoop(self._all.enter_all)
+        self._entered = LoopLocal(self._all.enter_all)
         self.name = "+".join(dict.fromkeys(type(one).__name__ for one in self._all.providers)) or "none"
         """The names of their classes."""
 

@@ -1,4 +1,4 @@
-"""Reading one stored message: what is wrong with it becomes a reason, and never stops the reading."""
+"""Decodes one stored message; a malformed message yields the reason and does not stop the import."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from agent_stores.errors import AgentStoresError, MissingDependencyError
 from agent_stores.importers.source import SourceMessage, UnreadableError
 from agent_stores.messages import ChatMessage
 
-Form = Callable[[Any], ChatMessage]
-"""Makes a message of decoded JSON; raises `UnreadableError`, or what a codec raises."""
+Parser = Callable[[Any], ChatMessage]
+"""Converts decoded JSON to a message; raises `UnreadableError` or an error of the codec."""
 
 _SHOWN = 200  # characters of a reason
 
 
-def read_json(raw: bytes, form: Form, *, place: str, row: str | None = None) -> SourceMessage:
+def read_json(raw: bytes, parse: Parser, *, location: str, stable_id: str | None = None) -> SourceMessage:
     """A stored message that is a JSON document.
 
     Args:
         raw: the document.
-        form: makes a message of it.
-        place: where it is in its thread.
-        row: what names it in the source for ever.
+        parse: converts the decoded document to a message.
+        location: the position in the thread, for reports.
+        stable_id: the id of the message in the source, where it has one that never changes.
 
     Raises:
         MissingDependencyError: when the framework's package is needed and not installed.
@@ -32,31 +32,33 @@ def read_json(raw: bytes, form: Form, *, place: str, row: str | None = None) -> 
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
         # The text of the error says where, not what: no part of a conversation gets into a report.
-        return SourceMessage(place, raw, None, f"not JSON: {_what(error)}", row)
-    return read_data(data, raw, form, place=place, row=row)
+        return SourceMessage(location, raw, None, f"not JSON: {_what(error)}", stable_id)
+    return read_data(data, raw, parse, location=location, stable_id=stable_id)
 
 
-def read_data(data: Any, raw: bytes, form: Form, *, place: str, row: str | None = None) -> SourceMessage:
+def read_data(
+    data: Any, raw: bytes, parse: Parser, *, location: str, stable_id: str | None = None
+) -> SourceMessage:
     """A stored message that is decoded already; as `read_json`."""
     try:
-        return SourceMessage(place, raw, form(data), None, row)
+        return SourceMessage(location, raw, parse(data), None, stable_id)
     except MissingDependencyError:
         raise
     except (UnreadableError, AgentStoresError) as error:
-        return SourceMessage(place, raw, None, _what(error), row)
+        return SourceMessage(location, raw, None, _what(error), stable_id)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         # Of the framework, about data that it did not write; its text may repeat the message.
-        return SourceMessage(place, raw, None, f"not of this layout ({type(error).__name__})", row)
+        return SourceMessage(location, raw, None, f"not of this layout ({type(error).__name__})", stable_id)
 
 
 def require_object(data: Any) -> dict[str, Any]:
-    """The data, which has to be a JSON object.
+    """Check that the data is a JSON object.
 
     Raises:
-        UnreadableError: when it is none.
+        UnreadableError: when it is not.
     """
     if not isinstance(data, dict):
-        raise UnreadableError(f"a JSON object is expected, and this is of type {type(data).__name__}")
+        raise UnreadableError(f"the message must be a JSON object, got {type(data).__name__}")
     return data
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from agent_stores._json import json_value
-from agent_stores.importers.forms.reading import require_object
+from agent_stores.importers.parsers.decoding import require_object
 from agent_stores.importers.source import UnreadableError
 from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK, to_part
@@ -61,7 +61,7 @@ def agent_framework_message(data: Any) -> ChatMessage:
 def _role(role: Any) -> str:
     value = role.get("value") if isinstance(role, dict) else role
     if not isinstance(value, str):
-        raise UnreadableError(f"role: text is expected, and this is of type {type(value).__name__}")
+        raise UnreadableError(f"role must be a string, got {type(value).__name__}")
     return value
 
 
@@ -70,9 +70,7 @@ def _contents(stored: dict[str, Any]) -> list[dict[str, Any]]:
     if contents is None:
         contents = []
     if not isinstance(contents, list):
-        raise UnreadableError(
-            f"contents: an array is expected, and this is of type {type(contents).__name__}"
-        )
+        raise UnreadableError(f"contents must be an array, got {type(contents).__name__}")
     for index, content in enumerate(contents):
         if not isinstance(content, dict) or not isinstance(content.get("type"), str):
             raise UnreadableError(f"contents[{index}]: an object with a type is expected")

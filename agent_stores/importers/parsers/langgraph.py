@@ -50,7 +50,7 @@ def graph_message(message: Any) -> ChatMessage:
     """
     codec, serde, their_message = _langgraph()
     if not isinstance(message, their_message):
-        raise UnreadableError(f"a message is expected, and this is of type {type(message).__name__}")
+        raise UnreadableError(f"the value must be a message, got {type(message).__name__}")
     found: ChatMessage = codec.encode(message, message.id, serde, own=False)
     return found
 

@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from agent_stores.backend import ThreadOrder
-from agent_stores.backends.tables.azure_names import is_azure_url
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore, StoredMessage
 from agent_stores.store_options import OnCorrupt
-from agent_stores.urls import open_log
+from agent_stores.urls import is_azure_url, open_log
 
 _PAGE = 500  # threads in one page of a list
 

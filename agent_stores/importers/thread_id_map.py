@@ -1,4 +1,4 @@
-"""Under which id a thread goes on in the target."""
+"""The ids of migrated threads in the target."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from agent_stores.errors import ArgumentError
 
 
-class ThreadNames:
-    """Names threads of a source in the target.
+class ThreadIdMap:
+    """Maps thread ids of a source to thread ids of the target.
 
     Args:
-        prefix: put before the id of each thread that `renamed` does not name.
-        renamed: other ids, by the source's; None for threads that are left out.
+        prefix: prepended to each id that is not in `renamed`.
+        renamed: target ids by source id; None skips the thread.
 
     Raises:
         ArgumentError: when two threads would get one id.
@@ -31,21 +31,21 @@ class ThreadNames:
                 )
 
     def __call__(self, thread_id: str) -> str | None:
-        """The id in the target, or None for a thread that is left out."""
+        """The id in the target; None if the thread is skipped."""
         if thread_id in self._renamed:
             return self._renamed[thread_id]
         return self._prefix + thread_id
 
     def is_renamed(self, thread_id: str) -> bool:
-        """Whether its id in the target was given by itself."""
+        """Whether `renamed` contains the id."""
         return thread_id in self._renamed
 
 
-def read_names(file: str) -> dict[str, str | None]:
-    """A mapping of ids from a file: a JSON object, with null for threads that are left out.
+def read_id_map(file: str) -> dict[str, str | None]:
+    """Read `renamed` from a JSON file; null skips a thread.
 
     Raises:
-        ArgumentError: when it cannot be read or is none.
+        ArgumentError: when it cannot be read or is not such an object.
     """
     try:
         data = json.loads(Path(file).read_text(encoding="utf-8"))

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from agent_stores.agent._together import run_together
+from agent_stores.agent._concurrency import gather_or_cancel
 from agent_stores.agent.chat_client import ChatClient, ChatResponse, add_usage
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.responses import AgentResponse
-from agent_stores.agent.tools import Tool, ToolInput, toolbox
+from agent_stores.agent.tools import Tool, ToolInput, tools_by_name
 from agent_stores.contents import ToolCallContent, ToolResultContent, UsageContent
 from agent_stores.errors import (
     AgentRunError,
@@ -30,26 +30,26 @@ from agent_stores.protocols import Context, ContextProvider
 from agent_stores.retention import repair
 from agent_stores.threads import AgentThread
 
-_LONGEST_REASON = 500  # characters of a failure's text in our error; some servers answer with whole pages
+_MAX_REASON = 500  # characters of a failure's text in our error; some servers answer with whole pages
 
-_NO_MORE_CALLS = "The tool was not called: the limit of tool calls for one answer is reached."
+_LIMIT_REACHED = "The tool was not called: the limit of tool calls for one answer is reached."
 
-_around: ContextVar[Turn | None] = ContextVar("agent_stores_turn", default=None)
+_current_run: ContextVar[AgentRun | None] = ContextVar("agent_stores_turn", default=None)
 """The run whose tool is being called."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TurnSettings:
-    """What an agent gives to each of its runs.
+class RunSettings:
+    """The settings that an agent passes to each of its runs.
 
     Attributes:
         name: the agent's name.
-        instructions: its instructions.
-        tools: its tools, and those of this run.
-        chat_client: its model.
-        providers: its context providers.
-        max_tool_rounds: how often tools are called; None for as often as the model wants.
-        options: the settings of the model's calls.
+        instructions: the system message of the run.
+        tools: the tools of the agent and of this run.
+        chat_client: the client that calls the model.
+        providers: the agent's context providers.
+        max_tool_rounds: limit of tool-call rounds; None for no limit.
+        options: options of each model call.
     """
 
     name: str | None
@@ -61,10 +61,10 @@ class TurnSettings:
     options: Mapping[str, Any]
 
 
-class Turn:
+class AgentRun:
     """The state of a run; `begin` makes one."""
 
-    def __init__(self, thread: AgentThread, inputs: Sequence[ChatMessage], settings: TurnSettings) -> None:
+    def __init__(self, thread: AgentThread, inputs: Sequence[ChatMessage], settings: RunSettings) -> None:
         self.thread = thread
         self.inputs = [_stamped(message) for message in inputs]
         self.is_done = False
@@ -76,15 +76,15 @@ class Turn:
         self._rounds = 0
         self._usage: UsageContent | None = None
         self._finish_reason: str | None = None
-        self._outer = _around.get()
+        self._outer = _current_run.get()
         self._is_active = True
 
     @classmethod
     @asynccontextmanager
     async def begin(
-        cls, thread: AgentThread, inputs: Sequence[ChatMessage], settings: TurnSettings
-    ) -> AsyncIterator[Turn]:
-        """Take the thread, load what the model is to be sent, and let the thread go at the end.
+        cls, thread: AgentThread, inputs: Sequence[ChatMessage], settings: RunSettings
+    ) -> AsyncIterator[AgentRun]:
+        """Lock the thread, load its history and context, and release the thread at the end.
 
         Raises:
             ArgumentError: when this is called by a tool of a run on the same thread, which it would wait for;
@@ -92,32 +92,30 @@ class Turn:
             StoreError: when the history cannot be read.
             ContextProviderError: when a context provider fails the run.
         """
-        turn = cls(thread, inputs, settings)
-        turn._refuse_own_thread()
+        run = cls(thread, inputs, settings)
+        run._reject_own_thread()
         providers = settings.providers
         own = thread.context_provider
         if own is not None and not any(own is provider for provider in providers.providers):
             providers = AggregateContextProvider([*providers.providers, own])
         async with thread.lock:
             try:
-                await _introduce(thread, providers.providers)
-                history = await turn._history()
+                await notify_thread_created(thread, providers.providers)
+                history = await run._history()
                 about = {"thread": thread, "chat_client": settings.chat_client}
                 context = await providers.invoking(
-                    turn.inputs, thread_id=thread.thread_id, history=tuple(history), **about
+                    run.inputs, thread_id=thread.thread_id, history=tuple(history), **about
                 )
                 try:
-                    turn._prepare(context, history)
-                    yield turn
+                    run._prepare(context, history)
+                    yield run
                 except Exception as error:
                     with suppress(ContextProviderError):  # what went wrong first is what is raised
-                        await providers.invoked(turn.inputs, None, error, thread_id=thread.thread_id, **about)
+                        await providers.invoked(run.inputs, None, error, thread_id=thread.thread_id, **about)
                     raise
-                await providers.invoked(
-                    turn.inputs, turn._generated, None, thread_id=thread.thread_id, **about
-                )
+                await providers.invoked(run.inputs, run._generated, None, thread_id=thread.thread_id, **about)
             finally:
-                turn._is_active = False
+                run._is_active = False
 
     def request(self) -> dict[str, Any]:
         """The arguments of the model's next call."""
@@ -135,10 +133,10 @@ class Turn:
 
     @contextmanager
     def calling_model(self) -> Iterator[None]:
-        """Says of a call of the model that failed what that means for the thread.
+        """Translate an exception of a model call into an `AgentRunError` that says what was stored.
 
         Raises:
-            AgentRunError: from what the chat client raised; its mistakes in arguments pass as they are.
+            AgentRunError: caused by the error of the chat client; argument errors pass unchanged.
         """
         try:
             yield
@@ -146,8 +144,8 @@ class Turn:
             raise
         except Exception as error:
             reason = str(error) if isinstance(error, AgentRunError) else f"{type(error).__name__}: {error}"
-            if len(reason) > _LONGEST_REASON:
-                reason = f"{reason[:_LONGEST_REASON]}…"
+            if len(reason) > _MAX_REASON:
+                reason = f"{reason[:_MAX_REASON]}…"
             name = self.thread.thread_id
             where = "the thread" if name is None else f"the thread {name!r}"
             outcome = f"nothing of the turn was added to {where}"
@@ -155,31 +153,42 @@ class Turn:
                 outcome = f"the turn is not complete, and the service may have added a part of it to {where}"
             raise AgentRunError(f"the model call failed ({reason}); {outcome}") from error
 
-    async def take(self, response: ChatResponse) -> list[ChatMessage]:
-        """Take the model's answer, and call the tools that it asks for, all at once.
+    async def handle_response(self, response: ChatResponse) -> list[ChatMessage]:
+        """Add the model's answer to the run, and call the tools that it asks for, concurrently.
 
         Returns:
             The messages with the tools' results, in the order of the calls.
         """
-        said = [_stamped(message, self._settings.name, new_id=True) for message in response.messages]
+        assistant_messages = [
+            _stamped(message, self._settings.name, new_id=True) for message in response.messages
+        ]
         self._usage = add_usage(self._usage, response.usage)
         self._finish_reason = response.finish_reason
         if self.thread.message_store is None:
             self._conversation_id = response.conversation_id or self._conversation_id
-        answered = {result.call_id for message in said for result in message.tool_results}
-        calls = [call for message in said for call in message.tool_calls if call.call_id not in answered]
+        answered = {result.call_id for message in assistant_messages for result in message.tool_results}
+        calls = [
+            call
+            for message in assistant_messages
+            for call in message.tool_calls
+            if call.call_id not in answered
+        ]
         self.is_done = not calls
         if not self._is_last_round:
-            results = await run_together(self._answer(call) for call in calls)
+            results = await gather_or_cancel(self._answer(call) for call in calls)
         else:  # it called tools although there was to be no further call
             self.is_done = True
-            results = [ToolResultContent(call.call_id, _NO_MORE_CALLS, is_error=True) for call in calls]
+            results = [ToolResultContent(call.call_id, _LIMIT_REACHED, is_error=True) for call in calls]
         self._rounds += 1
-        brought = [_stamped(ChatMessage("tool", contents=[result])) for result in results]
-        self._generated += [*said, *brought]
+        tool_messages = [_stamped(ChatMessage("tool", contents=[result])) for result in results]
+        self._generated += [*assistant_messages, *tool_messages]
         # A service that keeps the conversation knows what went before.
-        self._to_send = brought if self._conversation_id is not None else [*self._to_send, *said, *brought]
-        return brought
+        self._to_send = (
+            tool_messages
+            if self._conversation_id is not None
+            else [*self._to_send, *assistant_messages, *tool_messages]
+        )
+        return tool_messages
 
     async def finish(self) -> AgentResponse:
         """Store the turn in one step.
@@ -211,7 +220,7 @@ class Turn:
         limit = self._settings.max_tool_rounds
         return limit is not None and self._rounds >= limit
 
-    def _refuse_own_thread(self) -> None:
+    def _reject_own_thread(self) -> None:
         outer = self._outer
         while outer is not None:
             if outer._is_active and outer.thread is self.thread:
@@ -233,7 +242,7 @@ class Turn:
         return history
 
     def _prepare(self, context: Context, history: Sequence[ChatMessage]) -> None:
-        self._tools = toolbox([*self._settings.tools, *context.tools])
+        self._tools = tools_by_name([*self._settings.tools, *context.tools])
         texts = [text for text in (self._settings.instructions, context.instructions) if text]
         system = [ChatMessage("system", "\n\n".join(texts))] if texts else []
         # A result in the input goes before one that the history made up for want of it.
@@ -242,7 +251,7 @@ class Turn:
             raise ArgumentError("there is nothing to send: no messages, no history and no instructions")
 
     async def _answer(self, call: ToolCallContent) -> ToolResultContent:
-        _around.set(self)  # in this task's own context
+        _current_run.set(self)  # in this task's own context
         tool = self._tools.get(call.name)
         if tool is None:
             known = ", ".join(self._tools) or "none"
@@ -251,9 +260,9 @@ class Turn:
         return await tool.answer(call)
 
 
-async def _introduce(thread: AgentThread, providers: Sequence[ContextProvider]) -> None:
-    """Tell providers of a thread that they have not met yet."""
-    known = thread._introduced
+async def notify_thread_created(thread: AgentThread, providers: Sequence[ContextProvider]) -> None:
+    """Call `thread_created` of the providers that have not been notified of this thread."""
+    known = thread._notified_providers
     new = [provider for provider in providers if not any(provider is other for other in known)]
     await AggregateContextProvider(new).thread_created(thread.thread_id)
     known += new

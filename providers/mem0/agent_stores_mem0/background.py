@@ -22,10 +22,10 @@ T = TypeVar("T")
 _ATTEMPTS = 4
 _FIRST_PAUSE = 0.5  # seconds before the second attempt; doubles, with jitter
 _LONGEST_PAUSE = 30.0
-_LOOK_AGAIN = 0.02  # seconds between two looks for space in the queue
+_POLL_SECONDS = 0.02  # seconds between two looks for space in the queue
 
-# What trying again does not mend: mem0's own errors by name, as mem0 is imported late, and mistakes in calls.
-_LASTING = frozenset(
+# Non-retryable errors: mem0's own errors by name, as mem0 is imported late, and mistakes in calls.
+_PERMANENT = frozenset(
     {
         "AuthenticationError",
         "ConfigurationError",
@@ -71,8 +71,8 @@ class UnwrittenTurn(NamedTuple):
     error: str
 
 
-async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """Run something for at most so long, even if it does not heed its cancellation.
+async def with_timeout(seconds: float, work: Coroutine[Any, Any, T]) -> T:
+    """Run something for at most *n* seconds, even if it does not heed its cancellation.
 
     Raises:
         asyncio.TimeoutError: when it took longer.
@@ -91,7 +91,7 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 
 
 @contextmanager
-def at_the_loops_end() -> Iterator[None]:
+def suppress_shutdown_warnings() -> Iterator[None]:
     """Lets HTTP clients work while an event loop shuts down, as providers that were not closed do then.
 
     They use asynchronous generators, and the loop warns of each that begins so late. No other task runs by
@@ -140,7 +140,7 @@ class BackgroundWriter:
         while len(self._pending) >= self._capacity:
             if time.monotonic() >= deadline:
                 return False
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_POLL_SECONDS)
             self._work()
         self._pending.append(write)
         self._work()
@@ -158,7 +158,7 @@ class BackgroundWriter:
                 return
             worker = self._work()
             if worker is None:  # that of another loop, which is running
-                await asyncio.sleep(min(left, _LOOK_AGAIN))
+                await asyncio.sleep(min(left, _POLL_SECONDS))
             else:
                 await asyncio.wait({worker}, timeout=left)
 
@@ -193,10 +193,10 @@ class BackgroundWriter:
         """Write a turn, trying again where that may help; returns the last error."""
         for attempt in range(_ATTEMPTS):
             try:
-                await within(self._attempt_seconds, self._write(write))
+                await with_timeout(self._attempt_seconds, self._write(write))
                 return None
             except Exception as error:
-                if attempt == _ATTEMPTS - 1 or is_lasting(error):
+                if attempt == _ATTEMPTS - 1 or is_permanent(error):
                     return error
                 pause = _pause(error, attempt)
                 logger.info(
@@ -206,10 +206,10 @@ class BackgroundWriter:
         return None
 
 
-def is_lasting(error: Exception) -> bool:
+def is_permanent(error: Exception) -> bool:
     """Whether the same call would fail again."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, (ValueError, TypeError)) or bool(_LASTING & names)
+    return isinstance(error, (ValueError, TypeError)) or bool(_PERMANENT & names)
 
 
 def _pause(error: Exception, attempt: int) -> float:

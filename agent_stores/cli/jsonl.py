@@ -24,6 +24,7 @@ again, as after an interruption.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -45,6 +46,8 @@ VERSION = 1
 _BATCH_BYTES = 8_000_000  # a batch of long messages is written before it is full
 _SHOWN = 40  # characters of a malformed line in an error
 _LINE_DEPTH = _json.MAX_DEPTH + 1  # a line wraps a message
+
+_CONTROLS = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
 
 _decoder = msgspec.json.Decoder(Any)
 
@@ -303,4 +306,13 @@ def _message(data: Any) -> ChatMessage:
 
 
 def _line(data: dict[str, Any]) -> bytes:
-    return _json.encode(data) + b"\n"
+    return escape_controls(_json.encode(data)) + b"\n"
+
+
+def escape_controls(document: bytes) -> bytes:
+    r"""A JSON document with no character that steers a terminal or ends a line: each as ``\u007f``.
+
+    JSON itself demands escapes only below U+0020. These are DEL, the C1 controls, the line separators and the
+    characters that change the direction of text.
+    """
+    return _CONTROLS.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), document)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from agent_stores.errors import MissingDependencyError
-from agent_stores.importers.forms.reading import require_object
+from agent_stores.importers.parsers.decoding import require_object
 from agent_stores.importers.source import UnreadableError
 from agent_stores.messages import ChatMessage
 

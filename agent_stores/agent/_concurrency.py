@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 T = TypeVar("T")
 
 
-async def run_together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run coroutines at once, each in a task of its own; returns their results in their order.
 
     When one raises, or the caller is cancelled, the others are cancelled and have ended before this raises:
@@ -29,7 +29,7 @@ async def run_together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         raise
 
 
-class PerLoop(Generic[T]):
+class LoopLocal(Generic[T]):
     """Something that is bound to an event loop: opened once in each, and closed there.
 
     It is closed by `aclose`, when its last user releases it, or else when its loop shuts down

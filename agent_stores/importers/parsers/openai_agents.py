@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent_stores.importers.forms.reading import require_object
+from agent_stores.importers.parsers.decoding import require_object
 from agent_stores.importers.source import UnreadableError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.openai_agents.codec import ResponsesItemCodec

@@ -1,4 +1,4 @@
-"""Telling whose a list is by what is in it, where its key does not tell."""
+"""Detects the library that wrote a Redis list from its elements, where the key is ambiguous."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def is_langchain(raw: bytes) -> bool:
-    """Whether an element is a message of LangChain's."""
+    """Whether an element is a message of LangChain."""
     data = _object(raw)
     return isinstance(data.get("type"), str) and isinstance(data.get("data", data.get("text")), (dict, str))
 
 
 def is_llama_index(raw: bytes) -> bool:
-    """Whether an element is a message of LlamaIndex's."""
+    """Whether an element is a message of LlamaIndex."""
     data = _object(raw)
     return (
         isinstance(data.get("role"), str) and ("blocks" in data or "content" in data) and "type" not in data

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agent_stores.testing.scripted_model import Prompt, Reply, Rule, names_stated
 
-__all__ = ["SERVICE_RULES", "extract_memories", "roll_summary"]
+__all__ = ["INTERNAL_PROMPT_RULES", "extract_memories", "roll_summary"]
 
 _SECTION = re.compile(r"^## (?P<title>[A-Z][\w ]*)\n(?P<body>.*?)(?=^#{1,2} |\Z)", re.MULTILINE | re.DOTALL)
 _FIRST_PERSON = re.compile(r"\b(?:i|i'm|i\u2019m|my|me|we|our)\b", re.IGNORECASE)
@@ -66,5 +66,5 @@ def roll_summary(prompt: Prompt) -> Reply | None:
     return Reply("\n".join(heads))
 
 
-SERVICE_RULES: Final[tuple[Rule, ...]] = (extract_memories, roll_summary)
+INTERNAL_PROMPT_RULES: Final[tuple[Rule, ...]] = (extract_memories, roll_summary)
 """The rules for programs, in the order in which they are tried."""
