@@ -21,7 +21,7 @@ from agent_stores.backend import (
     VersionConflict,
 )
 from agent_stores.backends.sql import names
-from agent_stores.backends.sql.append import AT_ONCE, HotPath
+from agent_stores.backends.sql.append import HotPath
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
@@ -30,9 +30,9 @@ from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     BEGIN,
     LARGEST,
+    MINUTE,
     Abort,
     Steps,
-    row_values,
     thread_values,
     to_row,
     to_thread,
@@ -78,10 +78,7 @@ class SQLBackend:
         self.supports_inline = self.database.supports_inline
         self.loop_independent = self.database.loop_independent
         self._statements = self.database.statements
-        self._hot = HotPath(self._statements)
-        calls = {"postgresql": self._hot.function, "mariadb": self._hot.compound}
-        self._in_one_trip = calls.get(config.dialect)
-        """Makes the one statement of an append; on SQLite it is a transaction of several."""
+        self._hot = HotPath(self._statements, lambda: self.limits.body_bytes)
         self._run = self.database.run
         self._index = None if config.dialect == "mariadb" else SearchIndex(self.database)
         if self._index is not None:
@@ -117,8 +114,8 @@ class SQLBackend:
         staged: bool = False,
     ) -> Snapshot | None:
         """See `Backend.rows`; one statement."""
-        sql = self._statements.rows(newest=newest, bodies=bodies, staged=staged)
-        before = LARGEST if before is None else before
+        sql = self._statements.rows(newest=newest, bodies=bodies)
+        before = LARGEST if before is None else min(before, LARGEST)
         limit = LARGEST if limit is None else limit
         found = await self._run(sql(key=thread_digest(key), after=after, before=before, limit=limit))
         heads = [row for row in found if row[-1] is not None]
@@ -161,7 +158,9 @@ class SQLBackend:
     ) -> list[ListedThread]:
         """See `Backend.threads`."""
         if expired_before is not None:
-            statement = self._statements.expired(before=expired_before, limit=limit)
+            statement = self._statements.expired(
+                before=expired_before, minute=expired_before // MINUTE, limit=limit
+            )
         else:
             column = names.to_text(prefix)
             low = column[: names.PREFIX_LENGTH]
@@ -178,6 +177,7 @@ class SQLBackend:
                 prefix=column,
                 length=len(column),
                 updated_us=after.updated_us if after else 0,
+                minute=after.updated_us // MINUTE if after else 0,
                 cursor=names.sort_key(names.to_text(after.thread_id)) if after else "",
                 skip=limit - 1,
                 limit=limit,
@@ -230,15 +230,9 @@ class SQLBackend:
         )
         # A retry is safe: a call that took effect is left to the general path, by its request id.
         try:
-            if self._in_one_trip is not None:
-                if self._config.dialect == "mariadb" and (
-                    added > AT_ONCE or size > (self.limits.body_bytes or 0)
-                ):
-                    return None  # more than a packet
-                call = self._in_one_trip(values, rows)
-                return cast("int | None", (await self._run(call, write=True, repeatable=True))[0][0])
-            steps = self._hot.steps
-            return cast("int", await self._run(steps=lambda: steps(values, rows), repeatable=True))
+            work = self._hot.append(values, rows)
+            result = [(None,)] if work is None else await self._run(work, write=True, repeatable=True)
+            return cast("int | None", result[0][0])
         except Abort:
             return None
 
@@ -272,21 +266,18 @@ class SQLBackend:
             if expected is None:
                 [(row_id,)] = yield s.insert_thread(**values)
             else:
-                if clear:
-                    rows = yield s.lock(**values)
-                    if not rows:
-                        raise Abort
-                    yield s.clear(id=row_id, last_position=rows[0][0])
                 if _changed((yield s.update_thread(**values))) != 1:
                     raise Abort
+                if clear:
+                    yield s.delete_rows(**values)
             for start in range(0, len(delete), _AT_ONCE):
                 yield s.delete([row.position for row in delete[start : start + _AT_ONCE]])(id=row_id)
             if put:
-                yield s.put, [(row_id, *row_values(row, row.position)) for row in put]
+                yield s.put, [s.values(row_id, row) for row in put]
             return row_id, version + 1
 
         try:
-            return cast("Version | None", await self._run(steps=steps))
+            return cast("Version | None", await self._run(steps))
         except Abort:
             raise VersionConflict from None
 

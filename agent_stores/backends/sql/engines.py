@@ -52,8 +52,7 @@ class EngineDatabase(ThreadedDatabase):
             return await conn.run_sync(self._run, call, deadline)
 
     def _run(self, conn: Any, call: Call, deadline: float) -> Any:
-        self._prepare(conn.connection, deadline)
-        return self._use(conn.connection, call)
+        return self._use(conn.connection, call, deadline)
 
     def _checkout(self, call: Call, deadline: float) -> Any:
         return self._engine.raw_connection()

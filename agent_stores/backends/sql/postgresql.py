@@ -135,12 +135,12 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         try:
             call.connection = conn
             if not self.ready:
-                await _drive(conn, Call(("", ()), self.prepare_steps, True))
+                await _drive(conn, Call(self.prepare, True))
                 self.ready = True
-            if call.steps is None:
-                call.commit()
-                return await conn.execute(*call.statement)
-            return await _drive(conn, call)
+            if callable(call.work):
+                return await _drive(conn, call)
+            call.commit()
+            return await conn.execute(*call.work)
         except Exception as error:
             if conn.is_closed():
                 error.connection_invalidated = True  # type: ignore[attr-defined]
@@ -156,7 +156,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
 
 async def _drive(conn: _Connection, call: Call) -> Any:
     """Run the steps of a transaction."""
-    steps, result = call.steps(), None  # type: ignore[misc]
+    steps, result = call.work(), None  # type: ignore[operator]
     try:
         while True:
             result = await conn.execute(*steps.send(result))
