@@ -10,7 +10,7 @@ too, which no proxy between client and server loses. SQLite appends by a transac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -143,15 +143,11 @@ BEGIN
   SELECT id, pinned, ttl_refresh, ttl INTO t FROM {{threads}}
   WHERE thread_key = p_key AND (expires_us IS NULL OR expires_us > p_now);
   IF NOT FOUND THEN RETURN; END IF;
-  RETURN QUERY SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
-  WHERE m.thread = t.id AND m.pinned = 0 ORDER BY m.position DESC LIMIT p_limit;
-  IF t.pinned > 0 THEN
-    RETURN QUERY SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
-    WHERE m.thread = t.id AND m.pinned = 1;
-  END IF;
-  IF t.ttl_refresh = 'read' AND t.ttl > 0 THEN
-    RETURN QUERY SELECT 0::bigint, ''::text, 0::smallint, 0::smallint;
-  END IF;
+  RETURN QUERY (SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
+  WHERE m.thread = t.id AND m.pinned = 0 ORDER BY m.position DESC LIMIT p_limit)
+  UNION ALL SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
+  WHERE m.thread = t.id AND m.pinned = 1 AND t.pinned > 0
+  UNION ALL SELECT 0, '', 0::smallint, 0::smallint WHERE t.ttl_refresh = 'read' AND t.ttl > 0;
 END $$
 """
 
@@ -161,7 +157,7 @@ FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
 _APPEND_MARIADB = _procedure(
     "mariadb",
     "BEGIN NOT ATOMIC\n"
-    + "".join(f"DECLARE {each} DEFAULT :{each.split()[0][2:]};\n" for each in _PARAMETERS)
+    + "".join(f"DECLARE {each} DEFAULT {{mark}};\n" for each in _PARAMETERS)
     + "".join(f"DECLARE {each};\n" for each in _VARIABLES)
     + "DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;\n"
     "START TRANSACTION;\nwork: BEGIN{procedure}  END work;\nCOMMIT;\nSELECT v_result;\nEND",
@@ -191,7 +187,8 @@ class HotPath:
 
     def __init__(self, statements: Statements, largest: Callable[[], int | None]) -> None:
         make = statements.make
-        self._largest = largest
+        self._statements, self._largest, self._mark = statements, largest, statements.marks(1)
+        self._texts: dict[int, str] = {}  # MariaDB's, by the number of rows
         if statements.dialect == "postgresql":
             self._function = statements.named(f"SELECT {{append_v3}}({statements.marks(20)})")
             self.latest = make("SELECT * FROM {latest_v3}(:key, :now, :limit)")
@@ -199,14 +196,12 @@ class HotPath:
             return
         self.latest = make(_latest(statements))
         if statements.dialect == "mariadb":
-            self._compound = lru_cache(maxsize=_AT_ONCE)(lambda count: make(_compound(count)))
             self.append = self._compose
             return
         self.append = lambda values, rows: partial(self._steps, values, rows)
-        mark = statements.marks(1)
 
         def positional(text: str) -> str:
-            return statements.named(text).replace("?", mark)
+            return statements.named(text).replace("?", self._mark)
 
         self._insert = statements.insert
         self._values = f", ({statements.marks(len(ROW_COLUMNS))})"
@@ -217,7 +212,6 @@ class HotPath:
             "pinned = pinned + ?, bytes = bytes + ?, tokens = tokens + ?, first_us = coalesce(first_us, ?), "
             "last_us = ?, updated_us = ?, recent = ?"
         )
-        self._mark = mark
         # SQLite searches by one bound from each side only.
         parts = {"start": f"m.id > :id * {LARGEST}", "end": f"m.id < (:id + 1) * {LARGEST}"}
         parts |= {"all": f"{parts['start']} AND {parts['end']}", "place": "id", "excess": ":excess"}
@@ -236,11 +230,13 @@ class HotPath:
         """MariaDB's compound statement; None for rows that do not fit into one packet."""
         if len(rows) > _AT_ONCE or sum(row.bytes for row in rows) > (self._largest() or 0):
             return None
-        names = [parameter.split()[0][2:] for parameter in _PARAMETERS]
-        named: dict[str, Any] = dict(zip(names, values, strict=True))
-        for n, row in enumerate(rows):
-            named.update(zip((f"{name}_{n}" for name in ROW_COLUMNS), row_values(row, n + 1), strict=True))
-        return self._compound(len(rows))(**named)
+        text = self._texts.get(len(rows))
+        if text is None:
+            row = f"(v_id, v_last + {', '.join([self._mark] * len(ROW_COLUMNS))})"
+            text = fill(_APPEND_MARIADB, mark=self._mark, rows=f"VALUES {', '.join([row] * len(rows))}")
+            text = self._texts[len(rows)] = self._statements.named(text)
+        given = (row_values(row, n) for n, row in enumerate(rows, 1))
+        return text, (*values, *chain.from_iterable(given))
 
     def _steps(self, values: tuple[Any, ...], rows: Sequence[Row]) -> Steps[list[tuple[int]]]:
         """The transaction of SQLite."""
@@ -257,6 +253,7 @@ class HotPath:
             f"\n{request}\n" in f"\n{recent}"
             or (expected is not None and expected != position)
             or (old_expires is not None and old_expires <= now)
+            or position + added >= LARGEST
         ):
             raise Abort
         is_new = refresh is not None and not explicit and (old_ttl != ttl or old_refresh != refresh)
@@ -291,12 +288,6 @@ class HotPath:
         changes = (position, added, pinned, size, tokens, first, last, now, f"{recent}{request}\n")
         yield f"{self._update}{text} WHERE id = {self._mark}", (*changes, *more.values(), row_id)
         return [(position,)]
-
-
-def _compound(count: int) -> str:
-    """MariaDB's compound statement for a number of rows."""
-    rows = (f"(v_id, v_last + :{', :'.join(f'{name}_{n}' for name in ROW_COLUMNS)})" for n in range(count))
-    return fill(_APPEND_MARIADB, rows=f"VALUES {', '.join(rows)}")
 
 
 def _latest(statements: Statements) -> str:

@@ -170,7 +170,7 @@ _FIND_SQLITE = _find(
     "{search} MATCH :query",
 )
 
-# -- PostgreSQL: a table of vectors; a function makes them, and gives none where a body cannot be read --
+# -- PostgreSQL: a table of vectors; a trigger makes them, but for a body that cannot be read ------------
 
 # Punctuation becomes blanks, else its parser takes addresses and paths for single words.
 _PUNCTUATION = "!\"#$%&''()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -179,34 +179,23 @@ _TABLES_POSTGRES = (
     "CREATE TABLE {search} (thread BIGINT NOT NULL, position BIGINT NOT NULL, vector tsvector NOT NULL, "
     "PRIMARY KEY (thread, position))",
     "CREATE INDEX ix_{search} ON {search} USING gin (vector)",
-    f"""CREATE OR REPLACE FUNCTION {{search}}_vector(body text, owner bytea) RETURNS tsvector
-LANGUAGE plpgsql AS $$
-DECLARE
-  said text;
-BEGIN
-  IF coalesce(body::json ->> 'role', '') NOT IN ({_ROLES}) THEN
-    RETURN NULL;
-  END IF;
-  SELECT string_agg(part ->> 'text', ' ') INTO said
-  FROM json_array_elements(body::json -> 'contents') AS part WHERE part ->> 'type' = 'text';
-  RETURN to_tsvector('simple', translate(left(said, {_LONGEST}), '{_PUNCTUATION}', '{" " * 32}'))
-    || array_to_tsvector(ARRAY['owner=' || encode(owner, 'hex')]);
-EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-  RETURN NULL;
-END $$""",
     # With its owner's rights and search path: a user who may write messages needs no rights on the index.
-    """CREATE OR REPLACE FUNCTION {search}_changed() RETURNS trigger
+    f"""CREATE OR REPLACE FUNCTION {{search}}_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
   IF TG_OP <> 'INSERT' THEN
-    DELETE FROM {search} WHERE thread = old.thread AND position = old.position;
+    DELETE FROM {{search}} WHERE thread = old.thread AND position = old.position;
   END IF;
-  IF TG_OP <> 'DELETE' THEN
-    INSERT INTO {search} (thread, position, vector)
-    SELECT new.thread, new.position, made.vector FROM {threads} t,
-    LATERAL (SELECT {search}_vector(new.body, t.tenant_key) AS vector) AS made
-    WHERE t.id = new.thread AND made.vector IS NOT NULL ON CONFLICT DO NOTHING;
-  END IF;
+  IF TG_OP <> 'DELETE' THEN BEGIN
+    INSERT INTO {{search}} (thread, position, vector) SELECT new.thread, new.position,
+    to_tsvector('simple', translate(left(said.words, {_LONGEST}), '{_PUNCTUATION}', '{" " * 32}'))
+    || array_to_tsvector(ARRAY['owner=' || encode(t.tenant_key, 'hex')])
+    FROM {{threads}} t, (SELECT string_agg(part ->> 'text', ' ') AS words
+    FROM json_array_elements(new.body::json -> 'contents') AS part WHERE part ->> 'type' = 'text') AS said
+    WHERE t.id = new.thread AND said.words IS NOT NULL AND new.body::json ->> 'role' IN ({_ROLES})
+    ON CONFLICT DO NOTHING;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN NULL;
+  END; END IF;
   RETURN NULL;
 END $$""",
     "CREATE TRIGGER {search}_changed AFTER INSERT OR DELETE OR UPDATE OF body ON {messages} "

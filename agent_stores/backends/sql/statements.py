@@ -12,6 +12,7 @@ import msgspec
 from agent_stores._json import decode, encode
 from agent_stores.backend import Row, Thread
 from agent_stores.backends.sql import names
+from agent_stores.errors import StoreRejectedError
 
 Style = Literal["?", "$", "%s"]
 """How a driver marks values: by order as ``?`` or ``%s``, or numbered as ``$1``."""
@@ -150,6 +151,8 @@ class Statements:
 
     def values(self, thread: int, row: Row) -> tuple[Any, ...]:
         """The values of `insert` and `put` for a row of a thread."""
+        if row.position >= LARGEST:
+            raise StoreRejectedError(f"a thread's positions must be below {LARGEST}, got {row.position}")
         if self._is_sqlite:
             return row_values(row, thread * LARGEST + row.position)
         return (thread, *row_values(row, row.position))
