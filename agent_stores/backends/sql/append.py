@@ -179,6 +179,7 @@ class HotPath:
         latest: reads the newest rows that are not pinned, and the pinned ones, by ``key``, ``now`` and
             ``limit``: position, body, pinned, boundary. A row at position 0 says that reads renew the
             time-to-live.
+        latest_with_ids: the same, and then the message ids.
         append: makes an append of the values of `_PARAMETERS` and the rows. Its result is one row with the
             last position; NULL, and None instead of it, leave the append to the general path.
     """
@@ -189,6 +190,7 @@ class HotPath:
         make = statements.make
         self._statements, self._largest, self._mark = statements, largest, statements.marks(1)
         self._texts: dict[int, str] = {}  # MariaDB's, by the number of rows
+        self.latest_with_ids = make(_latest(statements, ids=True))
         if statements.dialect == "postgresql":
             self._function = statements.named(f"SELECT {{append_v3}}({statements.marks(20)})")
             self.latest = make("SELECT * FROM {latest_v3}(:key, :now, :limit)")
@@ -290,19 +292,24 @@ class HotPath:
         return [(position,)]
 
 
-def _latest(statements: Statements) -> str:
-    """The statement of SQLite and MariaDB that reads the end of a thread."""
+def _latest(statements: Statements, *, ids: bool = False) -> str:
+    """The statement that reads the end of a thread; PostgreSQL has a function for it, but with `ids`."""
     # The thread is one row, found first: the messages come in the order of their index.
     indexed = "INDEXED BY ix_{messages}_pinned" if statements.dialect == "sqlite" else ""
     alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
-    source = "SELECT m.position, m.body, m.pinned, m.boundary FROM {threads} t JOIN {messages} m"
-    of_thread = f"ON {statements.within('t.id')} AND m.pinned"
+    ids_of_rows, no_id = (", coalesce(m.long_id, m.message_id) AS name", ", ''") if ids else ("", "")
+    columns = f"m.position, m.body, m.pinned, m.boundary{ids_of_rows}"
+    source = f"SELECT {columns} FROM {{threads}} t JOIN {{messages}} m"
+    # PostgreSQL does not know that a join with one row keeps the order.
+    thread = f"(SELECT t.id FROM {{threads}} t {alive})" if statements.dialect == "postgresql" else "t.id"
+    of_thread = f"ON {statements.within(thread)} AND m.pinned"
     newest = f"({source} {of_thread} = 0 {alive} ORDER BY m.{statements.place} DESC LIMIT :limit)"
     if statements.dialect != "mariadb":  # which writes a subquery with bodies to a temporary table on disk
         newest = f"SELECT * FROM {newest} AS newest"
     return (
         f"{newest} UNION ALL {source} {indexed} {of_thread} = 1 {alive} AND t.pinned > 0 "
-        f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} t {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0"
+        f"UNION ALL SELECT 0, '', 0, 0{no_id} FROM {{threads}} t {alive} "
+        "AND t.ttl_refresh = 'read' AND t.ttl > 0"
     )
 
 

@@ -136,7 +136,7 @@ class Database(SharedConnection, ABC):
 
     def prepare(self) -> Steps[None]:
         """Creates the tables unless they exist, and checks that they are ours and of our version."""
-        yield from self.schema.prepare(self.statements.named, self.config.timeout)
+        yield from self.schema.prepare(self.statements.named, self.config.timeout, self.config.notify)
         if self.dialect == "mariadb":
             [(packet,)] = yield "SELECT @@max_allowed_packet", ()
             self.limits = Limits(body_bytes=_body_bytes(int(packet)))

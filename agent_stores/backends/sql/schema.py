@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from agent_stores.backends.sql.append import FUNCTIONS
 from agent_stores.backends.sql.names import ID_LENGTH, SORT_LENGTH
+from agent_stores.backends.sql.notifications import create_trigger, has_trigger
 from agent_stores.backends.sql.statements import BEGIN, LARGEST, TEXT_TYPES, Steps, fill
 from agent_stores.errors import StoreRejectedError, UnsupportedVersionError
 
@@ -96,9 +97,12 @@ class Schema:
             self._parts[name]: fill(columns, **self._parts) for name, (columns, _) in _TABLES.items()
         }
 
-    def prepare(self, named: Callable[[str], str], timeout: float) -> Steps[None]:
-        """Creates the tables unless they exist, one client at a time: creating one twice at once fails."""
-        if (yield from self._check()):
+    def prepare(self, named: Callable[[str], str], timeout: float, notify: bool) -> Steps[None]:
+        """Creates the tables unless they exist, one client at a time: creating one twice at once fails.
+
+        With `notify`, creates the trigger that notifies of changes, too.
+        """
+        if (yield from self._check()) and (not notify or (yield from has_trigger(self._prefix))):
             return
         lock, unlock = (fill(self._parts[name], **self._parts) for name in ("lock", "unlock"))
         yield BEGIN
@@ -107,6 +111,8 @@ class Schema:
         if not (yield from self._check()):
             for text in self.create():
                 yield named(text), ()
+        if notify and not (yield from has_trigger(self._prefix)):
+            yield from create_trigger(self._prefix)
         if unlock:
             yield unlock, ()
 
