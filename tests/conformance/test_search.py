@@ -159,8 +159,8 @@ async def test_the_index_costs_a_write_no_statement_and_a_search_is_one(address:
 
     async def count(call: Any, deadline: float) -> Any:
         nonlocal seen
-        if call.steps is not None:
-            steps, call.steps = call.steps, lambda: counted(steps())
+        if callable(call.work):
+            steps, call.work = call.work, lambda: counted(steps())
         else:
             seen += 1
         return await attempt(call, deadline)
@@ -237,8 +237,8 @@ async def test_a_writer_without_rights_on_the_index_still_writes(
         yield "SET LOCAL search_path TO pg_catalog", ()
         yield "DELETE FROM public.agent_stores_messages WHERE position = 1", ()
 
-    await log.backend.database.run(steps=allow, write=True)
-    await log.backend.database.run(steps=write, write=True)
+    await log.backend.database.run(allow)
+    await log.backend.database.run(write)
     assert await log.search("acme", "tea") == []
     assert await rows(log, "search") == 0
     await log.aclose()

@@ -132,7 +132,7 @@ def test_indexes_serve_the_statements() -> None:
     for text in Schema("sqlite", "p_", "here").create():
         connection.execute(text)
     s = Statements("sqlite", "p_", "?")
-    hot = HotPath(s)
+    hot = HotPath(s, lambda: None)
     statements = [
         s.load,
         hot.latest,
@@ -140,8 +140,8 @@ def test_indexes_serve_the_statements() -> None:
         s.expired,
         s.find(3),
         s.delete([1, 2, 3]),
-        s.clear,
-        *(s.rows(newest=newest, bodies=True, staged=False) for newest in (True, False)),
+        s.delete_rows,
+        *(s.rows(newest=newest, bodies=True) for newest in (True, False)),
         *(
             s.threads(recent=recent, prefix=prefix, bounded=prefix, after=after)
             for recent, prefix in ((True, False), (False, True), (False, False))

@@ -21,7 +21,7 @@ from agent_stores.backend import (
     VersionConflict,
 )
 from agent_stores.backends.sql import names
-from agent_stores.backends.sql.append import AT_ONCE, HotPath
+from agent_stores.backends.sql.append import HotPath
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
@@ -30,9 +30,9 @@ from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     BEGIN,
     LARGEST,
+    MINUTE,
     Abort,
     Steps,
-    row_values,
     thread_values,
     to_row,
     to_thread,
@@ -76,17 +76,12 @@ class SQLBackend:
     """
 
     def __init__(self, config: Config) -> None:
-        self._config = config
-        self.database, self._finalizer = registry.acquire(config.identity, lambda: connect(config), user=self)
-        self.supports_inline = self.database.supports_inline
-        self.loop_independent = self.database.loop_independent
-        self._statements = self.database.statements
-        self._hot = HotPath(self._statements)
-        calls = {"postgresql": self._hot.function, "mariadb": self._hot.compound}
-        self._in_one_trip = calls.get(config.dialect)
-        """Makes the one statement of an append; on SQLite it is a transaction of several."""
-        self._run = self.database.run
-        self._index = None if config.dialect == "mariadb" else SearchIndex(self.database)
+        self.location = config.location
+        database, self._finalizer = registry.acquire(config.identity, lambda: connect(config), user=self)
+        self.database, self._run, self._statements = database, database.run, database.statements
+        self.supports_inline, self.loop_independent = database.supports_inline, database.loop_independent
+        self._hot = HotPath(self._statements, lambda: database.limits.body_bytes)
+        self._index = None if config.dialect == "mariadb" else SearchIndex(database)
         if self._index is not None:
             self.search = self._index.search
             """See `SearchableBackend.search`; there is none on MariaDB."""
@@ -94,11 +89,6 @@ class SQLBackend:
             database = cast("PostgresDatabase", self.database)
             self.subscribe = lambda key: database.subscribe(thread_digest(key))
             """See `ChangeNotifier.subscribe`."""
-
-    @property
-    def location(self) -> str:
-        """See `Backend.location`."""
-        return self._config.location
 
     @property
     def limits(self) -> Limits:
@@ -124,8 +114,8 @@ class SQLBackend:
         staged: bool = False,
     ) -> Snapshot | None:
         """See `Backend.rows`; one statement."""
-        sql = self._statements.rows(newest=newest, bodies=bodies, staged=staged)
-        before = LARGEST if before is None else before
+        sql = self._statements.rows(newest=newest, bodies=bodies)
+        before = LARGEST if before is None else min(before, LARGEST)
         limit = LARGEST if limit is None else limit
         found = await self._run(sql(key=thread_digest(key), after=after, before=before, limit=limit))
         heads = [row for row in found if row[-1] is not None]
@@ -154,13 +144,13 @@ class SQLBackend:
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
-        found: dict[str, Row] = {}
         ids = [names.index_id(names.to_text(each)) for each in dict.fromkeys(message_ids)]
+        found: list[Row] = []
         for start in range(0, len(ids), _AT_ONCE):
             part = {f"id_{n}": each for n, each in enumerate(ids[start : start + _AT_ONCE])}
-            rows = await self._run(self._statements.find(len(part))(key=thread_digest(key), **part))
-            found.update((row.message_id, row) for row in map(to_row, rows))
-        return found
+            statement = self._statements.find(len(part))(key=thread_digest(key), **part)
+            found += map(to_row, await self._run(statement))
+        return {row.message_id: row for row in found}
 
     async def threads(
         self,
@@ -174,27 +164,23 @@ class SQLBackend:
     ) -> list[ListedThread]:
         """See `Backend.threads`."""
         if expired_before is not None:
-            statement = self._statements.expired(before=expired_before, limit=limit)
+            minute = expired_before // MINUTE
+            statement = self._statements.expired(before=expired_before, minute=minute, limit=limit)
         else:
             column = names.to_text(prefix)
             low = column[: names.PREFIX_LENGTH]
             high = names.next_text(low)
-            statement = self._statements.threads(
+            cursor = after or ListCursor(0, "")
+            make = self._statements.threads(
                 recent=order == "recent",
                 prefix=bool(prefix),
                 bounded=high is not None,
                 after=after is not None,
-            )(
-                tenant_key=names.tenant_digest(tenant),
-                low=low,
-                high=high,
-                prefix=column,
-                length=len(column),
-                updated_us=after.updated_us if after else 0,
-                cursor=names.sort_key(names.to_text(after.thread_id)) if after else "",
-                skip=limit - 1,
-                limit=limit,
             )
+            bounds = {"low": low, "high": high, "prefix": column, "length": len(column)}
+            bounds |= {"updated_us": cursor.updated_us, "minute": cursor.updated_us // MINUTE}
+            bounds |= {"cursor": names.sort_key(names.to_text(cursor.thread_id)), "skip": limit - 1}
+            statement = make(tenant_key=names.tenant_digest(tenant), limit=limit, **bounds)
         listed = []
         for owner, thread_id, *columns in await self._run(statement):
             key = ThreadKey(None if owner is None else names.from_text(owner), names.from_text(thread_id))
@@ -236,24 +222,22 @@ class SQLBackend:
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
         digest, *owner = thread_names(key)
         added = len(rows)
-        values = (
-            *(digest, names.to_line(request_id), now_us, expected_position, max_messages),
-            *(seconds, refresh, create, *owner),
-            *(added, unpinned, added - unpinned, size, tokens, rows[0].created_us, rows[-1].created_us),
+        work = self._hot.append(
+            (
+                *(digest, names.to_line(request_id), now_us, expected_position, max_messages),
+                *(seconds, refresh, create, *owner),
+                *(added, unpinned, added - unpinned, size, tokens, rows[0].created_us, rows[-1].created_us),
+            ),
+            rows,
         )
+        if work is None:
+            return None
         # A retry is safe: a call that took effect is left to the general path, by its request id.
         try:
-            if self._in_one_trip is not None:
-                if self._config.dialect == "mariadb" and (
-                    added > AT_ONCE or size > (self.limits.body_bytes or 0)
-                ):
-                    return None  # more than a packet
-                call = self._in_one_trip(values, rows)
-                return cast("int | None", (await self._run(call, write=True, repeatable=True))[0][0])
-            steps = self._hot.steps
-            return cast("int", await self._run(steps=lambda: steps(values, rows), repeatable=True))
+            [(position,)] = await self._run(work, write=True, repeatable=True)
         except Abort:
             return None
+        return cast("int | None", position)
 
     async def commit(
         self,
@@ -275,31 +259,23 @@ class SQLBackend:
         s = self._statements
 
         def steps() -> Steps[Version | None]:
-            row_id = values["id"]
+            number = row_id
             yield BEGIN
-            if thread is None:
-                if _changed((yield s.delete_thread(**values))) != 1:
-                    raise Abort
-                yield s.delete_rows(**values)
-                return None
             if expected is None:
-                [(row_id,)] = yield s.insert_thread(**values)
+                [(number,)] = yield s.insert_thread(**values)
             else:
-                if clear:
-                    rows = yield s.lock(**values)
-                    if not rows:
-                        raise Abort
-                    yield s.clear(id=row_id, last_position=rows[0][0])
-                if _changed((yield s.update_thread(**values))) != 1:
+                if not (yield (s.delete_thread if thread is None else s.update_thread)(**values)):
                     raise Abort
+                if clear or thread is None:
+                    yield s.delete_rows(**values)
             for start in range(0, len(delete), _AT_ONCE):
-                yield s.delete([row.position for row in delete[start : start + _AT_ONCE]])(id=row_id)
+                yield s.delete([row.position for row in delete[start : start + _AT_ONCE]])(id=number)
             if put:
-                yield s.put, [(row_id, *row_values(row, row.position)) for row in put]
-            return row_id, version + 1
+                yield s.put, [s.values(number, row) for row in put]
+            return None if thread is None else (number, version + 1)
 
         try:
-            return cast("Version | None", await self._run(steps=steps))
+            return cast("Version | None", await self._run(steps))
         except Abort:
             raise VersionConflict from None
 
@@ -317,8 +293,3 @@ class SQLBackend:
 def _code_points(name: str | None) -> bytes:
     """What names are ordered by; None comes first, as no name is empty."""
     return (name or "").encode(errors="surrogatepass")
-
-
-def _changed(result: Any) -> int:
-    """How many rows a statement changed, of their number or of what it returned of them."""
-    return result if isinstance(result, int) else len(result)

@@ -11,14 +11,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from agent_stores.backend import Limits
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
-from agent_stores.backends.sql.notifications import create_trigger, has_trigger
 from agent_stores.backends.sql.schema import Schema
-from agent_stores.backends.sql.statements import BEGIN, Abort, Statement, Statements, Steps, Style
+from agent_stores.backends.sql.statements import BEGIN, Abort, Statement, Statements, Steps, Style, Work
 from agent_stores.connection_pool import SharedConnection
 from agent_stores.errors import AgentStoresError
 from agent_stores.inline import may_block
@@ -34,7 +34,7 @@ _UNKNOWN = (Failure.UNAVAILABLE, Failure.TIMED_OUT, Failure.OTHER)  # a write ma
 
 
 class Call:
-    """One attempt of a statement, or of the transaction whose steps `steps` makes.
+    """One attempt of a statement or a transaction.
 
     Attributes:
         committing: whether the write may have taken effect.
@@ -42,12 +42,10 @@ class Call:
         timed_out: whether the time was up; nothing is written from then on, unless that had begun.
     """
 
-    __slots__ = ("_lock", "committing", "connection", "statement", "steps", "timed_out", "write")
+    __slots__ = ("_lock", "committing", "connection", "timed_out", "work", "write")
 
-    def __init__(self, statement: Statement, steps: Callable[[], Steps[Any]] | None, write: bool) -> None:
-        self.statement = statement
-        self.steps = steps
-        self.write = write
+    def __init__(self, work: Work, write: bool) -> None:
+        self.work, self.write = work, write
         self.committing = self.timed_out = False
         self.connection: Any = None
         self._lock = threading.Lock()
@@ -93,18 +91,11 @@ class Database(SharedConnection, ABC):
         self.limits = Limits(body_bytes=_body_bytes(2**24) if config.dialect == "mariadb" else _LARGEST_BODY)
         self.ready = False
 
-    async def run(
-        self,
-        statement: Statement = ("", ()),
-        *,
-        steps: Callable[[], Steps[Any]] | None = None,
-        write: bool = False,
-        repeatable: bool = False,
-    ) -> Any:
-        """Run a statement, or a transaction that writes, whose steps may be made more than once.
+    async def run(self, work: Work, *, write: bool = False, repeatable: bool = False) -> Any:
+        """Run a statement, or a transaction that writes, and return its result.
 
-        `write`: whether the statement writes. `repeatable`: whether it may be tried again when it may have
-        taken effect. Returns the rows of the statement, or how many it changed; what the steps return.
+        `write`: whether a statement writes. `repeatable`: whether it may be tried again when it may have
+        taken effect.
 
         Raises:
             Abort: when the steps raise it, and when a unique index rejects a row.
@@ -112,10 +103,10 @@ class Database(SharedConnection, ABC):
             OutcomeUnknownError: it may or may not have taken effect.
         """
         deadline = time.monotonic() + self.config.timeout
-        write = write or steps is not None
+        write = write or callable(work)
         lost = attempt = 0
         while True:
-            call = Call(statement, steps, write)
+            call = Call(work, write)
             try:
                 return await self.attempt(call, deadline)
             except (Abort, AgentStoresError):
@@ -128,38 +119,24 @@ class Database(SharedConnection, ABC):
                     raise Abort from None
                 unknown = call.committing and failure in _UNKNOWN
                 is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
+                is_transient = failure is Failure.TRANSIENT
                 lost += is_lost
                 attempt += 1
-                is_transient = failure is Failure.TRANSIENT
                 again = is_transient or (is_lost and lost <= _LOST and (repeatable or not unknown))
                 if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
                     raise translate_error(error, failure, self.config, write, unknown) from None
-                if is_transient:  # serialization failures end with the isolation level of our transactions
-                    steps = steps or (lambda: _transaction(statement))
+                if is_transient and not callable(work):
+                    # Serialization failures end with the isolation level of our transactions.
+                    work = partial(_transaction, work)
             pause = min(_FIRST_PAUSE * 2**attempt, 0.2) * random.uniform(0.5, 1.5)  # noqa: S311
             if may_block():
                 time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
             else:
                 await asyncio.sleep(pause)
 
-    def prepare_steps(self) -> Steps[None]:
+    def prepare(self) -> Steps[None]:
         """Creates the tables unless they exist, and checks that they are ours and of our version."""
-        schema, notify = self.schema, self.config.notify
-        if not (yield from schema.check()) or (notify and not (yield from has_trigger(schema.prefix))):
-            # One client at a time: creating a table twice at once is an error.
-            lock = f"'agent_stores:{schema.prefix}'"
-            yield BEGIN
-            if self.dialect == "postgresql":
-                yield f"SELECT pg_advisory_xact_lock(hashtext({lock}))", ()
-            elif self.dialect == "mariadb":
-                yield f"SELECT GET_LOCK({lock}, {self.config.timeout:.0f})", ()
-            if not (yield from schema.check()):
-                for text in schema.create():
-                    yield self.statements.named(text), ()
-            if notify and not (yield from has_trigger(schema.prefix)):
-                yield from create_trigger(schema.prefix)
-            if self.dialect == "mariadb":
-                yield f"SELECT RELEASE_LOCK({lock})", ()
+        yield from self.schema.prepare(self.statements.named, self.config.timeout, self.config.notify)
         if self.dialect == "mariadb":
             [(packet,)] = yield "SELECT @@max_allowed_packet", ()
             self.limits = Limits(body_bytes=_body_bytes(int(packet)))
@@ -217,40 +194,26 @@ class ThreadedDatabase(Database):
         """Run a call on this thread."""
         conn = self._checkout(call, deadline)
         try:
-            if self.ready:
-                return self._use(conn, call)
-            with self.ready_lock:
-                self._prepare(conn, deadline)
-            return self._use(conn, call)
+            return self._use(conn, call, deadline)
         finally:
             self._checkin(call, conn)
 
-    def _prepare(self, conn: Any, deadline: float) -> None:
-        """Create the tables, unless that was done."""
-        if not self.ready:
-            try:
-                if self.dialect == "sqlite":
-                    _use_wal(conn, deadline)
-                drive(self.prepare_steps(), self._execute, conn)
-                conn.commit()
-            except BaseException as error:
-                self._roll_back(conn, error)
-                raise
-            self.ready = True
-
-    def _use(self, conn: Any, call: Call) -> Any:
+    def _use(self, conn: Any, call: Call, deadline: float) -> Any:
         """Run a call on a connection."""
-        execute, steps = self._execute, call.steps
-        call.connection = conn if self.loop_independent else None
         try:
-            if steps is None:
+            if not self.ready:
+                with self._ready_lock:
+                    self._create(conn, deadline)
+            work = call.work
+            call.connection = conn if self.loop_independent else None
+            if callable(work):
+                result = _drive(work(), self._execute, conn)
                 call.commit()
-                result = execute(conn, *call.statement)
+            else:
+                call.commit()
+                result = self._execute(conn, *work)
                 if self.is_autocommit:
                     return result
-            else:
-                result = drive(steps(), execute, conn)
-                call.commit()
             conn.commit()
             return result
         except BaseException as error:
@@ -258,6 +221,26 @@ class ThreadedDatabase(Database):
             raise
         finally:
             call.end()
+
+    def _create(self, conn: Any, deadline: float) -> None:
+        """Create the tables, unless that was done."""
+        while not self.ready:
+            try:
+                if self.dialect == "sqlite":
+                    # Readers and a writer do not wait for each other then. The mode stays with the file.
+                    [(mode,)] = self._execute(conn, "PRAGMA journal_mode", ())
+                    if mode not in ("wal", "memory"):
+                        self._execute(conn, "PRAGMA journal_mode=WAL", ())
+            except Exception as error:
+                if "readonly" not in str(error):  # reading works without it
+                    # Switching does not wait for locks by itself.
+                    if "locked" not in str(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.01)
+                    continue
+            _drive(self.prepare(), self._execute, conn)
+            conn.commit()
+            self.ready = True
 
     @staticmethod
     def _interrupt(connection: Any) -> None:
@@ -274,15 +257,12 @@ class ThreadedDatabase(Database):
 
     async def aclose(self) -> None:
         """Wait for what is running, and close the connections, on a thread unless this one may block."""
-        if may_block():
-            self.close_at_exit()
-            return
-        try:
-            closing = asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
-        except RuntimeError:  # the process ends, and no thread begins any more
-            self.close_at_exit()
-        else:
-            await closing
+        if not may_block():
+            # No thread begins any more when the process ends.
+            with contextlib.suppress(RuntimeError):
+                await asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
+                return
+        self.close_at_exit()
 
     def close_at_exit(self) -> None:
         """Wait for what is running, and close the connections."""
@@ -295,31 +275,9 @@ class ThreadedDatabase(Database):
     def reset_after_fork(self) -> None:
         """Begin with threads and locks of this process's own."""
         readers, writers = self._sizes
-        self.ready_lock = threading.Lock()
+        self._ready_lock = threading.Lock()
         self._reading = ThreadPool(readers, "agent-stores-read")
         self._writing = self._reading if writers is None else ThreadPool(writers, "agent-stores-write")
-
-
-def _use_wal(conn: Any, deadline: float) -> None:
-    """Switch an SQLite file to write-ahead logging, so that readers and a writer do not wait for each other.
-
-    The mode stays with the file. Switching does not wait for locks by itself, so it is tried again.
-    """
-    while True:
-        cursor = conn.cursor()
-        try:
-            cursor.execute("PRAGMA journal_mode")
-            if cursor.fetchone()[0] not in ("wal", "memory"):
-                cursor.execute("PRAGMA journal_mode=WAL")
-            return
-        except Exception as error:
-            if "readonly" in str(error):
-                return  # reading works without it
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-        finally:
-            cursor.close()
-        time.sleep(0.01)
 
 
 def _transaction(statement: Statement) -> Steps[Any]:
@@ -327,7 +285,7 @@ def _transaction(statement: Statement) -> Steps[Any]:
     return (yield statement)
 
 
-def drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
+def _drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
     """Run the steps of a transaction on a connection."""
     result: Any = None
     try:

@@ -22,7 +22,6 @@ from agent_stores.backends.sql.errors import Failure, classify
 from agent_stores.backends.sql.statements import Style
 from agent_stores.errors import ArgumentError
 
-_READ_COMMITTED = "ISOLATION LEVEL READ COMMITTED"
 _PSYCOPG2 = "psycopg2"  # in autocommit mode, it does not commit what was begun by a statement
 _STYLES: dict[str, Style] = {"qmark": "?", "numeric_dollar": "$"}
 
@@ -32,28 +31,23 @@ class EngineDatabase(ThreadedDatabase):
 
     def __init__(self, config: Config) -> None:
         self._engine: Any = config.engine or _make_engine(config)
-        self._is_ours = config.engine is None
+        # Our driver is told to wait no longer than a call may.
+        self._is_ours = self.supports_inline = config.engine is None
         self.is_autocommit = self._is_ours and config.driver != _PSYCOPG2
         dialect = getattr(self._engine, "sync_engine", self._engine).dialect
-        style = _STYLES.get(dialect.paramstyle, "%s")
-        super().__init__(config, style, readers=config.max_connections)
+        super().__init__(config, _STYLES.get(dialect.paramstyle, "%s"), readers=config.max_connections)
         self.loop_independent = not isinstance(self._engine, AsyncEngine)
-        # Our driver is told to wait no longer than a call may.
-        self.supports_inline = self._is_ours
 
     async def attempt(self, call: Call, deadline: float) -> Any:
         """See `Database.attempt`."""
         if self.loop_independent:
             return await super().attempt(call, deadline)
-        return await asyncio.wait_for(self._attempt(call, deadline), deadline - time.monotonic())
 
-    async def _attempt(self, call: Call, deadline: float) -> Any:
-        async with self._engine.connect() as conn:
-            return await conn.run_sync(self._run, call, deadline)
+        async def use() -> Any:
+            async with self._engine.connect() as conn:
+                return await conn.run_sync(lambda sync: self._use(sync.connection, call, deadline))
 
-    def _run(self, conn: Any, call: Call, deadline: float) -> Any:
-        self._prepare(conn.connection, deadline)
-        return self._use(conn.connection, call)
+        return await asyncio.wait_for(use(), deadline - time.monotonic())
 
     def _checkout(self, call: Call, deadline: float) -> Any:
         return self._engine.raw_connection()
@@ -82,18 +76,14 @@ class EngineDatabase(ThreadedDatabase):
             elif self.dialect == "postgresql":
                 if not self.is_autocommit:
                     conn.commit()  # the driver begins by itself with the next statement
-                text = f"{'BEGIN' if self.is_autocommit else 'SET TRANSACTION'} {_READ_COMMITTED}"
-        cursor = conn.cursor()
-        try:
+                begin = "BEGIN" if self.is_autocommit else "SET TRANSACTION"
+                text = f"{begin} ISOLATION LEVEL READ COMMITTED"
+        with contextlib.closing(conn.cursor()) as cursor:
             if type(values) is list:
                 cursor.executemany(text, values)
-            elif values:
-                cursor.execute(text, values)
             else:
-                cursor.execute(text)
+                cursor.execute(text, *([values] if values else ()))
             return cursor.rowcount if cursor.description is None else list(cursor.fetchall())
-        finally:
-            cursor.close()
 
     def _disconnect(self) -> None:
         if self._is_ours:
@@ -112,22 +102,23 @@ def _make_engine(config: Config) -> Any:
     Raises:
         ArgumentError: for options that SQLAlchemy does not know; their values are not repeated.
     """
-    arguments: dict[str, Any] = {"connect_timeout": max(1, math.ceil(config.timeout))}
+    seconds = max(1, math.ceil(config.timeout))
+    arguments: dict[str, Any] = {"connect_timeout": seconds}
     if config.driver == "pymysql":
-        arguments |= dict.fromkeys(("read_timeout", "write_timeout"), arguments["connect_timeout"])
+        arguments |= {"read_timeout": seconds, "write_timeout": seconds}
         # Fewer deadlocks.
         arguments["init_command"] = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-    options: dict[str, Any] = {
+    arguments = {name: value for name, value in arguments.items() if name not in config.url.query}
+    options = {
         "hide_parameters": True,
         "pool_size": config.max_connections,
         "max_overflow": 0,
         "pool_timeout": config.timeout,
         "pool_reset_on_return": None,  # which would be a round trip
         **({} if config.driver == _PSYCOPG2 else {"isolation_level": "AUTOCOMMIT"}),
+        **config.engine_options,
+        "connect_args": {**arguments, **config.engine_options.get("connect_args", {})},
     }
-    options.update(config.engine_options)
-    arguments = {name: value for name, value in arguments.items() if name not in config.url.query}
-    options["connect_args"] = {**arguments, **config.engine_options.get("connect_args", {})}
     try:
         return create_engine(config.url, **options)
     except (TypeError, SQLAlchemyArgumentError, NoSuchModuleError):

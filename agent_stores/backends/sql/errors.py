@@ -33,60 +33,57 @@ def _codes(**kinds: str) -> dict[str, Failure]:
     return {code: Failure[kind] for kind, codes in kinds.items() for code in codes.split(", ")}
 
 
-# SQLSTATE classes and codes: PostgreSQL manual, appendix A.
-_POSTGRESQL = _codes(
-    TRANSIENT="40001, 40P01",
-    DUPLICATE="23505",
-    UNAVAILABLE="08, 53, 57",
-    REJECTED="53100, 25006, 42501, 28, 3D000",
-    TOO_LARGE="54",
-)
-# Error numbers: MariaDB's "Error Codes"; from 2000 up they are the client's. 1317: the query was interrupted.
-_MARIADB = _codes(
-    TRANSIENT="1020, 1205, 1213, 1317",
-    DUPLICATE="1062",
-    UNAVAILABLE="1040, 1053, 1203, 2002, 2003, 2006, 2013, 2014, 4031",
-    REJECTED="1021, 1044, 1045, 1049, 1114, 1142, 1290, 1370, 1698, 1792",
-    TOO_LARGE="1153",
-)
-# SQLite's messages: their numbers come with the exception only from Python 3.11 on.
-_SQLITE = _codes(
-    DUPLICATE="unique constraint",
-    UNAVAILABLE="is locked, unable to open database file, interrupted",
-    REJECTED="readonly, disk is full, disk i/o error, access permission, not a database, malformed",
-    TOO_LARGE="too big",
-)
+_CODES = {
+    # SQLSTATE classes and codes: PostgreSQL manual, appendix A.
+    "postgresql": _codes(
+        TRANSIENT="40001, 40P01",
+        DUPLICATE="23505",
+        UNAVAILABLE="08, 53, 57",
+        REJECTED="53100, 25006, 42501, 28, 3D000",
+        TOO_LARGE="54",
+    ),
+    # Error numbers: MariaDB's "Error Codes"; from 2000 up they are the client's. 1317: it was interrupted.
+    "mariadb": _codes(
+        TRANSIENT="1020, 1205, 1213, 1317",
+        DUPLICATE="1062",
+        UNAVAILABLE="1040, 1053, 1203, 2002, 2003, 2006, 2013, 2014, 4031",
+        REJECTED="1021, 1044, 1045, 1049, 1114, 1142, 1290, 1370, 1698, 1792",
+        TOO_LARGE="1153",
+    ),
+    # SQLite's messages: their numbers come with the exception only from Python 3.11 on.
+    "sqlite": _codes(
+        DUPLICATE="unique constraint",
+        UNAVAILABLE="is locked, unable to open database file, interrupted",
+        REJECTED="readonly, disk is full, disk i/o error, access permission, not a database, malformed",
+        TOO_LARGE="too big",
+    ),
+}
 _BRIEF = ("too many", "remaining connection slots", "starting up", "shutting down", "recovery")
 
 
 def classify(error: BaseException, dialect: str) -> Failure:
     """The kind of failure of a driver's error."""
     cause: Any = _driver_error(error)
+    codes, text = _CODES[dialect], str(cause)
     found: Failure | None = None
-    if dialect == "postgresql":
-        found = _classify_postgresql(cause)
-    elif dialect == "sqlite":
-        found = next((kind for words, kind in _SQLITE.items() if words in str(cause).lower()), None)
-    elif cause.args:
-        found = _MARIADB.get(str(cause.args[0]))
+    if dialect == "sqlite":
+        found = next((kind for words, kind in codes.items() if words in text.lower()), None)
+    elif dialect == "mariadb":
+        found = codes.get(str(cause.args[0])) if cause.args else None
+    elif state := str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""):
+        found = codes.get(state) or codes.get(state[:2])
+    else:
+        names = {base.__name__ for base in type(cause).__mro__}
+        if "OperationalError" in names:
+            # Where the server answered, the user, the password or the database is wrong.
+            is_wrong = "FATAL" in text and not any(words in text for words in _BRIEF)
+            return Failure.REJECTED if is_wrong else Failure.UNAVAILABLE
+        if names & {"InterfaceError", "ConnectionDoesNotExistError"}:  # asyncpg, of a lost connection
+            return Failure.UNAVAILABLE
     is_lost = getattr(error, "connection_invalidated", False) or "TimeoutError" in type(error).__name__
     if is_lost or isinstance(cause, (PoolTimeout, OSError, EOFError, asyncio.TimeoutError)):
         found = found or Failure.UNAVAILABLE
     return found or Failure.OTHER
-
-
-def _classify_postgresql(cause: Any) -> Failure | None:
-    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-    if state:
-        return _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2])
-    names = {base.__name__ for base in type(cause).__mro__}
-    if "OperationalError" in names:
-        # Where the server answered, the user, the password or the database is wrong.
-        is_wrong = "FATAL" in str(cause) and not any(words in str(cause) for words in _BRIEF)
-        return Failure.REJECTED if is_wrong else Failure.UNAVAILABLE
-    if names & {"InterfaceError", "ConnectionDoesNotExistError"}:  # asyncpg, of a connection that was lost
-        return Failure.UNAVAILABLE
-    return None
 
 
 def translate_error(

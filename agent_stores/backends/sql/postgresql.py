@@ -1,7 +1,8 @@
 """PostgreSQL by psycopg's or asyncpg's connections, on the caller's event loop.
 
 The pool is our own: that of `psycopg_pool` reports a server that cannot be reached, or a wrong password, as a
-time-out of its own at the end of the time allowed, and connects in tasks of its own.
+time-out of its own at the end of the time allowed, and connects in tasks of its own. No statement is prepared
+on the server: a proxy may give each of them another connection.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ from agent_stores.connection_pool import LoopClients
 
 _TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
 _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
-
-# No statement is prepared on the server: a proxy may give each of them another connection.
 
 
 class _Psycopg:
@@ -159,12 +158,12 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         try:
             call.connection = conn
             if not self.ready:
-                await _drive(conn, Call(("", ()), self.prepare_steps, True))
+                await _drive(conn, Call(self.prepare, True))
                 self.ready = True
-            if call.steps is None:
-                call.commit()
-                return await conn.execute(*call.statement)
-            return await _drive(conn, call)
+            if callable(call.work):
+                return await _drive(conn, call)
+            call.commit()
+            return await conn.execute(*call.work)
         except Exception as error:
             if conn.is_closed():
                 error.connection_invalidated = True  # type: ignore[attr-defined]
@@ -180,7 +179,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
 
 async def _drive(conn: _Connection, call: Call) -> Any:
     """Run the steps of a transaction."""
-    steps, result = call.steps(), None  # type: ignore[misc]
+    steps, result = call.work(), None  # type: ignore[operator]
     try:
         while True:
             result = await conn.execute(*steps.send(result))
@@ -200,64 +199,57 @@ class _Pool:
         self._connect = database.driver.connect
         self._arguments = database.arguments
         self._limit = database.config.max_connections
+        self._free = asyncio.Semaphore(self._limit)
+        self._idle: list[_Connection] = []  # the one that was used last is used next
         self._open: set[_Connection] = set()
         self._closed = False
-        # An item for each connection that calls may have; None before it is made. The last one is used next.
-        self._free: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
-        self._put_back(self._limit)
 
     async def acquire(self, deadline: float) -> _Connection:
         """A connection that no other call uses; raises PoolTimeout, or the driver's error of connecting."""
-        try:
-            conn = self._free.get_nowait()
-        except asyncio.QueueEmpty:
+        if self._free.locked():
             try:
-                conn = await asyncio.wait_for(self._free.get(), max(0.0, deadline - time.monotonic()))
+                await asyncio.wait_for(self._free.acquire(), max(0.0, deadline - time.monotonic()))
             except asyncio.TimeoutError:
                 raise PoolTimeout(f"all {self._limit} connections are in use") from None
-        if conn is not None:
-            return conn
-        left = max(0.0, deadline - time.monotonic())
+        else:
+            await self._free.acquire()
+        if self._idle:
+            return self._idle.pop()
         try:
-            conn = await asyncio.wait_for(self._connect(self._arguments), left)
+            left = max(0.0, deadline - time.monotonic())
+            conn: Any = await asyncio.wait_for(self._connect(self._arguments), left)
         except BaseException:
-            self._free.put_nowait(None)
+            self._free.release()
             raise
-        self._open.add(conn)  # type: ignore[arg-type]
-        return conn  # type: ignore[return-value]
+        self._open.add(conn)
+        return conn  # type: ignore[no-any-return]
 
     def release(self, conn: _Connection) -> None:
         """Let another call use a connection; closes one that is lost, or in a transaction."""
         if conn.is_idle() and not self._closed:
-            self._free.put_nowait(conn)
-            return
-        if conn.is_closed():  # then idle ones may be, too: the server was restarted, or a proxy
-            self._put_back(self._close_idle())
-        self._close([conn])
-        self._put_back(1)
+            self._idle.append(conn)
+        else:
+            # Where one is lost, idle ones may be, too: the server was restarted, or a proxy.
+            self._close([conn, *(self._take_idle() if conn.is_closed() else ())])
+        self._free.release()
 
     async def aclose(self) -> None:
         """Close the connections that no call uses; the others are closed when they are released."""
         self._closed = True
-        self._put_back(self._close_idle())
+        self._close(self._take_idle())
 
     def close_sockets(self) -> None:
         """Close all connections, when their loop is gone."""
         self._close(list(self._open))
 
-    def _close_idle(self) -> int:
-        idle = [self._free.get_nowait() for _ in range(self._free.qsize())]
-        self._close([conn for conn in idle if conn is not None])
-        return len(idle)
+    def _take_idle(self) -> list[_Connection]:
+        idle, self._idle = self._idle, []
+        return idle
 
     def _close(self, connections: list[_Connection]) -> None:
         for conn in connections:
             self._open.discard(conn)
             conn.close()
-
-    def _put_back(self, count: int) -> None:
-        for _ in range(count):
-            self._free.put_nowait(None)
 
 
 def _arguments(config: Config, known: Collection[str]) -> dict[str, Any]:

@@ -35,7 +35,9 @@ class SearchIndex:
         self._make = database.statements.make
         self._is_sqlite = database.dialect == "sqlite"
         self._is_built = False
-        self._done = (0, 0)  # thread and position up to which this process has filled it
+        # The columns of a message's key, and up to which one this process has filled the index.
+        self._key = ("id",) if self._is_sqlite else ("thread", "position")
+        self._done = (0,) * len(self._key)
 
     async def search(
         self,
@@ -86,9 +88,9 @@ class SearchIndex:
         run, seen, count = self._database.run, 0, BATCH
         known = self._make("SELECT version FROM {schema} WHERE name = :name")(name=_NAME)
         if not await run(known):
-            await run(steps=self._install, repeatable=True)
+            await run(self._install, repeatable=True)
             while count == BATCH:
-                last, count = await run(steps=self._fill, repeatable=True)
+                last, count = await run(self._fill, repeatable=True)
                 self._done = max(self._done, last)
                 seen += count
             text = "INSERT INTO {schema} (name, version) VALUES (:name, :version) ON CONFLICT DO NOTHING"
@@ -108,67 +110,52 @@ class SearchIndex:
         for text in _TABLES_SQLITE if self._is_sqlite else _TABLES_POSTGRES:
             yield self._database.statements.named(text), ()
 
-    def _fill(self) -> Steps[tuple[tuple[int, int], int]]:
-        """Index the next messages; returns the thread and position of the last one, and their number."""
-        values = {"thread": self._done[0], "position": self._done[1], "batch": BATCH}
+    def _fill(self) -> Steps[tuple[tuple[int, ...], int]]:
+        """Index the next messages; returns the key of the last one, and their number."""
+        columns, after, upto = (
+            ", ".join(f"{sign}{name}" for name in self._key) for sign in ("", ":", ":last_")
+        )
+        values = {**dict(zip(self._key, self._done, strict=True)), "batch": BATCH}
+        where = f"WHERE ({columns}) > ({after})"
         yield BEGIN
-        rows = yield self._make(_BATCH)(**values)
-        last = (int(rows[-1][0]), int(rows[-1][1])) if rows else self._done
-        if rows:
-            yield self._make(_FILL)(**values, last_thread=last[0], last_position=last[1])
+        text = f"SELECT {columns} FROM {{messages}} {where} ORDER BY {columns} LIMIT :batch"
+        rows = yield self._make(text)(**values)
+        if not rows:
+            return self._done, 0
+        last = tuple(map(int, rows[-1]))
+        values |= {f"last_{name}": value for name, value in zip(self._key, last, strict=True)}
+        # The triggers index what is written, even if it is the same.
+        text = f"UPDATE {{messages}} SET body = body {where} AND ({columns}) <= ({upto})"
+        yield self._make(text)(**values)
         return last, len(rows)
 
 
 def _find(score: str, index: str, match: str) -> str:
     return f"""
 SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, {score} AS score
-FROM {index} JOIN {{messages}} m ON m.thread = s.thread AND m.position = s.position
-JOIN {{threads}} t ON t.id = m.thread
+FROM {index} JOIN {{threads}} t ON t.id = m.thread
 WHERE {match} AND t.tenant_key = :tenant AND (t.expires_us IS NULL OR t.expires_us > :now){{conditions}}
 ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit"""
 
 
-_BATCH = """
-SELECT thread, position FROM {messages} WHERE (thread, position) > (:thread, :position)
-ORDER BY thread, position LIMIT :batch
-"""
+# -- SQLite: a table of words, whose rows have the numbers of the messages --------------------------------
 
-# The triggers index what is written, even if it is the same.
-_FILL = """
-UPDATE {messages} SET body = body WHERE (thread, position) > (:thread, :position)
-AND (thread, position) <= (:last_thread, :last_position)
-"""
-
-# -- SQLite: a table of positions, whose numbers are those of the rows of words -------------------------
-
-_DOCUMENT = "CASE WHEN json_valid(ROW.body) THEN ROW.body ELSE '{}' END"
-
-_WORDS_SQLITE = f"""(
-SELECT group_concat(json_extract(part.value, '$.text'), ' ')
-FROM json_each({_DOCUMENT}, '$.contents') AS part
-WHERE json_extract(part.value, '$.type') = 'text'
-AND json_extract({_DOCUMENT}, '$.role') IN ({_ROLES}))"""
-
-_OWNER_SQLITE = "(SELECT lower(hex(tenant_key)) FROM {threads} WHERE id = ROW.thread)"
+_DOCUMENT = "CASE WHEN json_valid(new.body) THEN new.body ELSE '{}' END"
 
 _ADD_SQLITE = f"""
-INSERT INTO {{search}} (thread, position)
-SELECT new.thread, new.position WHERE {_WORDS_SQLITE.replace("ROW", "new")} IS NOT NULL;
-INSERT INTO {{search_words}} (rowid, body, owner)
-SELECT id, {_WORDS_SQLITE.replace("ROW", "new")}, {_OWNER_SQLITE.replace("ROW", "new")}
-FROM {{search}} WHERE thread = new.thread AND position = new.position;
+INSERT INTO {{search}} (rowid, body, owner)
+SELECT new.id, said.words, lower(hex(t.tenant_key)) FROM {{threads}} t, (
+SELECT group_concat(json_extract(part.value, '$.text'), ' ') AS words
+FROM json_each({_DOCUMENT}, '$.contents') AS part
+WHERE json_extract(part.value, '$.type') = 'text'
+AND json_extract({_DOCUMENT}, '$.role') IN ({_ROLES})) AS said
+WHERE t.id = new.thread AND said.words IS NOT NULL;
 """
 
-_REMOVE_SQLITE = """
-DELETE FROM {search_words} WHERE rowid =
-(SELECT id FROM {search} WHERE thread = old.thread AND position = old.position);
-DELETE FROM {search} WHERE thread = old.thread AND position = old.position;
-"""
+_REMOVE_SQLITE = "DELETE FROM {search} WHERE rowid = old.id;"
 
 _TABLES_SQLITE = (
-    """CREATE TABLE IF NOT EXISTS {search} (id INTEGER PRIMARY KEY, thread BIGINT NOT NULL,
-position BIGINT NOT NULL, UNIQUE (thread, position))""",
-    """CREATE VIRTUAL TABLE IF NOT EXISTS {search_words} USING fts5(body, owner,
+    """CREATE VIRTUAL TABLE IF NOT EXISTS {search} USING fts5(body, owner,
 tokenize = 'unicode61 remove_diacritics 2')""",
     f"CREATE TRIGGER IF NOT EXISTS {{search}}_added AFTER INSERT ON {{messages}} BEGIN {_ADD_SQLITE} END",
     "CREATE TRIGGER IF NOT EXISTS {search}_removed AFTER DELETE ON {messages} "
@@ -178,12 +165,12 @@ tokenize = 'unicode61 remove_diacritics 2')""",
 )
 
 _FIND_SQLITE = _find(
-    "-bm25({search_words}, 1.0, 0.0)",
-    "{search_words} JOIN {search} s ON s.id = {search_words}.rowid",
-    "{search_words} MATCH :query",
+    "-bm25({search}, 1.0, 0.0)",
+    "{search} JOIN {messages} m ON m.id = {search}.rowid",
+    "{search} MATCH :query",
 )
 
-# -- PostgreSQL: a table of vectors; a function makes them, and gives none where a body cannot be read --
+# -- PostgreSQL: a table of vectors; a trigger makes them, but for a body that cannot be read ------------
 
 # Punctuation becomes blanks, else its parser takes addresses and paths for single words.
 _PUNCTUATION = "!\"#$%&''()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -192,34 +179,23 @@ _TABLES_POSTGRES = (
     "CREATE TABLE {search} (thread BIGINT NOT NULL, position BIGINT NOT NULL, vector tsvector NOT NULL, "
     "PRIMARY KEY (thread, position))",
     "CREATE INDEX ix_{search} ON {search} USING gin (vector)",
-    f"""CREATE OR REPLACE FUNCTION {{search}}_vector(body text, owner bytea) RETURNS tsvector
-LANGUAGE plpgsql AS $$
-DECLARE
-  said text;
-BEGIN
-  IF coalesce(body::json ->> 'role', '') NOT IN ({_ROLES}) THEN
-    RETURN NULL;
-  END IF;
-  SELECT string_agg(part ->> 'text', ' ') INTO said
-  FROM json_array_elements(body::json -> 'contents') AS part WHERE part ->> 'type' = 'text';
-  RETURN to_tsvector('simple', translate(left(said, {_LONGEST}), '{_PUNCTUATION}', '{" " * 32}'))
-    || array_to_tsvector(ARRAY['owner=' || encode(owner, 'hex')]);
-EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-  RETURN NULL;
-END $$""",
     # With its owner's rights and search path: a user who may write messages needs no rights on the index.
-    """CREATE OR REPLACE FUNCTION {search}_changed() RETURNS trigger
+    f"""CREATE OR REPLACE FUNCTION {{search}}_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
   IF TG_OP <> 'INSERT' THEN
-    DELETE FROM {search} WHERE thread = old.thread AND position = old.position;
+    DELETE FROM {{search}} WHERE thread = old.thread AND position = old.position;
   END IF;
-  IF TG_OP <> 'DELETE' THEN
-    INSERT INTO {search} (thread, position, vector)
-    SELECT new.thread, new.position, made.vector FROM {threads} t,
-    LATERAL (SELECT {search}_vector(new.body, t.tenant_key) AS vector) AS made
-    WHERE t.id = new.thread AND made.vector IS NOT NULL ON CONFLICT DO NOTHING;
-  END IF;
+  IF TG_OP <> 'DELETE' THEN BEGIN
+    INSERT INTO {{search}} (thread, position, vector) SELECT new.thread, new.position,
+    to_tsvector('simple', translate(left(said.words, {_LONGEST}), '{_PUNCTUATION}', '{" " * 32}'))
+    || array_to_tsvector(ARRAY['owner=' || encode(t.tenant_key, 'hex')])
+    FROM {{threads}} t, (SELECT string_agg(part ->> 'text', ' ') AS words
+    FROM json_array_elements(new.body::json -> 'contents') AS part WHERE part ->> 'type' = 'text') AS said
+    WHERE t.id = new.thread AND said.words IS NOT NULL AND new.body::json ->> 'role' IN ({_ROLES})
+    ON CONFLICT DO NOTHING;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN NULL;
+  END; END IF;
   RETURN NULL;
 END $$""",
     "CREATE TRIGGER {search}_changed AFTER INSERT OR DELETE OR UPDATE OF body ON {messages} "
@@ -228,6 +204,6 @@ END $$""",
 
 _FIND_POSTGRESQL = _find(
     "ts_rank(s.vector, {query}, 1)",
-    "{search} s",
+    "{search} s JOIN {messages} m ON m.thread = s.thread AND m.position = s.position",
     "s.vector @@ (CAST(:owner::text AS tsquery) && {query})",
 )

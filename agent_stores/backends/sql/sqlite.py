@@ -33,17 +33,13 @@ class SQLiteDatabase(ThreadedDatabase):
 
     def _checkout(self, call: Call, deadline: float) -> Any:
         try:
-            self._gates[call.write].get(timeout=max(0.0, deadline - time.monotonic()))
+            self._tokens[call.write].get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
             raise PoolTimeout("other calls of this process use the file") from None
         try:
-            return self._idle.pop()
-        except IndexError:
-            pass
-        try:
-            return sqlite3.connect(self._path, **self._arguments)
+            return self._idle.pop() if self._idle else sqlite3.connect(self._path, **self._arguments)
         except BaseException:
-            self._gates[call.write].put(None)
+            self._tokens[call.write].put(None)
             raise
 
     def _checkin(self, call: Call, conn: sqlite3.Connection) -> None:
@@ -53,7 +49,7 @@ class SQLiteDatabase(ThreadedDatabase):
             self._idle.append(conn)
         except sqlite3.Error:  # whatever it is, the next call gets another connection
             conn.close()
-        self._gates[call.write].put(None)
+        self._tokens[call.write].put(None)
 
     def _execute(self, conn: sqlite3.Connection, text: str, values: Any) -> Any:
         if type(values) is list:
@@ -71,17 +67,12 @@ class SQLiteDatabase(ThreadedDatabase):
         super().reset_after_fork()
         _of_the_parent.append(self._idle)
         self._idle = []
-        self._gates = {False: _tokens(self._readers), True: _tokens(1)}
-        if not self._readers:
-            self._gates[False] = self._gates[True]
-
-
-def _tokens(count: int) -> SimpleQueue[None]:
-    """A queue from which as many calls may take a token at the same time."""
-    tokens: SimpleQueue[None] = SimpleQueue()
-    for _ in range(count):
-        tokens.put(None)
-    return tokens
+        # Queues from which a call takes a token before it takes a connection; by whether it writes.
+        writing: SimpleQueue[None] = SimpleQueue()
+        reading: SimpleQueue[None] = SimpleQueue() if self._readers else writing
+        for tokens in (writing, *[reading] * self._readers):
+            tokens.put(None)
+        self._tokens = {False: reading, True: writing}
 
 
 def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:

@@ -12,12 +12,14 @@ import msgspec
 from agent_stores._json import decode, encode
 from agent_stores.backend import Row, Thread
 from agent_stores.backends.sql import names
+from agent_stores.errors import StoreRejectedError
 
 Style = Literal["?", "$", "%s"]
 """How a driver marks values: by order as ``?`` or ``%s``, or numbered as ``$1``."""
 
 Statement = tuple[str, Any]
-"""A text and its values: a tuple or a dict; a list of tuples runs it once for each."""
+"""A text and its values: a tuple or a dict; a list of tuples runs it once for each. Its result is rows, or
+how many it changed."""
 
 Sql = Callable[..., Statement]
 """Makes a statement of values by name, of which there may be more."""
@@ -25,14 +27,27 @@ Sql = Callable[..., Statement]
 T = TypeVar("T")
 
 Steps = Generator[Statement, Any, T]
-"""A transaction: yields statements; is sent the rows of each, or how many it changed."""
+"""A transaction: yields statements, and is sent the result of each."""
+
+Work = Statement | Callable[[], Steps[Any]]
+"""A statement, or what makes the steps of a transaction, maybe more than once."""
 
 BEGIN: Statement = ("BEGIN", ())
 """Yielded where a transaction begins that writes. It is committed when the steps end."""
 
-LARGEST = 2**62
-"""Larger than every position; no limit."""
+LARGEST = 2**32
+"""Larger than every position. A message's key on SQLite: its thread's id times this, and its position."""
 
+MINUTE = 60_000_000
+"""Microseconds. Indexes hold times in minutes, so that most writes do not change them."""
+
+# Names compare by code point, with case, accents and trailing spaces: the defaults of MariaDB do not.
+_MARIADB = " CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
+TEXT_TYPES = {
+    "sqlite": {"digest": "BLOB", "text": "TEXT", "collation": ""},
+    "postgresql": {"digest": "BYTEA", "text": "TEXT", "collation": ' COLLATE "C"'},
+    "mariadb": {"digest": "BINARY(32)", "text": f"LONGTEXT{_MARIADB}", "collation": _MARIADB},
+}
 # The columns of a thread's metadata. The first nine have the types of those of a row, so that one statement
 # returns both.
 THREAD_COLUMNS = tuple(
@@ -43,7 +58,7 @@ ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes toke
 _HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 _NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
 _ID = "(SELECT id FROM {threads} WHERE thread_key = :key)"
-_VISIBLE = "m.position <= (SELECT last_position FROM {threads} WHERE thread_key = :key)"
+_NAME = re.compile(r"\{([a-z][a-z_0-9]*)\}")
 _VALUE = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
 
 
@@ -63,39 +78,47 @@ class Statements:
     def __init__(self, dialect: str, prefix: str, style: Style) -> None:
         self.dialect, self.prefix = dialect, prefix
         self._style: Style = style
+        self._is_sqlite, is_mariadb = dialect == "sqlite", dialect == "mariadb"
+        self.place = "id" if self._is_sqlite else "position"
+        """What orders the rows of a thread."""
+        self.find = lru_cache(maxsize=64)(self._find)
+        self.rows = lru_cache(maxsize=4)(self._rows)
+        self.threads = lru_cache(maxsize=16)(self._threads)
         self.load = self.make(f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key")
+        bigint = "::bigint" if dialect == "postgresql" else ""
+        expires = f"CAST(:now{bigint} + round(ttl * 1000000) AS {'SIGNED' if is_mariadb else 'BIGINT'})"
         self.renew = self.make(
-            f"UPDATE {{threads}} SET expires_us = {expiry(dialect, 'ttl', ':now')} "
+            f"UPDATE {{threads}} SET expires_us = {expires}, "
+            f"expires_minute = {expires} {'DIV' if is_mariadb else '/'} {MINUTE} "
             "WHERE thread_key = :key AND ttl_refresh = 'read' AND expires_us > :now"
         )
         self.expired = self.make(
-            f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t WHERE t.expires_us < :before "
-            "ORDER BY t.expires_us LIMIT :limit"
+            f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t "
+            "WHERE t.expires_minute <= :minute AND t.expires_us < :before "
+            "ORDER BY t.expires_minute LIMIT :limit"
         )
         version = "WHERE thread_key = :key AND id = :id AND version = :version"
         returning = " RETURNING id" if dialect == "postgresql" else ""  # asyncpg does not count changed rows
-        changes = ", ".join(f"{name} = :{name}" for name in THREAD_COLUMNS)
+        columns = (*THREAD_COLUMNS, "updated_minute", "expires_minute")
+        changes = ", ".join(f"{name} = :{name}" for name in columns)
         self.update_thread = self.make(
             f"UPDATE {{threads}} SET version = version + 1, {changes} {version}{returning}"
         )
-        columns = (*names.NAME_COLUMNS, *THREAD_COLUMNS)
+        columns = (*names.NAME_COLUMNS, *columns)
         self.insert_thread = self.make(
             f"INSERT INTO {{threads}} (version, {', '.join(columns)}) VALUES (1, :{', :'.join(columns)}) "
             "RETURNING id"
         )
         self.delete_thread = self.make(f"DELETE FROM {{threads}} {version}{returning}")
-        self.delete_rows = self.make("DELETE FROM {messages} WHERE thread = :id")
-        self.clear = self.make("DELETE FROM {messages} WHERE thread = :id AND position <= :last_position")
-        lock = "" if dialect == "sqlite" else " FOR UPDATE"
-        self.lock = self.make(f"SELECT last_position FROM {{threads}} {version}{lock}")
-        columns = ("thread", *ROW_COLUMNS)
-        insert = f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES ({self.marks(len(columns))})"
-        self.insert = self.named(insert)
-        changes = "{0} = VALUES({0})" if dialect == "mariadb" else "{0} = excluded.{0}"
-        conflict = (
-            "DUPLICATE KEY UPDATE" if dialect == "mariadb" else "CONFLICT (thread, position) DO UPDATE SET"
+        self.delete_rows = self.make(f"DELETE FROM {{messages}} WHERE {self.within(':id', alias='')}")
+        key = ("id",) if self._is_sqlite else ("thread", "position")
+        columns = (*key, *ROW_COLUMNS[1:])
+        self.insert = self.named(
+            f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES ({self.marks(len(columns))})"
         )
-        self.put = f"{self.insert} ON {conflict} {', '.join(map(changes.format, ROW_COLUMNS[3:]))}"
+        conflict = "DUPLICATE KEY UPDATE" if is_mariadb else f"CONFLICT ({', '.join(key)}) DO UPDATE SET"
+        change = "{0} = VALUES({0})" if is_mariadb else "{0} = excluded.{0}"
+        self.put = f"{self.insert} ON {conflict} {', '.join(map(change.format, ROW_COLUMNS[3:]))}"
         """Inserts rows, over those that have the same positions."""
         self.tenants = self.make("SELECT DISTINCT tenant FROM {threads}")
 
@@ -110,23 +133,44 @@ class Statements:
 
     def named(self, text: str) -> str:
         """A text with the tables' names, which are letters, digits and underscores."""
-        return re.sub(r"\{([a-z][a-z_0-9]*)\}", lambda match: f"{self.prefix}{match[1]}", text)
+        return _NAME.sub(lambda match: f"{self.prefix}{match[1]}", text)
 
     def marks(self, count: int) -> str:
         """The marks of values that are bound by their order."""
         return ", ".join(f"${n}" if self._style == "$" else self._style for n in range(1, count + 1))
 
-    @lru_cache(maxsize=64)  # noqa: B019 - statements live as long as their database
-    def rows(self, *, newest: bool, bodies: bool, staged: bool) -> Sql:
+    def within(self, thread: str, after: str = "", before: str = "", alias: str = "m.") -> str:
+        """The condition of the rows of a thread, or of those between two positions."""
+        if self._is_sqlite:
+            first = f"{thread} * {LARGEST}"
+            return f"{alias}id > {first} + {after or 0} AND {alias}id < {first} + {before or LARGEST}"
+        bounds = [
+            f" AND {alias}position {sign} {bound}" for sign, bound in ((">", after), ("<", before)) if bound
+        ]
+        return f"{alias}thread = {thread}{''.join(bounds)}"
+
+    def values(self, thread: int, row: Row) -> tuple[Any, ...]:
+        """The values of `insert` and `put` for a row of a thread."""
+        if row.position >= LARGEST:
+            raise StoreRejectedError(f"a thread's positions must be below {LARGEST}, got {row.position}")
+        if self._is_sqlite:
+            return row_values(row, thread * LARGEST + row.position)
+        return (thread, *row_values(row, row.position))
+
+    def delete(self, positions: Sequence[int]) -> Sql:
+        """Delete rows by their positions."""
+        first = f":id * {LARGEST} + " if self._is_sqlite else ""
+        some = ", ".join(f"{first}{position}" for position in positions)
+        where = f"{self.within(':id', alias='')} AND {self.place} IN ({some})"
+        return self.make(f"DELETE FROM {{messages}} WHERE {where}")
+
+    def _rows(self, *, newest: bool, bodies: bool) -> Sql:
         """A thread and a range of its rows."""
         columns = ", ".join("'' AS body" if n == "body" and not bodies else f"m.{n}" for n in ROW_COLUMNS)
-        source = (
-            f" FROM {{messages}} m WHERE m.thread = {_ID} AND m.position > :after AND m.position < :before"
-        )
-        source += "" if staged else f" AND {_VISIBLE}"
-        limited, pinned = f"SELECT {columns}{source} ORDER BY m.position LIMIT :limit", ""
+        source = f" FROM {{messages}} m WHERE {self.within(_ID, ':after', ':before')}"
+        limited, pinned = f"SELECT {columns}{source} ORDER BY m.{self.place} LIMIT :limit", ""
         if newest:
-            limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.position DESC LIMIT :limit"
+            limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.{self.place} DESC LIMIT :limit"
             pinned = f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.pinned = 1"
             pinned += " AND (SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
         if self.dialect == "mariadb":  # which writes a subquery with bodies to a temporary table on disk
@@ -136,45 +180,38 @@ class Statements:
         head = f"SELECT {_HEAD} FROM {{threads}} t WHERE t.thread_key = :key"
         return self.make(f"{head} UNION ALL {limited}{pinned}")
 
-    @lru_cache(maxsize=64)  # noqa: B019
-    def find(self, count: int) -> Sql:
+    def _find(self, count: int) -> Sql:
         """Rows by their ids in the index: ``id_0`` and so on."""
         columns = ", ".join("''" if name == "body" else f"m.{name}" for name in ROW_COLUMNS)
-        ids = ", ".join(f":id_{n}" for n in range(count))
-        where = f"m.thread = {_ID} AND m.message_id IN ({ids}) AND {_VISIBLE}"
+        where = f"m.thread = {_ID} AND m.message_id IN ({', '.join(f':id_{n}' for n in range(count))})"
         return self.make(f"SELECT {columns} FROM {{messages}} m WHERE {where}")
 
-    def delete(self, positions: Sequence[int]) -> Sql:
-        """Delete rows by their positions."""
-        some = ", ".join(map(str, positions))
-        return self.make(f"DELETE FROM {{messages}} WHERE thread = :id AND position IN ({some})")
-
-    @lru_cache(maxsize=64)  # noqa: B019
-    def threads(self, *, recent: bool, prefix: bool, bounded: bool, after: bool) -> Sql:
+    def _threads(self, *, recent: bool, prefix: bool, bounded: bool, after: bool) -> Sql:
         """A page of a tenant's threads."""
         where = "t.tenant_key = :tenant_key"
         where += " AND t.sort_key >= :low AND substr(t.thread_id, 1, :length) = :prefix" if prefix else ""
         where += " AND t.sort_key < :high" if bounded else ""
+        order = ""
         if not recent:
             where += " AND t.sort_key > :cursor" if after else ""
         else:
-            # Threads of one microsecond are ordered by id. The index knows times only: it gives the time that
-            # ends the page, and no more than the page is sorted.
+            # The index gives the minute that ends the page: no more than the page and that minute are sorted.
+            order = "t.updated_minute DESC, t.updated_us DESC, "
             if after:
-                where += " AND t.updated_us <= :updated_us"
-                where += " AND (t.updated_us < :updated_us OR t.sort_key > :cursor)"
-            last = f"SELECT o.updated_us FROM {{threads}} o WHERE {where.replace('t.', 'o.')} "
-            last += "ORDER BY o.updated_us DESC LIMIT 1 OFFSET :skip"
-            where += f" AND t.updated_us >= coalesce(({last}), 0)"
-        text = f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t WHERE {where} ORDER BY "
-        return self.make(f"{text}{'t.updated_us DESC, ' if recent else ''}t.sort_key LIMIT :limit")
+                where += " AND t.updated_minute <= :minute AND (t.updated_us < :updated_us OR "
+                where += "t.updated_us = :updated_us AND t.sort_key > :cursor)"
+            last = f"SELECT o.updated_minute FROM {{threads}} o WHERE {where.replace('t.', 'o.')} "
+            last += "ORDER BY o.updated_minute DESC LIMIT 1 OFFSET :skip"
+            where += f" AND t.updated_minute >= coalesce(({last}), 0)"
+        text = f"SELECT t.tenant, t.thread_id, {_HEAD} FROM {{threads}} t WHERE {where} "
+        return self.make(f"{text}ORDER BY {order}t.sort_key LIMIT :limit")
 
 
-def expiry(dialect: str, ttl: str, now: str) -> str:
-    """When a time-to-live ends that counts from now, in microseconds."""
-    if dialect == "postgresql":
-        return f"{now}::bigint + round({ttl} * 1000000)::bigint"
-    return f"{now} + CAST(round({ttl} * 1000000) AS {'SIGNED' if dialect == 'mariadb' else 'INTEGER'})"
+def fill(text: str, /, **parts: str) -> str:
+    """A text with its parts, which may have parts in turn, for ``{name}``; other names stay."""
+    for _ in range(2):
+        text = _NAME.sub(lambda match: parts.get(match[1], match[0]), text)
+    return text
 
 
 def thread_values(thread: Thread) -> dict[str, Any]:
@@ -183,6 +220,8 @@ def thread_values(thread: Thread) -> dict[str, Any]:
     values["recent"] = names.join_ids(values.pop("recent_request_ids"))
     values["metadata"] = encode(thread.metadata).decode()
     values["ttl_explicit"] = int(thread.ttl_explicit)
+    values["updated_minute"] = thread.updated_us // MINUTE
+    values["expires_minute"] = None if thread.expires_us is None else thread.expires_us // MINUTE
     return values
 
 
@@ -208,17 +247,9 @@ def row_values(row: Row, position: int) -> tuple[Any, ...]:
     name, long = names.to_text(row.message_id), None
     if len(name) > names.ID_LENGTH:
         name, long = names.index_id(name), name
-    return (
-        position,
-        name,
-        long,
-        row.body.decode(),
-        1 if row.boundary else 0,
-        1 if row.pinned else 0,
-        row.bytes,
-        row.tokens,
-        row.created_us,
-    )
+    # Integers: the drivers take them faster than bool.
+    boundary, pinned = 1 if row.boundary else 0, 1 if row.pinned else 0
+    return position, name, long, row.body.decode(), boundary, pinned, row.bytes, row.tokens, row.created_us
 
 
 _metadata = msgspec.json.Decoder(dict[str, Any])
