@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from agent_stores.database import DatabaseChatMessageStore
     from agent_stores.dynamodb import DynamoDBChatMessageStore
     from agent_stores.encryption import KeyRing, rekey
+    from agent_stores.erasing import Erasable, erase
     from agent_stores.redis import RedisChatMessageStore
     from agent_stores.threads import AgentThread
 
@@ -109,6 +110,7 @@ __all__ = [
     "DatabaseChatMessageStore",
     "DynamoDBChatMessageStore",
     "EncryptionKeyError",
+    "Erasable",
     "ErrorContent",
     "InMemoryChatMessageStore",
     "InMemoryMessageLog",
@@ -149,6 +151,7 @@ __all__ = [
     "UsageContent",
     "Window",
     "__version__",
+    "erase",
     "open_log",
     "rekey",
     "tool",
@@ -172,6 +175,8 @@ _LAZY = {
     "DynamoDBChatMessageStore": "agent_stores.dynamodb",
     "KeyRing": "agent_stores.encryption",
     "rekey": "agent_stores.encryption",
+    "Erasable": "agent_stores.erasing",
+    "erase": "agent_stores.erasing",
     "RedisChatMessageStore": "agent_stores.redis",
     "AgentThread": "agent_stores.threads",
 }

@@ -23,6 +23,7 @@ FOUNDATION = {
     "connection_pool",
     "errors",
     "inline",
+    "lineage",
     "search",
     "thread_updates",
     "thread_pool",

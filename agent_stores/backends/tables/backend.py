@@ -62,6 +62,7 @@ class TablesBackend:
         self.append = appender.append
         self.tenants = index.tenants
         self.sweep = self._sweeper.sweep
+        self.scrub = self._sweeper.scrub
         self.aclose = table.aclose
 
     async def threads(

@@ -90,7 +90,8 @@ class Index:
                 meta = f"{now_us},{new.generation}"
                 operations.append(put(Item(tenant, keys.listed_sort(key.thread_id), meta, body)))
             if old is None:
-                writes.append([put(Item(keys.TENANTS, keys.tenant_sort(key.tenant), str(now_us), body))])
+                tenants = records.names_body(ThreadKey(key.tenant, ""))
+                writes.append([put(Item(keys.TENANTS, keys.tenant_sort(key.tenant), str(now_us), tenants))])
             writes.append(operations)
         expires = new.thread.expires_us
         was = None if is_new or old is None else old.thread.expires_us
@@ -195,6 +196,22 @@ class Index:
                 break
             first = following(page.items[-1].sort)
         return found[:limit]
+
+    async def remove_tenant(self, tenant: str | None) -> None:
+        """Remove a tenant from the list, unless it has threads."""
+        name = keys.TENANTS, keys.tenant_sort(tenant)
+        item = (await self._table.get([name])).get(name)
+        if item is not None and not await self._has_threads(tenant):
+            await self._remove([delete(*item.key, item.version)])
+
+    async def visits_of(self, names: Sequence[ThreadKey]) -> list[Visit]:
+        """All visits of threads, due or not."""
+        wanted, visits = set(names), []
+        for partition in {keys.visit_partition(keys.thread_partition(key)) for key in wanted}:
+            for item in await query_all(self._table, partition, "0", "~"):
+                if (key := records.read_names(item)) in wanted and key is not None:
+                    visits.append(Visit(item, key, item.meta[1:], item.meta.startswith("e")))
+        return visits
 
     async def due(self, now_us: int, limit: int) -> list[Visit]:
         """Visits that are due, at most about `limit`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from agent_stores.backend import ListedThread
+from agent_stores.backend import ListedThread, ThreadKey
 from agent_stores.backends.tables import keys, records
 from agent_stores.backends.tables.index import GRACE_US, Index, Visit
 from agent_stores.backends.tables.records import Head
@@ -13,6 +13,7 @@ from agent_stores.backends.tables.table import ConditionFailed, Item, Table, del
 from agent_stores.errors import OutcomeUnknownError
 
 _SETTLED_US = 60 * 1_000_000  # after this time, a writer that scheduled a visit has committed or given up
+_STEP = 1000  # items of a deleted thread that are removed at once
 
 
 class TableSweeper:
@@ -42,6 +43,22 @@ class TableSweeper:
             with contextlib.suppress(ConditionFailed, OutcomeUnknownError):  # the next sweep does it
                 removed += await self._visit(visit, now_us, limit - removed)
         return removed
+
+    async def scrub(self, names: Sequence[ThreadKey]) -> bool:
+        """See `Scrubber.scrub`: visits of deleted threads, what they are for, and tenants without threads.
+
+        A thread that is created anew meanwhile may lose the note that removes it after its expiry.
+        """
+        heads = await self._index.heads(names)
+        gone = [key for key in names if key not in heads]
+        for visit in await self._index.visits_of(gone):
+            partition = keys.thread_partition(visit.key)
+            while await remove_generation(self._table, partition, visit.generation, _STEP) == _STEP:
+                pass
+            await self._index.unschedule(visit)
+        for tenant in {key.tenant for key in gone}:
+            await self._index.remove_tenant(tenant)
+        return True
 
     async def _visit(self, visit: Visit, now_us: int, limit: int) -> int:
         stored = (await self._index.heads([visit.key])).get(visit.key)
