@@ -124,7 +124,8 @@ async def test_dynamodb(dynamodb_server: DynamoDBServer) -> None:
     async def everything() -> str:
         client = get_session().create_client("dynamodb", "us-east-1", endpoint_url=dynamodb_server.endpoint)
         async with client as service:
-            found, start = [], {}
+            start: dict[str, Any] = {}
+            found = []
             while True:
                 page = await service.scan(TableName="erasure", **start)
                 found.append(page["Items"])

@@ -7,7 +7,7 @@ transaction, so that no thread is missing in them; those that name no thread are
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -204,12 +204,12 @@ class Index:
         if item is not None and not await self._has_threads(tenant):
             await self._remove([delete(*item.key, item.version)])
 
-    async def visits_of(self, names: Sequence[ThreadKey]) -> list[Visit]:
-        """All visits of threads, due or not."""
-        wanted, visits = set(names), []
-        for partition in {keys.visit_partition(keys.thread_partition(key)) for key in wanted}:
+    async def visits_of(self, tenants: Collection[str | None]) -> list[Visit]:
+        """All visits of threads of tenants, due or not."""
+        visits = []
+        for partition in keys.VISIT_PARTITIONS:
             for item in await query_all(self._table, partition, "0", "~"):
-                if (key := records.read_names(item)) in wanted and key is not None:
+                if (key := records.read_names(item)) is not None and key.tenant in tenants:
                     visits.append(Visit(item, key, item.meta[1:], item.meta.startswith("e")))
         return visits
 

@@ -45,18 +45,21 @@ class TableSweeper:
         return removed
 
     async def scrub(self, names: Sequence[ThreadKey]) -> bool:
-        """See `Scrubber.scrub`: visits of deleted threads, what they are for, and tenants without threads.
+        """See `Scrubber.scrub`: visits of the tenants' deleted threads, and what they are for; empty tenants.
 
         A thread that is created anew meanwhile may lose the note that removes it after its expiry.
         """
-        heads = await self._index.heads(names)
-        gone = [key for key in names if key not in heads]
-        for visit in await self._index.visits_of(gone):
+        tenants = {key.tenant for key in names}
+        visits = await self._index.visits_of(tenants)
+        heads = await self._index.heads(list({visit.key for visit in visits}))
+        for visit in visits:
+            if visit.key in heads:
+                continue
             partition = keys.thread_partition(visit.key)
             while await remove_generation(self._table, partition, visit.generation, _STEP) == _STEP:
                 pass
             await self._index.unschedule(visit)
-        for tenant in {key.tenant for key in gone}:
+        for tenant in tenants:
             await self._index.remove_tenant(tenant)
         return True
 
