@@ -30,6 +30,7 @@ from agent_stores.errors import (
     AgentStoresError,
     ArgumentError,
     ArgumentTypeError,
+    AttachmentError,
     ConflictError,
     ContextProviderError,
     CorruptMessageError,
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
         Tool,
         tool,
     )
+    from agent_stores.attachment_reading import load_attachment
+    from agent_stores.attachments import Attachments
     from agent_stores.azure import AzureTableChatMessageStore
     from agent_stores.context import RecallProvider, SummaryProvider
     from agent_stores.database import DatabaseChatMessageStore
@@ -91,6 +94,8 @@ __all__ = [
     "ApprovalResponseContent",
     "ArgumentError",
     "ArgumentTypeError",
+    "AttachmentError",
+    "Attachments",
     "AzureTableChatMessageStore",
     "Backend",
     "ChatAgent",
@@ -152,6 +157,7 @@ __all__ = [
     "Window",
     "__version__",
     "erase",
+    "load_attachment",
     "open_log",
     "rekey",
     "tool",
@@ -168,6 +174,8 @@ _LAZY = {
     "OpenAIChatClient": "agent_stores.agent",
     "Tool": "agent_stores.agent",
     "tool": "agent_stores.agent",
+    "Attachments": "agent_stores.attachments",
+    "load_attachment": "agent_stores.attachment_reading",
     "AzureTableChatMessageStore": "agent_stores.azure",
     "RecallProvider": "agent_stores.context",
     "SummaryProvider": "agent_stores.context",

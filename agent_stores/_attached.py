@@ -10,7 +10,7 @@ PREFIX = b'{"$attachments":1,'
 """What the stored body of a message with attachments begins with; no message does by itself."""
 
 ADDRESS = re.compile(
-    r"attachment:(?P<name>[0-9a-f]{64}/(?P<stamp>[0-9a-z.-]{1,80}))\?bytes=(?P<size>\d{1,15})"
+    r"attachment:(?P<name>[0-9a-f]{64}/\d{1,15}-[0-9a-f]{8}-\d{1,15})\?bytes=(?P<size>\d{1,15})"
 )
 """The address of an attachment: the SHA-256 of its data, which of its files holds it, and its size."""
 

@@ -86,6 +86,35 @@ class TenantLister(Protocol):
         ...
 
 
+class Subscription(Protocol):
+    """Tells when a thread may have changed; a hint, which may come late, often or without a cause."""
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the thread may have changed since the last call, or after that time.
+
+        Raises:
+            StoreUnavailableError: when the connection was lost, and with it perhaps a notification.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give its connection back."""
+        ...
+
+
+@runtime_checkable
+class ChangeNotifier(Protocol):
+    """A backend whose server notifies clients of changes."""
+
+    async def subscribe(self, key: ThreadKey) -> Subscription | None:
+        """Be told of the changes to a thread from now on; None when this server does not do that.
+
+        Raises:
+            StoreUnavailableError: when the server cannot be reached.
+        """
+        ...
+
+
 @runtime_checkable
 class Sweeper(Protocol):
     """A backend that leaves invisible data behind, which has to be removed later."""

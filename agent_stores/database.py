@@ -17,13 +17,14 @@ from agent_stores.errors import StoreRejectedError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.store_options import StoreOptions
+from agent_stores.store_options import StoreOptions, log_options
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from agent_stores.attachments import Attachments
     from agent_stores.backends.sql.backend import SQLBackend
     from agent_stores.encryption import KeyRing
 
@@ -48,6 +49,7 @@ class DatabaseMessageLog(MessageLog):
             of SQLAlchemy's `create_engine`.
         clock: returns seconds since 1970 UTC; for tests of expiry.
         encryption: the keys that encrypt messages and metadata; none by default.
+        attachments: where large data of messages is stored; in the messages by default.
 
     Raises:
         ArgumentError, ArgumentTypeError: for an invalid value.
@@ -67,6 +69,7 @@ class DatabaseMessageLog(MessageLog):
         engine_options: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
         encryption: KeyRing | None = None,
+        attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where SQLAlchemy is not installed.
         from agent_stores.backends.sql.backend import SQLBackend
@@ -80,7 +83,7 @@ class DatabaseMessageLog(MessageLog):
             table_prefix=table_prefix,
             engine_options=dict(engine_options or {}),
         )
-        super().__init__(SQLBackend(config), clock=clock, encryption=encryption)
+        super().__init__(SQLBackend(config), clock=clock, encryption=encryption, attachments=attachments)
 
     async def build_search_index(self) -> int:
         """Index all messages for `search`, in batches; returns how many were read, 0 when it is complete.
@@ -133,7 +136,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
         engine_options: Mapping[str, Any] | None = None,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
-        encryption = options.pop("encryption", None)
+        wrapping = log_options(options)
         log = DatabaseMessageLog(
             connection_string,
             engine=engine,
@@ -141,7 +144,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             max_connections=max_connections,
             table_prefix=table_prefix,
             engine_options=engine_options,
-            encryption=encryption,
+            **wrapping,
         )
         super().__init__(log, **options)
         self._take_ownership(log)

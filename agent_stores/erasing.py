@@ -61,8 +61,8 @@ async def erase(
 
     Threads are named, or chosen by their metadata, or all of the tenant's. Expired ones are among them. Forks
     are found whatever became of the threads between; those made by versions before this function are not.
-    Providers come first, then forks, and last the threads themselves: an erasure that was stopped at any
-    moment is ended by the same call. Applications should not write to the threads meanwhile.
+    Providers and attachments come first, then forks, and last the threads themselves: an erasure that was
+    stopped at any moment is ended by the same call. Applications should not write to the threads meanwhile.
 
     The receipt is JSON-ready and names no thread: it has digests of their ids, counts of what was found,
     removed and found again by a last look (``remaining``), the times, ``complete``, and a ``digest``, the
@@ -170,6 +170,7 @@ class _Erasure:
     seen: dict[ThreadKey, tuple[ListedThread, bool]] = field(default_factory=dict)
     removed: _Counts = field(default_factory=_Counts)
     remaining: _Counts = field(default_factory=_Counts)
+    attachments: dict[str, int] = field(default_factory=lambda: {"found": 0, "removed": 0, "remaining": 0})
     memories: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -187,6 +188,7 @@ class _Erasure:
         """Count what there is."""
         for item, is_fork in await self._find():
             self.remaining.add(item, is_fork=is_fork)
+        self.attachments["found"] = self.attachments["remaining"] = await self._attachments(dry_run=True)
         for provider in self.providers:
             count = await provider.erase(self._thread_ids(), dry_run=True)
             self.memories.append(_memories(provider, count, 0, count))
@@ -198,12 +200,15 @@ class _Erasure:
             count = await provider.erase(self._thread_ids())
             self.memories.append(_memories(provider, count, count, 0))
         for _ in range(_ROUNDS):
+            # Before the threads, by which an erasure that is stopped finds them again.
+            self.attachments["removed"] += await self._attachments()
             for item, is_fork in found:
                 await self.log.delete_thread(item.key)
                 self.removed.add(item, is_fork=is_fork)
             found = await self._find()
             if not found:
-                return
+                break
+        self.attachments["found"] = self.attachments["removed"]
 
     async def scrub(self) -> bool | None:
         """Remove what deletions leave for later; whether nothing is left, None where nothing can be."""
@@ -224,19 +229,28 @@ class _Erasure:
         """Look again, for the receipt."""
         for item, is_fork in await self._find():
             self.remaining.add(item, is_fork=is_fork)
+        self.attachments["remaining"] = await self._attachments(dry_run=True)
         for provider, memories in zip(self.providers, self.memories, strict=True):
             memories["remaining"] = await provider.erase(self._thread_ids(), dry_run=True)
+
+    async def _attachments(self, *, dry_run: bool = False) -> int:
+        erase_attachments: Any = getattr(self._backend, "erase_attachments", None)
+        if erase_attachments is None:
+            return 0
+        count: int = await erase_attachments({*self.seen, *self._named()}, dry_run=dry_run)
+        return count
 
     def report(self) -> dict[str, Any]:
         """The receipt's fields that say what was done."""
         found = _Counts()
         for item, is_fork in self.seen.values():
             found.add(item, is_fork=is_fork)
-        left = self.remaining.threads or any(each["remaining"] for each in self.memories)
+        left = self.remaining.threads or any(each["remaining"] for each in (self.attachments, *self.memories))
         return {
             "found": vars(found),
             "removed": vars(self.removed),
             "remaining": vars(self.remaining),
+            "attachments": self.attachments,
             "providers": self.memories,
             "threads": [
                 {

@@ -77,6 +77,7 @@ class ChatMessageStore(StoreBase[M]):
             it, or ``"skip"`` it with a warning in the log.
         count_tokens: counts the tokens of a message; an offline estimate by default.
         encryption: the keys, for stores that open their own log; a log is given them when it is made.
+        attachments: where large data is stored, likewise.
 
     Raises:
         ArgumentError, ArgumentTypeError: for an argument with a wrong value. Nothing is read or written, and
@@ -213,8 +214,9 @@ class ChatMessageStore(StoreBase[M]):
     ) -> AsyncIterator[StoredMessage[M]]:
         """The messages that any client adds, in order and each once, as they come; it never ends by itself.
 
-        The thread is polled, with pauses that grow from 0.05 s to `longest_pause` while nothing comes. While
-        the server cannot be reached, it is polled on. A thread that was deleted and created again is followed
+        Where the server notifies of changes, each watcher has a connection of its own for that. Elsewhere the
+        thread is polled, with pauses that grow from 0.05 s to `longest_pause` while nothing comes, and so is
+        a server that cannot be reached. A thread that was deleted and created again is followed
         from its first message. Messages that were deleted or trimmed before they were read are not returned.
 
         Args:
@@ -228,8 +230,7 @@ class ChatMessageStore(StoreBase[M]):
         check_limit("after", after)
         if (pause := check_seconds("longest_pause", longest_pause, zero=False)) is None:
             raise ArgumentTypeError("longest_pause must be a positive number of seconds, got None")
-        self._open_log()
-        return watch(self, after, pause)
+        return watch(self, self._open_log().backend, self._key, after, pause)
 
     async def latest(self, count: int) -> list[StoredMessage[M]]:
         """Exactly the newest *n* messages as they are stored, or all if there are fewer, oldest first.

@@ -1,4 +1,4 @@
-"""Attachments: large data of messages, stored once in a file system or object store. Extra ``attachments``."""
+"""Attachments: large data of messages, stored once, in any file system. Extra ``attachments``."""
 
 from agent_stores.attachments.settings import Attachments
 

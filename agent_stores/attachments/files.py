@@ -1,14 +1,15 @@
 """The files of attachments, and how they are shared and removed without locks. Everything here blocks.
 
-The data with one SHA-256 has a folder, ``{root}/{digest of the tenant}/{SHA-256}``, with files of these names::
+The data of one SHA-256 has a folder, ``{root}/{digest of the tenant}/{SHA-256}``, with these files::
 
     {stamp}                    the data; a stamp is never used again: {seconds}-{random}-{size of the file}
-    {stamp}@{thread}@{seconds} a thread whose messages may refer to it, and since when; holds the thread's names
+    {stamp}@{thread}@{seconds} a thread that may refer to it, and since when; holds the thread's names
     {stamp}!{seconds}-{random} the data is about to be removed
 
 A writer writes its ``@`` file, then lists the folder, and uses the data only when no ``!`` file is there. A
-sweeper writes its ``!`` file, then lists the folder, and removes the data only when no ``@`` file has come. On
-a store that lists what was written, one of the two sees the other, so no message loses its data.
+sweeper writes its ``!`` file, then lists the folder, and removes the data only when no ``@`` file has come.
+On a store that lists what was written, one of the two sees the other, so no message loses its data. The
+clocks of all hosts must agree to within a minute.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from agent_stores.errors import AgentStoresError, AttachmentError
 
 T = TypeVar("T")
 
+_WRITING = 300.0
 _HEX = 32  # characters of the digest of a tenant or a thread
 
 
@@ -76,6 +78,8 @@ class Files:
         self._fs = filesystem
         self._root = root
         self.grace = grace
+        self.writing = min(grace, _WRITING)
+        """Seconds during which a reference counts in an erasure: no write takes longer."""
 
     def folder(self, tenant: str | None, sha256: str) -> str:
         """The folder of some data."""
@@ -115,7 +119,7 @@ class Files:
         if not copy.exists or copy.doomed:
             return False
         thread, now = digest(key), time.time()
-        if any(each.thread == thread and each.since > now - self.grace / 2 for each in copy.references):
+        if any(each.thread == thread and each.since > now - self.writing / 2 for each in copy.references):
             return True
         self._refer(key, folder, copy.stamp)
         return any(

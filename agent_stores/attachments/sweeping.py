@@ -1,4 +1,4 @@
-"""Removing data that no message refers to: in bounded steps after a grace period, or at once in an erasure."""
+"""Removing data that no message refers to: in bounded steps after a grace period, or in an erasure."""
 
 from __future__ import annotations
 
@@ -88,8 +88,7 @@ class Sweeper:
         if not erased and copy.made > oldest:
             return False
         if await self._is_used(folder, copy, erased, mentioned):
-            stale = [name for name in copy.doomed if _doomed_at(name) < oldest]  # of a sweep that was stopped
-            if stale:
+            if stale := _stale(copy, oldest):
                 await self._do(partial(self._files.remove, folder, stale))
             return False
         mark, after = await self._do(partial(self._files.doom, folder, copy))
@@ -107,7 +106,8 @@ class Sweeper:
         self, folder: str, copy: Copy, erased: Collection[str], mentioned: dict[ThreadKey, set[str]]
     ) -> bool:
         others = [each for each in copy.references if each.thread not in erased]
-        if any(each.since > time.time() - self._files.grace for each in others):
+        recent = self._files.writing if erased else self._files.grace
+        if any(each.since > time.time() - recent for each in others):
             return True
         name = f"{folder.rpartition('/')[2]}/{copy.stamp}"
         by_thread: dict[str, Reference] = {each.thread: each for each in others}
@@ -140,6 +140,13 @@ class Sweeper:
 
     async def _do(self, call: Callable[[], Any]) -> Any:
         return (await self._run_all([call]))[0]
+
+
+def _stale(copy: Copy, oldest: float) -> list[str]:
+    """Files of sweeps that were stopped, and of references that were renewed."""
+    newest = {each.thread: each.since for each in sorted(copy.references, key=lambda each: each.since)}
+    renewed = [each for each in copy.references if each.since < min(oldest, newest[each.thread])]
+    return [*(name for name in copy.doomed if _doomed_at(name) < oldest), *(each.file for each in renewed)]
 
 
 def _doomed_at(name: str) -> int:

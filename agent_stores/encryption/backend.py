@@ -23,7 +23,14 @@ from agent_stores.backend import (
     ThreadOrder,
     Version,
 )
-from agent_stores.capabilities import Appender, LatestReader, Sweeper, TenantLister
+from agent_stores.capabilities import (
+    Appender,
+    ChangeNotifier,
+    LatestReader,
+    Subscription,
+    Sweeper,
+    TenantLister,
+)
 from agent_stores.encryption.envelope import decode_envelope, envelope_of
 from agent_stores.encryption.key_ring import KeyRing
 from agent_stores.errors import ArgumentError, EncryptionKeyError, MessageTooLargeError
@@ -57,6 +64,7 @@ class EncryptedBackend:
     latest: Callable[..., Awaitable[list[Row]]]
     tenants: Callable[..., Awaitable[list[str | None]]]
     sweep: Callable[..., Awaitable[int]]
+    subscribe: Callable[..., Awaitable[Subscription | None]]
 
     def __init__(self, inner: Backend, keys: KeyRing) -> None:
         self.inner = inner
@@ -254,6 +262,8 @@ def encrypted(inner: Backend, keys: KeyRing) -> EncryptedBackend:
         backend.tenants = inner.tenants
     if isinstance(inner, Sweeper):
         backend.sweep = inner.sweep
+    if isinstance(inner, ChangeNotifier):
+        backend.subscribe = inner.subscribe
     if isinstance(inner, LatestReader):
         reader = inner
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent_stores import erase, open_log
+from agent_stores import Attachments, erase, open_log
+from agent_stores.attachments.files import Files
 from agent_stores.backends.sql.backend import SQLBackend
 from agent_stores.backends.sql.database import Database
 
@@ -62,12 +63,27 @@ def watch(kind: type, name: str, *, is_step: Any = lambda *args: True) -> None:
     setattr(kind, name, wrapper)
 
 
+def watch_blocking(kind: type, name: str) -> None:
+    """`watch`, for a method that is no coroutine."""
+    method = getattr(kind, name)
+
+    def wrapper(*args: Any) -> Any:
+        point()
+        result = method(*args)
+        point()
+        return result
+
+    setattr(kind, name, wrapper)
+
+
 async def main() -> None:
     watch(SQLBackend, "commit")
     watch(Notes, "erase")
     watch(Database, "run", is_step=lambda self, statement=("", ()): statement[0].startswith(SCRUB))
     path, choice = Path(sys.argv[1]), json.loads(sys.argv[3])
-    log = open_log(path)
+    for name in ("doom", "remove"):
+        watch_blocking(Files, name)
+    log = open_log(path, attachments=Attachments(path.parent / "files", over=100))
     await erase(log, tenant="acme", providers=[Notes(path.parent / "notes.json")], **choice)
     await log.aclose()
     print(passed)

@@ -20,9 +20,11 @@ import agent_stores
 from agent_stores import (
     ArgumentError,
     ArgumentTypeError,
+    Attachments,
     ChatMessage,
     ChatMessageStore,
     ContextProviderError,
+    DataContent,
     DatabaseChatMessageStore,
     EncryptionKeyError,
     Erasable,
@@ -169,7 +171,8 @@ async def test_nothing_is_in_a_table_afterwards() -> None:
 
 
 def planted_in(folder: Path) -> list[str]:
-    return [file.name for file in folder.iterdir() if WORD.encode() in file.read_bytes()]
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return [file.name for file in files if WORD.encode() in file.read_bytes()]
 
 
 async def test_nothing_is_in_a_file_afterwards(tmp_path: Path) -> None:
@@ -341,24 +344,33 @@ async def test_an_erasure_that_is_killed_at_any_step(tmp_path: Path) -> None:
     choice: dict[str, Any] = {"metadata": {"user": "alice"}}  # finds no fork once ``a`` is gone
     steps = await asyncio.to_thread(run_killed, await planted_folder(tmp_path / "whole"), 0, choice)
     count = int(steps.stdout)
-    assert count >= 13  # before and after each thread's removal and each call of the provider; three scrubs
+    assert count >= 25  # before and after each removal, each call of the provider and each step of a scrub
     for step in range(1, count + 1):
         folder = await planted_folder(tmp_path / f"{step}")
         killed = await asyncio.to_thread(run_killed, folder, step, choice)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        log = open_log(str(folder / "chat.db"))
+        log = attached(folder)
         receipt = await erase(log, tenant="acme", providers=[Notes(folder / "notes.json")], **choice)
         assert receipt["complete"]
         assert await ids(log) == ["z"]
         assert await asyncio.to_thread(planted_in, folder) == [], f"killed at step {step}"
-        assert [m.text for m in await store(log, "z").list_messages()] == [KEPT]
+        kept = await store(log, "z").list_messages()
+        assert [m.text for m in kept] == [KEPT, ""]
+        assert kept[1].contents[0].data == b"kept" * 100
         await log.aclose()
+
+
+def attached(folder: Path) -> MessageLog:
+    return open_log(str(folder / "chat.db"), attachments=Attachments(folder / "files", over=100))
 
 
 async def planted_folder(folder: Path) -> Path:
     await asyncio.to_thread(folder.mkdir)
-    log = open_log(str(folder / "chat.db"))
+    log = attached(folder)
     await plant(log)
+    for name, data in (("a", b"image"), ("d", b"image"), ("d", b"another"), ("z", b"kept")):
+        part = DataContent(WORD.encode() * 20 + data if name != "z" else data * 100, "image/png")
+        await store(log, name).add_messages([ChatMessage("user", contents=[part])])
     await store(log, "a").search(WORD)
     await log.aclose()
     (folder / "notes.json").write_text(json.dumps({"a": WORD, "c": WORD, "z": KEPT}))

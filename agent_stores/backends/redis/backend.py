@@ -48,6 +48,7 @@ from agent_stores.backends.redis.rows import (
     quote_id,
 )
 from agent_stores.backends.redis.server import RedisServer
+from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
 from agent_stores.backends.redis.tenants import index_pattern, sort_tenants
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import OutcomeUnknownError, StoreError
@@ -276,6 +277,11 @@ class RedisBackend:
             if await self.threads(tenant, limit=1):  # some that is not expired
                 found.append(tenant)
         return found
+
+    async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
+        """See `ChangeNotifier.subscribe`."""
+        server = self._server
+        return await subscribe(server.config, thread_keys(self._prefix, key).meta, timeout=server.timeout)
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
