@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fsspec  # here, as its import reads files  # noqa: F401
 import msgspec
 import pytest
 

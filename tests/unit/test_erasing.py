@@ -24,8 +24,8 @@ from agent_stores import (
     ChatMessage,
     ChatMessageStore,
     ContextProviderError,
-    DataContent,
     DatabaseChatMessageStore,
+    DataContent,
     EncryptionKeyError,
     Erasable,
     InMemoryMessageLog,
@@ -356,7 +356,7 @@ async def test_an_erasure_that_is_killed_at_any_step(tmp_path: Path) -> None:
         assert await asyncio.to_thread(planted_in, folder) == [], f"killed at step {step}"
         kept = await store(log, "z").list_messages()
         assert [m.text for m in kept] == [KEPT, ""]
-        assert kept[1].contents[0].data == b"kept" * 100
+        assert kept[1].contents == (DataContent(b"kept" * 100, "image/png"),)
         await log.aclose()
 
 
