@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from agent_stores.context import RecallProvider, SummaryProvider
     from agent_stores.database import DatabaseChatMessageStore
     from agent_stores.dynamodb import DynamoDBChatMessageStore
-    from agent_stores.encryption import KeyRing, rekey
+    from agent_stores.encryption import DataKeys, KeyRing, KeyService, LocalKeyService, rekey
     from agent_stores.erasing import Erasable, erase
     from agent_stores.redis import RedisChatMessageStore
     from agent_stores.threads import AgentThread
@@ -112,6 +112,7 @@ __all__ = [
     "ContextProviderError",
     "CorruptMessageError",
     "DataContent",
+    "DataKeys",
     "DatabaseChatMessageStore",
     "DynamoDBChatMessageStore",
     "EncryptionKeyError",
@@ -120,6 +121,8 @@ __all__ = [
     "InMemoryChatMessageStore",
     "InMemoryMessageLog",
     "KeyRing",
+    "KeyService",
+    "LocalKeyService",
     "MessageCodec",
     "MessageFormatError",
     "MessageLog",
@@ -181,7 +184,10 @@ _LAZY = {
     "SummaryProvider": "agent_stores.context",
     "DatabaseChatMessageStore": "agent_stores.database",
     "DynamoDBChatMessageStore": "agent_stores.dynamodb",
+    "DataKeys": "agent_stores.encryption",
     "KeyRing": "agent_stores.encryption",
+    "KeyService": "agent_stores.encryption",
+    "LocalKeyService": "agent_stores.encryption",
     "rekey": "agent_stores.encryption",
     "Erasable": "agent_stores.erasing",
     "erase": "agent_stores.erasing",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from azure.data.tables.aio import TableServiceClient
 
     from agent_stores.attachments import Attachments
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 __all__ = ["AzureTableChatMessageStore", "AzureTableMessageLog"]
 
@@ -70,7 +70,7 @@ class AzureTableMessageLog(MessageLog):
         timeout: float = 10.0,
         client_options: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
         attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where azure-data-tables is not installed.

@@ -63,11 +63,12 @@ class Appender(Protocol):
 class LatestReader(Protocol):
     """A backend that reads the end of a thread in one round trip, with no more columns than a view needs."""
 
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """The newest `limit` rows that are not pinned, all of them for None, and every pinned row, in order.
 
         A thread that does not exist, or has expired at `now_us`, has none. Renews a time-to-live that reads
-        renew. Of each row, `position`, `body`, `pinned` and `boundary` are set.
+        renew. Of each row, `position`, `body`, `pinned` and `boundary` are set; with `ids` also `message_id`,
+        which an encrypted body is checked against.
         """
         ...
 

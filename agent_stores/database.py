@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from agent_stores.attachments import Attachments
     from agent_stores.backends.sql.backend import SQLBackend
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -47,6 +47,8 @@ class DatabaseMessageLog(MessageLog):
         table_prefix: what the tables' names begin with.
         engine_options: further options: ``connect_args`` for the driver, ``pool_size``, and for MariaDB all
             of SQLAlchemy's `create_engine`.
+        notify: have PostgreSQL notify of changes (a trigger, made where it is missing), so that
+            `ChatMessageStore.watch` does not poll; each write costs somewhat more, by any client.
         clock: returns seconds since 1970 UTC; for tests of expiry.
         encryption: the keys that encrypt messages and metadata; none by default.
         attachments: where large data of messages is stored; in the messages by default.
@@ -67,8 +69,9 @@ class DatabaseMessageLog(MessageLog):
         max_connections: int = 10,
         table_prefix: str = _PREFIX,
         engine_options: Mapping[str, Any] | None = None,
+        notify: bool = False,
         clock: Callable[[], float] = time.time,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
         attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where SQLAlchemy is not installed.
@@ -82,6 +85,7 @@ class DatabaseMessageLog(MessageLog):
             max_connections=max_connections,
             table_prefix=table_prefix,
             engine_options=dict(engine_options or {}),
+            notify=notify,
         )
         super().__init__(SQLBackend(config), clock=clock, encryption=encryption, attachments=attachments)
 
@@ -112,10 +116,11 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             ``mariadb://user:password@host:port/database``;
             a driver may be named, as in ``postgresql+asyncpg://``.
         engine: an SQLAlchemy engine, sync or async, instead of a connection string; it stays the caller's.
-        timeout: see `DatabaseMessageLog`, as for the next three.
+        timeout: see `DatabaseMessageLog`, as for the next four.
         max_connections: see there.
         table_prefix: see there.
         engine_options: see there.
+        notify: see there.
         options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
 
     Raises:
@@ -134,6 +139,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
         max_connections: int = 10,
         table_prefix: str = _PREFIX,
         engine_options: Mapping[str, Any] | None = None,
+        notify: bool = False,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
         wrapping = log_options(options)
@@ -144,6 +150,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             max_connections=max_connections,
             table_prefix=table_prefix,
             engine_options=engine_options,
+            notify=notify,
             **wrapping,
         )
         super().__init__(log, **options)

@@ -18,7 +18,7 @@ from agent_stores.store_options import StoreOptions, log_options
 
 if TYPE_CHECKING:
     from agent_stores.attachments import Attachments
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 __all__ = ["DynamoDBChatMessageStore", "DynamoDBMessageLog"]
 
@@ -56,7 +56,7 @@ class DynamoDBMessageLog(MessageLog):
         client: Any = None,
         timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
         attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where aiobotocore is not installed.

@@ -22,7 +22,7 @@ from agent_stores.sealing import check_metadata, seal_rows, wrap_backend
 
 if TYPE_CHECKING:
     from agent_stores.attachments import Attachments
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 __all__ = ["MessageLog", "NewThread", "ThreadKey", "ThreadPage", "ThreadStats", "TimeToLive"]
 
@@ -45,7 +45,7 @@ class MessageLog:
         backend: Backend,
         *,
         clock: Callable[[], float] = time.time,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
         attachments: Attachments | None = None,
     ) -> None:
         self.backend = backend = wrap_backend(backend, encryption, attachments)

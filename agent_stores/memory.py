@@ -22,7 +22,7 @@ from agent_stores.thread_updates import METADATA_BYTES
 
 if TYPE_CHECKING:
     from agent_stores.attachments import Attachments
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -42,7 +42,7 @@ class InMemoryMessageLog(MessageLog):
         *,
         clock: Callable[[], float] = time.time,
         limits: Limits | None = None,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
         attachments: Attachments | None = None,
     ) -> None:
         super().__init__(MemoryBackend(limits), clock=clock, encryption=encryption, attachments=attachments)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
 
     from agent_stores.attachments import Attachments
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 __all__ = ["RedisChatMessageStore", "RedisMessageLog"]
 
@@ -103,7 +103,7 @@ class RedisMessageLog(MessageLog):
         self,
         redis_url: str | None = None,
         *,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
         attachments: Attachments | None = None,
         **options: Unpack[RedisOptions],
     ) -> None:

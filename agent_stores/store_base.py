@@ -29,7 +29,7 @@ from agent_stores.tokens import TokenCounter
 
 if TYPE_CHECKING:
     from agent_stores.attachments import Attachments
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
     from agent_stores.store import ChatMessageStore
 
 M = TypeVar("M", default=ChatMessage)
@@ -88,7 +88,7 @@ class StoreBase(Generic[M]):
         dangling_calls: DanglingCalls = "synthesize",
         on_corrupt: OnCorrupt = "raise",
         count_tokens: TokenCounter | None = None,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
         attachments: Attachments | None = None,
     ) -> None:
         for name, given in (("encryption", encryption), ("attachments", attachments)):

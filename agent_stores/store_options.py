@@ -19,7 +19,7 @@ from agent_stores.tokens import TokenCounter
 
 if TYPE_CHECKING:
     from agent_stores.attachments import Attachments
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -44,7 +44,7 @@ class StoreOptions(TypedDict, Generic[M], total=False):
     dangling_calls: DanglingCalls
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
-    encryption: KeyRing | None
+    encryption: Keys | None
     attachments: Attachments | None
 
 

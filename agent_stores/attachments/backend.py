@@ -60,6 +60,10 @@ class _Unlimited:
     location = ""
     limits = Limits()
 
+    async def rows(self, key: ThreadKey, **options: Any) -> None:
+        """No rows, with whose keys others would be compared."""
+        return
+
 
 class AttachedBackend:
     """Stores data parts above a size as attachments.
@@ -70,13 +74,14 @@ class AttachedBackend:
         encrypt: makes an encrypting backend of a database; None stores data in the clear.
 
     Attributes:
+        stored: the backend of what is stored, for `rekey`.
         reads: how many attachments were read.
     """
 
     def __init__(
         self, inner: Backend, settings: Attachments, encrypt: Callable[[Any], Any] | None = None
     ) -> None:
-        self.inner = inner
+        self.inner = self.stored = inner
         self.reads = 0
         self._settings = settings
         self._cipher = None if encrypt is None else encrypt(_Unlimited())

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agent_stores.cli import access, render
+from agent_stores.cli import render, store_access
 from agent_stores.cli.exit_codes import ExitCode
 from agent_stores.cli.files import open_output
 from agent_stores.erasing import Erasable
@@ -88,7 +88,7 @@ def erase(
             from agent_stores.mem0 import Mem0Provider
 
             providers.append(Mem0Provider(user_id=mem0_user, application_id=mem0_application, host=mem0_host))
-        async with access.opened(store) as log:
+        async with store_access.opened(store) as log:
             try:
                 return await erase_threads(
                     log,

@@ -27,7 +27,7 @@ from agent_stores.urls import open_log
 
 if TYPE_CHECKING:
     from agent_stores.attachments import Attachments
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class PluginOptions(TypedDict, total=False):
     dangling_calls: DanglingCalls
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
-    encryption: KeyRing | None
+    encryption: Keys | None
     attachments: Attachments | None
 
 

@@ -64,6 +64,7 @@ EXPECTED = {
         "user: Will it rain?",
     ],
     "pydantic_ai_conversation.py": ["assistant: I remember 3 messages.", "user: Hello from another"],
+    "agent_framework_workflow.py": ["stopped: division by zero", "printed poem: ..."],
     "agent_framework_history.py": ["agent: Your name is Alice.", "4 messages in sqlite:///"],
     "attachments.py": ["bytes in the database", "read: Look!", "loaded: 2000000 bytes of beach.png"],
     "erase_threads.py": ["removed: 2 threads, 1 a fork", "complete: True", "in the file: False"],

@@ -23,8 +23,10 @@ from agent_stores import (
     ChatMessageStore,
     CorruptMessageError,
     DataContent,
+    DataKeys,
     InMemoryMessageLog,
     KeyRing,
+    LocalKeyService,
     MessageLog,
     MessageTooLargeError,
     TextContent,
@@ -34,6 +36,7 @@ from agent_stores import (
     erase,
     load_attachment,
     open_log,
+    rekey,
 )
 from agent_stores.attachments.files import Files
 from agent_stores.backend import Limits
@@ -124,6 +127,23 @@ async def test_nothing_is_in_the_clear_with_encryption(place: Place) -> None:
     wrong = InMemoryMessageLog(attachments=place.attachments(), encryption=KeyRing({"k": bytes(32)}, "k"))
     wrong.backend.inner = log.backend.inner  # type: ignore[attr-defined]
     assert (await store(wrong).list_messages())[0].contents[1].data == IMAGE
+
+
+async def test_keys_are_changed_and_wrapped(place: Place) -> None:
+    old, new = bytes(32), bytes(range(32))
+    log = InMemoryMessageLog(attachments=place.attachments(), encryption=KeyRing({"old": old}, "old"))
+    await store(log).add_messages([image()])
+    rings = KeyRing({"old": old, "new": new}, "new")
+    changed = InMemoryMessageLog(attachments=place.attachments(), encryption=rings)
+    changed.backend.stored.inner = log.backend.stored.inner  # type: ignore[attr-defined]
+    report = await rekey(changed.backend, "acme")
+    assert report.messages == 1
+    assert (await store(changed).list_messages())[0].contents[1].data == IMAGE
+    keys = DataKeys(LocalKeyService(KeyRing({"k": old}, "k")), InMemoryMessageLog(), per="thread")
+    wrapped = InMemoryMessageLog(attachments=place.attachments(), encryption=keys)
+    await store(wrapped, tenant="other").add_messages([image()])
+    assert (await store(wrapped, tenant="other").list_messages())[0].contents[1].data == IMAGE
+    assert not any(WORD in data for data in place.files().values())
 
 
 async def test_lazy_reads(place: Place) -> None:

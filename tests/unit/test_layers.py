@@ -19,6 +19,7 @@ FOUNDATION = {
     "_encrypted",
     "_json",
     "_version",
+    "append_plan",
     "backend",
     "capabilities",
     "connection_pool",
@@ -43,7 +44,6 @@ MESSAGES = {
     "tokens",
 }
 LOG = {
-    "append_plan",
     "committer",
     "forking",
     "listing",

@@ -124,7 +124,7 @@ class RedisBackend:
         request = quote_name(request_id)
         arguments = [
             *(request, _text(expected_position), _text(max_messages), *encode_ttl(ttl)),
-            *("1" if create else "", "1" if self._wait else "", f"{now_us}.{request}", keys.thread_id),
+            *("1" if create else "", "1" if self._wait else "", now_us, keys.thread_id),
             "".join([str(flags_of(row)) for row in rows]),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
             *(rows[0].created_us, rows[-1].created_us),
@@ -136,20 +136,20 @@ class RedisBackend:
             raise position_conflict(expected_position, int(reply[0]))
         return None if reply is None else int(reply)
 
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`: one LRANGE where the list alone is known to show all, else a script."""
         keys, server = thread_keys(self._prefix, key), self._server
         if keys.messages in server.plain and limit != 0:
             entries = await server.execute("LRANGE", keys.messages, 0 if limit is None else -limit, -1)
             if entries and entries[-1][0] & 4:  # the list is still all there is
-                return decode_latest(entries)
+                return decode_latest(entries, ids=ids)
         reply, _ = await server.run(scripts.LATEST, keys, [_text(limit), keys.thread_id])
         if reply is None:
             server.note_plain(keys.messages, plain=False)
             return []
         entries, pinned, plain = reply
         server.note_plain(keys.messages, plain=bool(plain) and bool(entries))
-        rows = decode_latest(entries)
+        rows = decode_latest(entries, ids=ids)
         return sorted([*map(decode_row, pinned), *rows], key=_position) if pinned else rows
 
     async def load(self, key: ThreadKey) -> Snapshot | None:

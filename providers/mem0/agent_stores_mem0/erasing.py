@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from agent_stores import ArgumentError, ContextProviderError
+from agent_stores_mem0.background import BackgroundWriter
 from agent_stores_mem0.clients import Connection
 from agent_stores_mem0.scopes import Entities, Scope
-from agent_stores_mem0.writing import BackgroundWriter
 
 _BATCH = 100  # memories that are listed, and deleted, at once
 _AT_ONCE = 8  # deletions at the same time
