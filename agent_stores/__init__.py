@@ -30,6 +30,7 @@ from agent_stores.errors import (
     AgentStoresError,
     ArgumentError,
     ArgumentTypeError,
+    AttachmentError,
     ConflictError,
     ContextProviderError,
     CorruptMessageError,
@@ -71,11 +72,14 @@ if TYPE_CHECKING:
         Tool,
         tool,
     )
+    from agent_stores.attachment_reading import load_attachment
+    from agent_stores.attachments import Attachments
     from agent_stores.azure import AzureTableChatMessageStore
     from agent_stores.context import RecallProvider, SummaryProvider
     from agent_stores.database import DatabaseChatMessageStore
     from agent_stores.dynamodb import DynamoDBChatMessageStore
     from agent_stores.encryption import DataKeys, KeyRing, KeyService, LocalKeyService, rekey
+    from agent_stores.erasing import Erasable, erase
     from agent_stores.redis import RedisChatMessageStore
     from agent_stores.threads import AgentThread
 
@@ -90,6 +94,8 @@ __all__ = [
     "ApprovalResponseContent",
     "ArgumentError",
     "ArgumentTypeError",
+    "AttachmentError",
+    "Attachments",
     "AzureTableChatMessageStore",
     "Backend",
     "ChatAgent",
@@ -110,6 +116,7 @@ __all__ = [
     "DatabaseChatMessageStore",
     "DynamoDBChatMessageStore",
     "EncryptionKeyError",
+    "Erasable",
     "ErrorContent",
     "InMemoryChatMessageStore",
     "InMemoryMessageLog",
@@ -152,6 +159,8 @@ __all__ = [
     "UsageContent",
     "Window",
     "__version__",
+    "erase",
+    "load_attachment",
     "open_log",
     "rekey",
     "tool",
@@ -168,6 +177,8 @@ _LAZY = {
     "OpenAIChatClient": "agent_stores.agent",
     "Tool": "agent_stores.agent",
     "tool": "agent_stores.agent",
+    "Attachments": "agent_stores.attachments",
+    "load_attachment": "agent_stores.attachment_reading",
     "AzureTableChatMessageStore": "agent_stores.azure",
     "RecallProvider": "agent_stores.context",
     "SummaryProvider": "agent_stores.context",
@@ -178,6 +189,8 @@ _LAZY = {
     "KeyService": "agent_stores.encryption",
     "LocalKeyService": "agent_stores.encryption",
     "rekey": "agent_stores.encryption",
+    "Erasable": "agent_stores.erasing",
+    "erase": "agent_stores.erasing",
     "RedisChatMessageStore": "agent_stores.redis",
     "AgentThread": "agent_stores.threads",
 }

@@ -14,13 +14,14 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.store_options import StoreOptions
+from agent_stores.store_options import StoreOptions, log_options
 
 if TYPE_CHECKING:
     from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
     from azure.core.credentials_async import AsyncTokenCredential
     from azure.data.tables.aio import TableServiceClient
 
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
 
 __all__ = ["AzureTableChatMessageStore", "AzureTableMessageLog"]
@@ -48,6 +49,7 @@ class AzureTableMessageLog(MessageLog):
         client_options: further arguments of `azure.data.tables.aio.TableServiceClient`.
         clock: returns seconds since 1970 UTC, for tests of expiry.
         encryption: the keys that encrypt messages and metadata; none by default.
+        attachments: where large data of messages is stored; in the messages by default.
 
     Raises:
         ArgumentError, ArgumentTypeError: for arguments that are invalid or cannot be combined.
@@ -69,6 +71,7 @@ class AzureTableMessageLog(MessageLog):
         client_options: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
         encryption: Keys | None = None,
+        attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where azure-data-tables is not installed.
         from agent_stores.backends.tables.azure import AzureTable
@@ -92,7 +95,7 @@ class AzureTableMessageLog(MessageLog):
         )
         table = AzureTable(config, timeout=float(timeout), client_options=client_options or {})
         backend = TablesBackend(table, table.cache, clock=clock, loop_independent=config.loop_independent)
-        super().__init__(backend, clock=clock, encryption=encryption)
+        super().__init__(backend, clock=clock, encryption=encryption, attachments=attachments)
 
     def __repr__(self) -> str:
         return f"AzureTableMessageLog({self.location!r})"
@@ -150,7 +153,7 @@ class AzureTableChatMessageStore(ChatMessageStore[M]):
         client_options: Mapping[str, Any] | None = None,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
-        encryption = options.pop("encryption", None)
+        wrapping = log_options(options)
         log = AzureTableMessageLog(
             connection_string,
             endpoint=endpoint,
@@ -162,7 +165,7 @@ class AzureTableChatMessageStore(ChatMessageStore[M]):
             table_name=table_name,
             timeout=timeout,
             client_options=client_options,
-            encryption=encryption,
+            **wrapping,
         )
         super().__init__(log, **options)
         self._take_ownership(log)

@@ -125,6 +125,19 @@ class Sweeper(Protocol):
         ...
 
 
+@runtime_checkable
+class Scrubber(Protocol):
+    """A backend whose server keeps traces of deleted threads, which `agent_stores.erase` removes."""
+
+    async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
+        """Remove what the deletion of threads has left in files, indexes and lists; safe to repeat.
+
+        Returns:
+            False when something may be left that this backend cannot remove.
+        """
+        ...
+
+
 class SearchHit(NamedTuple):
     """A message that a search found.
 

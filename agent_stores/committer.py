@@ -160,10 +160,12 @@ class Committer:
         Raises:
             VersionConflict: when another client wrote to the thread meanwhile.
         """
+        # Copies of a thread refer to its attachments.
+        read: Callable[..., Awaitable[Snapshot | None]] = getattr(
+            self._backend, "stored_rows", self._backend.rows
+        )
         while version is not None:
-            snapshot = await self._backend.rows(
-                key, after=after, before=before, limit=_PAGE, bodies=bodies, staged=staged
-            )
+            snapshot = await read(key, after=after, before=before, limit=_PAGE, bodies=bodies, staged=staged)
             check_version(snapshot, version)
             rows = snapshot.rows if snapshot else []
             if rows:

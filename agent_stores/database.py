@@ -17,13 +17,14 @@ from agent_stores.errors import StoreRejectedError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.store_options import StoreOptions
+from agent_stores.store_options import StoreOptions, log_options
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from agent_stores.attachments import Attachments
     from agent_stores.backends.sql.backend import SQLBackend
     from agent_stores.encryption import Keys
 
@@ -50,6 +51,7 @@ class DatabaseMessageLog(MessageLog):
             `ChatMessageStore.watch` does not poll; each write costs somewhat more, by any client.
         clock: returns seconds since 1970 UTC; for tests of expiry.
         encryption: the keys that encrypt messages and metadata; none by default.
+        attachments: where large data of messages is stored; in the messages by default.
 
     Raises:
         ArgumentError, ArgumentTypeError: for an invalid value.
@@ -70,6 +72,7 @@ class DatabaseMessageLog(MessageLog):
         notify: bool = False,
         clock: Callable[[], float] = time.time,
         encryption: Keys | None = None,
+        attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where SQLAlchemy is not installed.
         from agent_stores.backends.sql.backend import SQLBackend
@@ -84,7 +87,7 @@ class DatabaseMessageLog(MessageLog):
             engine_options=dict(engine_options or {}),
             notify=notify,
         )
-        super().__init__(SQLBackend(config), clock=clock, encryption=encryption)
+        super().__init__(SQLBackend(config), clock=clock, encryption=encryption, attachments=attachments)
 
     async def build_search_index(self) -> int:
         """Index all messages for `search`, in batches; returns how many were read, 0 when it is complete.
@@ -139,7 +142,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
         notify: bool = False,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
-        encryption = options.pop("encryption", None)
+        wrapping = log_options(options)
         log = DatabaseMessageLog(
             connection_string,
             engine=engine,
@@ -148,7 +151,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             table_prefix=table_prefix,
             engine_options=engine_options,
             notify=notify,
-            encryption=encryption,
+            **wrapping,
         )
         super().__init__(log, **options)
         self._take_ownership(log)

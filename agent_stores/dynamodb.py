@@ -14,9 +14,10 @@ from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.store_options import StoreOptions
+from agent_stores.store_options import StoreOptions, log_options
 
 if TYPE_CHECKING:
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
 
 __all__ = ["DynamoDBChatMessageStore", "DynamoDBMessageLog"]
@@ -39,6 +40,7 @@ class DynamoDBMessageLog(MessageLog):
         timeout: seconds that a request may take, attempts and pauses included.
         clock: returns seconds since 1970 UTC, for tests of expiry.
         encryption: the keys that encrypt messages and metadata; none by default.
+        attachments: where large data of messages is stored; in the messages by default.
 
     Raises:
         ArgumentError, ArgumentTypeError: for arguments that are invalid or cannot be combined.
@@ -55,6 +57,7 @@ class DynamoDBMessageLog(MessageLog):
         timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
         encryption: Keys | None = None,
+        attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where aiobotocore is not installed.
         from agent_stores.backends.tables.dynamodb import DynamoDBTable
@@ -65,7 +68,7 @@ class DynamoDBMessageLog(MessageLog):
         config = parse_config(table_name, region_name, endpoint_url, client)
         table = DynamoDBTable(config, timeout=float(timeout))
         backend = TablesBackend(table, table.cache, clock=clock, loop_independent=client is None)
-        super().__init__(backend, clock=clock, encryption=encryption)
+        super().__init__(backend, clock=clock, encryption=encryption, attachments=attachments)
 
     def __repr__(self) -> str:
         return f"DynamoDBMessageLog({self.location!r})"
@@ -99,14 +102,14 @@ class DynamoDBChatMessageStore(ChatMessageStore[M]):
         timeout: float = 10.0,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
-        encryption = options.pop("encryption", None)
+        wrapping = log_options(options)
         log = DynamoDBMessageLog(
             table_name,
             region_name=region_name,
             endpoint_url=endpoint_url,
             client=client,
             timeout=timeout,
-            encryption=encryption,
+            **wrapping,
         )
         super().__init__(log, **options)
         self._take_ownership(log)

@@ -139,6 +139,10 @@ class EncryptionKeyError(StoreError):
         self.key_id = key_id
 
 
+class AttachmentError(StoreError):
+    """An attachment cannot be stored or read; no message was changed."""
+
+
 class MessageTooLargeError(StoreError, ValueError):
     """A message is larger than the store's limit; nothing was written.
 

@@ -8,6 +8,7 @@ from agent_stores._encrypted import PREFIX, check_plain
 from agent_stores.backend import Backend, Row, Thread, ThreadKey, VersionConflict
 from agent_stores.committer import Base, Change, Committer, new_request_id
 from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
+from agent_stores.lineage import fork_metadata
 from agent_stores.sealing import check_metadata, seal_rows
 from agent_stores.thread_updates import with_rows, written
 
@@ -37,6 +38,7 @@ async def fork_thread(
             bytes=0,
             tokens=0,
             recent_request_ids=(new_request_id(),),
+            metadata=fork_metadata(source.thread.metadata, key),
         )
         try:
             rows = [

@@ -10,6 +10,7 @@ import msgspec
 
 from agent_stores.backend import Backend, ListCursor, ListedThread, Thread, ThreadKey, ThreadOrder
 from agent_stores.errors import ArgumentError
+from agent_stores.lineage import own_metadata
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LARGEST_PAGE = 1000  # threads
@@ -72,7 +73,7 @@ def make_stats(key: ThreadKey, thread: Thread) -> ThreadStats:
         last_at=from_microseconds(thread.last_us),
         updated_at=from_microseconds(thread.updated_us),
         expires_at=from_microseconds(thread.expires_us),
-        metadata=thread.metadata,
+        metadata=own_metadata(thread.metadata),
         revision=thread.revision,
     )
 

@@ -18,9 +18,10 @@ from agent_stores.errors import ArgumentError, StoreClosedError, StoreRejectedEr
 from agent_stores.forking import fork_thread
 from agent_stores.listing import ThreadPage, ThreadStats, list_page, make_stats
 from agent_stores.operations import NewThread, Operations
-from agent_stores.sealing import check_metadata, encrypt_backend, seal_rows
+from agent_stores.sealing import check_metadata, seal_rows, wrap_backend
 
 if TYPE_CHECKING:
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
 
 __all__ = ["MessageLog", "NewThread", "ThreadKey", "ThreadPage", "ThreadStats", "TimeToLive"]
@@ -29,19 +30,25 @@ __all__ = ["MessageLog", "NewThread", "ThreadKey", "ThreadPage", "ThreadStats", 
 class MessageLog:
     """Threads of messages on one server. All methods are safe to call from any task.
 
-    Every operation is one atomic step. Operations on a thread that does not exist, or has expired, find it
-    empty. What fails raises a `StoreError`; the class says whether anything was written.
+    Every operation is one atomic step. A thread that does not exist, or has expired, is empty. What fails
+    raises a `StoreError`; the class says whether anything was written.
 
     Args:
         backend: the database; `aclose` closes it.
         clock: returns seconds since 1970 UTC; for tests of expiry.
         encryption: the keys that encrypt bodies and metadata; None stores them in the clear.
+        attachments: where large data of messages is stored; None stores it in the messages.
     """
 
     def __init__(
-        self, backend: Backend, *, clock: Callable[[], float] = time.time, encryption: Keys | None = None
+        self,
+        backend: Backend,
+        *,
+        clock: Callable[[], float] = time.time,
+        encryption: Keys | None = None,
+        attachments: Attachments | None = None,
     ) -> None:
-        self.backend = backend = encrypt_backend(backend, encryption)
+        self.backend = backend = wrap_backend(backend, encryption, attachments)
         self._appender = backend if isinstance(backend, Appender) else None
         self._latest = backend if isinstance(backend, LatestReader) else None
         self._committer = Committer(backend, clock)
@@ -238,11 +245,7 @@ class MessageLog:
         """
         self._check_open()
         return await self._operations.replace_all(
-            key,
-            rows,
-            request_id=request_id or new_request_id(),
-            expected_position=expected_position,
-            ttl=ttl,
+            key, rows, request_id=request_id or new_request_id(), expected_position=expected_position, ttl=ttl
         )
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
@@ -324,11 +327,8 @@ class MessageLog:
             tenant: whose threads; None for those without a tenant.
             prefix: only ids that begin so.
             limit: how many at most, from 1 up.
-            cursor: the `ThreadPage.cursor` of the previous page.
+            cursor: the `ThreadPage.cursor` of the previous page, of the same order.
             order: ``"id"``, or ``"recent"`` for the most recently written first.
-
-        Raises:
-            ArgumentError: when the cursor is not one of this order.
         """
         self._check_open()
         now_us = self._committer.now_us()
@@ -346,9 +346,9 @@ class MessageLog:
         return await self.backend.tenants(after=after, limit=limit)
 
     async def purge_expired(self, *, limit: int = 1000) -> int:
-        """Remove expired threads, of every tenant, and other invisible data; returns how many threads.
+        """Remove expired threads, of every tenant, and unused data, of each at most `limit`.
 
-        Servers that expire threads by themselves return 0. `limit` bounds the threads, and other rows.
+        Returns how many threads; servers that expire threads by themselves return 0.
         """
         self._check_open()
         return await self._operations.purge_expired(limit)

@@ -17,10 +17,11 @@ from agent_stores.message_format import decode_message, message_from_dict, messa
 from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.store_options import StoreOptions
+from agent_stores.store_options import StoreOptions, log_options
 from agent_stores.thread_updates import METADATA_BYTES
 
 if TYPE_CHECKING:
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
@@ -33,6 +34,7 @@ class InMemoryMessageLog(MessageLog):
         clock: returns seconds since 1970 UTC; for tests of expiry.
         limits: limits of a commit; for tests.
         encryption: the keys that encrypt messages and metadata; none by default.
+        attachments: where large data of messages is stored; in the messages by default.
     """
 
     def __init__(
@@ -41,8 +43,9 @@ class InMemoryMessageLog(MessageLog):
         clock: Callable[[], float] = time.time,
         limits: Limits | None = None,
         encryption: Keys | None = None,
+        attachments: Attachments | None = None,
     ) -> None:
-        super().__init__(MemoryBackend(limits), clock=clock, encryption=encryption)
+        super().__init__(MemoryBackend(limits), clock=clock, encryption=encryption, attachments=attachments)
 
 
 class InMemoryChatMessageStore(ChatMessageStore[M]):
@@ -57,7 +60,7 @@ class InMemoryChatMessageStore(ChatMessageStore[M]):
 
     def __init__(self, *, log: MessageLog | None = None, **options: Unpack[StoreOptions[M]]) -> None:
         if log is None:
-            own: MessageLog = InMemoryMessageLog(encryption=options.pop("encryption", None))
+            own: MessageLog = InMemoryMessageLog(**log_options(options))
         else:
             own = log
         super().__init__(own, **options)

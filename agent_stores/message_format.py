@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from agent_stores import _json
+from agent_stores._attached import check_inline
 from agent_stores._encrypted import check_plain
 from agent_stores._part_checks import UNKNOWN_FIELDS, has_unknown_call, known_fields
 from agent_stores.contents import (
@@ -68,6 +69,7 @@ def decode_stored(document: bytes | str) -> ChatMessage:
         raise
     _check_depth(document)
     check_plain(document)
+    check_inline(document)
     try:
         plain = _json.decode(document, _plain_decoder, Any)
     except (msgspec.DecodeError, UnicodeError) as error:

@@ -280,6 +280,8 @@ class Operations:
                 purged += 1
         if isinstance(self._backend, Sweeper):
             await self._backend.sweep(limit=limit)
+        if (sweep := getattr(self._backend, "sweep_attachments", None)) is not None:
+            await sweep(limit=limit)
         return purged
 
     async def _begin(

@@ -13,13 +13,14 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.store_options import StoreOptions, positive
+from agent_stores.store_options import StoreOptions, log_options, positive
 
 if TYPE_CHECKING:
     import redis
     import redis.asyncio as aioredis
     from redis.credentials import CredentialProvider
 
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
 
 __all__ = ["RedisChatMessageStore", "RedisMessageLog"]
@@ -90,6 +91,7 @@ class RedisMessageLog(MessageLog):
             ``redis+cluster://user:password@host:port,host:port``;
             options of redis-py's client may follow, as in ``?ssl_ca_certs=/path``.
         encryption: the keys that encrypt messages and metadata; none by default.
+        attachments: where large data of messages is stored; in the messages by default.
         options: those of `RedisOptions`.
 
     Raises:
@@ -102,6 +104,7 @@ class RedisMessageLog(MessageLog):
         redis_url: str | None = None,
         *,
         encryption: Keys | None = None,
+        attachments: Attachments | None = None,
         **options: Unpack[RedisOptions],
     ) -> None:
         # Imported here, so that the class can be imported where redis-py is not installed.
@@ -121,7 +124,7 @@ class RedisMessageLog(MessageLog):
             accepted = ", ".join(["redis_url", *RedisOptions.__annotations__])
             raise ArgumentTypeError(f"{min(unknown)} is not an option; the arguments are {accepted}")
         backend = RedisBackend(parse_config(redis_url, **given), **settings)
-        super().__init__(backend, encryption=encryption)
+        super().__init__(backend, encryption=encryption, attachments=attachments)
         self._redis = backend
 
     async def delete_thread(self, key: ThreadKey) -> bool:
@@ -155,7 +158,7 @@ class RedisChatMessageStore(ChatMessageStore[M]):
     def __init__(self, redis_url: str | None = None, **options: Unpack[RedisStoreOptions[M]]) -> None:
         given: dict[str, Any] = {**options}
         own = {name: given.pop(name) for name in RedisOptions.__annotations__ if name in given}
-        log = RedisMessageLog(redis_url, encryption=given.pop("encryption", None), **own)
+        log = RedisMessageLog(redis_url, **log_options(given), **own)
         super().__init__(log, **given)
         self._take_ownership(log)
 

@@ -1,8 +1,9 @@
-"""Where the log meets encryption: rows are sealed before an operation, metadata is checked after a read."""
+"""Where the log meets encryption and attachments: rows are sealed before an operation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agent_stores._encrypted import MARKER, UNREADABLE, check_keys, is_marked
@@ -10,7 +11,26 @@ from agent_stores.backend import Backend, Row, Thread, ThreadKey
 from agent_stores.errors import ArgumentTypeError, CorruptMessageError, EncryptionKeyError
 
 if TYPE_CHECKING:
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
+
+
+def wrap_backend(backend: Backend, keys: Keys | None, attachments: Attachments | None) -> Backend:
+    """A backend that encrypts, and stores large data elsewhere, as far as asked for.
+
+    Raises:
+        ArgumentTypeError: when `keys` are not `Keys`, or `attachments` not `Attachments`.
+    """
+    encrypted = encrypt_backend(backend, keys)
+    if attachments is None:
+        return encrypted
+    from agent_stores.attachments import Attachments
+    from agent_stores.attachments.backend import AttachedBackend
+
+    if not isinstance(attachments, Attachments):
+        raise ArgumentTypeError(f"attachments must be Attachments or None, got {type(attachments).__name__}")
+    encrypt = None if keys is None else partial(encrypt_backend, keys=keys)
+    return AttachedBackend(encrypted, attachments, encrypt)
 
 
 def encrypt_backend(backend: Backend, keys: Keys | None) -> Backend:

@@ -77,6 +77,7 @@ class ChatMessageStore(StoreBase[M]):
             it, or ``"skip"`` it with a warning in the log.
         count_tokens: counts the tokens of a message; an offline estimate by default.
         encryption: the keys, for stores that open their own log; a log is given them when it is made.
+        attachments: where large data is stored, likewise.
 
     Raises:
         ArgumentError, ArgumentTypeError: for an argument with a wrong value. Nothing is read or written, and

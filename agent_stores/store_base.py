@@ -28,6 +28,7 @@ from agent_stores.store_settings import StoreSettings
 from agent_stores.tokens import TokenCounter
 
 if TYPE_CHECKING:
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
     from agent_stores.store import ChatMessageStore
 
@@ -88,9 +89,11 @@ class StoreBase(Generic[M]):
         on_corrupt: OnCorrupt = "raise",
         count_tokens: TokenCounter | None = None,
         encryption: Keys | None = None,
+        attachments: Attachments | None = None,
     ) -> None:
-        if encryption is not None:
-            raise ArgumentError("encryption must be given to the log, or to a store that opens its own")
+        for name, given in (("encryption", encryption), ("attachments", attachments)):
+            if given is not None:
+                raise ArgumentError(f"{name} must be given to the log, or to a store that opens its own")
         self._key = ThreadKey(
             None if tenant is None else identifier("tenant", tenant),
             random_thread_id() if thread_id is None else identifier("thread_id", thread_id),

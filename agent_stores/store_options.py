@@ -18,6 +18,7 @@ from agent_stores.retention import DanglingCalls, Window
 from agent_stores.tokens import TokenCounter
 
 if TYPE_CHECKING:
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
@@ -44,6 +45,12 @@ class StoreOptions(TypedDict, Generic[M], total=False):
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
     encryption: Keys | None
+    attachments: Attachments | None
+
+
+def log_options(options: Any) -> dict[str, Any]:
+    """Take the options out of a store's that its own log is made with."""
+    return {name: options.pop(name) for name in ("encryption", "attachments") if name in options}
 
 
 def identifier(name: str, value: Any) -> str:

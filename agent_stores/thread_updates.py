@@ -14,6 +14,7 @@ from agent_stores import _json
 from agent_stores._encrypted import MARKER, check_keys, is_marked
 from agent_stores.backend import MAX_RUN, RECENT_REQUESTS, Row, Thread, TimeToLive
 from agent_stores.errors import ArgumentError, ConflictError
+from agent_stores.lineage import PREFIX, own_metadata
 
 METADATA_BYTES = 65_536
 """The largest metadata of a thread, in bytes of its JSON."""
@@ -74,12 +75,16 @@ def with_metadata(thread: Thread, changes: Mapping[str, Any]) -> Thread:
     """The thread with values merged into its metadata by key; None deletes a key.
 
     Raises:
-        ArgumentError: when the metadata would be larger than `METADATA_BYTES`, or a value has the form of an
-            encrypted one.
+        ArgumentError: when the metadata would be larger than `METADATA_BYTES`, a value has the form of an
+            encrypted one, or a key that of a fork's ancestors.
         EncryptionKeyError: when the metadata is encrypted with a key that the log does not have.
     """
     check_keys(thread.metadata)
     for key, value in changes.items():
+        if key.startswith(PREFIX):
+            raise ArgumentError(
+                f"metadata must not have a key that begins with {PREFIX!r}, got {key[:100]!r}"
+            )
         if is_marked(value):
             raise ArgumentError(
                 f"metadata {key!r} must not have the key {MARKER!r}, which marks encrypted values"
@@ -88,7 +93,7 @@ def with_metadata(thread: Thread, changes: Mapping[str, Any]) -> Thread:
     document = _json.encode(merged)
     if document == _json.encode(thread.metadata):
         return thread
-    size = len(document)
+    size = len(_json.encode(own_metadata(merged)))
     if size > METADATA_BYTES:
         raise ArgumentError(f"metadata must be at most {METADATA_BYTES} bytes as JSON, got {size}")
     return replace(thread, metadata=merged, revision=thread.revision + 1)

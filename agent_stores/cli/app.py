@@ -17,6 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from agent_stores._version import __version__
 from agent_stores.backend import ThreadOrder
 from agent_stores.cli import render, store_access
+from agent_stores.cli.erase import erase
 from agent_stores.cli.exit_codes import MEANINGS, ExitCode, exit_code
 from agent_stores.cli.files import open_input, open_output
 from agent_stores.cli.jsonl import ImportReport, export_thread, import_threads
@@ -311,6 +312,7 @@ def _progress_bar(size: int | None) -> Iterator[Callable[[int], None]]:
 
 
 app.command()(migrate)
+app.command()(erase)
 
 
 @app.command()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent_stores.backend import ThreadOrder
 from agent_stores.errors import ArgumentError, NotFoundError
@@ -30,13 +32,23 @@ async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]
     Raises:
         NotFoundError: when there is no such SQLite file.
     """
-    log = open_log(url)
+    log = open_log(url, **attachments_from_environment())
     try:
         if not create:
             await asyncio.to_thread(_require_file, url)
         yield log
     finally:
         await log.aclose()
+
+
+def attachments_from_environment() -> dict[str, Any]:
+    """The option ``attachments`` of a log, where AGENT_STORES_ATTACHMENTS has their URL."""
+    location = os.environ.get("AGENT_STORES_ATTACHMENTS")
+    if not location:
+        return {}
+    from agent_stores.attachments import Attachments
+
+    return {"attachments": Attachments(location)}
 
 
 def _require_file(url: str) -> None:

@@ -111,6 +111,7 @@ async def rekey(
         ArgumentTypeError: when the log is not encrypted.
         StoreError: when the server fails; the next run does the rest.
     """
+    backend = getattr(backend, "stored", backend)  # of a log with attachments
     if not isinstance(backend, EncryptedBackend):
         raise ArgumentTypeError("rekey needs a log that is opened with encryption=")
     report = RekeyReport() if report is None else report

@@ -20,12 +20,13 @@ from agent_stores.plugins.merge_messages import joined
 from agent_stores.protocols import MessageCodec
 from agent_stores.retention import DanglingCalls, Window, repair
 from agent_stores.store import ChatMessageStore
-from agent_stores.store_options import OnCorrupt, identifier
+from agent_stores.store_options import OnCorrupt, identifier, log_options
 from agent_stores.sync import block_on
 from agent_stores.tokens import TokenCounter
 from agent_stores.urls import open_log
 
 if TYPE_CHECKING:
+    from agent_stores.attachments import Attachments
     from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
@@ -52,6 +53,7 @@ class PluginOptions(TypedDict, total=False):
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
     encryption: Keys | None
+    attachments: Attachments | None
 
 
 _REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call is known as one
@@ -115,9 +117,9 @@ class StoreResolver(Generic[M]):
         self._made: list[ChatMessageStore[Any]] = []
         self._make: Callable[[str], ChatMessageStore[M]]
         if isinstance(source, (str, os.PathLike)):
-            encryption = self._options.pop("encryption", None)
+            wrapping = log_options(self._options)
             self._options_are_accepted()
-            self._owned = self._log = open_log(source, encryption=encryption)
+            self._owned = self._log = open_log(source, **wrapping)
             self.url = _url_without_login(source, self._owned.location)
             self._make = self._on_log(self._owned)
         elif isinstance(source, MessageLog):

@@ -59,6 +59,6 @@ def test_the_tables_name_every_method_and_capability() -> None:
         assert f"| `{name}(" in TEXT
     members = vars(capabilities).items()
     protocols = {name for name, value in members if getattr(value, "_is_runtime_protocol", False)}
-    assert len(protocols) == 6
+    assert len(protocols) == 7
     for name in protocols:
         assert f"| `{name}` |" in TEXT

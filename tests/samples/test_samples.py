@@ -66,6 +66,8 @@ EXPECTED = {
     "pydantic_ai_conversation.py": ["assistant: I remember 3 messages.", "user: Hello from another"],
     "agent_framework_workflow.py": ["stopped: division by zero", "printed poem: ..."],
     "agent_framework_history.py": ["agent: Your name is Alice.", "4 messages in sqlite:///"],
+    "attachments.py": ["bytes in the database", "read: Look!", "loaded: 2000000 bytes of beach.png"],
+    "erase_threads.py": ["removed: 2 threads, 1 a fork", "complete: True", "in the file: False"],
     "database_store.py": ["/chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
 

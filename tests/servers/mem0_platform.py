@@ -1,6 +1,6 @@
 """A stand-in for mem0's platform on the loopback interface, as strict as its version 3 is documented to be.
 
-It takes the three requests that the provider causes, refuses everything that they may not be, and keeps
+It takes the five requests that the provider causes, refuses everything that they may not be, and keeps
 memories by entity: what is stored with a user and an agent is found by either.
 """
 
@@ -15,10 +15,12 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from agent_stores.testing.scripted_model import embed
 
 ENTITIES = frozenset({"user_id", "agent_id", "app_id", "run_id"})
+LIST = "/v3/memories/"
 _DIMENSIONS = 256
 
 
@@ -99,7 +101,11 @@ class Mem0Platform:
         if wrong is not None:
             self.refused.append(wrong)
             return 400, {"detail": wrong}
+        if method == "DELETE":
+            return self._delete(path.removesuffix("/").rpartition("/")[2])
         with self._lock:
+            if path.partition("?")[0] == LIST:
+                return 200, self._list(path, body)
             return 200, self._add(body) if path == "/v3/memories/add/" else self._search(body)
 
     def _add(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +113,20 @@ class Mem0Platform:
             if message["role"] == "user":
                 self.remember(message["content"], **body["filters"])
         return {"message": "Memory processing has been queued", "status": "PENDING", "event_id": "e"}
+
+    def _list(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        asked = parse_qs(urlsplit(path).query)
+        page, size = int(asked["page"][0]), int(asked["page_size"][0])
+        found = [m for m in self.memories if all(m[name] == v for name, v in body["filters"].items())]
+        start = (page - 1) * size
+        return {"count": len(found), "next": None, "previous": None, "results": found[start : start + size]}
+
+    def _delete(self, name: str) -> tuple[int, Any]:
+        with self._lock:
+            before = len(self.memories)
+            self.memories = [memory for memory in self.memories if memory["id"] != name]
+            done = len(self.memories) < before
+        return (200, {"message": "Memory deleted successfully!"}) if done else (404, {"detail": "no memory"})
 
     def remember(self, text: str, **entities: str) -> str:
         """Keep a memory; returns its id."""
@@ -130,7 +150,11 @@ class Mem0Platform:
 
 def _wrong(path: str, body: Mapping[str, Any]) -> str | None:
     """What is wrong with the body of a request."""
+    if path.startswith("/v1/memories/"):
+        return None if not body else f"{path}: unknown fields {sorted(body)}"
+    path = path.partition("?")[0]
     allowed = {
+        LIST: {"filters"},
         "/v3/memories/add/": {"messages", "filters", "metadata", "infer"},
         "/v3/memories/search/": {"query", "filters", "top_k", "threshold", "rerank"},
     }.get(path)
@@ -143,6 +167,8 @@ def _wrong(path: str, body: Mapping[str, Any]) -> str | None:
         return f"{path}: filters must name entities"
     if not all(isinstance(value, str) and value for value in filters.values()):
         return f"{path}: ids must be text"
+    if path == LIST:
+        return None
     if path.endswith("search/"):
         query = body.get("query")
         return None if isinstance(query, str) and query.strip() else "the query is empty"
@@ -172,7 +198,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve({"/v1/ping/"})
 
     def do_POST(self) -> None:
-        self._serve({"/v3/memories/add/", "/v3/memories/search/"})
+        self._serve({LIST, "/v3/memories/add/", "/v3/memories/search/"})
+
+    def do_DELETE(self) -> None:
+        self._serve({"/v1/memories/"})
 
     def _serve(self, paths: set[str]) -> None:
         raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -182,7 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         user = hashlib.md5(owner.api_key.encode()).hexdigest()
         wrong = []
-        if self.path not in paths:
+        path = self.path.partition("?")[0]
+        if path not in paths and not (self.command == "DELETE" and path.startswith("/v1/memories/")):
             wrong.append(f"{self.command} {self.path} is unknown")
         if self.headers.get("Mem0-User-ID") != user:
             wrong.append("the header Mem0-User-ID is wrong")

@@ -14,6 +14,7 @@ import agent_stores
 PACKAGE = Path(agent_stores.__file__).parent
 
 FOUNDATION = {
+    "_attached",
     "_checks",
     "_encrypted",
     "_json",
@@ -24,6 +25,7 @@ FOUNDATION = {
     "connection_pool",
     "errors",
     "inline",
+    "lineage",
     "search",
     "thread_updates",
     "thread_pool",
@@ -31,6 +33,7 @@ FOUNDATION = {
 }
 BACKENDS = {"backends"}
 ENCRYPTION = {"encryption"}
+ATTACHMENTS = {"attachments"}
 MESSAGES = {
     "_part_checks",
     "content_base",
@@ -64,9 +67,10 @@ ALLOWED = [
     (FOUNDATION, FOUNDATION),
     (BACKENDS, FOUNDATION | BACKENDS),
     (ENCRYPTION, FOUNDATION | ENCRYPTION),
-    (LOG, FOUNDATION | ENCRYPTION | LOG),
+    (ATTACHMENTS, FOUNDATION | ATTACHMENTS),
+    (LOG, FOUNDATION | ENCRYPTION | ATTACHMENTS | LOG),
     (MESSAGES, FOUNDATION | MESSAGES),
-    (STORE, FOUNDATION | ENCRYPTION | LOG | MESSAGES | STORE),
+    (STORE, FOUNDATION | ENCRYPTION | ATTACHMENTS | LOG | MESSAGES | STORE),
 ]
 """Modules and packages of a layer, and those that they may import. All others may import anything."""
 

@@ -285,6 +285,19 @@ class SQLBackend:
             raise StoreRejectedError(f"{self.location} has no full-text search; SQLite and PostgreSQL do")
         return await self._index.build()
 
+    async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
+        """See `Scrubber.scrub`: SQLite's file is rewritten, and its write-ahead log emptied.
+
+        The other servers keep dead rows until they are vacuumed or purged: False.
+        """
+        if self._config.dialect != "sqlite":
+            return False
+        if self._index is not None:
+            await self._index.optimize()
+        await self._run(("VACUUM", ()), write=True, repeatable=True)
+        [(busy, *_)] = await self._run(("PRAGMA wal_checkpoint(TRUNCATE)", ()), write=True, repeatable=True)
+        return bool(busy == 0)
+
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
         await registry.release(self.database, self._finalizer)

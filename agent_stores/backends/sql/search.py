@@ -98,6 +98,14 @@ class SearchIndex:
         self._is_built = True
         return seen
 
+    async def optimize(self) -> None:
+        """Merge SQLite's index, which otherwise keeps the words of deleted messages for a while."""
+        name = self._database.statements.named("{search_words}")
+        exists = await self._database.run(("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)))
+        if exists:
+            text = f"INSERT INTO {name} ({name}) VALUES ('optimize')"
+            await self._database.run((text, ()), write=True, repeatable=True)
+
     def _install(self) -> Steps[None]:
         """Create the tables and triggers, unless they exist."""
         yield BEGIN

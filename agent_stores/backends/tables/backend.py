@@ -63,6 +63,7 @@ class TablesBackend:
         self.threads = self._index.threads
         self.tenants = self._index.tenants
         self.sweep = self._index.sweep
+        self.scrub = self._index.scrub
         self.aclose = table.aclose
 
     async def append(

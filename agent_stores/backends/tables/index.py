@@ -181,6 +181,30 @@ class Index:
                     removed += await self._visit(visit, limit - removed)
         return removed
 
+    async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
+        """See `Scrubber.scrub`: visits of the tenants' deleted threads, and what they are for; empty tenants.
+
+        A thread that is created anew meanwhile may lose the note that removes it after its expiry.
+        """
+        tenants = {key.tenant for key in keys}
+        async for page in self._pages(layout.VISITS, "0", "~", _PAGE):
+            for item, key, head in page:
+                if head is None and key.tenant in tenants:
+                    generation = item.meta[: layout.GENERATION]
+                    while await self._remove_rows(key, generation, _EAGER) >= _EAGER:
+                        pass
+                    await self._remove(delete(*item.key, item.version))
+        for tenant in tenants:
+            name, partition = (layout.TENANTS, _tenant_sort(tenant)), layout.index_partition(tenant)
+            has_threads = (await self._table.query(partition, "a", "b", limit=1, bodies=False)).items
+            for found in (await self._table.get([name])).values():
+                if not has_threads:
+                    await self._remove(delete(*found.key, found.version))
+                elif layout.read_names(found) in keys:  # it names the thread that it was written with
+                    body = layout.names_body(ThreadKey(tenant, ""))
+                    await self._remove(tables.put(found._replace(body=body), found.version))
+        return True
+
     async def _visit(self, visit: _Named, limit: int) -> int:
         item, key, head = visit
         name, removed = item.meta, 0

@@ -25,6 +25,8 @@ logger = logging.getLogger("agent_stores.mem0")
 
 _BUSY = (408, 425, 429)  # statuses that pass, as those from 500 up
 
+_PAGE = 100  # memories that the platform lists at once
+
 _LOCAL_OWNERS = frozenset({"user_id", "agent_id", "run_id"})
 
 
@@ -73,6 +75,14 @@ class Api(Protocol):
         """The memories of one partition that fit a query."""
         ...
 
+    async def ids(self, entities: Entities, *, limit: int) -> list[str]:
+        """The ids of at most `limit` memories of one partition."""
+        ...
+
+    async def delete(self, memory_id: str) -> None:
+        """Delete a memory."""
+        ...
+
 
 class PlatformApi:
     """Over `mem0.AsyncMemoryClient`."""
@@ -94,6 +104,22 @@ class PlatformApi:
         options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
         answer = await self._client.search(query, filters=dict(entities), top_k=limit, **options)
         return read_memories(answer, entities, threshold)
+
+    async def ids(self, entities: Entities, *, limit: int) -> list[str]:
+        """See `Api.ids`."""
+        found: list[str] = []
+        while len(found) < limit:
+            page = len(found) // _PAGE + 1
+            answer = await self._client.get_all(filters=dict(entities), page=page, page_size=_PAGE)
+            ids = read_ids(answer, entities)
+            found += ids
+            if len(ids) < _PAGE:
+                break
+        return found[:limit]
+
+    async def delete(self, memory_id: str) -> None:
+        """See `Api.delete`."""
+        await self._client.delete(memory_id)
 
 
 class LocalApi:
@@ -126,6 +152,14 @@ class LocalApi:
         options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
         answer = await self._client.search(query, filters=dict(entities), top_k=limit, **options)
         return read_memories(answer, entities, threshold)
+
+    async def ids(self, entities: Entities, *, limit: int) -> list[str]:
+        """See `Api.ids`."""
+        return read_ids(await self._client.get_all(filters=dict(entities), top_k=limit), entities)
+
+    async def delete(self, memory_id: str) -> None:
+        """See `Api.delete`."""
+        await self._client.delete(memory_id)
 
 
 def api_of(client: Any) -> Api:
@@ -161,6 +195,23 @@ def read_memories(answer: Any, entities: Entities, threshold: float | None) -> l
             continue
         found.append(Memory(str(item.get("id") or text), text, score))
     return found
+
+
+def read_ids(answer: Any, entities: Entities) -> list[str]:
+    """The ids of the memories in mem0's answer.
+
+    Raises:
+        ValueError: when a memory has no id, or is not of the scope that was asked for: it is not deleted.
+    """
+    results = answer.get("results") if isinstance(answer, Mapping) else answer
+    ids = []
+    for item in results or ():
+        if any(isinstance(item.get(name), str) and item[name] != value for name, value in entities.items()):
+            raise ValueError("mem0 listed a memory of another scope than was asked for")
+        if not item.get("id"):
+            raise ValueError("mem0 listed a memory without an id")
+        ids.append(str(item["id"]))
+    return ids
 
 
 class Connection:

@@ -40,6 +40,7 @@ from agent_stores_mem0.background import (
 )
 from agent_stores_mem0.breaker import CircuitBreaker, CircuitOpenError, reason_of
 from agent_stores_mem0.clients import Connection, Memory, best_first
+from agent_stores_mem0.erasing import ErasesMemories
 from agent_stores_mem0.scopes import Entities, Scope, check_id
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ T = TypeVar("T")
 logger = logging.getLogger("agent_stores.mem0")
 
 
-class Mem0Provider(ContextProvider):
+class Mem0Provider(ErasesMemories, ContextProvider):
     """Long-term memory by mem0: its platform, or its open-source package in this process.
 
     Before a run, what mem0 remembers that fits the user's new messages is shown to the model, in a message of
@@ -342,11 +343,8 @@ class Mem0Provider(ContextProvider):
             return (self._asked or self._storing.private_scope()).partitions()
         if run_id is None:
             return []  # a thread without an id has begun just now: there is nothing to remember
-        return (
-            (self._asked or self._storing)
-            ._replace(thread_id=run_id, **({} if self._asked else {"agent_id": None}))
-            .partitions()
-        )
+        scope = self._asked or self._storing._replace(agent_id=None)
+        return scope._replace(thread_id=run_id).partitions()
 
     async def _search(self, query: str, partitions: Sequence[Entities]) -> list[Memory]:
         """The memories of all partitions, each once, best first."""

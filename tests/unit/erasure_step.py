@@ -1,0 +1,93 @@
+"""An erasure in a process of its own that is killed at a step.
+
+Run as ``python erasure_step.py FILE STEP CHOICE``; writes how many steps there were, unless it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent_stores import Attachments, erase, open_log
+from agent_stores.attachments.files import Files
+from agent_stores.backends.sql.backend import SQLBackend
+from agent_stores.backends.sql.database import Database
+
+SCRUB = ("VACUUM", "PRAGMA", "INSERT INTO agent_stores_search_words")
+passed = 0
+
+
+class Notes:
+    """A provider that remembers in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    async def erase(self, thread_ids: Sequence[str], *, dry_run: bool = False) -> int:
+        return await asyncio.to_thread(self._erase, thread_ids, dry_run)
+
+    def _erase(self, thread_ids: Sequence[str], dry_run: bool) -> int:
+        notes: dict[str, str] = json.loads(self.path.read_bytes())
+        found = [name for name in notes if name in thread_ids]
+        if not dry_run:
+            self.path.write_text(json.dumps({n: text for n, text in notes.items() if n not in thread_ids}))
+        return len(found)
+
+
+def point() -> None:
+    """A moment at which the process may be killed."""
+    global passed
+    passed += 1
+    if passed == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch(kind: type, name: str, *, is_step: Any = lambda *args: True) -> None:
+    """Make the beginning and the end of a method's calls such moments."""
+    method = getattr(kind, name)
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not is_step(*args):
+            return await method(*args, **kwargs)
+        point()
+        result = await method(*args, **kwargs)
+        point()
+        return result
+
+    setattr(kind, name, wrapper)
+
+
+def watch_blocking(kind: type, name: str) -> None:
+    """`watch`, for a method that is no coroutine."""
+    method = getattr(kind, name)
+
+    def wrapper(*args: Any) -> Any:
+        point()
+        result = method(*args)
+        point()
+        return result
+
+    setattr(kind, name, wrapper)
+
+
+async def main() -> None:
+    watch(SQLBackend, "commit")
+    watch(Notes, "erase")
+    watch(Database, "run", is_step=lambda self, statement=("", ()): statement[0].startswith(SCRUB))
+    path, choice = Path(sys.argv[1]), json.loads(sys.argv[3])
+    for name in ("doom", "remove"):
+        watch_blocking(Files, name)
+    log = open_log(path, attachments=Attachments(path.parent / "files", over=100))
+    await erase(log, tenant="acme", providers=[Notes(path.parent / "notes.json")], **choice)
+    await log.aclose()
+    print(passed)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
