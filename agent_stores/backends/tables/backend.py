@@ -260,7 +260,9 @@ def _next_head(old: Head | None, thread: Thread, put: Sequence[Row], *, clear: b
     """The head after a commit; `clear` begins a new generation, that of staged messages if there are any."""
     if old is None:
         return Head(generation=layout.new_generation(now_us), thread=thread)
-    newer = old.next or layout.new_generation(now_us, old.generation)
+    newer = old.next
+    if not newer and (clear or thread.staged_clear):
+        newer = layout.new_generation(now_us, old.generation)
     low = min([old.thread.last_position if clear else old.low, *(row.position - 1 for row in put)])
     if clear:
         return replace(old, generation=newer, next="", low=low, thread=thread)

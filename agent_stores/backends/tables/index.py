@@ -51,15 +51,15 @@ class Index:
         Returns:
             The head to write, and what is to be removed after that.
         """
-        tenant, unused = layout.index_partition(key.tenant), list[Operation]()
-        writes, body, now_us = list[list[Item]](), layout.names_body(key), self.now_us()
+        writes, unused = list[list[Item]](), list[Operation]()
         listed, updated = 0 if old is None else layout.recent_us(old.listed), new.thread.updated_us
         if old is None or not listed <= updated <= listed + RECENT_US:
+            tenant, body, now = layout.index_partition(key.tenant), layout.names_body(key), str(self.now_us())
             new = replace(new, listed=layout.recent_sort(updated, secrets.token_hex(4)))
-            writes.append([Item(tenant, new.listed, str(now_us), body)])
+            writes.append([Item(tenant, new.listed, now, body)])
             if old is None:
-                writes[0].append(Item(tenant, layout.listed_sort(key.thread_id), str(now_us), body))
-                writes.append([Item(layout.TENANTS, _tenant_sort(key.tenant), str(now_us), body)])
+                writes[0].append(Item(tenant, layout.listed_sort(key.thread_id), now, body))
+                writes.append([Item(layout.TENANTS, _tenant_sort(key.tenant), now, body)])
             else:
                 unused.append(delete(tenant, old.listed))
         expires = new.thread.expires_us
@@ -146,11 +146,10 @@ class Index:
         found: list[str | None] = []
         async for page in self._pages(layout.TENANTS, first, "b", limit):
             for item, key, head in page:
-                tenant = layout.index_partition(key.tenant)
-                if (
-                    head is not None
-                    or (await self._table.query(tenant, "a", "b", limit=1, bodies=False)).items
-                ):
+                tenant, others = layout.index_partition(key.tenant), list[Item]()
+                if head is None:
+                    others, _ = await self._table.query(tenant, "a", "b", limit=1, bodies=False)
+                if head is not None or others:
                     found.append(key.tenant)
                 else:
                     await self._remove_old(item)

@@ -117,6 +117,7 @@ class Table(Protocol):
 
     async def get(self, keys: Sequence[ItemKey], *, bodies: bool = True) -> dict[ItemKey, Item]:
         """The items of these names that exist, as last written; each as of a moment of its own."""
+        ...
 
     async def query(
         self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
@@ -125,6 +126,7 @@ class Table(Protocol):
 
         A page that is not the last has at least one item, but it may have fewer than `limit`.
         """
+        ...
 
     async def transact(self, operations: Sequence[Operation]) -> list[str]:
         """Carry out operations on different items of one partition, all or none; returns their versions.
@@ -132,6 +134,7 @@ class Table(Protocol):
         Raises:
             ConditionFailed: when the condition of one does not hold.
         """
+        ...
 
     async def aclose(self) -> None:
         """Close what the table opened."""
@@ -165,6 +168,8 @@ async def gather(work: Iterable[Awaitable[T]], limit: int = 16) -> list[T]:
             return await one
 
     tasks = [asyncio.ensure_future(run(one)) for one in work]
+    if not tasks:
+        return []
     try:
         return list(await asyncio.gather(*tasks))
     finally:
