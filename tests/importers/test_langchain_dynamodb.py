@@ -15,7 +15,7 @@ from agent_stores.importers.registry import open_source
 from agent_stores.importers.source import SourceThread
 from tests.importers.conftest import Peers
 from tests.importers.peers import CONVERSATION
-from tests.importers.support import Done, read, take_over, threads
+from tests.importers.support import Done, read, run_migration, threads
 from tests.importers.test_layouts import check_neutral, check_whole, langchain_dump, with_ids
 from tests.servers.dynamodb import DynamoDBServer
 
@@ -90,13 +90,13 @@ def test_langchain_dynamodb(
         assert langchain_dump(messages) == wanted[thread.thread_id]
     assert read_all(f"{url}-none", endpoint_url=dynamodb_server.endpoint) == {}
 
-    check_migrated(take_over(url, target, *endpoint), target, wanted)
-    again = take_over(url, target, *endpoint)
+    check_migrated(run_migration(url, target, *endpoint), target, wanted)
+    again = run_migration(url, target, *endpoint)
     assert (again.status, again.report["added"], again.report["present"]) == (0, 0, 20)
     # Also into a table of ours, both found as the SDK finds an endpoint.
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_server.endpoint)
     ours = f"dynamodb://{dynamodb_server.region}/ours-{name}"
-    check_migrated(take_over(url, ours), ours, wanted)
+    check_migrated(run_migration(url, ours), ours, wanted)
 
 
 def check_migrated(done: Done, target: str, wanted: dict[str, Any]) -> None:
