@@ -17,7 +17,7 @@ from aiobotocore.session import get_session
 
 from agent_stores import ChatMessage, DynamoDBChatMessageStore, open_log
 from agent_stores.backend import Row, ThreadKey, TimeToLive
-from agent_stores.backends.tables import keys
+from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.dynamodb import DynamoDBTable
 from agent_stores.backends.tables.dynamodb_config import parse_config
 from agent_stores.dynamodb import DynamoDBMessageLog
@@ -154,7 +154,7 @@ async def test_the_table_that_is_made(make_log: Any, table: str) -> None:
     assert made["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
     answer = await sdk.call("describe_time_to_live", {"TableName": table})
     assert answer["TimeToLiveDescription"] == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires"}
-    (head,) = [item for item in await items_of(log) if item["sk"]["S"] == keys.HEAD]
+    (head,) = [item for item in await items_of(log) if item["sk"]["S"] == layout.HEAD]
     assert 55 < int(head["expires"]["N"]) - time.time() <= 61
 
 
