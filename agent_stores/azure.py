@@ -46,7 +46,7 @@ class AzureTableMessageLog(MessageLog):
         table_service_client: an asynchronous client of the caller's instead of all that; it is never closed.
         table_name: the table.
         timeout: seconds that a request may take, attempts and pauses included.
-        client_options: further arguments of `azure.data.tables.aio.TableServiceClient`.
+        client_options: further arguments of `azure.data.tables.aio.TableClient`.
         clock: returns seconds since 1970 UTC, for tests of expiry.
         encryption: the keys that encrypt messages and metadata; none by default.
         attachments: where large data of messages is stored; in the messages by default.
@@ -128,7 +128,7 @@ class AzureTableChatMessageStore(ChatMessageStore[M]):
         table_service_client: an `azure.data.tables.aio.TableServiceClient`; it stays the caller's.
         table_name: the table, 3 to 63 letters and digits; the first write creates it if it is missing.
         timeout: seconds that a request may take, attempts and pauses included.
-        client_options: further arguments of `TableServiceClient`.
+        client_options: further arguments of `TableClient`.
         options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
 
     Raises:
