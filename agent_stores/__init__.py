@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from agent_stores.context import RecallProvider, SummaryProvider
     from agent_stores.database import DatabaseChatMessageStore
     from agent_stores.dynamodb import DynamoDBChatMessageStore
-    from agent_stores.encryption import KeyRing, rekey
+    from agent_stores.encryption import DataKeys, KeyRing, KeyService, LocalKeyService, rekey
     from agent_stores.redis import RedisChatMessageStore
     from agent_stores.threads import AgentThread
 
@@ -106,6 +106,7 @@ __all__ = [
     "ContextProviderError",
     "CorruptMessageError",
     "DataContent",
+    "DataKeys",
     "DatabaseChatMessageStore",
     "DynamoDBChatMessageStore",
     "EncryptionKeyError",
@@ -113,6 +114,8 @@ __all__ = [
     "InMemoryChatMessageStore",
     "InMemoryMessageLog",
     "KeyRing",
+    "KeyService",
+    "LocalKeyService",
     "MessageCodec",
     "MessageFormatError",
     "MessageLog",
@@ -170,7 +173,10 @@ _LAZY = {
     "SummaryProvider": "agent_stores.context",
     "DatabaseChatMessageStore": "agent_stores.database",
     "DynamoDBChatMessageStore": "agent_stores.dynamodb",
+    "DataKeys": "agent_stores.encryption",
     "KeyRing": "agent_stores.encryption",
+    "KeyService": "agent_stores.encryption",
+    "LocalKeyService": "agent_stores.encryption",
     "rekey": "agent_stores.encryption",
     "RedisChatMessageStore": "agent_stores.redis",
     "AgentThread": "agent_stores.threads",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from agent_stores.errors import EncryptionKeyError
 
@@ -11,6 +13,13 @@ MARKER = "$encrypted"
 
 PREFIX = b'{"$encrypted":'
 """What an encrypted body begins with; no message does, since its first field is another one."""
+
+UNREADABLE = 0
+"""The marker of metadata that no key makes readable: ``{"$encrypted":0,"stored":VALUE,"why":REASON}``.
+
+Decryption puts it in the place of such a value, so that a later write stores the value as it was. It is never
+stored.
+"""
 
 _ENCRYPTED = re.compile(r'\{"\$encrypted":\d+,"key":"((?:[^"\\]|\\.)*)"')
 _LONGEST = 1000  # characters before the end of a key id
@@ -28,3 +37,26 @@ def check_plain(document: bytes | str) -> None:
             f"the message is encrypted with the key {found[1]!r}: give the store encryption= with that key",
             key_id=found[1],
         )
+
+
+def is_marked(value: Any) -> bool:
+    """Whether a value of metadata is encrypted, or `UNREADABLE`."""
+    return type(value) is dict and MARKER in value
+
+
+def check_keys(metadata: Mapping[str, Any]) -> None:
+    """Check that no value of metadata is encrypted with a key that the log does not have.
+
+    Without that check a log with a wrong key, or none, would write over what it cannot read.
+
+    Raises:
+        EncryptionKeyError: when one is; names the key.
+    """
+    for name, value in metadata.items():
+        if is_marked(value) and value[MARKER] != UNREADABLE:
+            key_id = str(value.get("key", ""))
+            raise EncryptionKeyError(
+                f"metadata {name!r} is encrypted with the key {key_id!r}, and cannot be decrypted: "
+                "give the log encryption= with that key",
+                key_id=key_id,
+            )

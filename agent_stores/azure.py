@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
     from azure.data.tables.aio import TableServiceClient
 
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 __all__ = ["AzureTableChatMessageStore", "AzureTableMessageLog"]
 
@@ -68,7 +68,7 @@ class AzureTableMessageLog(MessageLog):
         timeout: float = 10.0,
         client_options: Mapping[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where azure-data-tables is not installed.
         from agent_stores.backends.tables.azure import AzureTable

@@ -63,11 +63,12 @@ class Appender(Protocol):
 class LatestReader(Protocol):
     """A backend that reads the end of a thread in one round trip, with no more columns than a view needs."""
 
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """The newest `limit` rows that are not pinned, all of them for None, and every pinned row, in order.
 
         A thread that does not exist, or has expired at `now_us`, has none. Renews a time-to-live that reads
-        renew. Of each row, `position`, `body`, `pinned` and `boundary` are set.
+        renew. Of each row, `position`, `body`, `pinned` and `boundary` are set; with `ids` also `message_id`,
+        which an encrypted body is checked against.
         """
         ...
 
@@ -82,6 +83,35 @@ class TenantLister(Protocol):
         Args:
             after: only tenants after this name.
             limit: how many at most.
+        """
+        ...
+
+
+class Subscription(Protocol):
+    """Tells when a thread may have changed; a hint, which may come late, often or without a cause."""
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the thread may have changed since the last call, or after that time.
+
+        Raises:
+            StoreUnavailableError: when the connection was lost, and with it perhaps a notification.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Give its connection back."""
+        ...
+
+
+@runtime_checkable
+class ChangeNotifier(Protocol):
+    """A backend whose server notifies clients of changes."""
+
+    async def subscribe(self, key: ThreadKey) -> Subscription | None:
+        """Be told of the changes to a thread from now on; None when this server does not do that.
+
+        Raises:
+            StoreUnavailableError: when the server cannot be reached.
         """
         ...
 

@@ -17,7 +17,7 @@ from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import StoreOptions
 
 if TYPE_CHECKING:
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 __all__ = ["DynamoDBChatMessageStore", "DynamoDBMessageLog"]
 
@@ -54,7 +54,7 @@ class DynamoDBMessageLog(MessageLog):
         client: Any = None,
         timeout: float = 10.0,
         clock: Callable[[], float] = time.time,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where aiobotocore is not installed.
         from agent_stores.backends.tables.dynamodb import DynamoDBTable

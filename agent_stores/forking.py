@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from agent_stores._encrypted import PREFIX, check_plain
 from agent_stores.backend import Backend, Row, Thread, ThreadKey, VersionConflict
 from agent_stores.committer import Base, Change, Committer, new_request_id
 from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
-from agent_stores.sealing import seal_rows
+from agent_stores.sealing import check_metadata, seal_rows
 from agent_stores.thread_updates import with_rows, written
 
 _ATTEMPTS = 20  # of copying a thread that other clients write to
@@ -21,6 +22,7 @@ async def fork_thread(
         source = await committer.load(key)
         if not source.exists:
             raise NotFoundError(f"thread {key.thread_id!r} does not exist")
+        check_metadata(key, source.thread)
         target = await committer.load(new_key)
         if target.exists:
             raise _exists(new_key)
@@ -29,6 +31,7 @@ async def fork_thread(
             written(source.thread, committer.now_us()),
             last_position=last,
             staged_position=0,
+            staged_clear=False,
             messages=0,
             pinned=0,
             bytes=0,
@@ -41,6 +44,9 @@ async def fork_thread(
             ]
         except VersionConflict:
             continue
+        for row in rows:
+            if row.body.startswith(PREFIX):  # a ciphertext opens in no other thread
+                check_plain(row.body)
         rows = list(await seal_rows(backend, new_key, rows))
         return await committer.update(new_key, _Copy(new_key, thread, rows))
     raise StoreUnavailableError(

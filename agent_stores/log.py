@@ -21,7 +21,7 @@ from agent_stores.operations import NewThread, Operations
 from agent_stores.sealing import check_metadata, encrypt_backend, seal_rows
 
 if TYPE_CHECKING:
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 __all__ = ["MessageLog", "NewThread", "ThreadKey", "ThreadPage", "ThreadStats", "TimeToLive"]
 
@@ -39,7 +39,7 @@ class MessageLog:
     """
 
     def __init__(
-        self, backend: Backend, *, clock: Callable[[], float] = time.time, encryption: KeyRing | None = None
+        self, backend: Backend, *, clock: Callable[[], float] = time.time, encryption: Keys | None = None
     ) -> None:
         self.backend = backend = encrypt_backend(backend, encryption)
         self._appender = backend if isinstance(backend, Appender) else None

@@ -21,7 +21,7 @@ from agent_stores.store_options import StoreOptions
 from agent_stores.thread_updates import METADATA_BYTES
 
 if TYPE_CHECKING:
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -40,7 +40,7 @@ class InMemoryMessageLog(MessageLog):
         *,
         clock: Callable[[], float] = time.time,
         limits: Limits | None = None,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
     ) -> None:
         super().__init__(MemoryBackend(limits), clock=clock, encryption=encryption)
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from agent_stores import append_plan
-from agent_stores._encrypted import check_plain
+from agent_stores._encrypted import check_keys, check_plain
 from agent_stores.backend import Backend, Row, Snapshot, Thread, ThreadKey, TimeToLive, VersionConflict
 from agent_stores.capabilities import Sweeper
 from agent_stores.committer import Base, Change, Committer, check_version
 from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError
-from agent_stores.sealing import seal_rows
+from agent_stores.sealing import check_thread, seal_rows
 from agent_stores.thread_updates import (
     check_position,
     expiry_after,
@@ -102,6 +102,7 @@ class Operations:
         (row,) = await seal_rows(self._backend, key, [row])
 
         async def plan(base: Base, now_us: int) -> Change[bool]:
+            check_keys(base.thread.metadata)
             old = (await self._find(key, base, [row.message_id])).get(row.message_id)
             if old is None:
                 return Change(False)
@@ -112,6 +113,7 @@ class Operations:
 
     async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
         """See `MessageLog.delete`."""
+        await check_thread(self._backend, key)
         return await self._delete_in_steps(key, dict.fromkeys(message_ids))
 
     async def _delete_in_steps(self, key: ThreadKey, positions: Mapping[str, int | None]) -> int:
@@ -120,6 +122,7 @@ class Operations:
         step = self._backend.limits.commit_rows or max(1, len(ids))
 
         async def plan(base: Base, now_us: int) -> Change[int]:
+            check_keys(base.thread.metadata)
             found = await self._find(key, base, batch)
             rows = [row for name, row in found.items() if positions[name] in (None, row.position)]
             return Change(len(rows), with_rows(base.thread, rows, -1) if rows else None, delete=rows)
@@ -148,8 +151,10 @@ class Operations:
 
     async def clear(self, key: ThreadKey) -> int:
         """See `MessageLog.clear`."""
+        await check_thread(self._backend, key)
 
         async def plan(base: Base, now_us: int) -> Change[int]:
+            check_keys(base.thread.metadata)
             if not base.thread.messages:
                 return Change(0)
             return Change(base.thread.messages, _emptied(base.thread), clear=True)
@@ -170,6 +175,7 @@ class Operations:
 
         async def plan(base: Base, now_us: int) -> Change[int]:
             thread = base.thread
+            check_keys(thread.metadata)
             if request_id in thread.recent_request_ids:
                 return Change(thread.last_position)
             check_position(thread, expected_position)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import redis.asyncio as aioredis
     from redis.credentials import CredentialProvider
 
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 __all__ = ["RedisChatMessageStore", "RedisMessageLog"]
 
@@ -101,7 +101,7 @@ class RedisMessageLog(MessageLog):
         self,
         redis_url: str | None = None,
         *,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
         **options: Unpack[RedisOptions],
     ) -> None:
         # Imported here, so that the class can be imported where redis-py is not installed.

@@ -213,8 +213,9 @@ class ChatMessageStore(StoreBase[M]):
     ) -> AsyncIterator[StoredMessage[M]]:
         """The messages that any client adds, in order and each once, as they come; it never ends by itself.
 
-        The thread is polled, with pauses that grow from 0.05 s to `longest_pause` while nothing comes. While
-        the server cannot be reached, it is polled on. A thread that was deleted and created again is followed
+        Where the server notifies of changes, each watcher has a connection of its own for that. Elsewhere the
+        thread is polled, with pauses that grow from 0.05 s to `longest_pause` while nothing comes, and so is
+        a server that cannot be reached. A thread that was deleted and created again is followed
         from its first message. Messages that were deleted or trimmed before they were read are not returned.
 
         Args:
@@ -228,8 +229,7 @@ class ChatMessageStore(StoreBase[M]):
         check_limit("after", after)
         if (pause := check_seconds("longest_pause", longest_pause, zero=False)) is None:
             raise ArgumentTypeError("longest_pause must be a positive number of seconds, got None")
-        self._open_log()
-        return watch(self, after, pause)
+        return watch(self, self._open_log().backend, self._key, after, pause)
 
     async def latest(self, count: int) -> list[StoredMessage[M]]:
         """Exactly the newest *n* messages as they are stored, or all if there are fewer, oldest first.

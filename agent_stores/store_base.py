@@ -28,7 +28,7 @@ from agent_stores.store_settings import StoreSettings
 from agent_stores.tokens import TokenCounter
 
 if TYPE_CHECKING:
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
     from agent_stores.store import ChatMessageStore
 
 M = TypeVar("M", default=ChatMessage)
@@ -87,7 +87,7 @@ class StoreBase(Generic[M]):
         dangling_calls: DanglingCalls = "synthesize",
         on_corrupt: OnCorrupt = "raise",
         count_tokens: TokenCounter | None = None,
-        encryption: KeyRing | None = None,
+        encryption: Keys | None = None,
     ) -> None:
         if encryption is not None:
             raise ArgumentError("encryption must be given to the log, or to a store that opens its own")

@@ -18,7 +18,7 @@ from agent_stores.retention import DanglingCalls, Window
 from agent_stores.tokens import TokenCounter
 
 if TYPE_CHECKING:
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
 
@@ -43,7 +43,7 @@ class StoreOptions(TypedDict, Generic[M], total=False):
     dangling_calls: DanglingCalls
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
-    encryption: KeyRing | None
+    encryption: Keys | None
 
 
 def identifier(name: str, value: Any) -> str:

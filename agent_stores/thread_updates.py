@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agent_stores import _json
-from agent_stores._encrypted import MARKER
+from agent_stores._encrypted import MARKER, check_keys, is_marked
 from agent_stores.backend import MAX_RUN, RECENT_REQUESTS, Row, Thread, TimeToLive
 from agent_stores.errors import ArgumentError, ConflictError
 
@@ -76,9 +76,11 @@ def with_metadata(thread: Thread, changes: Mapping[str, Any]) -> Thread:
     Raises:
         ArgumentError: when the metadata would be larger than `METADATA_BYTES`, or a value has the form of an
             encrypted one.
+        EncryptionKeyError: when the metadata is encrypted with a key that the log does not have.
     """
+    check_keys(thread.metadata)
     for key, value in changes.items():
-        if type(value) is dict and MARKER in value:
+        if is_marked(value):
             raise ArgumentError(
                 f"metadata {key!r} must not have the key {MARKER!r}, which marks encrypted values"
             )

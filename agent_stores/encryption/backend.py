@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agent_stores import _json
-from agent_stores._encrypted import PREFIX
+from agent_stores._encrypted import MARKER, PREFIX, UNREADABLE, is_marked
 from agent_stores.backend import (
     Backend,
     Limits,
@@ -23,21 +22,25 @@ from agent_stores.backend import (
     ThreadOrder,
     Version,
 )
-from agent_stores.capabilities import Appender, LatestReader, Sweeper, TenantLister
-from agent_stores.encryption.envelope import decode_envelope, envelope_of
-from agent_stores.encryption.key_ring import KeyRing
+from agent_stores.capabilities import (
+    Appender,
+    ChangeNotifier,
+    LatestReader,
+    Subscription,
+    Sweeper,
+    TenantLister,
+)
+from agent_stores.encryption.ciphers import Ciphers, Keys
+from agent_stores.encryption.ciphertext import decode_ciphertext, encode_name, place_of, to_ciphertext
 from agent_stores.errors import ArgumentError, EncryptionKeyError, MessageTooLargeError
 
-_OVERHEAD = 1024  # bytes of an envelope without its data, with a long message id
+_OVERHEAD = 1024  # bytes of a ciphertext without its data
 _METADATA_BYTES = 262_144  # of encrypted metadata; every server stores that much in a thread
+_MOST_CHECKED = 10_000  # threads
 _decoder = msgspec.json.Decoder(Any)
 
 DAMAGED = b"damaged: the message is encrypted, and was changed or moved"
 """The body of a row that cannot be decrypted although the key is right; it is not a message."""
-
-
-def _place(kind: str, key: ThreadKey, name: str) -> bytes:
-    return json.dumps([kind, *key]).encode() + name.encode(errors="surrogatepass")
 
 
 class EncryptedBackend:
@@ -57,10 +60,12 @@ class EncryptedBackend:
     latest: Callable[..., Awaitable[list[Row]]]
     tenants: Callable[..., Awaitable[list[str | None]]]
     sweep: Callable[..., Awaitable[int]]
+    subscribe: Callable[..., Awaitable[Subscription | None]]
 
-    def __init__(self, inner: Backend, keys: KeyRing) -> None:
+    def __init__(self, inner: Backend, keys: Keys) -> None:
         self.inner = inner
         self.keys = keys
+        self._checked: dict[ThreadKey, None] = {}  # threads whose keys these are, oldest first
 
     @property
     def location(self) -> str:
@@ -77,34 +82,59 @@ class EncryptedBackend:
 
     @property
     def supports_inline(self) -> bool:
-        """See `Backend`."""
-        return getattr(self.inner, "supports_inline", False)
+        """See `Backend`; keys that a service unwraps may have to be waited for."""
+        return self.keys.supports_inline and getattr(self.inner, "supports_inline", False)
 
     @property
     def loop_independent(self) -> bool:
         """See `Backend`."""
-        return getattr(self.inner, "loop_independent", False)
+        return self.keys.loop_independent and getattr(self.inner, "loop_independent", False)
+
+    # -- rows ---------------------------------------------------------------------------------------------
 
     async def seal(self, key: ThreadKey, rows: Sequence[Row]) -> list[Row]:
         """Encrypt the bodies of rows that are about to be written to a thread.
 
         Raises:
             MessageTooLargeError: when an encrypted body is larger than the server can store.
+            EncryptionKeyError: as `check_thread` does.
         """
+        await self.check_thread(key)
+        ciphers = self.keys.cached(key) or await self.keys.for_writing(key)
+        sealed = encrypt_rows(ciphers, key, rows)
         limit = self.inner.limits.body_bytes
-        sealed = []
-        for row in rows:
-            place = _place("message", key, row.message_id)
-            body = _json.encode(self.keys.encrypt(row.body, place, row.message_id))
-            if limit is not None and len(body) > limit:
-                raise MessageTooLargeError(
-                    f"message {row.message_id!r} must be at most {limit} bytes when it is encrypted, "
-                    f"got {len(body)}; nothing was written",
-                    size=len(body),
-                    limit=limit,
-                )
-            sealed.append(replace(row, body=body, bytes=len(body)))
+        if limit is not None:
+            for row in sealed:
+                if row.bytes > limit:
+                    raise MessageTooLargeError(
+                        f"message {row.message_id!r} must be at most {limit} bytes when it is encrypted, "
+                        f"got {row.bytes}; nothing was written",
+                        size=row.bytes,
+                        limit=limit,
+                    )
         return sealed
+
+    async def check_thread(self, key: ThreadKey) -> None:
+        """Check, before a thread is written, that the newest message is encrypted with one of the keys.
+
+        A thread that was read or written before is not read again: that costs a round trip.
+
+        Raises:
+            EncryptionKeyError: when it is not: with a wrong key nothing is added, overwritten or trimmed.
+        """
+        if key in self._checked:
+            return
+        found = await self.inner.rows(key, limit=1, newest=True)
+        for row in found.rows if found else ():
+            if row.body.startswith(PREFIX) and (ciphertext := decode_ciphertext(row.body)):
+                (await self.keys.for_reading(key, {ciphertext.key})).check(ciphertext)
+        self._note_checked(key)
+
+    def _note_checked(self, key: ThreadKey) -> None:
+        if len(self._checked) >= _MOST_CHECKED:
+            for oldest in list(self._checked)[: _MOST_CHECKED // 2]:
+                self._checked.pop(oldest, None)
+        self._checked[key] = None
 
     async def open(self, key: ThreadKey, rows: Sequence[Row]) -> list[Row]:
         """Decrypt the bodies of rows; one that was damaged or moved gets the body `DAMAGED`.
@@ -112,75 +142,92 @@ class EncryptedBackend:
         Raises:
             EncryptionKeyError: when a key is missing or wrong, or a body is not encrypted and must be.
         """
-        opened: list[Row] = []
-        seen: set[str] = set()
-        place = _place("message", key, "")
-        for row in rows:
-            if not row.body.startswith(PREFIX):
-                if row.body and not self.keys.allow_plaintext:
-                    raise EncryptionKeyError(
-                        f"the message at position {row.position} of thread {key.thread_id!r} is not "
-                        "encrypted, and allow_plaintext is False"
-                    )
-                opened.append(row)
-                continue
-            envelope = decode_envelope(row.body)
-            body: bytes | None = None
-            message_id = "" if envelope is None else envelope.id.decode(errors="surrogatepass")
-            if envelope is not None and message_id not in seen and row.message_id in ("", message_id):
-                body = self.keys.decrypt(envelope, place + envelope.id)
-                if body is not None:
-                    seen.add(message_id)
-            opened.append(replace(row, body=DAMAGED if body is None else body))
+        ciphers = self.keys.cached(key)
+        opened = None if ciphers is None else ciphers.decrypt_rows(place_of("message", key), rows)
+        if opened is None:
+            opened = await self._open_each(key, rows)
+        if opened and key not in self._checked:
+            self._note_checked(key)
         return opened
 
-    def seal_metadata(self, key: ThreadKey, thread: Thread) -> Thread:
+    async def _open_each(self, key: ThreadKey, rows: Sequence[Row]) -> list[Row]:
+        place = place_of("message", key)
+        found = {row.position: decode_ciphertext(row.body) for row in rows if row.body.startswith(PREFIX)}
+        ciphers: Ciphers | None = None
+        if key_ids := {each.key for each in found.values() if each}:
+            ciphers = await self.keys.for_reading(key, key_ids)
+        opened = []
+        for row in rows:
+            ciphertext = found.get(row.position)
+            if row.position in found:
+                body = None
+                if ciphertext and ciphers:
+                    body = ciphers.decrypt(ciphertext, place + encode_name(row.message_id))
+                opened.append(replace(row, body=DAMAGED if body is None else body))
+                continue
+            if row.body and not self.keys.allow_plaintext:
+                raise EncryptionKeyError(
+                    f"the message at position {row.position} of thread {key.thread_id!r} is not "
+                    "encrypted, and allow_plaintext is False"
+                )
+            opened.append(row)
+        return opened
+
+    # -- metadata -----------------------------------------------------------------------------------------
+
+    async def seal_metadata(self, key: ThreadKey, thread: Thread) -> Thread:
         """Encrypt the values of a thread's metadata; those that could not be decrypted stay as they are.
 
         Raises:
             ArgumentError: when there are too many of them.
+            EncryptionKeyError: when the thread's key was destroyed.
         """
         if not thread.metadata:
             return thread
-        sealed = {
-            name: value if envelope_of(value) else self._seal_value(key, name, value)
-            for name, value in thread.metadata.items()
-        }
+        ciphers: Ciphers | None = None
+        sealed: dict[str, Any] = {}
+        for name, value in thread.metadata.items():
+            if is_marked(value):
+                sealed[name] = value["stored"] if value[MARKER] == UNREADABLE else value
+                continue
+            ciphers = ciphers or self.keys.cached(key) or await self.keys.for_writing(key)
+            (document,) = ciphers.encrypt_all(place_of("metadata", key), [(name, _json.encode(value))])
+            sealed[name] = _decoder.decode(document)
         size = len(_json.encode(sealed))
         if size > _METADATA_BYTES:
             raise ArgumentError(f"metadata must be at most {_METADATA_BYTES} bytes encrypted, got {size}")
         return replace(thread, metadata=sealed)
 
-    def open_metadata(self, key: ThreadKey, thread: Thread, *, strict: bool = False) -> Thread:
-        """Decrypt the values of a thread's metadata; one that cannot be decrypted stays encrypted.
+    async def open_metadata(self, key: ThreadKey, thread: Thread) -> Thread:
+        """Decrypt the values of a thread's metadata.
 
-        So the thread can still be deleted. `MessageLog.stats` raises for such a value, as `strict` does.
+        A value whose key is missing stays encrypted, and one that no key makes readable is marked
+        (`UNREADABLE`), so that the thread can still be found and deleted. `MessageLog.stats` raises for both.
         """
         if not thread.metadata:
             return thread
-        values = {n: self._open_value(key, n, value, strict) for n, value in thread.metadata.items()}
+        values = {n: await self._open_value(key, n, value) for n, value in thread.metadata.items()}
         return replace(thread, metadata=values)
 
-    def _seal_value(self, key: ThreadKey, name: str, value: Any) -> Any:
-        envelope = self.keys.encrypt(_json.encode(value), _place("metadata", key, name))
-        return msgspec.to_builtins(envelope)
-
-    def _open_value(self, key: ThreadKey, name: str, value: Any, strict: bool) -> Any:
-        envelope = envelope_of(value)
-        if envelope is None:
-            return value
+    async def _open_value(self, key: ThreadKey, name: str, value: Any) -> Any:
+        if not is_marked(value):
+            return value if self.keys.allow_plaintext else _unreadable(value, "not encrypted")
+        ciphertext = to_ciphertext(value)
+        if ciphertext is None:
+            return _unreadable(value, "damaged")
         try:
-            plain = self.keys.decrypt(envelope, _place("metadata", key, name))
+            ciphers = await self.keys.for_reading(key, {ciphertext.key})
+            plain = ciphers.decrypt(ciphertext, place_of("metadata", key) + encode_name(name))
         except EncryptionKeyError:
-            if strict:
-                raise
             return value
-        return value if plain is None else _json.decode(plain, _decoder, Any)
+        return _unreadable(value, "damaged") if plain is None else _json.decode(plain, _decoder, Any)
+
+    # -- the contract -------------------------------------------------------------------------------------
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
         found = await self.inner.load(key)
-        return found and found._replace(thread=self.open_metadata(key, found.thread))
+        return found and found._replace(thread=await self.open_metadata(key, found.thread))
 
     async def rows(
         self,
@@ -200,7 +247,7 @@ class EncryptedBackend:
         if found is None:
             return None
         rows = await self.open(key, found.rows) if bodies else found.rows
-        return Snapshot(self.open_metadata(key, found.thread), found.version, rows)
+        return Snapshot(await self.open_metadata(key, found.thread), found.version, rows)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
@@ -217,7 +264,7 @@ class EncryptedBackend:
         clear: bool = False,
     ) -> Version | None:
         """See `Backend.commit`; the rows to put were encrypted by `seal`."""
-        sealed = thread and self.seal_metadata(key, thread)
+        sealed = thread and await self.seal_metadata(key, thread)
         return await self.inner.commit(key, sealed, expected=expected, put=put, delete=delete, clear=clear)
 
     async def threads(
@@ -234,14 +281,27 @@ class EncryptedBackend:
         listed = await self.inner.threads(
             tenant, prefix=prefix, after=after, limit=limit, order=order, expired_before=expired_before
         )
-        return [item._replace(thread=self.open_metadata(item.key, item.thread)) for item in listed]
+        if expired_before is not None:  # to be purged, not shown
+            return listed
+        return [item._replace(thread=await self.open_metadata(item.key, item.thread)) for item in listed]
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""
         await self.inner.aclose()
 
 
-def encrypted(inner: Backend, keys: KeyRing) -> EncryptedBackend:
+def encrypt_rows(ciphers: Ciphers, key: ThreadKey, rows: Sequence[Row]) -> list[Row]:
+    """Rows with encrypted bodies, and the sizes of those."""
+    named = [(row.message_id, row.body) for row in rows]
+    bodies = ciphers.encrypt_all(place_of("message", key), named)
+    return [replace(row, body=body, bytes=len(body)) for row, body in zip(rows, bodies, strict=True)]
+
+
+def _unreadable(value: Any, why: str) -> dict[str, Any]:
+    return {MARKER: UNREADABLE, "stored": value, "why": why}
+
+
+def encrypted(inner: Backend, keys: Keys) -> EncryptedBackend:
     """An encrypting backend with those capabilities of `inner` that encryption leaves possible.
 
     Without search, and without copies on the server: a ciphertext does not open in another thread.
@@ -254,11 +314,13 @@ def encrypted(inner: Backend, keys: KeyRing) -> EncryptedBackend:
         backend.tenants = inner.tenants
     if isinstance(inner, Sweeper):
         backend.sweep = inner.sweep
+    if isinstance(inner, ChangeNotifier):
+        backend.subscribe = inner.subscribe
     if isinstance(inner, LatestReader):
         reader = inner
 
         async def latest(key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
-            return await backend.open(key, await reader.latest(key, limit, now_us=now_us))
+            return await backend.open(key, await reader.latest(key, limit, now_us=now_us, ids=True))
 
         backend.latest = latest
     return backend

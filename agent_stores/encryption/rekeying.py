@@ -4,27 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from agent_stores._encrypted import PREFIX
+from agent_stores._encrypted import check_keys, is_marked
 from agent_stores.backend import (
     Backend,
     ListCursor,
-    Row,
-    Snapshot,
+    Thread,
     ThreadKey,
+    Version,
     VersionConflict,
     in_batches,
 )
-from agent_stores.encryption.backend import DAMAGED, EncryptedBackend
-from agent_stores.encryption.envelope import decode_envelope, envelope_of
-from agent_stores.errors import ArgumentTypeError, OutcomeUnknownError
+from agent_stores.encryption.backend import DAMAGED, EncryptedBackend, encrypt_rows
+from agent_stores.encryption.ciphers import Ciphers
+from agent_stores.encryption.ciphertext import to_ciphertext
+from agent_stores.errors import (
+    ArgumentTypeError,
+    EncryptionKeyError,
+    OutcomeUnknownError,
+)
+
+T = TypeVar("T")
 
 _PAGE = 100  # rows or threads read at once
 _PAUSE = 0.05  # seconds, at most, after another writer was faster
+_PATIENCE = 30.0  # seconds of conflicts with other writers, and of lost connections, on one page
+_MOST_PROBLEMS = 100  # that are kept
+
+
+class RekeyProblem(NamedTuple):
+    """What a run of `rekey` left as it is.
+
+    Attributes:
+        tenant: whose thread; None for a thread without a tenant.
+        thread_id: the thread.
+        position: the message; 0 for metadata, or the rest of the thread.
+        reason: why.
+    """
+
+    tenant: str | None
+    thread_id: str
+    position: int
+    reason: str
 
 
 @dataclass
@@ -35,90 +63,190 @@ class RekeyReport:
         threads: threads that were looked through.
         messages: messages that were encrypted with the current key.
         metadata: threads whose metadata was.
-        damaged: messages that cannot be decrypted although the key is right; they stay as they are.
+        damaged: messages and values of metadata that cannot be decrypted although the key is right.
+        too_large: messages that are larger, when encrypted, than the server can store.
+        failed: threads that were left before their end: a key is missing, or other writers were faster.
+        problems: what stays as it is, and why; the first 100.
     """
 
     threads: int = 0
     messages: int = 0
     metadata: int = 0
     damaged: int = 0
+    too_large: int = 0
+    failed: int = 0
+    problems: list[RekeyProblem] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was looked through is encrypted with the current key."""
+        return not (self.damaged or self.too_large or self.failed)
+
+    def add_problem(self, key: ThreadKey, position: int, reason: str) -> None:
+        """Note what stays as it is."""
+        if len(self.problems) < _MOST_PROBLEMS:
+            self.problems.append(RekeyProblem(key.tenant, key.thread_id, position, reason))
 
 
-async def rekey(backend: Backend, tenant: str | None = None) -> RekeyReport:
+async def rekey(
+    backend: Backend,
+    tenant: str | None = None,
+    *,
+    report: RekeyReport | None = None,
+    progress: Callable[[RekeyReport], None] = lambda report: None,
+) -> RekeyReport:
     """Encrypt all threads of a tenant with the current key, while applications write.
 
     Each step is one atomic commit that changes neither times, order nor time-to-live. Stopped at any moment,
-    it has lost nothing, and the next run does the rest.
+    it has lost nothing, and the next run does the rest. What cannot be encrypted stays as it is, is reported,
+    and stops nothing else.
 
     Args:
         backend: the backend of a log that was opened with ``encryption=``.
         tenant: whose threads.
+        report: a report to add to.
+        progress: called with the report after each thread, and each page of a long one.
 
     Raises:
         ArgumentTypeError: when the log is not encrypted.
-        EncryptionKeyError: when a key is missing or wrong; what it encrypts stays as it is.
+        StoreError: when the server fails; the next run does the rest.
     """
     if not isinstance(backend, EncryptedBackend):
         raise ArgumentTypeError("rekey needs a log that is opened with encryption=")
-    report = RekeyReport()
+    report = RekeyReport() if report is None else report
     after: ListCursor | None = None
     while True:
         page = await backend.inner.threads(tenant, after=after, limit=_PAGE)
         for item in page:
-            await _rekey_thread(backend, item.key, report)
+            try:
+                await _rekey_thread(backend, item.key, report, progress)
+            except (EncryptionKeyError, _BusyError) as error:
+                report.failed += 1
+                report.add_problem(item.key, 0, str(error))
             report.threads += 1
+            progress(report)
         if len(page) < _PAGE:
             return report
         after = ListCursor(page[-1].thread.updated_us, page[-1].key.thread_id)
 
 
-async def _rekey_thread(backend: EncryptedBackend, key: ThreadKey, report: RekeyReport) -> None:
+class _BusyError(Exception):
+    """Other writers were faster all the time."""
+
+
+async def _rekey_thread(
+    backend: EncryptedBackend, key: ThreadKey, report: RekeyReport, progress: Callable[[RekeyReport], None]
+) -> None:
+    await _retry(lambda _: _rekey_head(backend, key, report))
     after = 0
     while True:
-        try:
-            found = await backend.inner.rows(key, after=after, limit=_PAGE)
-            if found is None:
-                return
-            last = await _rekey_page(backend, key, found, report)
-        except (VersionConflict, OutcomeUnknownError):  # look again at what is there
-            await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - jitter
-            continue
+        step = partial(_rekey_page, backend, key, after, report)
+        last = await _retry(step)
         if last is None:
             return
         after = last
+        progress(report)
+
+
+async def _retry(step: Callable[[int], Awaitable[T]]) -> T:
+    """The result of a step, which is done again when another writer was faster.
+
+    Args:
+        step: is given how many rows it may read: fewer each time, as a shorter commit is in time more often.
+
+    Raises:
+        _BusyError: when that goes on for too long.
+    """
+    size, deadline = _PAGE, time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await step(size)
+        except (VersionConflict, OutcomeUnknownError) as error:
+            if time.monotonic() > deadline:
+                busy = f"other writers were faster for {_PATIENCE:g} seconds"
+                raise _BusyError(str(error) or busy) from None
+        await asyncio.sleep(random.uniform(0, _PAUSE))  # noqa: S311 - jitter
+        size = max(1, size // 2)
 
 
 async def _rekey_page(
-    backend: EncryptedBackend, key: ThreadKey, found: Snapshot, report: RekeyReport
+    backend: EncryptedBackend, key: ThreadKey, after: int, report: RekeyReport, size: int
 ) -> int | None:
-    """Re-encrypt a page of rows, and the metadata; returns the last position, or None after the last page.
+    """Re-encrypt a page of rows; returns the last position, or None after the last page.
 
     Everything is committed under the version that was read, so that no other write is undone.
     """
+    found = await backend.inner.rows(key, after=after, limit=size)
+    if found is None or not found.rows:
+        return None
     thread, version, rows = found
-    stale = [row for row in rows if not _is_current(backend, row)]
-    opened = await backend.open(key, stale)
-    sizes = {row.position: row.bytes for row in stale}
-    sealed = await backend.seal(key, [row for row in opened if row.body != DAMAGED])
-    if any(not _is_current_value(backend, value) for value in thread.metadata.values()):
-        plain = backend.open_metadata(key, thread, strict=True)
-        thread = backend.seal_metadata(key, plain)
-        version = await backend.inner.commit(key, thread, expected=version)
-        report.metadata += 1
-    for batch in in_batches(sealed, backend.inner.limits):
-        grown = sum(row.bytes - sizes[row.position] for row in batch)
+    ciphers = await backend.keys.for_writing(key)
+    stale = {row.position: row for row in rows if not ciphers.encrypted(row.body)}
+    opened = await backend.open(key, list(stale.values()))
+    limit = backend.inner.limits.body_bytes
+    readable = [row for row in opened if row.body != DAMAGED]
+    sealed = encrypt_rows(ciphers, key, readable)
+    large = [row for row in sealed if limit is not None and row.bytes > limit]
+    for batch in in_batches([row for row in sealed if row not in large], backend.inner.limits):
+        grown = sum(row.bytes - stale[row.position].bytes for row in batch)
         thread = replace(thread, bytes=thread.bytes + grown)
         version = await backend.inner.commit(key, thread, expected=version, put=batch)
         report.messages += len(batch)
-    report.damaged += len(stale) - len(sealed)
-    return rows[-1].position if len(rows) == _PAGE else None
+    report.damaged += len(opened) - len(readable)
+    report.too_large += len(large)
+    for row in opened:
+        if row.body == DAMAGED:
+            report.add_problem(key, row.position, "the message was changed or moved")
+    for row in large:
+        text = f"the message has {row.bytes} bytes when it is encrypted; the limit is {limit}"
+        report.add_problem(key, row.position, text)
+    return rows[-1].position if len(rows) == size else None
 
 
-def _is_current_value(backend: EncryptedBackend, value: Any) -> bool:
-    envelope = envelope_of(value)
-    return envelope is not None and backend.keys.is_current(envelope)
+async def _rekey_head(backend: EncryptedBackend, key: ThreadKey, report: RekeyReport) -> None:
+    """Remove the rows that an unfinished commit left, as any writer does, and re-encrypt the metadata."""
+    found = await backend.inner.load(key)
+    if found is None:
+        return
+    thread, version, _ = found
+    if thread.staged_position:
+        version = await _remove_staged(backend, key, thread, version)
+        thread = replace(thread, staged_position=0)
+    if not thread.metadata:
+        return
+    ciphers = await backend.keys.for_writing(key)
+    stale = {name for name, value in thread.metadata.items() if not _is_current(ciphers, value)}
+    opened = await backend.open_metadata(key, thread)
+    check_keys(opened.metadata)
+    unreadable = {name: opened.metadata[name] for name in stale if is_marked(opened.metadata[name])}
+    for name, value in unreadable.items():
+        if value["why"] != "damaged":
+            raise EncryptionKeyError(f"metadata {name!r} is not encrypted, and allow_plaintext is False")
+    if len(stale) > len(unreadable):
+        sealed = await backend.seal_metadata(key, opened)
+        await backend.inner.commit(key, sealed, expected=version)
+        report.metadata += 1
+    report.damaged += len(unreadable)
+    for name in unreadable:
+        report.add_problem(key, 0, f"metadata {name!r} was changed or moved")
 
 
-def _is_current(backend: EncryptedBackend, row: Row) -> bool:
-    envelope = decode_envelope(row.body) if row.body.startswith(PREFIX) else None
-    return envelope is not None and backend.keys.is_current(envelope)
+async def _remove_staged(
+    backend: EncryptedBackend, key: ThreadKey, thread: Thread, version: Version | None
+) -> Version | None:
+    """Remove rows above the last position: they are encrypted with any key, or with none."""
+    while True:
+        found = await backend.inner.rows(
+            key, after=thread.last_position, limit=_PAGE, bodies=False, staged=True
+        )
+        if found is None or found.version != version:
+            raise VersionConflict
+        if not found.rows:
+            return await backend.inner.commit(key, replace(thread, staged_position=0), expected=version)
+        for batch in in_batches(found.rows, backend.inner.limits):
+            version = await backend.inner.commit(key, thread, expected=version, delete=batch)
+
+
+def _is_current(ciphers: Ciphers, value: object) -> bool:
+    ciphertext = to_ciphertext(value)
+    return ciphertext is not None and ciphertext.key == ciphers.current

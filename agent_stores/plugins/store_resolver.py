@@ -26,7 +26,7 @@ from agent_stores.tokens import TokenCounter
 from agent_stores.urls import open_log
 
 if TYPE_CHECKING:
-    from agent_stores.encryption import KeyRing
+    from agent_stores.encryption import Keys
 
 M = TypeVar("M", default=ChatMessage)
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class PluginOptions(TypedDict, total=False):
     dangling_calls: DanglingCalls
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
-    encryption: KeyRing | None
+    encryption: Keys | None
 
 
 _REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call is known as one

@@ -39,7 +39,7 @@ def corrupter(url: str, named: dict[str, str]) -> Callable[[ThreadKey, int], Awa
     return corrupt
 
 
-@pytest.fixture(params=["memory", "memory-limited", "tables", "sqlite", "postgresql", "valkey9"])
+@pytest.fixture(params=["memory", "memory-limited", "tables", "sqlite", "postgresql", "mariadb", "valkey9"])
 async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Target]:
     clock = Clock()
     name: str = request.param

@@ -58,7 +58,7 @@ def test_the_tables_name_every_method_and_capability() -> None:
         assert hasattr(Backend, name)
         assert f"| `{name}(" in TEXT
     members = vars(capabilities).items()
-    protocols = {name for name, value in members if getattr(value, "_is_protocol", False)} - {"Protocol"}
-    assert len(protocols) == 5
+    protocols = {name for name, value in members if getattr(value, "_is_runtime_protocol", False)}
+    assert len(protocols) == 6
     for name in protocols:
         assert f"| `{name}` |" in TEXT

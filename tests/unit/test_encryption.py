@@ -83,7 +83,8 @@ async def test_a_missing_or_wrong_key_raises(tmp_path: Path, keys: KeyRing | Non
             await store.get("a")
         with pytest.raises(EncryptionKeyError):
             await store.pop_last()
-        await store.update_metadata({"other": 1})
+        with pytest.raises(EncryptionKeyError, match="'old'"):
+            await store.update_metadata({"other": 1})
         assert len((await store.list_threads()).threads) == 1
     assert execute(path, "SELECT body FROM agent_stores_messages") == before
     async with store_on(path) as store:

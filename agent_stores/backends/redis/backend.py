@@ -31,6 +31,7 @@ from agent_stores.backends.redis import scripts
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.errors import lost_outcome
 from agent_stores.backends.redis.server import RedisServer
+from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreError
 from agent_stores.thread_updates import position_conflict
@@ -115,17 +116,17 @@ class RedisBackend:
             raise position_conflict(expected_position, int(reply[0]))
         return None if reply is None else int(reply)
 
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`: one LRANGE where the list alone is known to show all, else a script."""
         messages, server = naming.thread_keys(self._prefix, key).messages, self._server
         if messages in server.plain and limit != 0:
             entries = await server.execute("LRANGE", messages, 0 if limit is None else -limit, -1)
             if entries and entries[-1][0] & 4:  # the list is still all there is
-                return layout.decode_latest(entries)
+                return layout.decode_latest(entries, ids=ids)
         reply, _ = await self._run(scripts.LATEST, key, [_text(limit)])
         entries, pinned, plain = reply or ([], [], 0)
         server.note_plain(messages, plain=bool(plain) and bool(entries))
-        rows = layout.decode_latest(entries)
+        rows = layout.decode_latest(entries, ids=ids)
         return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
@@ -244,6 +245,13 @@ class RedisBackend:
             if len(found) < limit and await self.threads(tenant, limit=1):  # some that is not expired
                 found.append(tenant)
         return found
+
+    async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
+        """See `ChangeNotifier.subscribe`."""
+        server = self._server
+        return await subscribe(
+            server.config, naming.thread_keys(self._prefix, key).meta, timeout=server.timeout
+        )
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""

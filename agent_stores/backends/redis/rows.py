@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -70,18 +71,23 @@ def decode_row(entry: bytes, *, bodies: bool = True) -> Row:
     return Row(message_id, body, int(position[1:]), is_boundary, is_pinned, size, int(tokens), int(created))
 
 
-def decode_latest(entries: Sequence[bytes]) -> list[Row]:
-    """The rows of entries of a list, with what a view of the thread needs."""
+def decode_latest(entries: Sequence[bytes], *, ids: bool = False) -> list[Row]:
+    """The rows of entries of a list, with what a view of the thread needs, and their ids if asked for."""
     if not entries:
         return []
     first, last = _position(entries[0]), _position(entries[-1])
     # Positions only increase. Without gaps between them, the ends say them all.
     is_dense = last - first == len(entries) - 1
     positions = range(first, last + 1) if is_dense else map(_position, entries)
+    names = map(_message_id, entries) if ids else repeat("")
     return [
-        Row("", entry[entry.index(10) + 1 :], position, _BOUNDARY[entry[0]], False)
-        for position, entry in zip(positions, entries, strict=True)
+        Row(name, entry[entry.index(10) + 1 :], position, _BOUNDARY[entry[0]], False)
+        for position, entry, name in zip(positions, entries, names, strict=False)
     ]
+
+
+def _message_id(entry: bytes) -> str:
+    return unquote_name(entry[entry.index(35) + 1 : entry.index(10)])
 
 
 def _position(entry: bytes) -> int:

@@ -42,6 +42,7 @@ class RedisServer(LoopClients[Client]):
 
     Attributes:
         users: how many logs share it.
+        timeout: seconds that an operation may take.
         plain: the lists of threads that a read may get by one LRANGE (docs/redis.md).
     """
 
@@ -49,6 +50,7 @@ class RedisServer(LoopClients[Client]):
         self.config = config
         self.users = 0
         self.plain: dict[bytes, None] = {}
+        self.timeout = timeout
         self._retries = _RETRIES if retries is None and config.kind == "single" else retries
         self._limit = max_connections
         self._blocking: Client | None = None
@@ -149,9 +151,9 @@ class RedisServer(LoopClients[Client]):
     async def _run(
         self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False
     ) -> tuple[Any, bool]:
-        config, failures, deadline = self.config, 0, time.monotonic() + self._timeout
+        config, failures, deadline = self.config, 0, time.monotonic() + self.timeout
         is_running = is_unknown = False  # an attempt; whether one may have been carried out without a reply
-        limit: Any = contextlib.nullcontext() if may_block() else time_limit(self._timeout)
+        limit: Any = contextlib.nullcontext() if may_block() else time_limit(self.timeout)
         try:
             async with limit:
                 while True:
@@ -178,7 +180,7 @@ class RedisServer(LoopClients[Client]):
                     await _sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         except asyncio.TimeoutError as error:
             is_unknown |= writes and is_running and not errors.is_connecting(error)
-            text = f"{config.place} did not answer within {self._timeout:g} seconds"
+            text = f"{config.place} did not answer within {self.timeout:g} seconds"
             if is_unknown:
                 raise OutcomeUnknownError(f"{text}: a write may or may not be stored") from error
             raise StoreUnavailableError(f"{text}; nothing was written") from error
@@ -204,7 +206,7 @@ class RedisServer(LoopClients[Client]):
         """A client for the running loop, or for blocking calls."""
         config, blocking = self.config, may_block()
         lent = config.client if config.is_blocking == blocking else None
-        client = lent or make_client(config, timeout=self._timeout, blocking=blocking)
+        client = lent or make_client(config, timeout=self.timeout, blocking=blocking)
         return Client(client, self._limit, is_owned=lent is None)
 
 

@@ -217,10 +217,12 @@ class HotPath:
         latest: reads the newest rows that are not pinned, and the pinned ones, by ``key``, ``now`` and
             ``limit``: position, body, pinned, boundary. A row at position 0 says that reads renew the
             time-to-live.
+        latest_with_ids: the same, and then the message ids.
     """
 
     def __init__(self, statements: Statements) -> None:
         dialect, make = statements.dialect, statements.make
+        self.latest_with_ids = make(_latest(dialect, ids=True))
         self._insert = statements.insert
         self._values = f", ({statements.marks(len(ROW_COLUMNS) + 1)})"
         if dialect == "postgresql":
@@ -315,19 +317,22 @@ class HotPath:
         return int(position)
 
 
-def _latest(dialect: str) -> str:
-    """The statement of SQLite and MariaDB that reads the end of a thread."""
+def _latest(dialect: str, *, ids: bool = False) -> str:
+    """The statement that reads the end of a thread; PostgreSQL has a function for it, but with `ids`."""
     # The thread is one row, found first: the messages come in the order of their index.
     indexed = "INDEXED BY ix_{messages}_pinned" if dialect == "sqlite" else ""
     alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
-    source = "SELECT m.position, m.body, m.pinned, m.boundary FROM {threads} t JOIN {messages} m"
+    ids_of_rows, no_id = (", coalesce(m.long_id, m.message_id) AS name", ", ''") if ids else ("", "")
+    columns = f"m.position, m.body, m.pinned, m.boundary{ids_of_rows}"
+    source = f"SELECT {columns} FROM {{threads}} t JOIN {{messages}} m"
     visible = "ON m.thread = t.id AND m.position <= t.last_position AND m.pinned"
     newest = f"({source} {visible} = 0 {alive} ORDER BY m.position DESC LIMIT :limit)"
     if dialect != "mariadb":  # which writes a subquery with bodies to a temporary table on disk
         newest = f"SELECT * FROM {newest} AS newest"
     return (
         f"{newest} UNION ALL {source} {indexed} {visible} = 1 {alive} AND t.pinned > 0 "
-        f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} t {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0"
+        f"UNION ALL SELECT 0, '', 0, 0{no_id} FROM {{threads}} t {alive} "
+        "AND t.ttl_refresh = 'read' AND t.ttl > 0"
     )
 
 

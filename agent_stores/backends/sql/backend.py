@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_stores.backend import (
     Limits,
@@ -39,6 +39,9 @@ from agent_stores.backends.sql.statements import (
 )
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreRejectedError
+
+if TYPE_CHECKING:
+    from agent_stores.backends.sql.postgresql import PostgresDatabase
 
 registry: ServerRegistry[Database] = ServerRegistry()
 """The databases in use in this process."""
@@ -87,6 +90,10 @@ class SQLBackend:
         if self._index is not None:
             self.search = self._index.search
             """See `SearchableBackend.search`; there is none on MariaDB."""
+        if config.notify:
+            database = cast("PostgresDatabase", self.database)
+            self.subscribe = lambda key: database.subscribe(thread_digest(key))
+            """See `ChangeNotifier.subscribe`."""
 
     @property
     def location(self) -> str:
@@ -125,15 +132,21 @@ class SQLBackend:
         rows = sorted((to_row(row) for row in found if row[-1] is None), key=attrgetter("position"))
         return Snapshot(*to_thread(heads[0]), rows) if heads else None
 
-    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int) -> list[Row]:
+    async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
         digest = thread_digest(key)
         limit = LARGEST if limit is None else limit
-        rows = await self._run(self._hot.latest(key=digest, now=now_us, limit=limit))
+        statement = self._hot.latest_with_ids if ids else self._hot.latest
+        rows = await self._run(statement(key=digest, now=now_us, limit=limit))
         rows.sort()
         if rows and rows[0][0] == 0:
             del rows[0]
             await self._run(self._statements.renew(key=digest, now=now_us), write=True, repeatable=True)
+        if ids:
+            return [
+                Row(names.from_text(message_id), body.encode(), position, boundary == 1, pinned == 1)
+                for position, body, pinned, boundary, message_id in rows
+            ]
         return [
             Row("", body.encode(), position, boundary == 1, pinned == 1)
             for position, body, pinned, boundary in rows
