@@ -153,7 +153,7 @@ class RedisReader:
     def _error(self, error: BaseException) -> Exception:
         if "WRONGTYPE" in str(error):
             return SourceError("its key holds something of another type now")
-        return translate_error(error, place=self._config.place, secrets=self._config.secrets)
+        return translate_error(error, self._config)
 
 
 def is_text(key: str) -> bool:

@@ -84,7 +84,7 @@ async def test_all_ways_to_ask_for_it(
         assert await store.count() == 1
     with redis.Redis.from_url(url, **ca) as blocking:
         await use(make_store(redis_client=blocking))
-    assert before >= 6
+    assert before >= 4  # the first two stores share their connections, as they name the server alike
     assert tls.handshakes >= before + 3  # a client made from another one uses TLS, too
 
 

@@ -25,33 +25,15 @@ from agent_stores.backend import (
     Version,
     VersionConflict,
 )
+from agent_stores.backends.redis import keys as naming
+from agent_stores.backends.redis import rows as layout
 from agent_stores.backends.redis import scripts
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.keys import (
-    SHARDS,
-    decode,
-    encode,
-    quote_name,
-    shard_keys,
-    thread_keys,
-)
-from agent_stores.backends.redis.rows import (
-    FIELDS,
-    RedisVersion,
-    decode_latest,
-    decode_row,
-    decode_thread,
-    encode_row,
-    encode_thread,
-    encode_ttl,
-    flags_of,
-    quote_id,
-)
+from agent_stores.backends.redis.errors import lost_outcome
 from agent_stores.backends.redis.server import RedisServer
 from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
-from agent_stores.backends.redis.tenants import index_pattern, sort_tenants
 from agent_stores.connection_pool import ServerRegistry
-from agent_stores.errors import OutcomeUnknownError, StoreError
+from agent_stores.errors import StoreError
 from agent_stores.thread_updates import position_conflict
 
 _LARGEST_BODY = 500_000_000  # bytes; servers take arguments of up to 512 MiB (proto-max-bulk-len)
@@ -118,44 +100,39 @@ class RedisBackend:
         create: bool = True,
     ) -> int | None:
         """See `Appender.append`."""
-        if len({row.message_id for row in rows}) < len(rows):
+        ids = [layout.quote_id(row.message_id) for row in rows]
+        if len(set(ids)) < len(ids):
             return None
-        keys = thread_keys(self._prefix, key)
-        request = quote_name(request_id)
         arguments = [
-            *(request, _text(expected_position), _text(max_messages), *encode_ttl(ttl)),
-            *("1" if create else "", "1" if self._wait else "", now_us, keys.thread_id),
-            "".join([str(flags_of(row)) for row in rows]),
+            *(naming.quote_name(request_id), _text(expected_position), _text(max_messages)),
+            *(*layout.encode_ttl(ttl), "1" if create else "", "1" if self._wait else "", now_us),
+            "".join([str(layout.flags_of(row)) for row in rows]),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
-            *(rows[0].created_us, rows[-1].created_us),
-            *[quote_id(row.message_id) for row in rows],
-            *map(encode_row, rows),
+            *(rows[0].created_us, rows[-1].created_us, *ids),
+            *map(layout.encode_row, rows),
         ]
-        reply, _ = await self._server.run(scripts.APPEND, keys, arguments, wait=self._wait)
+        reply, _ = await self._run(scripts.APPEND, key, arguments)
         if isinstance(reply, list):
             raise position_conflict(expected_position, int(reply[0]))
         return None if reply is None else int(reply)
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`: one LRANGE where the list alone is known to show all, else a script."""
-        keys, server = thread_keys(self._prefix, key), self._server
-        if keys.messages in server.plain and limit != 0:
-            entries = await server.execute("LRANGE", keys.messages, 0 if limit is None else -limit, -1)
+        messages, server = naming.thread_keys(self._prefix, key).messages, self._server
+        if messages in server.plain and limit != 0:
+            entries = await server.execute("LRANGE", messages, 0 if limit is None else -limit, -1)
             if entries and entries[-1][0] & 4:  # the list is still all there is
-                return decode_latest(entries, ids=ids)
-        reply, _ = await server.run(scripts.LATEST, keys, [_text(limit), keys.thread_id])
-        if reply is None:
-            server.note_plain(keys.messages, plain=False)
-            return []
-        entries, pinned, plain = reply
-        server.note_plain(keys.messages, plain=bool(plain) and bool(entries))
-        rows = decode_latest(entries, ids=ids)
-        return sorted([*map(decode_row, pinned), *rows], key=_position) if pinned else rows
+                return layout.decode_latest(entries, ids=ids)
+        reply, _ = await self._run(scripts.LATEST, key, [_text(limit)])
+        entries, pinned, plain = reply or ([], [], 0)
+        server.note_plain(messages, plain=bool(plain) and bool(entries))
+        rows = layout.decode_latest(entries, ids=ids)
+        return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        reply, _ = await self._server.run(scripts.LOAD, thread_keys(self._prefix, key), [])
-        return None if reply is None else Snapshot(*decode_thread(key, *reply))
+        reply, _ = await self._run(scripts.LOAD, key)
+        return None if reply is None else Snapshot(*layout.decode_thread(key, *reply))
 
     async def rows(
         self,
@@ -170,28 +147,26 @@ class RedisBackend:
     ) -> Snapshot | None:
         """See `Backend.rows`."""
         arguments = [after, _text(before), _text(limit), "1" if newest else "", "1" if bodies else ""]
-        reply, _ = await self._server.run(scripts.READ, thread_keys(self._prefix, key), arguments)
+        reply, _ = await self._run(scripts.READ, key, arguments)
         if reply is None:
             return None
         fields, left, entries, pinned = reply
-        rows = [decode_row(entry, bodies=bodies) for entry in entries]
-        if pinned:
-            found = (decode_row(entry, bodies=bodies) for entry in pinned)
-            rows += (
-                row for row in found if after < row.position and (before is None or row.position < before)
-            )
-            rows.sort(key=_position)
+        rows = [layout.decode_row(entry, bodies=bodies) for entry in entries]
+        for row in [layout.decode_row(entry, bodies=bodies) for entry in pinned]:
+            if after < row.position and (before is None or row.position < before):
+                rows.append(row)
+        rows.sort(key=_position)
         if limit is not None and not newest:
             del rows[limit:]
-        return Snapshot(*decode_thread(key, fields, left), rows)
+        return Snapshot(*layout.decode_thread(key, fields, left), rows)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
         if not message_ids:
             return {}
-        arguments = [0, "", "", "", "", *map(quote_id, message_ids)]
-        reply, _ = await self._server.run(scripts.READ, thread_keys(self._prefix, key), arguments)
-        rows = () if reply is None else (decode_row(entry, bodies=False) for entry in reply[2])
+        arguments = [0, "", "", "", "", *map(layout.quote_id, message_ids)]
+        reply, _ = await self._run(scripts.READ, key, arguments)
+        rows = () if reply is None else (layout.decode_row(entry, bodies=False) for entry in reply[2])
         return {row.message_id: row for row in rows}
 
     async def commit(
@@ -205,35 +180,33 @@ class RedisBackend:
         clear: bool = False,
     ) -> Version | None:
         """See `Backend.commit`. It may run twice: a commit has an id of its own."""
-        assert expected is None or isinstance(expected, RedisVersion)  # noqa: S101
+        assert expected is None or isinstance(expected, layout.RedisVersion)  # noqa: S101
         if thread is None:
             await self._delete(key, expected or b"")
             return None
-        keys = thread_keys(self._prefix, key)
         left: str | int = "keep"
         if expected is None or thread.expires_us != expected.expires_us:
             expires_us = thread.expires_us
             left = "" if expires_us is None else max(1, (expires_us - time.time_ns() // 1000) // 1000)
         delete = sorted(delete, key=_position)
-        version = f"{thread.updated_us}.{os.urandom(8).hex()}"
         lists = [
-            *encode_thread(thread),
-            [quote_id(row.message_id).decode() for row in delete],
+            *layout.encode_thread(thread),
+            [layout.quote_id(row.message_id).decode() for row in delete],
             [row.position for row in delete if not row.pinned],
             [row.position for row in delete if row.pinned],
         ]
         arguments = [
-            *(expected or b"", version, keys.thread_id, left, "1" if clear else ""),
+            *(expected or b"", f"{thread.updated_us}.{os.urandom(8).hex()}", left, "1" if clear else ""),
             json.dumps(lists),
             *(
-                b"%d%d%b" % (flags_of(row), row.position, encode_row(row))
+                b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))
                 for row in sorted(put, key=_position)
             ),
         ]
-        reply, was_repeated = await self._server.run(scripts.COMMIT, keys, arguments, wait=self._wait)
+        reply, was_repeated = await self._run(scripts.COMMIT, key, arguments)
         if reply is None:
             raise self._conflict(was_repeated)
-        return RedisVersion.of(reply, thread.expires_us)
+        return layout.RedisVersion.of(reply, thread.expires_us)
 
     async def remove(self, key: ThreadKey) -> bool:
         """Delete a thread in any condition, also one that is damaged; returns whether there was one."""
@@ -256,32 +229,29 @@ class RedisBackend:
         found: list[ListedThread] = []
         if expired_before is not None:
             return found  # the server removes expired threads
-        while len(found) < limit:
-            wanted = limit - len(found)
-            listed = await self._ids(tenant, encode(prefix), after, wanted, order)
-            found += await self._listed(
-                tenant, [item for item in listed if item[1].startswith(encode(prefix))]
-            )
-            if len(listed) < wanted:
-                break
-            after = ListCursor(-listed[-1][0], decode(listed[-1][1]))
+        start, is_last = naming.encode(prefix), False
+        while len(found) < limit and not is_last:
+            listed = await self._ids(tenant, start, after, limit - len(found), order)
+            is_last = len(listed) < limit - len(found)
+            found += await self._listed(tenant, [item for item in listed if item[1].startswith(start)])
+            after = ListCursor(-listed[-1][0], naming.decode(listed[-1][1])) if listed else after
         return found
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; walks through the names of all keys of the servers."""
         found: list[str | None] = []
-        keys = await self._server.scan(index_pattern(self._prefix), "zset")
-        for tenant in sort_tenants(keys, after):
-            if len(found) == limit:
-                break
-            if await self.threads(tenant, limit=1):  # some that is not expired
+        keys = await self._server.scan(naming.index_pattern(self._prefix), "zset")
+        for tenant in naming.sort_tenants(keys, after):
+            if len(found) < limit and await self.threads(tenant, limit=1):  # some that is not expired
                 found.append(tenant)
         return found
 
     async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
         """See `ChangeNotifier.subscribe`."""
         server = self._server
-        return await subscribe(server.config, thread_keys(self._prefix, key).meta, timeout=server.timeout)
+        return await subscribe(
+            server.config, naming.thread_keys(self._prefix, key).meta, timeout=server.timeout
+        )
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
@@ -289,31 +259,31 @@ class RedisBackend:
 
     # -- internals ------------------------------------------------------------------------------------
 
+    async def _run(
+        self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()
+    ) -> tuple[Any, bool]:
+        """See `RedisServer.run`; the thread's id goes before the arguments."""
+        keys = naming.thread_keys(self._prefix, key)
+        wait = self._wait if script.writes else None
+        return await self._server.run(script, keys, [keys.thread_id, *arguments], wait=wait)
+
     async def _delete(self, key: ThreadKey, version: bytes) -> bool:
-        keys = thread_keys(self._prefix, key)
-        reply, was_repeated = await self._server.run(
-            scripts.DELETE, keys, [keys.thread_id, version], wait=self._wait
-        )
+        reply, was_repeated = await self._run(scripts.DELETE, key, [version])
         if not reply and version != b"*":
             raise self._conflict(was_repeated)
         return bool(reply) or was_repeated
 
     def _conflict(self, was_repeated: bool) -> Exception:
-        if not was_repeated:
-            return VersionConflict()
-        return OutcomeUnknownError(
-            f"the connection to {self._server.config.place} was lost while a write was confirmed: it may or "
-            "may not be stored"
-        )
+        return lost_outcome(self._server.config) if was_repeated else VersionConflict()
 
     async def _ids(
         self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder
     ) -> list[tuple[int, bytes]]:
         """Negative times and ids of threads, in order; of each shard at most `limit`."""
-        shards = [shard_keys(self._prefix, tenant, shard) for shard in range(SHARDS)]
+        shards = [naming.shard_keys(self._prefix, tenant, shard) for shard in range(naming.SHARDS)]
         if order == "id":
             low = b"[" + prefix if prefix else b"-"
-            if after is not None and (last := encode(after.thread_id)) >= prefix:
+            if after is not None and (last := naming.encode(after.thread_id)) >= prefix:
                 low = b"(" + last
             high = b"(" + prefix + b"\xff" if prefix else b"+"
             page = (low, high, "LIMIT", 0, limit)
@@ -324,15 +294,17 @@ class RedisBackend:
         replies = await self._server.pipeline([("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards])
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
-            last_item = (-after.updated_us, encode(after.thread_id))
+            last_item = (-after.updated_us, naming.encode(after.thread_id))
             found = [item for item in found if item > last_item]
         return sorted(found)[:limit]
 
     async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
         """The threads of those ids that exist; the others are removed from their shards."""
-        names = [ThreadKey(tenant, decode(thread_id)) for _, thread_id in items]
-        keys = [thread_keys(self._prefix, name) for name in names]
-        commands = [command for one in keys for command in (("HMGET", one.meta, *FIELDS), ("PTTL", one.meta))]
+        names = [ThreadKey(tenant, naming.decode(thread_id)) for _, thread_id in items]
+        keys = [naming.thread_keys(self._prefix, name) for name in names]
+        commands = [
+            command for one in keys for command in (("HMGET", one.meta, *layout.FIELDS), ("PTTL", one.meta))
+        ]
         replies = await self._server.pipeline(commands)
         found = []
         for index, name in enumerate(names):
@@ -340,7 +312,7 @@ class RedisBackend:
                 with contextlib.suppress(StoreError, VersionConflict):  # as on a replica
                     await self._delete(name, b"")
                 continue
-            thread, version = decode_thread(name, *replies[2 * index : 2 * index + 2])
+            thread, version = layout.decode_thread(name, *replies[2 * index : 2 * index + 2])
             if items[index][0]:  # so that the next page follows the place in the listing
                 thread = replace(thread, updated_us=-items[index][0])
             found.append(ListedThread(name, thread, version))

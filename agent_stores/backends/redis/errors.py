@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Sequence
 
 from redis import exceptions as driver
 
+from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.rows import unsupported_layout
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreRejectedError, StoreUnavailableError
 
-CONNECTION_ERRORS: tuple[type[Exception], ...] = (
-    driver.ConnectionError,
-    driver.TimeoutError,
-    driver.RedisClusterException,
-    OSError,
-)
+CONNECTION_ERRORS = (driver.ConnectionError, driver.TimeoutError, driver.RedisClusterException, OSError)
 """The connection failed or could not be made."""
 
 FAILURES: tuple[type[Exception], ...] = (driver.RedisError, *CONNECTION_ERRORS)
@@ -41,23 +36,20 @@ _CODES: dict[str, tuple[str | None, type[Exception] | tuple[type[Exception], ...
 }
 _NOT_PERMITTED = re.compile("ACL failure in script|The user executing the script can't")
 _CODE = re.compile(rf"\b({'|'.join(_CODES)})\b")
-_VERSION = re.compile(r"AGENTVERSION (\S+)")
-_DAMAGED = re.compile(r"AGENTDAMAGED (.*)")
+_REFUSAL = re.compile(r"AGENT(VERSION|DAMAGED) (.*)")  # of our scripts
 
 
 def code_of(error: BaseException) -> str:
     """The word that names the kind of a server's error; empty when it is not a known one."""
-    if isinstance(error, (driver.AuthenticationError, driver.AuthorizationError)) and not isinstance(
-        error, driver.ResponseError
-    ):
+    is_reply = isinstance(error, driver.ResponseError)
+    if isinstance(error, (driver.AuthenticationError, driver.AuthorizationError)) and not is_reply:
         return "NOAUTH" if "required" in str(error).lower() else "WRONGPASS"
     for code, (_, kinds) in _CODES.items():
         if isinstance(error, kinds):
             return code
-    text = _text(error)
-    if _NOT_PERMITTED.search(text):
+    if _NOT_PERMITTED.search(str(error)):
         return "NOPERM"
-    found = _CODE.search(text) if isinstance(error, driver.ResponseError) else None
+    found = _CODE.search(str(error)) if is_reply else None
     return found[1] if found else ""
 
 
@@ -85,38 +77,29 @@ def is_connecting(error: BaseException) -> bool:
     return any(name.startswith(("connect", "get_connection", "initialize")) for name in names)
 
 
-def translate_error(
-    error: BaseException, *, place: str, secrets: Sequence[str], is_unknown: bool = False
-) -> Exception:
-    """The library's error for one of redis-py or of the server.
-
-    Args:
-        error: what was raised.
-        place: the server, without secrets.
-        secrets: texts that must not show.
-        is_unknown: whether an attempt may have been carried out.
-    """
-    detail = _text(error)
-    for secret in secrets:
-        detail = detail.replace(secret, "***")
+def translate_error(error: BaseException, config: Config, *, is_unknown: bool = False) -> Exception:
+    """The library's error for one of redis-py or a server; `is_unknown` if it may have been carried out."""
+    detail, place = config.hide_secrets(" ".join(str(error).split()) or type(error).__name__), config.place
     if is_unknown:
-        return OutcomeUnknownError(
-            f"the connection to {place} was lost while a write was confirmed ({detail}): it may or may not "
-            "be stored"
-        )
-    if found := _VERSION.search(detail):
-        return unsupported_layout(found[1].encode())
-    if damaged := _DAMAGED.search(detail):
+        return lost_outcome(config, f" ({detail})")
+    refusal, rejection = _REFUSAL.search(detail), _CODES.get(code_of(error), (None,))[0]
+    if refusal and refusal[1] == "VERSION":
+        return unsupported_layout(refusal[2].split()[0])
+    if refusal:
         return StoreError(
-            f"the thread at {place} is damaged: {damaged[1]}; the server evicted a part of it, or another "
+            f"the thread at {place} is damaged: {refusal[2]}; the server evicted a part of it, or another "
             "program changed its keys. delete_thread() removes the rest; nothing was written"
         )
-    if rejection := _CODES.get(code_of(error), (None,))[0]:
+    if rejection:
         return StoreRejectedError(f"{rejection} at {place}: {detail}; nothing was written")
     if is_retryable(error):
         return StoreUnavailableError(f"no answer from {place}: {detail}; nothing was written")
     return StoreError(f"{place} reported an error: {detail}")
 
 
-def _text(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def lost_outcome(config: Config, detail: str = "") -> OutcomeUnknownError:
+    """The error for a write without a reply."""
+    return OutcomeUnknownError(
+        f"the connection to {config.place} was lost while a write was confirmed{detail}: it may or may not "
+        "be stored"
+    )

@@ -1,21 +1,14 @@
 """Names of keys and of the data in them: readable for ordinary ids, unambiguous for all ids.
 
-The keys of a thread and of its shard have the same hash tag, so that a Cluster keeps them in one slot::
-
-    {prefix}:{tag}:meta:{thread}       the thread's metadata and the position of each message id, a hash
-    {prefix}:{tag}:messages:{thread}   its rows that are not pinned, a list in the order of their positions
-    {prefix}:{tag}:pinned:{thread}     its pinned rows by position, a hash
-    {prefix}:{tag}:index               the shard's thread ids, a sorted set in the order of their bytes
-    {prefix}:{tag}:recent              the same, by the time of their last write
-    {prefix}:{tag}:expiry              the ids of threads that expire, by the time when they do
-
-The tag is ``{tenant.shard}``: a tenant's threads are spread over 64 shards by a digest of their ids.
+docs/redis.md lists the keys. Those of a thread and of its shard have the same hash tag, ``{tenant.shard}``,
+so that a Cluster keeps them in one slot. The digest of a thread's id gives its shard.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -27,6 +20,8 @@ SHARDS = 64
 
 _LONGEST = 160  # characters of a name in a key; a longer name is replaced by its digest
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]+")
+_INDEX = re.compile(rb":\{([^{}]*)\.\d\d\}:index\Z")
+_SPECIAL = re.compile(r"([\\*?\[\]^-])")  # of the patterns of SCAN
 
 
 class Keys(NamedTuple):
@@ -64,9 +59,8 @@ def unquote_name(name: bytes) -> str:
 def key_name(text: str) -> str:
     """A text as part of a key; different for each text, but not always reversible."""
     name = quote_name(text)
-    if not name or len(name) > _LONGEST:
-        return f"~{hashlib.blake2b(encode(text), digest_size=20).hexdigest()}"
-    return name
+    is_short = 0 < len(name) <= _LONGEST
+    return name if is_short else f"~{hashlib.blake2b(encode(text), digest_size=20).hexdigest()}"
 
 
 @lru_cache(maxsize=4096)
@@ -84,3 +78,19 @@ def shard_keys(prefix: str, tenant: str | None, shard: int) -> tuple[bytes, byte
     tag = f"{'' if tenant is None else key_name(tenant)}.{shard:02d}"
     stem = encode(prefix) + b":{" + tag.encode() + b"}:"
     return stem + b"index", stem + b"recent", stem + b"expiry"
+
+
+def index_pattern(prefix: str) -> str:
+    """The pattern of the keys that hold the thread ids of a shard, for SCAN."""
+    return _SPECIAL.sub(r"\\\1", prefix) + ":{*}:index"
+
+
+def sort_tenants(keys: Iterable[bytes], after: str | None) -> list[str | None]:
+    """The tenants of keys that `index_pattern` found, after a name, by name; None, for none, comes first.
+
+    A name that is too long for a key is not known, as the key holds its digest.
+    """
+    names = {found[1] for key in keys if (found := _INDEX.search(key)) is not None}
+    tenants = {unquote_name(name) if name else None for name in names if not name.startswith(b"~")}
+    ordered = sorted(tenants, key=lambda name: (name is not None, name or ""))
+    return [name for name in ordered if after is None or (name is not None and name > after)]

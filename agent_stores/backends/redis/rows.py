@@ -8,15 +8,20 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
+import msgspec
+
 from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
 from agent_stores.backends.redis.keys import quote_name, unquote_name
 from agent_stores.errors import StoreError, UnsupportedVersionError
 
-LAYOUT = b"3"
+LAYOUT = "3"
 """The version of the layout. A thread with another one is rejected."""
 
-# The numbers of a state that follow the version; before the times comes the number of requests.
-_COUNTERS = ("last_position", "messages", "pinned", "bytes", "tokens", "first_us", "last_us")
+# What a state holds after the layout and the version; what a client sets ends before `expires`.
+_STATE = (
+    *("last_position", "messages", "pinned", "bytes", "tokens", "requests", "first_us", "last_us", "ttl"),
+    *("ttl_refresh", "ttl_explicit", "expires", "listed_until"),
+)
 _BOUNDARY = [bool(flags & 1) for flags in range(256)]
 
 FIELDS = ("state", "requests", "metadata", "revision")
@@ -28,14 +33,14 @@ class RedisVersion(bytes):
 
     Attributes:
         expires_us: the `Thread.expires_us` that was loaded with it: a commit that leaves it unchanged leaves
-            the server's time of expiry unchanged.
+            the server's time of expiry unchanged. It does not count for equality.
     """
 
     expires_us: int | None
 
     @classmethod
     def of(cls, number: bytes, expires_us: int | None) -> RedisVersion:
-        """A version with a time of expiry, which does not count for its equality."""
+        """A version with a time of expiry."""
         version = cls(number)
         version.expires_us = expires_us
         return version
@@ -94,21 +99,21 @@ def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
     return ("", "") if ttl is None else (_milliseconds(ttl.seconds), ttl.refresh)
 
 
-def encode_thread(thread: Thread) -> tuple[list[Any], list[Any]]:
+def encode_thread(thread: Thread) -> tuple[list[str], list[Any]]:
     """A thread's state as far as a client sets it; the other fields and values of its meta hash in turn."""
-    values = [getattr(thread, name) for name in _COUNTERS]
-    values.insert(5, len(thread.recent_request_ids))
-    state = [*("" if value is None else str(value) for value in values), str(_milliseconds(thread.ttl))]
-    requests = "".join(f"{quote_name(request)}," for request in thread.recent_request_ids)
+    values = {name: getattr(thread, name, None) for name in _STATE[:-2]}
+    values |= {"requests": len(thread.recent_request_ids), "ttl": _milliseconds(thread.ttl)}
+    values["ttl_explicit"] = "1" if thread.ttl_explicit else ""
+    requests = "".join([f",{quote_name(request)}" for request in thread.recent_request_ids])
     fields = [
         "requests",
-        f",{requests}",
+        f"{requests},",
         "metadata",
         json.dumps(thread.metadata),
         "revision",
         thread.revision,
     ]
-    return [*state, thread.ttl_refresh, "1" if thread.ttl_explicit else ""], fields
+    return ["" if value is None else str(value) for value in values.values()], fields
 
 
 def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> tuple[Thread, RedisVersion]:
@@ -119,37 +124,32 @@ def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> 
         StoreError: when the hash is damaged.
     """
     line, requests, metadata, revision = (value or b"" for value in values)
-    layout, *state = line.split(b",")
+    layout, *state = line.decode(errors="replace").split(",")
     if layout != LAYOUT:
         raise unsupported_layout(layout)
     expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
     try:
-        numbers = [int(number) if number else None for number in state[1:10]]
-        ttl = numbers.pop()
-        del numbers[5]
-        counters: dict[str, Any] = dict(zip(_COUNTERS, numbers, strict=True))
-        refresh: Any = state[10].decode()
-        thread = Thread(
-            **counters,
-            updated_us=int(state[0].partition(b".")[0]),
-            ttl=None if ttl is None else ttl / 1000,
-            ttl_refresh=refresh,
-            ttl_explicit=bool(state[11]),
-            expires_us=expires_us,
-            recent_request_ids=tuple(unquote_name(name) for name in requests.split(b",") if name),
-            metadata=json.loads(metadata or b"{}"),
-            revision=int(revision or 0),
-        )
-    except (LookupError, ValueError) as error:
+        # Numbers are texts, and there is nothing for None.
+        found: dict[str, Any] = {name: text for name, text in zip(_STATE, state[1:], strict=True) if text}
+        found |= {
+            "updated_us": state[0].partition(".")[0],
+            "ttl": float(found["ttl"]) / 1000 if "ttl" in found else None,
+            "expires_us": expires_us,
+            "recent_request_ids": [unquote_name(name) for name in requests.split(b",") if name],
+            "metadata": json.loads(metadata or b"{}"),
+            "revision": revision.decode() or 0,
+        }
+        thread = msgspec.convert(found, Thread, strict=False)
+    except (LookupError, ValueError, msgspec.MsgspecError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
-    return thread, RedisVersion.of(state[0], expires_us)
+    return thread, RedisVersion.of(state[0].encode(), expires_us)
 
 
-def unsupported_layout(layout: bytes) -> UnsupportedVersionError:
+def unsupported_layout(layout: str) -> UnsupportedVersionError:
     """The error for a thread of another layout."""
     return UnsupportedVersionError(
-        f"a thread has version {layout.decode(errors='replace')} of the layout, and this version of "
-        f"agent-stores uses {LAYOUT.decode()}; nothing was written"
+        f"a thread has version {layout} of the layout, and this version of agent-stores uses {LAYOUT}; "
+        "nothing was written"
     )
 
 

@@ -6,23 +6,15 @@ import asyncio
 import contextlib
 import random
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.exceptions import AskError, ConnectionError, NoScriptError
 
+from agent_stores.backends.redis import errors
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import Client, Command, make_client
-from agent_stores.backends.redis.errors import (
-    FAILURES,
-    code_of,
-    is_connecting,
-    is_retryable,
-    may_have_applied,
-    translate_error,
-)
 from agent_stores.backends.redis.keys import Keys
 from agent_stores.backends.redis.scripts import Script
 from agent_stores.connection_pool import LoopClients
@@ -34,13 +26,12 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
 
-_FIRST_PAUSE = 0.02  # seconds before the second attempt, at most; doubles, with jitter
-_LONGEST_PAUSE = 0.5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds before another attempt; they double, with jitter
 _RETRIES = 3  # on a single server; on others, a failover takes seconds, and is waited for
 _PLAIN_THREADS = 10_000  # remembered
 
 
-class RedisServer:
+class RedisServer(LoopClients[Client]):
     """A server and the connections to it; shared by all logs of a process that name it alike.
 
     Args:
@@ -62,11 +53,9 @@ class RedisServer:
         self.timeout = timeout
         self._retries = _RETRIES if retries is None and config.kind == "single" else retries
         self._limit = max_connections
-        self._loops: LoopClients[Client] = LoopClients(
-            self._make_client, are_ours=config.client is None or config.is_blocking, timeout=timeout
-        )
         self._blocking: Client | None = None
-        self._lock = threading.Lock()
+        are_ours = config.client is None or config.is_blocking
+        super().__init__(self._make_client, are_ours=are_ours, timeout=timeout)
 
     async def run(
         self, script: Script, keys: Keys, arguments: Sequence[Any], *, wait: tuple[int, int] | None = None
@@ -135,8 +124,7 @@ class RedisServer:
                     raise reply
             return replies
 
-        found: list[Any] = (await self._run(attempt))[0] if commands else []
-        return found
+        return list((await self._run(attempt))[0]) if commands else []
 
     def note_plain(self, key: bytes, *, plain: bool) -> None:
         """Remember whether the next read of a thread may be one LRANGE."""
@@ -149,30 +137,16 @@ class RedisServer:
 
     async def aclose(self) -> None:
         """Close the connections; without an event loop, those of loops are closed when their loops run."""
-        self._close_blocking()
         if may_block():
-            self._loops.close_unused()
+            self.close_unused()
         else:
-            await self._loops.aclose()
-
-    def close_unused(self) -> None:
-        """See `SharedConnection.close_unused`."""
-        self._close_blocking()
-        self._loops.close_unused()
-
-    def close_at_exit(self) -> None:
-        """See `SharedConnection.close_at_exit`."""
-        self._close_blocking()
-        self._loops.close_at_exit()
+            await super().aclose()
 
     def reset_after_fork(self) -> None:
         """See `SharedConnection.reset_after_fork`."""
-        self._lock = threading.Lock()
         _of_the_parent.append(self._blocking)
         self._blocking = None
-        self._loops.reset_after_fork()
-
-    # -- attempts -------------------------------------------------------------------------------------
+        super().reset_after_fork()
 
     async def _run(
         self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False
@@ -183,41 +157,50 @@ class RedisServer:
         try:
             async with limit:
                 while True:
-                    client = self._client()
-                    is_running = True
-                    try:
-                        return await attempt(client), is_unknown
-                    except FAILURES as error:
-                        is_running = False
-                        is_unknown |= writes and may_have_applied(error)
-                        failures += 1
-                        if may_block() and time.monotonic() > deadline:
-                            raise asyncio.TimeoutError from error
-                        # A demoted primary rejects writes; another one takes its place.
-                        is_demoted = config.kind != "single" and code_of(error) == "READONLY"
-                        is_over = self._retries is not None and failures > self._retries
-                        if is_over or not (is_demoted or is_retryable(error)):
-                            raise translate_error(
-                                error, place=config.place, secrets=config.secrets, is_unknown=is_unknown
-                            ) from error
-                        if is_demoted or isinstance(error, AskError):
-                            with contextlib.suppress(*FAILURES):  # the next attempt tells
-                                await client.refresh()
-                    await _pause(failures)
+                    client = self.get()
+                    async with client.slots:
+                        is_running = True
+                        try:
+                            return await attempt(client), is_unknown
+                        except errors.FAILURES as error:
+                            is_running = False
+                            is_unknown |= writes and errors.may_have_applied(error)
+                            failures += 1
+                            if may_block() and time.monotonic() > deadline:
+                                raise asyncio.TimeoutError from error
+                            # A demoted primary rejects writes; another one takes its place.
+                            is_demoted = config.kind != "single" and errors.code_of(error) == "READONLY"
+                            is_over = self._retries is not None and failures > self._retries
+                            if is_over or not (is_demoted or errors.is_retryable(error)):
+                                raise errors.translate_error(error, config, is_unknown=is_unknown) from error
+                            if is_demoted or isinstance(error, AskError):
+                                with contextlib.suppress(*errors.FAILURES):  # the next attempt tells
+                                    await client.refresh()
+                    pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
+                    await _sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         except asyncio.TimeoutError as error:
-            is_unknown |= writes and is_running and not is_connecting(error)
+            is_unknown |= writes and is_running and not errors.is_connecting(error)
             text = f"{config.place} did not answer within {self.timeout:g} seconds"
             if is_unknown:
                 raise OutcomeUnknownError(f"{text}: a write may or may not be stored") from error
             raise StoreUnavailableError(f"{text}; nothing was written") from error
 
-    def _client(self) -> Client:
+    def get(self) -> Client:
+        """The client of the running loop, or the one for blocking calls."""
         if not may_block():
-            return self._loops.get()
+            return super().get()
         with self._lock:
             if self._blocking is None:
                 self._blocking = self._make_client()
             return self._blocking
+
+    def _take_all(self) -> dict[asyncio.AbstractEventLoop, Client]:
+        with self._lock:
+            client, self._blocking = self._blocking, None
+        if client is not None and self.config.client is None:
+            with contextlib.suppress(Exception):
+                run_inline(client.aclose())
+        return super()._take_all()
 
     def _make_client(self) -> Client:
         """A client for the running loop, or for blocking calls."""
@@ -226,21 +209,12 @@ class RedisServer:
         client = lent or make_client(config, timeout=self.timeout, blocking=blocking)
         return Client(client, self._limit, is_owned=lent is None)
 
-    def _close_blocking(self) -> None:
-        with self._lock:
-            client, self._blocking = self._blocking, None
-        if client is not None and self.config.client is None:
-            with contextlib.suppress(Exception):
-                run_inline(client.aclose())
 
-
-async def _pause(failures: int) -> None:
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
-    pause = longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+async def _sleep(seconds: float) -> None:
     if may_block():
-        time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to block
     else:
-        await asyncio.sleep(pause)
+        await asyncio.sleep(seconds)
 
 
 _of_the_parent: list[Any] = []

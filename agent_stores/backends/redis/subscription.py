@@ -62,7 +62,7 @@ class RedisSubscription:
             await Client(self._client, 1, is_owned=True).aclose()
 
     def _translated(self, error: BaseException) -> Exception:
-        return translate_error(error, place=self._config.place, secrets=self._config.secrets)
+        return translate_error(error, self._config)
 
 
 async def subscribe(config: Config, meta: bytes, *, timeout: float) -> RedisSubscription | None:
@@ -72,9 +72,9 @@ async def subscribe(config: Config, meta: bytes, *, timeout: float) -> RedisSubs
         try:
             await client.initialize()
             node = client.get_node_from_key(meta)
-            place = replace(config, kind="single", hosts=((node.host, node.port),), url=None)
+            place = replace(config, kind="single", hosts=((node.host, node.port),))
         except FAILURES as error:
-            raise translate_error(error, place=config.place, secrets=config.secrets) from error
+            raise translate_error(error, config) from error
         finally:
             await client.aclose()
         client = make_client(place, timeout=timeout, protocol=2)

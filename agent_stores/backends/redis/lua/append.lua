@@ -3,7 +3,7 @@
 -- one is expected; nil for the log's general path. After the first arguments come the ids, and then the rows, which
 -- lack their flags, a digit each of `flags`, and their positions.
 -- include keys
-local request, expected, limit, ttl_given, refresh_given, create, confirm, now_us, thread_id, flags, bytes, tokens,
+local thread_id, request, expected, limit, ttl_given, refresh_given, create, confirm, now_us, flags, bytes, tokens,
   first_created, last_created = unpack(ARGV, 1, 14)
 local count, existing = #flags, 0
 local pinned_count = string.find(flags, '[23]') and select(2, string.gsub(flags, '[23]', '')) or 0

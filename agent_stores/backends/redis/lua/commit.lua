@@ -1,10 +1,10 @@
 -- Change a thread and its rows: see `agent_stores.backend.Backend.commit`. Replies the new version; nil when the
--- expected one is wrong. Arguments: the expected version or ''; the new one; the thread id; milliseconds until the
+-- expected one is wrong. Arguments: the thread id; the expected version or ''; the new one; milliseconds until the
 -- thread expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON, the new state, further
 -- fields and values, ids to delete, their positions in the list and among the pinned rows; entries to put.
 -- include keys
 -- include list
-local expected, new_version, thread_id, left, clear = unpack(ARGV, 1, 5)
+local thread_id, expected, new_version, left, clear = unpack(ARGV, 1, 5)
 local state, fields, ids, positions, pinned_positions = unpack(cjson.decode(ARGV[6]))
 local is_checked, is_timed, found = false, false, call('HMGET', META, 'state', 'requests')
 -- include thread
