@@ -400,7 +400,7 @@ def test_files_that_cannot_be_opened(
     database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["import", "nowhere.jsonl", "--store", str(database)]) == ExitCode.NOT_FOUND
-    assert last_error(capsys) == "agent-stores: there is no file 'nowhere.jsonl'"
+    assert last_error(capsys) == "agent-stores: there is no file 'nowhere.jsonl'\n"
     out = str(tmp_path / "no" / "folder")
     assert main(["export", "--store", str(database), "-o", out]) == ExitCode.FAILED
     assert "No such file" in last_error(capsys)
