@@ -23,24 +23,22 @@ def model_view(
     Args:
         history: as it is stored.
         dangling_calls: what to do with calls that have no result.
-        answered: the ids of the calls that the run's messages answer; where they are not known, the last
-            message's calls are taken to be answered.
+        answered: the ids of the calls that the run's messages answer; where they are not known, the calls
+            that nothing but results follows are left alone.
     """
     if dangling_calls == "keep":
         return list(history)
     history = joined(history)
-    calls = [index for index, message in enumerate(history) if message.tool_calls]
+    calls = {part.call_id for message in history for part in message.tool_calls}
     if not calls:
         return list(history)  # there is nothing to pair, nor anything that could be missing
     if answered is None:
-        last = history[calls[-1]]
-        is_open = all(message.tool_results for message in history[calls[-1] + 1 :])
-        answered = {call.call_id for call in last.tool_calls} if is_open else ()
+        return repair(history, dangling_calls, keep_open=True)
     known = {part.call_id for message in history for part in message.tool_results}
     coming = [
         ChatMessage("tool", contents=[ToolResultContent(call_id)], message_id=_RESULT)
         for call_id in dict.fromkeys(answered)
-        if call_id not in known or _waits_again(history, call_id)
+        if call_id in calls and (call_id not in known or _waits_again(history, call_id))
     ]
     view = repair([*history, *coming], dangling_calls)
     return [message for message in view if message.message_id != _RESULT]
