@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mappi
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
-from agent_stores.backends.tables.cache import ThreadCache
+from agent_stores.backends.tables.reader import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed
 from agent_stores.connection_pool import LoopClients, ServerRegistry
 from agent_stores.errors import (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,23 @@ async def test_whose_conversations_they_are(client: Any, tmp_path: Path) -> None
     for provider in made:
         await provider.aclose()
     assert await client.ping()
+
+
+@pytest.mark.anyio
+async def test_what_theirs_stored_is_migrated(client: Any, valkey_server: RedisServer) -> None:
+    """As the page says."""
+    key = "chat_messages|v2|~none|migrated|~none|redis_memory|s1"
+    given = [Message("user", ["hi"]), Message("assistant", ["yes"])]
+    await client.rpush(key, *(json.dumps(one.to_dict()) for one in given))
+    source = f"agent-framework+{valkey_server.url}"
+    command = [sys.executable, "-m", "agent_stores.cli", "migrate", "--from", source]
+    command += ["--from-option", "application_id=migrated", "--to", valkey_server.url]
+    command += ["--tenant", "/migrated//redis_memory"]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    history = RedisHistoryProvider(redis_url=valkey_server.url, application_id="migrated")
+    assert [one.text for one in await history.get_messages("s1")] == ["hi", "yes"]
+    await history.aclose()
 
 
 @pytest.mark.anyio

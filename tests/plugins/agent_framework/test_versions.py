@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,6 +50,21 @@ def test_a_beta(age: str, valkey_server: RedisServer) -> None:
         AGENT_STORES_TEST_BETA="1",
     )
     assert "skipped" not in said
+
+
+def test_the_extra_of_the_betas_installs_the_newest_of_them() -> None:
+    (wanted,) = re.findall(
+        r'^agent-framework-beta = \["([^"]*)"\]$', (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed"]
+    done = subprocess.run(
+        [*command, "--quiet", "--disable-pip-version-check", "--report", "-", wanted],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["install"]
+    assert found["metadata"]["version"] == BETAS["newest"]
 
 
 @pytest.mark.parametrize("age", BETAS)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +289,49 @@ async def test_the_methods_of_lists(url: str) -> None:
         await store.append(message("user", "again"))
         assert texts(await store.list_messages()) == ["again"]
     assert await store.ping() is False
+
+
+def theirs() -> Any:
+    """The class of agent-framework-redis, which ours is made as."""
+    return import_module("agent_framework.redis").RedisChatMessageStore
+
+
+def test_made_with_their_arguments() -> None:
+    def parameters(of: Any) -> list[tuple[str, Any, Any]]:
+        return [(one.name, one.kind, one.default) for one in inspect.signature(of).parameters.values()]
+
+    assert parameters(RedisChatMessageStore) == parameters(theirs())
+    assert len(parameters(theirs())) == 10
+    missing = {name for name in vars(theirs()) if name[0] != "_"} - set(dir(RedisChatMessageStore))
+    assert missing == {"redis_key"}
+
+
+@pytest.mark.parametrize("kind", ["theirs", "ours"])
+async def test_a_program_that_uses_the_methods_of_lists(kind: str) -> None:
+    """What it says is the same with either class."""
+    make: Any = theirs() if kind == "theirs" else RedisChatMessageStore
+    url = os.environ["AGENT_STORES_TEST_REDIS"]
+    store = make(redis_url=url, max_messages=4, messages=[message("user", "first")])
+    said: list[Any] = [await store.count(), await store.ping(), store.thread_id[:7]]
+    await store.append(message("user", "a", message_id="1"))
+    await store.extend([message("assistant", text, message_id=text) for text in "bcd"])
+    said += [await store.count(), texts(await store.list_messages())]
+    said += [(await store.getitem(at)).text for at in (0, 3, -1)]
+    await store.setitem(-2, message("assistant", "C", message_id="C"))
+    said.append(await store.index(await store.getitem(2)))
+    await store.remove(await store.getitem(0))
+    for call in (store.getitem(9), store.setitem(9, message("user", "x")), store.getitem(-9)):
+        with pytest.raises(IndexError):
+            await call
+    for call in (store.index(message("user", "x")), store.remove(message("user", "x"))):
+        with pytest.raises(ValueError, match="store"):
+            await call
+    said.append(texts(await store.list_messages()))
+    await store.clear()
+    said += [await store.count(), await store.list_messages(), bool(store)]
+    await store.aclose()
+    expected = [1, True, "thread_", 4, ["a", "b", "c", "d"], "a", "d", "d", 2, ["b", "C", "d"], 0, [], True]
+    assert said == expected
 
 
 async def test_made_as_the_frameworks_redis_store(openai: AsyncOpenAI) -> None:
