@@ -21,7 +21,7 @@ def new_rows(rows: Sequence[Row], known: Collection[str]) -> list[Row]:
     return added
 
 
-def place(thread: Thread, rows: Sequence[Row]) -> tuple[Thread, list[Row]]:
+def assign_positions(thread: Thread, rows: Sequence[Row]) -> tuple[Thread, list[Row]]:
     """Give rows the positions after a thread's last one.
 
     Returns:

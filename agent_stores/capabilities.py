@@ -108,7 +108,7 @@ class ChangeNotifier(Protocol):
     """A backend whose server notifies clients of changes."""
 
     async def subscribe(self, key: ThreadKey) -> Subscription | None:
-        """Be told of the changes to a thread from now on; None when this server does not do that.
+        """Subscribe to changes of a thread; None when this server does not do that.
 
         Raises:
             StoreUnavailableError: when the server cannot be reached.

@@ -318,7 +318,7 @@ class EventLoopPool:
 
 
 def _end(loop: _Loop) -> None:
-    """Close a loop: let what it was told to close be closed, and then what it keeps."""
+    """Close a loop: run the pending close callbacks, then close the remaining resources."""
 
     async def finish() -> None:
         await asyncio.sleep(0)
@@ -327,7 +327,7 @@ def _end(loop: _Loop) -> None:
         await loop.shutdown_asyncgens()
 
     try:
-        for _ in range(2):  # the first may find that the loop was told to stop before an interruption
+        for _ in range(2):  # the first may find that the loop was asked to stop before an interruption
             with contextlib.suppress(Exception):
                 loop.run_until_complete(finish())
                 break

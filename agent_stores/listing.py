@@ -1,4 +1,4 @@
-"""What callers are told of a thread without its messages, and pages of threads."""
+"""Statistics of a thread without its messages, and pages of threads."""
 
 from __future__ import annotations
 

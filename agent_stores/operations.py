@@ -83,7 +83,7 @@ class Operations:
                 if not base.exists:
                     thread = with_metadata(thread, new_thread.metadata)
             unpinned = thread.unpinned
-            thread, added = append_plan.place(thread, added)
+            thread, added = append_plan.assign_positions(thread, added)
             put, delete = await self._split_trimmed(key, base, unpinned, added, max_messages)
             if delete and not self._committer.fits(len(put) + len(delete)):
                 left.extend(delete)
@@ -184,7 +184,7 @@ class Operations:
             thread = _emptied(thread)
             put: list[Row] = []
             if rows:
-                thread, put = append_plan.place(thread, append_plan.new_rows(rows, ()))
+                thread, put = append_plan.assign_positions(thread, append_plan.new_rows(rows, ()))
             thread = with_ttl(with_rows(thread, put), ttl, now_us)
             return Change(thread.last_position, thread, put, clear=True)
 
@@ -291,7 +291,7 @@ class Operations:
         thread = base.thread if base.exists else with_metadata(base.thread, new_thread.metadata)
         if not new_thread.rows:
             return thread, []
-        thread, placed = append_plan.place(thread, append_plan.new_rows(new_thread.rows, ()))
+        thread, placed = append_plan.assign_positions(thread, append_plan.new_rows(new_thread.rows, ()))
         put, _ = await self._split_trimmed(key, base, 0, placed, max_messages)
         return with_rows(thread, put), put
 

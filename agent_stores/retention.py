@@ -62,7 +62,7 @@ class Window:
         max_tokens: at most *n* tokens, pinned messages included; the newest group is kept whole.
         max_age: only messages created in the last *n* seconds (or a timedelta).
         start_on: ``"user"`` drops the messages before the first user message, unless there is none. Some
-            providers refuse a conversation that begins with an assistant message or a tool call.
+            providers reject a conversation that begins with an assistant message or a tool call.
     """
 
     last: int | None = None
@@ -301,7 +301,7 @@ class _Repair:
 
 
 def _pending_calls(messages: Sequence[ChatMessage]) -> set[str]:
-    """The ids of the calls whose approval was asked for and not given or refused yet."""
+    """The ids of the calls whose approval was asked for and not given or rejected yet."""
     asked: dict[str, str] = {}
     for message in messages:
         for part in message.contents:

@@ -259,7 +259,7 @@ class AgentThread:
             else:
                 self._message_store = await _restore_store(content.store)
         self._state_extra = content.extra
-        self._notified_providers = []  # providers are told of the thread that it is now
+        self._notified_providers = []  # providers are notified again
 
     def __repr__(self) -> str:
         if self._service_thread_id is not None:

@@ -1,6 +1,6 @@
 """Live tail: the messages that any client adds to a thread, as they come.
 
-A notification of the server, or the time, is the reason to look; what there is to return follows from the
+A notification of the server, or the time, wakes the watcher; the rows to return follow from the
 thread alone. A notification that is lost or comes twice changes nothing but the time.
 """
 

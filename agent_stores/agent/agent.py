@@ -43,7 +43,7 @@ class ChatAgent:
 
     Args:
         chat_client: the model.
-        instructions: what the model is told first in every run; not stored in the thread.
+        instructions: the system message of every run; not stored in the thread.
         name: the agent's name, as the author of its messages.
         tools: Python functions that the model may call.
         chat_message_store_factory: makes the store of each new thread; in memory by default.
@@ -110,7 +110,7 @@ class ChatAgent:
         Raises:
             AgentRunError: when the model cannot be called, or breaks off.
             StoreError: when the history cannot be read or the turn not be stored.
-            ContextProviderError: when a context provider fails the run, as one may that was told to.
+            ContextProviderError: when a context provider that is configured to do so fails the run.
             ArgumentError, ArgumentTypeError: for values that are not accepted, and settings that are missing.
         """
         async with self._begin(messages, thread, tools, options) as run:

@@ -91,7 +91,7 @@ class ChatClient(Protocol):
       is new to that conversation: the service knows the rest.
     - ``tools``: the functions that the model may call; the client offers them and never calls them.
     - ``conversation_id``: the conversation to go on with, kept by the service. A client whose service keeps
-      none refuses it with an `ArgumentError`.
+      none rejects it with an `ArgumentError`.
     - ``options``: settings of this call, in the service's terms, such as ``temperature``. The agent itself
       sets ``tool_choice`` to ``"none"`` where no further tool call is wanted.
 

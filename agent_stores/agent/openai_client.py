@@ -72,7 +72,7 @@ class OpenAIChatClient:
         sdk = sys.modules.get("openai")
         if client is not None and sdk is not None and isinstance(client, sdk.OpenAI):
             raise ArgumentTypeError("client must be an AsyncOpenAI, got a synchronous OpenAI")
-        self._borrowed = client
+        self._given_client = client
         self._clients: LoopLocal[AsyncOpenAI] = LoopLocal(self._connect)
 
     async def get_response(
@@ -192,14 +192,14 @@ class OpenAIChatClient:
             request["model"] = self._model or self._default_model()
         if tools:
             request["tools"] = to_openai_tools(tools)
-        else:  # the API refuses settings for tools that are not there
+        else:  # the API rejects settings for tools that are not there
             request.pop("tool_choice", None)
             request.pop("parallel_tool_calls", None)
         request["messages"] = to_openai_messages(messages)
         return request
 
     def _default_model(self) -> str:
-        if self._borrowed is not None or self._base_url or os.environ.get("OPENAI_BASE_URL"):
+        if self._given_client is not None or self._base_url or os.environ.get("OPENAI_BASE_URL"):
             raise ArgumentError(
                 "model must be given for an endpoint other than OpenAI's: OpenAIChatClient(model=...), or "
                 "the environment variable OPENAI_MODEL"
@@ -207,7 +207,7 @@ class OpenAIChatClient:
         return _DEFAULT_MODEL
 
     async def _client(self) -> AsyncOpenAI:
-        return self._borrowed if self._borrowed is not None else await self._clients.get()
+        return self._given_client if self._given_client is not None else await self._clients.get()
 
     async def _connect(self, stack: AsyncExitStack) -> AsyncOpenAI:
         # The package takes seconds to import on a small machine, and certificates are read from disk.
@@ -234,11 +234,11 @@ class OpenAIChatClient:
 
     @contextmanager
     def _key_hidden(self) -> Iterator[None]:
-        """Keep the key out of errors: some servers repeat it when they refuse it."""
+        """Keep the key out of errors: some servers repeat it when they reject it."""
         try:
             yield
         except Exception as error:
-            key = self._api_key or getattr(self._borrowed, "api_key", None)
+            key = self._api_key or getattr(self._given_client, "api_key", None)
             if isinstance(key, str) and len(key) >= _SHORTEST_SECRET:
                 _hide(error, key)
             raise

@@ -31,7 +31,7 @@ from agent_stores.contents import (
 from agent_stores.messages import ChatMessage
 
 _Slot = tuple[int, int]
-"""A part's place: the index of its message, and its own."""
+"""The position of a part: the index of its message, and its own."""
 
 _Calls = list[tuple[ToolCallContent, ToolResultContent]]
 
@@ -42,7 +42,7 @@ def to_openai_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     - The calls of a message come in an assistant message, and directly behind it their results, each in a
       tool message of its own. A message that holds more than that is split, in the order of its parts.
     - Calls without a result, such as those whose approval is pending, and results without a call are left
-      out: the API would refuse them. `retention.repair` gives calls that were cut off a result first.
+      out: the API would reject them. `retention.repair` gives calls that were cut off a result first.
     - Reasoning, usage, errors, approvals and parts of unknown types are not sent, and neither is a message
       that holds nothing else.
     - The API takes images, audio and files from users only: those of others go in a user message behind.
@@ -78,7 +78,7 @@ def to_openai_tools(tools: Iterable[Tool[..., Any]]) -> list[dict[str, Any]]:
 def from_openai_message(message: Mapping[str, Any]) -> ChatMessage:
     """The assistant message of a response, as JSON-ready data.
 
-    A refusal becomes text. Calls get an id where the server gave none, or one twice. What has no place in our
+    A refusal becomes text. A call without an id, or with a repeated one, gets a new id. What cannot be in our
     message, such as annotations, is kept in ``additional_properties["openai"]``.
     """
     rest = {name: value for name, value in message.items() if value not in (None, "", [], {})}
@@ -121,7 +121,7 @@ def _read_call(call: Mapping[str, Any], used: set[str]) -> AnyContent:
 
 
 def _pair(messages: Sequence[ChatMessage]) -> dict[_Slot, ToolResultContent]:
-    """The result of each call that has one, by the call's place; paired as `retention.repair` does."""
+    """The results by the positions of their calls; paired as `retention.repair` does."""
     waiting: dict[str, list[_Slot]] = {}
     results: dict[_Slot, ToolResultContent] = {}
     for index, message in enumerate(messages):

@@ -22,7 +22,7 @@ _AUDIO_FORMATS = {
     "audio/mpeg": "mp3",
     "audio/mp3": "mp3",
 }
-_LONGEST_ID = 40  # the API refuses longer ids of tool calls
+_LONGEST_ID = 40  # the API rejects longer ids of tool calls
 _LONGEST_NAME = 64
 
 
@@ -44,7 +44,7 @@ def media_part(part: DataContent | UriContent) -> dict[str, Any]:
     """An image, a recording or a file.
 
     Images go by their address or as a data URL, recordings in WAV and MP3 as audio, and other data as a file.
-    What the API has no form for, such as the address of a document, is told as text.
+    A part without an API type, such as the URL of a document, is sent as text.
     """
     if isinstance(part, UriContent):
         return _by_address(part)

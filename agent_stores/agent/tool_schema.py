@@ -1,4 +1,4 @@
-"""A function's parameters as a model is told of them (JSON Schema), and as its arguments are checked."""
+"""JSON schemas of function parameters, and validation of arguments."""
 
 from __future__ import annotations
 
@@ -118,8 +118,7 @@ def _check_type(tool: str, parameter: str, kind: Any) -> None:
     except (TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise ArgumentTypeError(
-            f"the parameter {parameter!r} of the tool {tool!r} has a type that a model cannot be told of: "
-            f"{reason}"
+            f"the parameter {parameter!r} of the tool {tool!r} must have a type with a JSON schema: {reason}"
         ) from None
 
 

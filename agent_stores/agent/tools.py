@@ -1,4 +1,4 @@
-"""Python functions as tools: what a model is told of them, and how its calls are made."""
+"""Python functions as tools: their schemas, and how they are called."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 class Tool(Generic[P, R]):
     """A Python function that a model may call; callable as the function itself.
 
-    The model is told the function's name, the first paragraph of its docstring, and the JSON schema of its
+    The model receives the function's name, the first paragraph of its docstring, and the JSON schema of its
     parameters, from their annotations: ``Annotated[T, "what it means"]`` describes one, and one without
     annotation takes any value. Parameters with defaults may be left out by the model.
 
@@ -38,7 +38,7 @@ class Tool(Generic[P, R]):
             the bound one. Synchronous ones are called in a worker thread, so that they do not block the event
             loop; a run that is cancelled does not wait for them.
         name: the tool's name; the function's by default. 1 to 64 of the characters a-z A-Z 0-9 _ -.
-        description: what the model is told of it; the first paragraph of the docstring by default.
+        description: the description for the model; the first paragraph of the docstring by default.
 
     Raises:
         ArgumentError: for a name that is not accepted, or parameters that a model cannot give.
@@ -47,7 +47,7 @@ class Tool(Generic[P, R]):
 
     Attributes:
         name: the tool's name.
-        description: what the model is told of it; may be empty.
+        description: the description for the model; may be empty.
         parameters: the JSON schema of its parameters, an object.
         function: the function.
     """

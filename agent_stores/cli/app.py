@@ -46,17 +46,17 @@ StoreUrl = Annotated[
         "--store",
         envvar="AGENT_STORES_URL",
         metavar="URL",
-        help=f"Where the threads are: {SCHEMES}. "
+        help=f"The store: {SCHEMES}. "
         "Given in the environment, a password does not show in the list of processes.",
     ),
 ]
 Tenant = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Whose threads; by default those without a tenant.")
+    str | None, typer.Option(metavar="NAME", help="The tenant; by default threads without a tenant.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output, for scripts.")]
-Prefix = Annotated[str, typer.Option(metavar="TEXT", help="Only threads whose id begins so.")]
+Prefix = Annotated[str, typer.Option(metavar="TEXT", help="Only threads whose id starts with TEXT.")]
 SkipCorrupt = Annotated[
-    bool, typer.Option("--skip-corrupt", help="Leave out messages that cannot be read, with a warning.")
+    bool, typer.Option("--skip-corrupt", help="Skip messages that cannot be read, with a warning.")
 ]
 
 
@@ -96,7 +96,7 @@ def _report(text: str, status: ExitCode) -> int:
 
 
 def _note(text: str) -> None:
-    """Say something that is not a result."""
+    """Print a line that is not a result."""
     print(f"agent-stores: {render.clean(text)}", file=sys.stderr)
 
 
@@ -223,7 +223,7 @@ def export(
     tenant: Tenant = None,
     prefix: Prefix = "",
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Where to; - for standard output.")
+        str, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - for standard output.")
     ] = "-",
     skip_corrupt: SkipCorrupt = False,
     as_json: Annotated[
@@ -266,9 +266,12 @@ def import_(
     store: StoreUrl,
     file: Annotated[str, typer.Argument(metavar="FILE", help="What `export` wrote; - for standard input.")],
     tenant: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose the threads will be; by default as in the file.")
+        str | None,
+        typer.Option(metavar="NAME", help="The tenant of the new threads; by default that of the file."),
     ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Messages that are added at once.")] = 500,
+    batch: Annotated[
+        int, typer.Option(metavar="N", min=1, help="The number of messages added at once.")
+    ] = 500,
     as_json: AsJson = False,
 ) -> None:
     """Import threads from JSON Lines. Safe to run again: no message is added twice."""
@@ -381,7 +384,7 @@ def demo_(
         typer.Option(
             envvar="AGENT_STORES_URL",
             metavar="URL",
-            help="Where the conversation is kept; an SQLite file by default.",
+            help="The store; an SQLite file by default.",
         ),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the conversation afterwards.")] = False,

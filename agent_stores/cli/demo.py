@@ -65,7 +65,7 @@ def run(url: str | None, *, keep: bool) -> int:
 
 
 def _check(url: str) -> str:
-    """Refuse a URL where no other process finds the conversation; returns the place that it names."""
+    """Reject a URL where no other process finds the conversation; returns its location."""
     from agent_stores.backends.sql.config import parse_config
 
     config = None if url.rstrip("/") == "memory:" else parse_config(url)
@@ -88,7 +88,7 @@ def _model(out: Console, local_url: str | None) -> None:
 
 def _head(out: Console, text: str) -> None:
     out.print(Text(f"\n{text}", style="bold"))
-    out.file.flush()  # before another process writes to the same place
+    out.file.flush()  # before another process writes to the same output
 
 
 def _step(name: str, state_file: Path, url: str) -> int:

@@ -41,49 +41,45 @@ def migrate(
             "--from",
             envvar="AGENT_STORES_SOURCE",
             metavar="FRAMEWORK+URL",
-            help=f"Where the conversations are: {SOURCE_URLS}. "
+            help=f"The source: {SOURCE_URLS}. "
             "Given in the environment, a password does not show in the list of processes.",
         ),
     ],
     target: Annotated[
         str,
-        typer.Option(
-            "--to", envvar="AGENT_STORES_URL", metavar="URL", help=f"Where they are to be: {SCHEMES}."
-        ),
+        typer.Option("--to", envvar="AGENT_STORES_URL", metavar="URL", help=f"The target: {SCHEMES}."),
     ],
     option: Annotated[
         list[str] | None,
         typer.Option(
             "--from-option",
             metavar="NAME=VALUE",
-            help="What the framework was told, such as key_prefix; may be repeated.",
+            help="A setting of the framework, such as key_prefix; may be repeated.",
         ),
     ] = None,
     tenant: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Whose the threads will be; by default as the source says."),
+        typer.Option(metavar="NAME", help="The tenant of the new threads; by default that of the source."),
     ] = None,
     thread: Annotated[
         list[str] | None,
         typer.Option("--thread", metavar="ID", help="Only this thread of the source; may be repeated."),
     ] = None,
     thread_prefix: Annotated[
-        str, typer.Option(metavar="TEXT", help="Put before the threads' ids in the target.")
+        str, typer.Option(metavar="TEXT", help="Prepended to the thread ids in the target.")
     ] = "",
     id_map_file: Annotated[
         str | None,
         typer.Option(
             "--map",
             metavar="FILE",
-            help="A JSON object of other ids for the target, by the source's; null leaves a thread out.",
+            help="A JSON object from ids of the source to ids of the target; null skips a thread.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", help="At most N threads.")] = None,
     merge: Annotated[
         bool,
-        typer.Option(
-            "--merge", help="Also add to threads of the target that hold messages, but none of the source's."
-        ),
+        typer.Option("--merge", help="Also append to threads of the target that hold only other messages."),
     ] = False,
     keep_expiry: Annotated[
         bool,

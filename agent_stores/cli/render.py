@@ -102,7 +102,7 @@ def _describe_part(part: AnyContent) -> Text:
     if isinstance(part, ApprovalRequestContent):
         return Text(f"asks to approve {_call(part.tool_call)}", style="yellow")
     if isinstance(part, ApprovalResponseContent):
-        return Text("approved" if part.approved else "refused", style="yellow")
+        return Text("approved" if part.approved else "rejected", style="yellow")
     return Text(f"[{shorten(part.type, 40)}]", style="dim")
 
 

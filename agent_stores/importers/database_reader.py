@@ -57,7 +57,7 @@ class DatabaseReader:
 
         Raises:
             NotFoundError: when the SQLite file does not exist.
-            StoreError: when the database cannot be reached or refuses.
+            StoreError: when the database cannot be reached or rejects.
         """
         if self._closed:
             raise StoreClosedError("this source is closed")

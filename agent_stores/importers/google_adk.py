@@ -157,13 +157,13 @@ class ADKSessions:
         if self._is_legacy is not None:
             return
 
-        def look(connection: Connection) -> set[str] | None:
+        def inspect_tables(connection: Connection) -> set[str] | None:
             found = inspect(connection)
             if not (found.has_table("sessions") and found.has_table("events")):
                 return None
             return {one["name"] for one in found.get_columns("events")}
 
-        columns = await self._reader.run(look)
+        columns = await self._reader.run(inspect_tables)
         if columns is None or not columns & {"event_data", "actions"}:
             raise NotFoundError(f"{self.location} has no tables 'sessions' and 'events' of Google ADK")
         self._is_legacy = "event_data" not in columns

@@ -159,12 +159,12 @@ class LangGraphCheckpoints:
         if self._reader.dialect == "mariadb":
             raise ArgumentError("the source's URL must be of SQLite or PostgreSQL, got one of MariaDB")
 
-        def look(connection: Connection) -> bool:
+        def inspect_tables(connection: Connection) -> bool:
             found = inspect(connection)
             if not found.has_table("checkpoints"):
                 return False
             return "checkpoint_id" in {one["name"] for one in found.get_columns("checkpoints")}
 
-        if not await self._reader.run(look):
+        if not await self._reader.run(inspect_tables):
             raise NotFoundError(f"{self.location} has no table 'checkpoints' of LangGraph")
         self._is_checked = True

@@ -89,7 +89,7 @@ class LlamaIndexAzureTable:
 
     async def _entities(self, table: str, partition: str) -> AsyncGenerator[list[Any], None]:
         """The entities of a partition in the order of their row keys; none where there is no such table."""
-        client = self._use().get_table_client(table)
+        client = self._open_client().get_table_client(table)
         found = client.query_entities(
             "PartitionKey eq @partition", parameters={"partition": partition}, results_per_page=_PAGE
         )
@@ -102,7 +102,7 @@ class LlamaIndexAzureTable:
             failure, redact = AzureTable.explain(error), redactor(self._config.secrets)
             raise store_error(failure, self._config.location, redact) from error
 
-    def _use(self) -> TableServiceClient:
+    def _open_client(self) -> TableServiceClient:
         if self._closed:
             raise StoreClosedError("this source is closed")
         if self._service is None:

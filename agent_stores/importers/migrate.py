@@ -174,7 +174,7 @@ class _Thread:
         except SourceError as error:
             self._skip_thread(str(error))
         except StoreError as error:
-            if type(error) is not StoreError:  # the server is not there, or refuses whatever it is asked
+            if type(error) is not StoreError:  # the server is not there, or rejects whatever it is asked
                 raise
             self._skip_thread(str(error))
         except (ArgumentError, ArgumentTypeError) as error:  # a name that the target does not accept

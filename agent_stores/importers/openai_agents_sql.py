@@ -153,11 +153,11 @@ class OpenAIAgentsTables:
         if self._has_branches is not None:
             return
 
-        def look(connection: Connection) -> tuple[bool, bool]:
+        def inspect_tables(connection: Connection) -> tuple[bool, bool]:
             found = inspect(connection)
             return found.has_table(self._name), found.has_table(_STRUCTURE)
 
-        is_there, has_branches = await self._reader.run(look)
+        is_there, has_branches = await self._reader.run(inspect_tables)
         if not is_there:
             raise NotFoundError(f"{self.location} has no table {self._name!r}")
         self._has_branches = has_branches

@@ -131,7 +131,7 @@ def _history(location: _Location, connection: Connection) -> list[Any]:
 
 
 def _restored(messages: Sequence[Any], connection: Connection) -> list[Any]:
-    """Messages with what is kept apart; in its place the error, for one that has lost a part."""
+    """Messages with their separately stored parts; an error instead of a message with a missing part."""
 
     def blob(digest: str) -> bytes:
         wanted: Any = select(column("bytes")).select_from(table("media")).where(column("sha256") == digest)

@@ -50,10 +50,10 @@ class RedisReader:
             suffix: their end, as it is.
 
         Raises:
-            StoreError: when the server does not answer or refuses.
+            StoreError: when the server does not answer or rejects.
         """
         pattern = f"{_plain(prefix)}*{_plain(suffix)}".encode(errors="surrogateescape")
-        client = self._use()
+        client = self._open_client()
         seen: set[bytes] = set()
         try:
             async for key in client.scan_iter(match=pattern, count=_SCANNED, _type=kind):
@@ -67,14 +67,14 @@ class RedisReader:
         """The reply to a command that reads.
 
         Raises:
-            StoreError: when the server does not answer or refuses.
+            StoreError: when the server does not answer or rejects.
             SourceError: when the key holds something of another type.
         """
         return (await self.commands([parts]))[0]
 
     async def commands(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The replies to several commands, in one round trip; raises as `command` does."""
-        client = self._use()
+        client = self._open_client()
         try:
             if len(commands) == 1:
                 return [await client.execute_command(*_encoded(commands[0]))]
@@ -92,7 +92,7 @@ class RedisReader:
 
         Raises:
             SourceError: when elements were taken off the list's old end meanwhile.
-            StoreError: when the server does not answer or refuses.
+            StoreError: when the server does not answer or rejects.
         """
         size, at = PageSize(), 0
         last: bytes | None = None
@@ -137,7 +137,7 @@ class RedisReader:
             await sentinel.aclose()
             await sentinel.connection_pool.disconnect()
 
-    def _use(self) -> Any:
+    def _open_client(self) -> Any:
         if self._closed:
             raise StoreClosedError("this source is closed")
         if self._client is None:

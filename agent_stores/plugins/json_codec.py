@@ -142,7 +142,7 @@ class JsonCodec:
             elif isinstance(part, ReasoningContent) and part.protected_data is not None:
                 present.add("reasoning.protected_data")
         for name in sorted(present & self._no_place):
-            self.unsupported.field(name, "it has no place for it", message_id=message.message_id)
+            self.unsupported.field(name, "the framework has no field for it", message_id=message.message_id)
 
     def _opaque(self, part: AnyContent) -> Data | None:
         if isinstance(part, OpaqueContent) and part.type.startswith(f"{self.framework}."):

@@ -40,10 +40,10 @@ def chat_violations(messages: Sequence[Mapping[str, Any]]) -> list[str]:
 
     The rules are those of OpenAI's API reference (chat completions, `messages`). At least one message is
     required. The roles are system, developer, user, assistant and tool; the deprecated role function is
-    refused. Content is a string or a non-empty list of the parts that the role may send; only an assistant
+    rejected. Content is a string or a non-empty list of the parts that the role may send; only an assistant
     message that carries tool calls or an earlier audio answer may leave it out. The tool calls of an
     assistant message are answered by the messages that directly follow it, one result for each call; a tool
-    message anywhere else, or for another call, is refused.
+    message anywhere else, or for another call, is rejected.
 
     Args:
         messages: The `messages` value of a request, as decoded from JSON.
@@ -201,7 +201,7 @@ def _order_violations(items: Sequence[object]) -> list[str]:
     """Check that tool calls are followed at once by their results, and that results stand nowhere else.
 
     The reference states it for the tool role (a response to a call of the assistant) and the endpoint
-    refuses both a call without its result and a result without its call.
+    rejects both a call without its result and a result without its call.
     """
     found: list[str] = []
     asked_at = -1  # the assistant message whose results may stand here

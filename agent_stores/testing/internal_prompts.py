@@ -1,6 +1,6 @@
 """How the test model answers programs rather than people: mem0's extraction, and our running summaries.
 
-Such requests are told by their form, which no conversation has; `ModelServer` tries these rules first.
+Such requests are recognized by their form, which no conversation has; `ModelServer` tries these rules first.
 """
 
 from __future__ import annotations

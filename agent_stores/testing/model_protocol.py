@@ -41,13 +41,13 @@ def parse_request(body: bytes) -> dict[str, Any]:
 
 
 def require_model(request: Mapping[str, Any]) -> None:
-    """Refuse a request that names no model."""
+    """Reject a request that names no model."""
     if not isinstance(request.get("model"), str) or not request["model"]:
         raise RefusedError("The request must name a model.", param="model")
 
 
 def check_completion(request: Mapping[str, Any]) -> None:
-    """Refuse what the real endpoint refuses: a conversation that breaks its rules, malformed tools."""
+    """Reject what the real endpoint rejects: a conversation that breaks its rules, malformed tools."""
     require_model(request)
     messages = request.get("messages")
     if not isinstance(messages, list):

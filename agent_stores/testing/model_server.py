@@ -1,7 +1,7 @@
 """A deterministic model behind an OpenAI-compatible HTTP endpoint on the loopback interface.
 
-It serves chat completions (whole and streamed), embeddings and the list of models, refuses conversations
-that the real API would refuse, and can be told to fail. `python -m agent_stores.testing.model_server` runs it
+It serves chat completions (whole and streamed), embeddings and the list of models, rejects conversations
+that the real API would reject, and can be made to fail. `python -m agent_stores.testing.model_server` runs it
 alone.
 """
 
@@ -90,7 +90,7 @@ class ModelServer:
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """A copy of the bodies received so far: of chats and embeddings, refused and failed ones too."""
+        """A copy of the bodies received so far: of chats and embeddings, rejected and failed ones too."""
         with self._lock:
             return list(self._requests)
 

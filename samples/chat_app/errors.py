@@ -75,7 +75,7 @@ _STORE: tuple[tuple[type[Exception], Problem], ...] = (
     (
         StoreRejectedError,
         Problem(
-            "The store refuses to do this.",
+            "The store rejects to do this.",
             "It may be full, read-only, or not permit it to this user. Nothing was written.",
         ),
     ),
@@ -109,7 +109,7 @@ _MODEL: dict[str, Problem] = {
         "The model cannot be reached.", "Check OPENAI_BASE_URL and the network. Nothing was added."
     ),
     "BadRequestError": Problem(
-        "The model's service refuses this conversation.",
+        "The model's service rejects this conversation.",
         "It may be too long: lower the history that is sent, in the settings. Nothing was added.",
     ),
 }

@@ -179,7 +179,7 @@ def test_tables_fit_and_do_not_steer_the_terminal(database: Path, capsys: pytest
     assert max(map(len, shown.splitlines())) <= 80
     for part in (
         *("alice", "pinned Be kind.", "Zoë", "calls get_time(", '"time": ["12:00"', "clock:", "characters)"),
-        *("image/png a.png, 256 B", "error boom", "refused", "hologram", "1999-12-31 18:59"),
+        *("image/png a.png, 256 B", "error boom", "rejected", "hologram", "1999-12-31 18:59"),
     ):
         assert part in shown
 

@@ -31,10 +31,9 @@ HEAVY = [
 # otherwise import it where it is used.
 LOADED = """
     _checks _encrypted _json _part_checks _version append_plan backend backends backends.memory
-    backends.tables backends.tables.azure_names capabilities committer content_base contents errors
-    failed_calls forking inline listing log memory message_format message_rows messages operations
-    protocols retention sealing search states store store_base store_options store_settings
-    thread_updates tokens urls watching window writer_queue
+    capabilities committer content_base contents errors failed_calls forking inline listing log memory
+    message_format message_rows messages operations protocols retention sealing search states store
+    store_base store_options store_settings thread_updates tokens urls watching window writer_queue
 """.split()  # noqa: SIM905
 
 

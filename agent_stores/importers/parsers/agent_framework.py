@@ -83,7 +83,7 @@ def _complete(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names(value: Any) -> Iterator[str]:
-    """The names of fields in contents, at any depth: by them their version is told."""
+    """The field names in contents, at any depth; they identify the version."""
     if isinstance(value, dict):
         yield from value
         for name, inner in value.items():

@@ -68,7 +68,7 @@ class EventReader:
                 found = events if early is None else events[early + 1 :]
                 return found if count is None else found[-count:]
 
-    async def newest(self, store: ChatMessageStore[ChatMessage], last: int) -> list[StoredEvent]:
+    async def latest_events(self, store: ChatMessageStore[ChatMessage], last: int) -> list[StoredEvent]:
         """The last events up to a position."""
         rows = await store.log.read(store._key, before=last + 1, limit=_NEWEST, newest=True)
         return self._decode(store, rows)

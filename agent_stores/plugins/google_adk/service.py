@@ -117,7 +117,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
         if stats is None or not (kept(stats) or stats.last_position):
             return None
         events = await self._reader.read(store, stats.last_position, config)
-        newest = events or await self._reader.newest(store, stats.last_position)
+        newest = events or await self._reader.latest_events(store, stats.last_position)
         state = dict(kept(stats).get("state", {}))
         app, user = await self._scoped(app_name, None), await self._scoped(app_name, user_id)
         for delta in self._unapplied(stats, newest):
@@ -223,7 +223,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
         if marker is not None and marker.isdecimal():
             return int(marker)
         # A session that was not loaded here is known by its last event.
-        stored = await self._reader.newest(store, stats.last_position)
+        stored = await self._reader.latest_events(store, stats.last_position)
         last = session.events[-1].id if session.events else None
         if (stored[-1].event.id if stored else None) != last:
             raise StaleSessionError(
@@ -237,7 +237,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
             stats = await store.log.stats(store._key)
             if stats is None or kept(stats).get("position", 0) >= position:
                 return
-            newest = await self._reader.newest(store, stats.last_position)
+            newest = await self._reader.latest_events(store, stats.last_position)
             state = dict(kept(stats).get("state", {}))
             for delta in self._unapplied(stats, newest):
                 changes = split(delta)

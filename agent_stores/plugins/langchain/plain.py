@@ -33,7 +33,7 @@ Shape = dict[str, Any]
 
 
 class LeaveOut(Protocol):
-    """Is told what is left out of what LangChain is shown of one message."""
+    """Receives the parts of a message that LangChain cannot represent."""
 
     def part(self, part: AnyContent, why: str) -> None:
         """A part is left out."""
@@ -51,7 +51,7 @@ _KINDS: Mapping[str, Role] = {
     "remove": "system",
 }
 _TYPES: Mapping[str, str] = {"assistant": "ai", "system": "system", "developer": "system"}
-_DEVELOPER = ("__openai_role__", "developer")  # how langchain-openai is told of the role
+_DEVELOPER = ("__openai_role__", "developer")  # langchain-openai's marker of the role
 _REASONING = "reasoning_content"  # where some integrations put a model's reasoning
 _NAMELESS = f"{FRAMEWORK}.call_without_names"  # a call without an id or a name; no block has such a type
 _NO_PLACE = "LangChain's messages have no place for it"
@@ -101,7 +101,7 @@ def plain(message: ChatMessage, shape: Mapping[str, Any], leave_out: LeaveOut | 
     Args:
         message: the neutral form.
         shape: what was kept of a message that was LangChain's.
-        leave_out: told of the parts that are left out, and why.
+        leave_out: called with each part that is dropped, and the reason.
     """
     data: Data = {"type": shape.get("type") or _type(message)}
     if data["type"] == "remove":

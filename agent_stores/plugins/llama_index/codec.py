@@ -313,7 +313,7 @@ def _json(value: Any) -> str:
 
 def _construct(message: ChatMessage, data: Data, shape: Mapping[str, Any]) -> LlamaMessage:
     blocks = [dict(block) for block in data.get("blocks", ())]
-    # A path is put in afterwards: LlamaIndex refuses one whose file is not there, as in another process.
+    # A path is put in afterwards: LlamaIndex rejects one whose file is not there, as in another process.
     paths = [block.pop("path", None) for block in blocks]
     more = data.get("additional_kwargs", {})
     for place in shape.get("bytes", ()):

@@ -118,7 +118,7 @@ class ResponsesItemCodec:
         return attach_diff(message, FRAMEWORK, base, item, kind=kind)
 
     def _plain(self, message: ChatMessage, *, quietly: bool = False) -> Iterator[ItemOf]:
-        """A message as items, whoever wrote it."""
+        """A message of any framework as items."""
         role = "user" if message.role == "tool" else message.role
         name = message.message_id
         if message.author_name is not None and not quietly:

@@ -1,4 +1,4 @@
-"""Messages come back in the order in which they were acknowledged, whoever writes at once."""
+"""Messages come back in the order in which they were acknowledged, with concurrent writers."""
 
 from __future__ import annotations
 

@@ -307,7 +307,7 @@ class TestTimeToLive:
         assert await stored(store) == []
         assert await store.stats() == ThreadStats(tenant=None, thread_id=store.thread_id)
 
-    async def test_it_is_changed_by_hand(self, make_store: MakeStore, target: Target) -> None:
+    async def test_an_explicit_change(self, make_store: MakeStore, target: Target) -> None:
         store = make_store(ttl=2)
         assert not await store.set_ttl(5)
         await store.add_messages([user("1")])

@@ -115,7 +115,7 @@ class BackgroundWriter:
         write: writes a turn.
         capacity: how many turns may wait.
         attempt_seconds: how long one attempt may take.
-        lost: told of each turn that was given up, with the last error.
+        lost: called with each turn that was given up, and the last error.
     """
 
     def __init__(

@@ -58,10 +58,10 @@ class Api(Protocol):
     """What the provider does with a client."""
 
     def check(self, entities: Entities, purpose: str) -> None:
-        """Refuse ids that this client cannot store under or search by.
+        """Reject ids that this client cannot store under or search by.
 
         Raises:
-            ArgumentError: when mem0 would refuse them.
+            ArgumentError: when mem0 would reject them.
         """
         ...
 
@@ -163,7 +163,7 @@ class LocalApi:
 
 
 def api_of(client: Any) -> Api:
-    """The interface over a client of the caller's, told by the arguments that its methods take.
+    """The interface over a client of the caller's, detected by the arguments of its methods.
 
     Raises:
         ArgumentTypeError: when it is neither of mem0's asynchronous clients, nor like one.
@@ -235,10 +235,10 @@ class Connection:
             raise MissingDependencyError.of("mem0ai", extra="mem0", purpose="Mem0Provider")
         self._api_key = api_key
         self._host = _address(host)
-        self._own: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[Any]] = WeakKeyDictionary()
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[Any]] = WeakKeyDictionary()
 
     def check(self, storing: Scope, searching: Scope | None, *, is_per_thread: bool) -> None:
-        """Refuse scopes that the caller's client cannot keep apart.
+        """Reject scopes that the caller's client cannot keep apart.
 
         Raises:
             ArgumentError: names the id and what the client needs.
@@ -272,20 +272,20 @@ class Connection:
 
         Raises:
             ArgumentError: when there is no key.
-            Exception: what mem0 raises when the key is refused, or the platform cannot be reached.
+            Exception: what mem0 raises when the key is rejected, or the platform cannot be reached.
         """
         if self._borrowed is not None:
             return self._borrowed
         key = self.key()
         loop = asyncio.get_running_loop()
-        making = self._own.get(loop)
+        making = self._clients.get(loop)
         if making is None or (making.done() and (making.cancelled() or making.exception())):
-            making = self._own[loop] = _on_a_thread(lambda: _make_client(key, self._host))
+            making = self._clients[loop] = _on_a_thread(lambda: _make_client(key, self._host))
         return PlatformApi(await asyncio.shield(making))
 
     async def aclose(self) -> None:
         """Close our own client of this event loop; the next use makes another."""
-        making = self._own.pop(asyncio.get_running_loop(), None)
+        making = self._clients.pop(asyncio.get_running_loop(), None)
         if making is not None and making.done() and not making.cancelled() and not making.exception():
             await making.result().__aexit__(None, None, None)
 

@@ -80,7 +80,7 @@ class Mem0Provider(ErasesMemories, ContextProvider):
         thread_id: the conversation that they belong to, as mem0's ``run_id``.
         scope_to_per_operation_thread_id: take the conversation's id from the thread of each run instead: it
             narrows what is stored and what is retrieved. The provider is bound to its first thread, and
-            refuses every other with a `ContextProviderError`.
+            rejects every other with a `ContextProviderError`.
         search_user_id: retrieve this user's memories.
         search_agent_id: retrieve what all users told this agent.
         search_application_id: retrieve within this application.
@@ -306,7 +306,7 @@ class Mem0Provider(ErasesMemories, ContextProvider):
         return f"Mem0Provider({', '.join([*stored, *scoped, *searched])})"
 
     def _check_scopes(self) -> None:
-        """Refuse scopes that the client cannot keep apart, and say so when nothing will be retrieved."""
+        """Reject scopes that the client cannot keep apart, and say so when nothing will be retrieved."""
         self._connection.check(self._storing, self._asked, is_per_thread=self._is_per_thread)
         if self._asked is None and not self._is_per_thread and not any(self._storing.private_scope()):
             logger.warning(
