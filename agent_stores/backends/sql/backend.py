@@ -290,7 +290,7 @@ class SQLBackend:
 
         The other servers keep dead rows until they are vacuumed or purged: False.
         """
-        if self._config.dialect != "sqlite":
+        if self.database.dialect != "sqlite":
             return False
         if self._index is not None:
             await self._index.optimize()
