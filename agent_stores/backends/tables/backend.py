@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from agent_stores.append_plan import new_rows, place, split_trimmed
+from agent_stores.append_plan import assign_positions, new_rows, split_trimmed
 from agent_stores.backend import Limits, Row, Thread, ThreadKey, TimeToLive, Version, VersionConflict
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables import table as tables
@@ -98,7 +98,7 @@ class TablesBackend:
                 ):
                     return None
                 unpinned, oldest = thread.unpinned, list(old.oldest if old is not None else ())
-                thread, added = place(thread, rows)
+                thread, added = assign_positions(thread, rows)
                 pages = self._oldest(key, old, oldest)
                 kept, trimmed = await split_trimmed(unpinned, added, max_messages, pages)
                 operations = 1 + 2 * (len(added) + len(trimmed))
