@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sqlite3
 import subprocess
 import sys
 import traceback
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import blockbuster
 import pytest
 from sqlalchemy import create_engine, event
 
-from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore
+from agent_stores.database import DatabaseMessageLog
 from agent_stores.errors import (
     AgentStoresError,
     ArgumentError,
@@ -25,6 +28,7 @@ from agent_stores.errors import (
     StoreError,
     StoreRejectedError,
     StoreUnavailableError,
+    UnsupportedVersionError,
 )
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
@@ -37,6 +41,11 @@ SECRET = "pl4nted-s3cret"
 
 def user(text: str) -> ChatMessage:
     return ChatMessage("user", text)
+
+
+def pages_written(path: Path) -> int:
+    """How many pages SQLite's log has: a header of 32 bytes, and 24 bytes with each page."""
+    return (os.path.getsize(f"{path}-wal") - 32) // (4096 + 24)
 
 
 async def test_a_session_of_the_openai_agents_sdk_in_the_same_file(tmp_path: Path) -> None:
@@ -308,3 +317,46 @@ async def test_a_store_of_a_file_blocks_no_event_loop(
     async with DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t") as store:
         await store.add_messages([user("x")])
         assert len(await store.list_messages()) == 1
+
+
+async def test_a_closed_database_is_let_go_of(tmp_path: Path) -> None:
+    store = DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t")
+    await store.add_messages([user("x")])
+    assert len(await store.list_messages(after=0, before=10)) == 1
+    assert await store.get("none") is None
+    await store.list_threads()
+    log: Any = store.log
+    statements = weakref.ref(log.backend.database.statements)
+    await store.aclose()
+    del store, log
+    gc.collect()
+    assert statements() is None
+
+
+async def test_tables_of_an_older_version_are_refused(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "chat.db")
+    connection.execute("CREATE TABLE agent_stores_schema (name VARCHAR(64) PRIMARY KEY, version INTEGER)")
+    connection.execute("INSERT INTO agent_stores_schema VALUES ('agent_stores', 2)")
+    connection.execute("CREATE TABLE agent_stores_threads (id INTEGER PRIMARY KEY, thread_key BLOB)")
+    connection.commit()
+    async with DatabaseChatMessageStore(tmp_path / "chat.db", thread_id="t") as store:
+        with pytest.raises(UnsupportedVersionError, match="schema version 2"):
+            await store.add_messages([user("x")])
+    names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert names == {"agent_stores_schema", "agent_stores_threads"}
+    connection.close()
+
+
+async def test_an_append_of_sqlite_changes_few_pages(tmp_path: Path) -> None:
+    """The messages, their index by id, and the thread; a page more where one is full."""
+    clock = 1_800_000_000.0
+    log = DatabaseMessageLog(tmp_path / "chat.db", clock=lambda: clock)
+    store = ChatMessageStore(log, thread_id="t", ttl=3600)
+    await store.add_messages([user("first")])
+    connection = sqlite3.connect(tmp_path / "chat.db")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for n in range(20):
+        await store.add_messages([user(f"short {n}")])
+    assert pages_written(tmp_path / "chat.db") / 20 < 4
+    connection.close()
+    await log.aclose()
