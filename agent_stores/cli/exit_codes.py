@@ -30,7 +30,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.FAILED: "the store, the model or the output failed",
     ExitCode.USAGE: "an argument is missing or not accepted",
     ExitCode.NOT_FOUND: "a thread, or the SQLite file, does not exist",
-    ExitCode.BAD_INPUT: "the file to import is malformed, or a part of a migration was left out",
+    ExitCode.BAD_INPUT: "the file to import is malformed, or a part of a migration or of rekey was left out",
     ExitCode.MISSING_DEPENDENCY: "an optional package is not installed",
     ExitCode.INTERRUPTED: "interrupted, or not confirmed",
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
 import unicodedata
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ import msgspec
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -244,3 +246,16 @@ def print_raw(out: Console, stored: StoredMessage[ChatMessage]) -> None:
 def write_json(data: Any) -> None:
     """A line of JSON on standard output."""
     sys.stdout.write(json.dumps(msgspec.to_builtins(data), ensure_ascii=True) + "\n")
+
+
+@contextlib.contextmanager
+def progress_bar(size: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar by bytes on standard error, where that is a terminal."""
+    bars = console(error=True)
+    if not bars.is_terminal:
+        yield lambda count: None
+        return
+    columns = TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=bars, transient=True) as progress:
+        task = progress.add_task("", total=size)
+        yield lambda count: progress.advance(task, count)
