@@ -1,4 +1,4 @@
-"""With encryption, words of messages and of metadata are nowhere: not on a server, in a file, log, error or span."""
+"""With encryption, words of messages and of metadata are in no server, file, log, error or span."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _dump(url: str) -> bytes:
     content = []
     client = redis.Redis.from_url(url)
     for key in client.scan_iter():
-        kind = client.type(key)
+        kind = bytes(client.type(key))  # type: ignore[arg-type]
         read: dict[bytes, Callable[[], Any]] = {
             b"hash": lambda key=key: client.hgetall(key),  # type: ignore[misc]
             b"list": lambda key=key: client.lrange(key, 0, -1),  # type: ignore[misc]
@@ -213,7 +213,8 @@ async def use(log: MessageLog, word: str) -> list[str]:
         await trimmed.add_messages([ChatMessage("user", word)])
     many = ChatMessageStore(log, thread_id="many", **options)
     await many.add_messages([ChatMessage("user", f"{word} {n}") for n in range(250)])
-    assert (await store.list_messages())[-1].text == "" or await store.metadata()
+    assert len(await store.list_messages()) == 4
+    assert (await store.metadata())["tags"] == [word]
     for failing in (
         lambda: store.update_metadata({"large": word * 10_000}),
         lambda: store.search(word),
@@ -222,7 +223,7 @@ async def use(log: MessageLog, word: str) -> list[str]:
     ):
         with contextlib.suppress(AgentStoresError, TypeError):
             try:
-                await failing()  # type: ignore[no-untyped-call]
+                await failing()
             except Exception as error:
                 errors.append("".join(traceback.format_exception(error)) + repr(error))
                 raise
@@ -238,15 +239,13 @@ async def damage(log: MessageLog) -> list[str]:
 
     key = ThreadKey("acme", "many")
     found = await inner.rows(key, limit=2)
+    assert found is not None
     one, two = found.rows
     await inner.commit(key, found.thread, expected=found.version, put=[replace(one, body=two.body)])
     errors = []
-    for keys in (
-        log,
-        MessageLog(inner),
-        MessageLog(inner, encryption=KeyRing({"other": bytes(32)}, "other")),
-    ):
-        store = ChatMessageStore(keys, thread_id="many", tenant="acme")
+    other = MessageLog(inner, encryption=KeyRing({"other": bytes(32)}, "other"))
+    for opened in (log, MessageLog(inner), other):
+        store = ChatMessageStore(opened, thread_id="many", tenant="acme")
         for read in (store.list_messages, store.stats, store.pop_last):
             try:
                 await read()
