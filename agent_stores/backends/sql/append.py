@@ -119,27 +119,34 @@ END $$
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
 _LATEST_POSTGRESQL = f"""
 CREATE OR REPLACE FUNCTION {{latest_v2}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint) LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
+RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint /*type*/) LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
 BEGIN
   SELECT id, last_position, pinned, ttl_refresh, ttl INTO t FROM {{threads}}
   WHERE thread_key = p_key AND (expires_us IS NULL OR expires_us > p_now);
   IF NOT FOUND THEN RETURN; END IF;
-  RETURN QUERY SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
+  RETURN QUERY SELECT m.position, m.body, m.pinned, m.boundary /*id*/ FROM {{messages}} m
   WHERE m.thread = t.id AND m.pinned = 0 AND m.position <= t.last_position
   ORDER BY m.position DESC LIMIT p_limit;
   IF t.pinned > 0 THEN
-    RETURN QUERY SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
+    RETURN QUERY SELECT m.position, m.body, m.pinned, m.boundary /*id*/ FROM {{messages}} m
     WHERE m.thread = t.id AND m.pinned = 1 AND m.position <= t.last_position;
   END IF;
   IF t.ttl_refresh = 'read' AND t.ttl > 0 THEN
-    RETURN QUERY SELECT 0::bigint, ''::text, 0::smallint, 0::smallint;
+    RETURN QUERY SELECT 0::bigint, ''::text, 0::smallint, 0::smallint /*none*/;
   END IF;
 END $$
 """
 
-FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
+_LATEST_IDS_POSTGRESQL = (
+    _LATEST_POSTGRESQL.replace("{latest_v2}", "{latest_ids_v1}")
+    .replace("/*type*/", ", name text")
+    .replace("/*none*/", ", ''::text")
+    .replace("/*id*/", ", coalesce(m.long_id, m.message_id)::text")
+)
+
+FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL, _LATEST_IDS_POSTGRESQL)
 """What creates PostgreSQL's functions."""
 
 _UTF8 = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
@@ -222,18 +229,19 @@ class HotPath:
 
     def __init__(self, statements: Statements) -> None:
         dialect, make = statements.dialect, statements.make
-        self.latest_with_ids = make(_latest(dialect, ids=True))
         self._insert = statements.insert
         self._values = f", ({statements.marks(len(ROW_COLUMNS) + 1)})"
         if dialect == "postgresql":
             self._call = statements.named(f"SELECT {{append_v2}}({statements.marks(20)})")
             self.latest = make("SELECT * FROM {latest_v2}(:key, :now, :limit)")
+            self.latest_with_ids = make("SELECT * FROM {latest_ids_v1}(:key, :now, :limit)")
             return
 
         def positional(text: str) -> str:
             return statements.named(text).replace("?", statements.marks(1))
 
         self.latest = make(_latest(dialect))
+        self.latest_with_ids = make(_latest(dialect, ids=True))
         if dialect == "mariadb":
             self._make = make
             return
@@ -318,7 +326,7 @@ class HotPath:
 
 
 def _latest(dialect: str, *, ids: bool = False) -> str:
-    """The statement that reads the end of a thread; PostgreSQL has a function for it, but with `ids`."""
+    """The statement of SQLite and MariaDB that reads the end of a thread."""
     # The thread is one row, found first: the messages come in the order of their index.
     indexed = "INDEXED BY ix_{messages}_pinned" if dialect == "sqlite" else ""
     alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
