@@ -19,6 +19,7 @@ except ImportError:
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework_beta.context import ContextProviderAdapter
 from agent_stores.plugins.agent_framework_beta.factory import ChatMessageStoreFactory
+from agent_stores.plugins.agent_framework_beta.redis import RedisChatMessageStore
 from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdapter
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "ChatMessageStoreAdapter",
     "ChatMessageStoreFactory",
     "ContextProviderAdapter",
+    "RedisChatMessageStore",
 ]

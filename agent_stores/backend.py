@@ -85,6 +85,7 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         last_position: the highest visible position ever assigned. Rows above it are invisible.
         staged_position: the highest position of rows that an unfinished commit may have written; 0 for none.
+        staged_clear: whether that commit is to remove every visible row.
         messages: how many rows the thread has, pinned ones included.
         pinned: how many of them are pinned.
         bytes: the size of their bodies.
@@ -103,6 +104,7 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True):
 
     last_position: int = 0
     staged_position: int = 0
+    staged_clear: bool = False
     messages: int = 0
     pinned: int = 0
     bytes: int = 0

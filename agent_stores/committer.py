@@ -205,7 +205,9 @@ class Committer:
         put = list(change.put)
         batches = list(in_batches(put, self._backend.limits, reserve=len(change.delete)))
         if len(batches) > 1:
-            staged = replace(base.thread, staged_position=put[-1].position)
+            staged = replace(
+                base.thread, staged_position=put[-1].position, staged_clear=clear and base.exists
+            )
             if not base.exists:  # so that it is purged, should this never be finished
                 staged = replace(staged, expires_us=expiry_after(_LONGEST_COMMIT, self.now_us()))
             if clear and not base.exists:
@@ -216,7 +218,7 @@ class Committer:
             put = batches[-1]
         await self._backend.commit(
             key,
-            replace(thread, staged_position=0),
+            replace(thread, staged_position=0, staged_clear=False),
             expected=version,
             put=put,
             delete=change.delete,
@@ -231,7 +233,8 @@ class Committer:
         rows = [row async for page in pages for row in page]
         for batch in in_batches(rows, self._backend.limits):
             version = await self._backend.commit(key, stored, expected=version, delete=batch)
-        return await self._backend.commit(key, replace(stored, staged_position=0), expected=version)
+        cleaned = replace(stored, staged_position=0, staged_clear=False)
+        return await self._backend.commit(key, cleaned, expected=version)
 
 
 def new_request_id() -> str:

@@ -46,6 +46,8 @@ class DatabaseMessageLog(MessageLog):
         table_prefix: what the tables' names begin with.
         engine_options: further options: ``connect_args`` for the driver, ``pool_size``, and for MariaDB all
             of SQLAlchemy's `create_engine`.
+        notify: have PostgreSQL notify of changes (a trigger, made where it is missing), so that
+            `ChatMessageStore.watch` does not poll; each write costs somewhat more, by any client.
         clock: returns seconds since 1970 UTC; for tests of expiry.
         encryption: the keys that encrypt messages and metadata; none by default.
 
@@ -65,6 +67,7 @@ class DatabaseMessageLog(MessageLog):
         max_connections: int = 10,
         table_prefix: str = _PREFIX,
         engine_options: Mapping[str, Any] | None = None,
+        notify: bool = False,
         clock: Callable[[], float] = time.time,
         encryption: Keys | None = None,
     ) -> None:
@@ -79,6 +82,7 @@ class DatabaseMessageLog(MessageLog):
             max_connections=max_connections,
             table_prefix=table_prefix,
             engine_options=dict(engine_options or {}),
+            notify=notify,
         )
         super().__init__(SQLBackend(config), clock=clock, encryption=encryption)
 
@@ -109,10 +113,11 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             ``mariadb://user:password@host:port/database``;
             a driver may be named, as in ``postgresql+asyncpg://``.
         engine: an SQLAlchemy engine, sync or async, instead of a connection string; it stays the caller's.
-        timeout: see `DatabaseMessageLog`, as for the next three.
+        timeout: see `DatabaseMessageLog`, as for the next four.
         max_connections: see there.
         table_prefix: see there.
         engine_options: see there.
+        notify: see there.
         options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
 
     Raises:
@@ -131,6 +136,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
         max_connections: int = 10,
         table_prefix: str = _PREFIX,
         engine_options: Mapping[str, Any] | None = None,
+        notify: bool = False,
         **options: Unpack[StoreOptions[M]],
     ) -> None:
         encryption = options.pop("encryption", None)
@@ -141,6 +147,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             max_connections=max_connections,
             table_prefix=table_prefix,
             engine_options=engine_options,
+            notify=notify,
             encryption=encryption,
         )
         super().__init__(log, **options)

@@ -27,7 +27,7 @@ class MissingDependencyError(AgentStoresError, ImportError):
         """The error for a package that an extra of this library installs."""
         return cls(
             f"{purpose} needs the package {package!r}, which is not installed: "
-            f"pip install 'agent-stores[{extra}]'",
+            f"pip install 'agent-stores[{extra}]', or '.[{extra}]' in a checkout",
             name=package,
         )
 

@@ -31,6 +31,7 @@ async def fork_thread(
             written(source.thread, committer.now_us()),
             last_position=last,
             staged_position=0,
+            staged_clear=False,
             messages=0,
             pinned=0,
             bytes=0,

@@ -74,7 +74,7 @@ class AgentThread:
         self._message_store: ChatMessageStoreProtocol[ChatMessage] | None = None
         self.context_provider = context_provider
         """Adds context to the runs of this thread only."""
-        self._introduced: list[ContextProvider] = []
+        self._notified_providers: list[ContextProvider] = []
         self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         self._state_extra: dict[str, Any] = {}
         if service_thread_id is not None:
@@ -259,7 +259,7 @@ class AgentThread:
             else:
                 self._message_store = await _restore_store(content.store)
         self._state_extra = content.extra
-        self._introduced = []  # providers are told of the thread that it is now
+        self._notified_providers = []  # providers are told of the thread that it is now
 
     def __repr__(self) -> str:
         if self._service_thread_id is not None:

@@ -6,7 +6,6 @@ import os
 import re
 from typing import Any
 
-from agent_stores.backends.tables.azure_names import is_azure_url
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 
@@ -14,6 +13,11 @@ SCHEMES = (
     "sqlite:///file (or a file's name), postgresql://…, mariadb://…, redis://…, rediss://…, unix:///socket, "
     "redis+sentinel://…, redis+cluster://…, azure-tables://account/table or a connection string of an Azure "
     "storage account, dynamodb://region/table"
+)
+_CONNECTION_STRING = re.compile(
+    r"\s*(AccountKey|AccountName|BlobEndpoint|DefaultEndpointsProtocol|EndpointSuffix|FileEndpoint|QueueEndpoint"
+    r"|SharedAccessSignature|TableEndpoint|TableSecondaryEndpoint|UseDevelopmentStorage)\s*=",
+    re.IGNORECASE,
 )
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d{2,5}(/\d*)?")
 _REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -61,3 +65,10 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
     from agent_stores.database import DatabaseMessageLog
 
     return DatabaseMessageLog(url, **options)
+
+
+def is_azure_url(url: object) -> bool:
+    """Whether a text for `open_log` means Azure Tables: a URL, or what looks like a connection string."""
+    return isinstance(url, str) and (
+        url.startswith("azure-tables:") or _CONNECTION_STRING.match(url) is not None
+    )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BACKENDS = ("redis", "sqlite", "postgresql", "mariadb", "azure")
+BACKENDS = ("redis", "sqlite", "postgresql", "mariadb", "azure", "dynamodb")
 
-LONGEST = {"azure": 10_000}
-"""The longest threads that a backend is measured with: Azurite looks through all rows for each query."""
+LONGEST = {"azure": 10_000, "dynamodb": 10_000}
+"""The longest threads that a backend is measured with: their emulators look through all rows of a table."""
 
 
 @dataclass(frozen=True)
@@ -107,5 +107,10 @@ SPECS: dict[str, list[Spec]] = {
         Spec("ours-azure", "own", "azure_tables", "agent-stores"),
         Spec("ours-azure-limited", "own", "azure_tables", "agent-stores: max_messages, ttl"),
         Spec("llama-azure", "llama-index-azure", "llama_index_azure", "LlamaIndex AzureChatStore"),
+    ],
+    "dynamodb": [
+        Spec("raw-dynamodb", "own", "dynamodb", "raw: one transaction of the same rows, one query"),
+        Spec("ours-dynamodb", "own", "dynamodb", "agent-stores"),
+        Spec("ours-dynamodb-limited", "own", "dynamodb", "agent-stores: max_messages, ttl"),
     ],
 }

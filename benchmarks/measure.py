@@ -279,6 +279,17 @@ def count_postgresql(specs: Sequence[Spec], url: str) -> dict[str, dict[str, Any
 
 def count_azure(specs: Sequence[Spec], url: str) -> dict[str, dict[str, Any]]:
     """Requests of each operation, rows that they write, and bytes a message, as the service charges them."""
+    return _count_requests(specs, url, _azure_bytes)
+
+
+def count_dynamodb(specs: Sequence[Spec], url: str) -> dict[str, dict[str, Any]]:
+    """The same for DynamoDB."""
+    return _count_requests(specs, url, _dynamodb_bytes)
+
+
+def _count_requests(
+    specs: Sequence[Spec], url: str, count_bytes: Callable[[str], int]
+) -> dict[str, dict[str, Any]]:
     from tests.servers.http_proxy import HttpProxy
 
     found: dict[str, dict[str, Any]] = {}
@@ -287,21 +298,20 @@ def count_azure(specs: Sequence[Spec], url: str) -> dict[str, dict[str, Any]]:
         with contextlib.ExitStack() as stack:
             proxy = stack.enter_context(HttpProxy(port))
             workers = Workers(stack, counting=True)
-            through = url.replace(f":{port}/", f":{proxy.port}/")
-            before = _azure_bytes(url)
+            through = url.replace(f":{port}", f":{proxy.port}")
+            before = count_bytes(url)
             with contextlib.suppress(WorkerError):
                 workers.ask(spec, "fill", url=through, length=WHOLE)
-                stored = _azure_bytes(url) - before
+                stored = count_bytes(url) - before
                 workers.ask(spec, "turns", appends=2, reads=2)
                 operations = {}
                 for what in ("append", "read", "read_all"):
                     proxy.requests.clear()
                     answer = workers.ask(spec, "once", what=what)
-                    rows = sum(
-                        max(one.rows, one.method in ("POST", "PUT", "PATCH") and one.kind != "new table")
-                        for one in proxy.requests
-                    )
-                    operations[what] = {"trips": len(proxy.requests), "rows": rows}
+                    operations[what] = {
+                        "trips": len(proxy.requests),
+                        "rows": sum(one.rows_written for one in proxy.requests),
+                    }
                 found[spec.key] = {**operations, "bytes": stored / WHOLE, "json": answer["json"]}
     return found
 
@@ -319,6 +329,20 @@ def _azure_bytes(url: str) -> int:
                     if name not in ("PartitionKey", "RowKey"):
                         size = 2 * len(value) + 4 if isinstance(value, str) else 8
                         total += 8 + 2 * len(name) + size
+    return total
+
+
+def _dynamodb_bytes(url: str) -> int:
+    """What all items of an endpoint take: 100 bytes, and the name and the text of each attribute."""
+    from botocore.session import get_session
+
+    client: Any = get_session().create_client("dynamodb", endpoint_url=url)
+    total = 0
+    for name in client.list_tables()["TableNames"]:
+        for page in client.get_paginator("scan").paginate(TableName=name):
+            for item in page["Items"]:
+                texts = [text for value in item.values() for text in value.values()]
+                total += 100 + sum(len(text.encode()) for text in (*item, *texts))
     return total
 
 

@@ -21,6 +21,7 @@ _TITLES = {
     "postgresql": "PostgreSQL",
     "mariadb": "MariaDB",
     "azure": "Azure Tables (Azurite)",
+    "dynamodb": "DynamoDB (moto)",
 }
 _OURS = "#d6336c"
 _OTHERS = ["#1971c2", "#2f9e44", "#e8590c", "#7048e8", "#0c8599", "#846358", "#c2a000"]

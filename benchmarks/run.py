@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -21,7 +22,15 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import redis  # noqa: E402
 from catalogue import BACKENDS, LONGEST, SPECS, Spec  # noqa: E402
 from environments import make_environment, versions  # noqa: E402
-from measure import Options, count_azure, count_postgresql, count_redis, count_sqlite, measure  # noqa: E402
+from measure import (  # noqa: E402
+    Options,
+    count_azure,
+    count_dynamodb,
+    count_postgresql,
+    count_redis,
+    count_sqlite,
+    measure,
+)
 from report import markdown, plain, tables, times  # noqa: E402
 
 _NAMED = [
@@ -39,6 +48,7 @@ _NAMED = [
     "llama-index-storage-chat-store-azure",
     "azure-data-tables",
     "aiohttp",
+    "aiobotocore",
     "langchain-community",
     "openai-agents",
 ]
@@ -96,6 +106,7 @@ def _run(backend: str, specs: Sequence[Spec], url: str, options: argparse.Namesp
             "postgresql": count_postgresql,
             "mariadb": lambda specs, url: {},  # its statements are counted in tests/integration
             "azure": count_azure,
+            "dynamodb": count_dynamodb,
         }[backend]
         counts = count(specs, url)
 
@@ -173,6 +184,16 @@ def _server(backend: str, folder: Path | None) -> Iterator[tuple[str, str]]:
 
         with AzuriteServer().start() as azurite:
             yield azurite.connection_string, f"{PACKAGE.replace('@', ' ')} on loopback, in memory"
+    elif backend == "dynamodb":
+        from importlib.metadata import version as package_version
+
+        from tests.servers.dynamodb import DynamoDBServer
+
+        # The SDK finds them; the emulator takes any.
+        login = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}
+        os.environ.update(login, AWS_DEFAULT_REGION=DynamoDBServer.region)
+        with DynamoDBServer().start() as dynamodb:
+            yield dynamodb.endpoint, f"moto {package_version('moto')} on loopback, in memory"
     else:
         import psycopg
 
@@ -194,7 +215,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--burst", type=int, default=4, help="turns that it then makes")
     parser.add_argument("--longest", type=float, help="seconds that a cell may take")
     parser.add_argument(
-        "--backends", type=_backends, default=list(BACKENDS), help="as redis,sqlite,postgresql,azure"
+        "--backends", type=_backends, default=list(BACKENDS), help="as redis,sqlite,azure,dynamodb"
     )
     parser.add_argument(
         "--only", type=lambda given: given.split(","), help="candidates with this in their names"

@@ -11,7 +11,6 @@ import json
 import tempfile
 from pathlib import Path
 
-from agent_framework import ChatAgent  # in 1.0.0b260210 it is Agent, and chat_client is client
 from agent_framework.openai import OpenAIChatClient
 from openai import AsyncOpenAI
 
@@ -25,7 +24,7 @@ async def main(url: str) -> None:
         ChatMessageStoreFactory(url, key="a secret", max_messages=100) as stores,
     ):
         client = OpenAIChatClient(model_id="test-model", async_client=openai)
-        agent = ChatAgent(chat_client=client, chat_message_store_factory=stores)
+        agent = client.as_agent(chat_message_store_factory=stores)
         thread = agent.get_new_thread()
         print("agent:", (await agent.run("Hello, my name is Alice", thread=thread)).text)
 

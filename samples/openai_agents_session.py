@@ -27,9 +27,7 @@ async def main(url: str) -> None:
         model = OpenAIChatCompletionsModel(os.environ.get("OPENAI_MODEL", "gpt-4.1"), openai_client=client)
         agent = Agent(name="Guide", model=model, tools=[weather])
         for question in ("My name is Alice", "The weather in Oslo and Bergen?", "What's my name?"):
-            async with AgentStoresSession(
-                "user_123", url, max_messages=100
-            ) as session:  # anew for each question
+            async with AgentStoresSession("user_123", url, max_messages=100) as session:  # a new one
                 result = await Runner.run(agent, question, session=session)
                 print("agent:", result.final_output)
                 print(len(await session.get_items()), "items in", session.store.location)

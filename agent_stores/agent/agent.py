@@ -11,12 +11,12 @@ from typing_extensions import Self
 
 from agent_stores import _checks as check
 from agent_stores._checks import check_limit
-from agent_stores.agent._together import PerLoop
+from agent_stores.agent._concurrency import LoopLocal
 from agent_stores.agent.chat_client import ChatClient, ChatUpdate, join_updates
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.responses import AgentResponse, AgentUpdate
-from agent_stores.agent.tools import ToolInput, toolbox
-from agent_stores.agent.turn import Turn, TurnSettings
+from agent_stores.agent.run import AgentRun, RunSettings
+from agent_stores.agent.tools import ToolInput, tools_by_name
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.memory import InMemoryChatMessageStore
 from agent_stores.messages import ChatMessage
@@ -81,12 +81,12 @@ class ChatAgent:
         self.chat_client = chat_client
         self.instructions: str | None = check.optional(check.text)(instructions, "instructions")
         self.name: str | None = check.optional(check.name)(name, "name")
-        self._tools = toolbox(tools)
+        self._tools = tools_by_name(tools)
         self._factory = chat_message_store_factory
         self._providers = AggregateContextProvider(() if context_providers is None else context_providers)
         self._max_tool_rounds = check_limit("max_tool_rounds", max_tool_rounds)
         self._options = dict(options or {})
-        self._entered = PerLoop(self._providers.enter_all)
+        self._entered = LoopLocal(self._providers.enter_all)
 
     async def run(
         self,
@@ -113,12 +113,12 @@ class ChatAgent:
             ContextProviderError: when a context provider fails the run, as one may that was told to.
             ArgumentError, ArgumentTypeError: for values that are not accepted, and settings that are missing.
         """
-        async with self._begin(messages, thread, tools, options) as turn:
-            while not turn.is_done:
-                with turn.calling_model():
-                    response = await self.chat_client.get_response(**turn.request())
-                await turn.take(response)
-            return await turn.finish()
+        async with self._begin(messages, thread, tools, options) as run:
+            while not run.is_done:
+                with run.calling_model():
+                    response = await self.chat_client.get_response(**run.request())
+                await run.handle_response(response)
+            return await run.finish()
 
     def run_stream(
         self,
@@ -214,14 +214,14 @@ class ChatAgent:
         thread: AgentThread | None,
         tools: ToolInput | Iterable[ToolInput] | None,
         options: Mapping[str, Any],
-    ) -> AbstractAsyncContextManager[Turn]:
+    ) -> AbstractAsyncContextManager[AgentRun]:
         """Check what a run was given; the run itself begins when the result is entered."""
         if thread is not None and not isinstance(thread, AgentThread):
             raise ArgumentTypeError(f"thread must be an AgentThread, got {type(thread).__name__}")
-        settings = TurnSettings(
+        settings = RunSettings(
             name=self.name,
             instructions=self.instructions,
-            tools=tuple(toolbox([*self._tools.values(), *toolbox(tools).values()]).values()),
+            tools=tuple(tools_by_name([*self._tools.values(), *tools_by_name(tools).values()]).values()),
             chat_client=self.chat_client,
             providers=self._providers,
             max_tool_rounds=self._max_tool_rounds,
@@ -232,22 +232,22 @@ class ChatAgent:
 
     @asynccontextmanager
     async def _turn(
-        self, thread: AgentThread, inputs: Sequence[ChatMessage], settings: TurnSettings
-    ) -> AsyncIterator[Turn]:
+        self, thread: AgentThread, inputs: Sequence[ChatMessage], settings: RunSettings
+    ) -> AsyncIterator[AgentRun]:
         if self._providers.providers:
             await self._entered.get()
-        async with Turn.begin(thread, inputs, settings) as turn:
-            yield turn
+        async with AgentRun.begin(thread, inputs, settings) as run:
+            yield run
 
     async def _stream(
-        self, beginning: AbstractAsyncContextManager[Turn]
+        self, beginning: AbstractAsyncContextManager[AgentRun]
     ) -> AsyncGenerator[AgentUpdate, None]:
-        async with beginning as turn:
-            while not turn.is_done:
+        async with beginning as run:
+            while not run.is_done:
                 updates: list[ChatUpdate] = []
-                with turn.calling_model():
+                with run.calling_model():
                     async with AsyncExitStack() as stack:
-                        stream = self.chat_client.get_streaming_response(**turn.request())
+                        stream = self.chat_client.get_streaming_response(**run.request())
                         close = getattr(stream, "aclose", None)
                         if close is not None:
                             stack.push_async_callback(close)
@@ -255,9 +255,9 @@ class ChatAgent:
                             updates.append(update)
                             if update.contents:
                                 yield AgentUpdate(update.contents)
-                for message in await turn.take(join_updates(updates)):
+                for message in await run.handle_response(join_updates(updates)):
                     yield AgentUpdate(message.contents, role="tool")
-            response = await turn.finish()
+            response = await run.finish()
         yield AgentUpdate(response=response)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from typing_extensions import Self
 
 from agent_stores import _checks as check
-from agent_stores.agent._together import PerLoop
+from agent_stores.agent._concurrency import LoopLocal
 from agent_stores.agent.chat_client import ChatResponse, ChatUpdate
 from agent_stores.agent.openai_format import (
     from_openai_message,
@@ -73,7 +73,7 @@ class OpenAIChatClient:
         if client is not None and sdk is not None and isinstance(client, sdk.OpenAI):
             raise ArgumentTypeError("client must be an AsyncOpenAI, got a synchronous OpenAI")
         self._borrowed = client
-        self._clients: PerLoop[AsyncOpenAI] = PerLoop(self._connect)
+        self._clients: LoopLocal[AsyncOpenAI] = LoopLocal(self._connect)
 
     async def get_response(
         self,
@@ -132,7 +132,7 @@ class OpenAIChatClient:
         request.setdefault("stream_options", {"include_usage": True})
         with self._key_hidden():
             client = await self._client()
-            calls = _CallDeltas()
+            calls = ToolCallAccumulator()
             finish_reason: str | None = None
             async with await client.chat.completions.create(**request, stream=True) as stream:
                 async for chunk in stream:
@@ -244,14 +244,15 @@ class OpenAIChatClient:
             raise
 
 
-class _CallDeltas:
-    """Tool calls put together from their pieces."""
+class ToolCallAccumulator:
+    """Joins the pieces of streamed tool calls."""
 
     def __init__(self) -> None:
         self.whole: list[dict[str, Any]] = []
         self._by_index: dict[Any, dict[str, Any]] = {}
 
     def add(self, deltas: Sequence[Mapping[str, Any]]) -> None:
+        """Add the pieces of one chunk."""
         for delta in deltas:
             index, call_id = delta.get("index"), delta.get("id")
             call = self._by_index.get(index)

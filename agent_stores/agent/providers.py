@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import Self
 
-from agent_stores.agent._together import run_together
+from agent_stores.agent._concurrency import gather_or_cancel
 from agent_stores.errors import ArgumentTypeError, ContextProviderError
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import Context, ContextProvider
@@ -78,7 +78,10 @@ class AggregateContextProvider(ContextProvider):
         await self._all(
             "invoked",
             lambda provider: provider.invoked(
-                request_messages, response_messages, invoke_exception, **_taken(provider.invoked, kwargs)
+                request_messages,
+                response_messages,
+                invoke_exception,
+                **accepted_kwargs(provider.invoked, kwargs),
             ),
         )
 
@@ -122,7 +125,7 @@ class AggregateContextProvider(ContextProvider):
                 )
                 return None
 
-        results = await run_together(attempt(provider) for provider in self.providers)
+        results = await gather_or_cancel(attempt(provider) for provider in self.providers)
         if refusals:
             raise refusals[0]
         return results
@@ -131,7 +134,7 @@ class AggregateContextProvider(ContextProvider):
 async def _context(
     provider: ContextProvider, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
 ) -> Context:
-    context: Any = await provider.invoking(messages, **_taken(provider.invoking, kwargs))
+    context: Any = await provider.invoking(messages, **accepted_kwargs(provider.invoking, kwargs))
     if context is None:
         return Context()
     if not isinstance(context, Context) or not all(isinstance(m, ChatMessage) for m in context.messages):
@@ -141,7 +144,7 @@ async def _context(
     return context
 
 
-def _taken(method: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+def accepted_kwargs(method: Callable[..., Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Those of the keywords that a method takes: providers written without ``**kwargs`` work too."""
     parameters = inspect.signature(method).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

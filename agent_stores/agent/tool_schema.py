@@ -93,7 +93,7 @@ class Parameters:
         own.setdefault("required", [])
         for parameter in self._parameters:
             if parameter.default is not parameter.empty:
-                _tell_default(own["properties"][parameter.name], parameter.default)
+                add_default(own["properties"][parameter.name], parameter.default)
         return {**own, "$defs": components} if components else own
 
 
@@ -123,7 +123,7 @@ def _check_type(tool: str, parameter: str, kind: Any) -> None:
         ) from None
 
 
-def _tell_default(schema: dict[str, Any], default: Any) -> None:
+def add_default(schema: dict[str, Any], default: Any) -> None:
     """Tell the model of a default, where JSON has it."""
     try:
         schema["default"] = json_value(msgspec.to_builtins(default), "default")

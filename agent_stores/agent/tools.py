@@ -146,7 +146,7 @@ def tool(
     return functools.partial(Tool, name=name, description=description)
 
 
-def toolbox(tools: ToolInput | Iterable[ToolInput] | None) -> dict[str, Tool[..., Any]]:
+def tools_by_name(tools: ToolInput | Iterable[ToolInput] | None) -> dict[str, Tool[..., Any]]:
     """Tools by name.
 
     Raises:

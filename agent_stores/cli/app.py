@@ -15,13 +15,13 @@ import typer
 
 from agent_stores._version import __version__
 from agent_stores.backend import ThreadOrder
-from agent_stores.cli import access, render
+from agent_stores.cli import render, store_access
 from agent_stores.cli.exit_codes import MEANINGS, ExitCode, exit_code
 from agent_stores.cli.files import open_input, open_output
+from agent_stores.cli.jsonl import ImportReport, export_thread, import_threads
 from agent_stores.cli.keys import FILE_VARIABLE, VARIABLE
 from agent_stores.cli.migrate import migrate
 from agent_stores.cli.rekey import rekey
-from agent_stores.cli.transfer import ImportReport, export_thread, import_threads
 from agent_stores.errors import AgentStoresError, ArgumentError
 from agent_stores.urls import SCHEMES
 
@@ -32,7 +32,7 @@ _STATUS = "\n".join(f"{code:>4}  {meaning}" for code, meaning in MEANINGS.items(
 
 app = typer.Typer(
     name="agent-stores",
-    help="Look at, move and delete the stored conversations of agents.",
+    help="List, export, migrate and delete the stored conversations of agents.",
     epilog=f"\b\nExit status:\n{_STATUS}\n\nThe keys of encrypted threads are read from {VARIABLE}, or from "
     f"the file that {FILE_VARIABLE} names.",
     add_completion=False,
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
     except AgentStoresError as error:
         return _report(str(error), exit_code(error))
     except BrokenPipeError:
-        # Who read our output has gone, as `head` does: nothing more can be said there.
+        # The reader of our output has exited, as `head` does.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
@@ -131,8 +131,8 @@ def threads(
     order: ThreadOrder = "recent" if recent else "id"
 
     async def work() -> None:
-        async with access.opened(store) as log:
-            found = access.all_threads(log, tenant, prefix=prefix, limit=limit, order=order)
+        async with store_access.opened(store) as log:
+            found = store_access.all_threads(log, tenant, prefix=prefix, limit=limit, order=order)
             if as_json:
                 async for thread in found:
                     render.write_json(thread)
@@ -144,11 +144,11 @@ def threads(
 
 @app.command()
 def tenants(store: StoreUrl, as_json: AsJson = False) -> None:
-    """List the tenants that have threads, by name; an empty line stands for threads without a tenant."""
+    """List the tenants that have threads, in order of name; an empty line means threads without a tenant."""
 
     async def work() -> None:
-        async with access.opened(store) as log:
-            async for tenant in access.all_tenants(log):
+        async with store_access.opened(store) as log:
+            async for tenant in store_access.all_tenants(log):
                 if as_json:
                     render.write_json({"tenant": tenant})
                 else:
@@ -173,9 +173,9 @@ def fork(
     """Copy a thread, or its beginning, to a new one, and print the new one's id."""
 
     async def work() -> None:
-        async with access.opened(store) as log:
-            await access.require_threads(log, tenant, [thread])
-            branch = await access.thread_store(log, tenant, thread).fork(new_thread, at=at)
+        async with store_access.opened(store) as log:
+            await store_access.require_threads(log, tenant, [thread])
+            branch = await store_access.thread_store(log, tenant, thread).fork(new_thread, at=at)
             stats = await branch.stats()
             if as_json:
                 render.write_json({"thread_id": branch.thread_id, "messages": stats.messages})
@@ -198,10 +198,10 @@ def show(
     """Show a thread's messages as they are stored; long texts are shortened."""
 
     async def work() -> None:
-        async with access.opened(store) as log:
-            await access.require_threads(log, tenant, [thread])
-            source = access.thread_store(log, tenant, thread, skip_corrupt=skip_corrupt)
-            messages = access.latest(source, last)
+        async with store_access.opened(store) as log:
+            await store_access.require_threads(log, tenant, [thread])
+            source = store_access.thread_store(log, tenant, thread, skip_corrupt=skip_corrupt)
+            messages = store_access.latest(source, last)
             if as_json:
                 async for stored in messages:
                     render.write_json({"position": stored.position, "message": stored.message.to_dict()})
@@ -237,12 +237,12 @@ def export(
 
     async def work() -> None:
         done = {"threads": 0, "bytes": 0}
-        async with access.opened(store) as log:
-            await access.require_threads(log, tenant, threads or ())
+        async with store_access.opened(store) as log:
+            await store_access.require_threads(log, tenant, threads or ())
             with open_output(output) as file:
 
                 async def write(thread_id: str) -> None:
-                    source = access.thread_store(log, tenant, thread_id, skip_corrupt=skip_corrupt)
+                    source = store_access.thread_store(log, tenant, thread_id, skip_corrupt=skip_corrupt)
                     async for line in export_thread(source):
                         file.write(line)
                         done["bytes"] += len(line)
@@ -251,7 +251,7 @@ def export(
                 for thread_id in dict.fromkeys(threads or ()):
                     await write(thread_id)
                 if not threads:
-                    async for thread in access.all_threads(log, tenant, prefix=prefix):
+                    async for thread in store_access.all_threads(log, tenant, prefix=prefix):
                         await write(thread.thread_id)
         if output != "-" and as_json:
             render.write_json(done)
@@ -276,7 +276,7 @@ def import_(
     report = ImportReport()
 
     async def work() -> None:
-        async with access.opened(store, create=True) as log:
+        async with store_access.opened(store, create=True) as log:
             with open_input(file) as (lines, size), render.progress_bar(size) as advance:
                 await import_threads(log, lines, tenant=tenant, batch=batch, report=report, progress=advance)
 
@@ -318,16 +318,16 @@ def delete(
 
     async def work() -> int:
         missing = []
-        async with access.opened(store) as log:
+        async with store_access.opened(store) as log:
             for name in names:
-                deleted = await access.thread_store(log, tenant, name).delete_thread()
+                deleted = await store_access.thread_store(log, tenant, name).delete_thread()
                 if as_json:
                     render.write_json({"thread_id": name, "deleted": deleted})
                 if not deleted:
                     missing.append(name)
         if not as_json:
             _note(f"deleted {render.count(len(names) - len(missing), 'thread')}")
-        return _report(access.no_such(missing), ExitCode.NOT_FOUND) if missing else ExitCode.OK
+        return _report(store_access.no_such(missing), ExitCode.NOT_FOUND) if missing else ExitCode.OK
 
     return asyncio.run(work())
 
@@ -346,11 +346,11 @@ def _confirm(question: str) -> bool:
 
 @app.command()
 def purge(store: StoreUrl, as_json: AsJson = False) -> None:
-    """Remove what is left of expired threads, of every tenant."""
+    """Remove expired threads, of every tenant."""
 
     async def work() -> int:
         removed = 0
-        async with access.opened(store) as log:
+        async with store_access.opened(store) as log:
             while count := await log.purge_expired():
                 removed += count
         return removed
@@ -374,7 +374,7 @@ def demo_(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the conversation afterwards.")] = False,
 ) -> int:
-    """Hold a conversation, end the process, and go on in another one.
+    """Hold a conversation, end the process, and continue it in another one.
 
     A local test model answers when neither OPENAI_API_KEY nor OPENAI_BASE_URL is set.
     """

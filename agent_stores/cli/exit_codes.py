@@ -1,4 +1,4 @@
-"""What the command line's exit status says."""
+"""The exit statuses of the command line."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ExitCode(IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "done",
     ExitCode.FAILED: "the store, the model or the output failed",
-    ExitCode.USAGE: "an argument is missing or not accepted",
-    ExitCode.NOT_FOUND: "a thread, or the SQLite file, does not exist",
+    ExitCode.USAGE: "an argument is missing or invalid",
+    ExitCode.NOT_FOUND: "a thread, the SQLite file or the file to import does not exist",
     ExitCode.BAD_INPUT: "the file to import is malformed, or a part of a migration or of rekey was left out",
     ExitCode.MISSING_DEPENDENCY: "an optional package is not installed",
     ExitCode.INTERRUPTED: "interrupted, or not confirmed",
@@ -37,7 +37,7 @@ MEANINGS: dict[ExitCode, str] = {
 
 
 class InputFileError(AgentStoresError, ValueError):
-    """A file to be imported cannot be read, is malformed, or is cut short.
+    """A file to import is malformed or incomplete.
 
     Attributes:
         line: the number of the line, from 1 up; 0 when it is not about one line.
@@ -49,7 +49,7 @@ class InputFileError(AgentStoresError, ValueError):
 
 
 def exit_code(error: AgentStoresError) -> ExitCode:
-    """The exit status that stands for an error."""
+    """The exit status of an error."""
     if isinstance(error, InputFileError):
         return ExitCode.BAD_INPUT
     if isinstance(error, MissingDependencyError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from agent_stores.cli.exit_codes import InputFileError
+from agent_stores.errors import NotFoundError
 
 
 @contextlib.contextmanager
@@ -40,15 +40,16 @@ def open_input(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
     """A file to read from, and its size where it has one.
 
     Raises:
-        InputFileError: when it cannot be opened.
+        NotFoundError: when it does not exist.
+        OSError: when it cannot be opened.
     """
     if name == "-":
         yield sys.stdin.buffer, _size(sys.stdin.buffer)
         return
     try:
         file = Path(name).open("rb")  # noqa: SIM115 - only errors of opening are ours to translate
-    except OSError as error:
-        raise InputFileError(f"{name!r} cannot be read: {error.strerror}") from None
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {name!r}") from None
     with file:
         yield file, _size(file)
 

@@ -1,4 +1,4 @@
-"""`agent-stores migrate`: takes over conversations that other libraries stored."""
+"""`agent-stores migrate`: copies conversations that other libraries stored."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from agent_stores.cli import access, render
+from agent_stores.cli import render, store_access
 from agent_stores.cli.exit_codes import ExitCode
 from agent_stores.cli.files import open_output
 from agent_stores.errors import AgentStoresError, ArgumentError, NotFoundError
-from agent_stores.importers.catalogue import ACCEPTED, open_source
-from agent_stores.importers.migrate import Options
-from agent_stores.importers.migrate import migrate as take_over
+from agent_stores.importers.migrate import MigrationOptions
+from agent_stores.importers.migrate import migrate as run_migration
+from agent_stores.importers.registry import SOURCE_URLS, open_source
 from agent_stores.importers.report import MigrationReport
-from agent_stores.importers.thread_names import ThreadNames, read_names
+from agent_stores.importers.thread_id_map import ThreadIdMap, read_id_map
 from agent_stores.log import MessageLog
 from agent_stores.urls import SCHEMES, open_log
 
@@ -41,7 +41,7 @@ def migrate(
             "--from",
             envvar="AGENT_STORES_SOURCE",
             metavar="FRAMEWORK+URL",
-            help=f"Where the conversations are: {ACCEPTED}. "
+            help=f"Where the conversations are: {SOURCE_URLS}. "
             "Given in the environment, a password does not show in the list of processes.",
         ),
     ],
@@ -70,7 +70,7 @@ def migrate(
     thread_prefix: Annotated[
         str, typer.Option(metavar="TEXT", help="Put before the threads' ids in the target.")
     ] = "",
-    names: Annotated[
+    id_map_file: Annotated[
         str | None,
         typer.Option(
             "--map",
@@ -100,14 +100,16 @@ def migrate(
         bool, typer.Option("--json", help="Write the report as JSON to standard output, for scripts.")
     ] = False,
 ) -> int:
-    """Take over conversations that another library stored; safe to stop and to run again.
+    """Copy conversations that another library stored; safe to stop and to run again.
 
     Never writes to the source. A message that cannot be read, and a thread that exists in the target with
     other messages, is left out and reported; the exit status is then 4.
     """
-    options = Options(
+    options = MigrationOptions(
         tenant=tenant,
-        names=ThreadNames(prefix=thread_prefix, renamed=None if names is None else read_names(names)),
+        id_map=ThreadIdMap(
+            prefix=thread_prefix, renamed=None if id_map_file is None else read_id_map(id_map_file)
+        ),
         only=None if thread is None else frozenset(thread),
         limit=limit,
         merge=merge,
@@ -122,8 +124,8 @@ def migrate(
             cleanup.push_async_callback(opened.aclose)
             log = await cleanup.enter_async_context(_target(target, dry_run=dry_run))
             report.target = open_log(target).location
-            with Bar(render.console(error=True), dry_run=dry_run) as bar:
-                await take_over(opened, log, options, report=report, progress=bar)
+            with ProgressBar(render.console(error=True), dry_run=dry_run) as bar:
+                await run_migration(opened, log, options, report=report, progress=bar)
 
     with contextlib.ExitStack() as cleanup:
         # Opened first: a report that cannot be written is to be known before the work is done.
@@ -160,7 +162,7 @@ async def _target(url: str, *, dry_run: bool) -> AsyncIterator[MessageLog]:
     """The target's log. A dry run makes no file and no tables: where there are none, the target is empty."""
     if dry_run and not await _is_made(url):
         url = "memory:"
-    async with access.opened(url, create=not dry_run) as log:
+    async with store_access.opened(url, create=not dry_run) as log:
         yield log
 
 
@@ -180,7 +182,7 @@ async def _is_made(url: str) -> bool:
         await reader.aclose()
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on standard error, where that is a terminal."""
 
     def __init__(self, console: Console, *, dry_run: bool) -> None:
@@ -208,7 +210,7 @@ class Bar:
         self._messages += messages
         self._progress.update(self._task, advance=threads, messages=self._messages)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self._progress.start()
         return self
 
@@ -229,15 +231,15 @@ def _lines(report: MigrationReport) -> Iterator[str]:
     read = f"read {render.count(report.threads, 'thread')}, {render.size(report.bytes)}"
     yield f"{read}; {verb} {render.count(report.added, 'message')}{there}"
     for problem in report.problems[:_SHOWN]:
-        place = "" if problem.place is None else f", {problem.place}"
-        yield f"thread {render.shorten(problem.thread_id, 60)!r}{place}: {problem.reason}"
+        location = "" if problem.location is None else f", {problem.location}"
+        yield f"thread {render.shorten(problem.thread_id, 60)!r}{location}: {problem.reason}"
     if report.problem_count > _SHOWN:
         yield f"and {report.problem_count - _SHOWN:,} more problems; --report FILE lists them"
     if report.skipped:
         yield f"{render.count(report.skipped, 'message')} left out"
     if report.threads_skipped:
         yield f"{render.count(report.threads_skipped, 'thread')} left out, or not taken over to the end"
-    if report.ignored:
-        yield f"{report.ignored:,} keys passed over that are no conversations of this kind"
+    if report.unrecognized:
+        yield f"{report.unrecognized:,} keys passed over that are no conversations of this kind"
     if not report.complete:
         yield "not complete; it can be run again, nothing is added twice"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from agent_stores.cli import access, render
+from agent_stores.cli import render, store_access
 from agent_stores.cli.exit_codes import ExitCode
 from agent_stores.cli.keys import FILE_VARIABLE, VARIABLE
 from agent_stores.encryption import RekeyReport
@@ -50,7 +50,7 @@ def rekey(
     report = RekeyReport()
 
     async def work() -> None:
-        async with access.opened(store) as log:
+        async with store_access.opened(store) as log:
             if not isinstance(log.backend, EncryptedBackend):
                 raise ArgumentError(f"there is no key: set {VARIABLE} or {FILE_VARIABLE}")
             tenants = [tenant] if tenant is not None or no_tenant else await _tenants(log)
@@ -77,7 +77,7 @@ def rekey(
 
 async def _tenants(log: MessageLog) -> list[str | None]:
     try:
-        return [each async for each in access.all_tenants(log)]
+        return [each async for each in store_access.all_tenants(log)]
     except StoreRejectedError as error:
         raise ArgumentError(f"{error}: give --tenant or --no-tenant") from None
 

@@ -54,7 +54,7 @@ def clean(text: str) -> str:
     r"""Text in which nothing steers a terminal: control characters and the like as ``\u001b``."""
     return "".join(
         f"\\u{ord(char):04x}"
-        if char != "\n" and (unicodedata.category(char) in ("Cc", "Cs") or char in _BIDI)
+        if char != "\n" and (unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or char in _BIDI)
         else char
         for char in text
     )
@@ -133,7 +133,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def moment(time: datetime | None) -> str:
+def format_time(time: datetime | None) -> str:
     """A time in UTC, to the minute."""
     return "" if time is None else f"{time:%Y-%m-%d %H:%M}"
 
@@ -177,7 +177,7 @@ def _thread_row(thread: ThreadStats) -> _Row:
         f"{thread.messages:,}",
         size(thread.bytes),
         f"{thread.tokens:,}",
-        moment(thread.last_at),
+        format_time(thread.last_at),
         _from_now(thread.expires_at),
     ]
 
@@ -203,7 +203,7 @@ async def print_messages(
     async for stored in messages:
         message = stored.message
         role = Text(message.role, style=_ROLE_STYLES.get(message.role, ""))
-        rows.append([str(stored.position), role, describe(message), moment(message.created_at)])
+        rows.append([str(stored.position), role, describe(message), format_time(message.created_at)])
         if len(rows) == _PAGE:
             _print_table(out, columns, rows, show_header=first)
             rows, first = [], False
@@ -245,7 +245,9 @@ def print_raw(out: Console, stored: StoredMessage[ChatMessage]) -> None:
 
 def write_json(data: Any) -> None:
     """A line of JSON on standard output."""
-    sys.stdout.write(json.dumps(msgspec.to_builtins(data), ensure_ascii=True) + "\n")
+    # Everything beyond ASCII is escaped, and so are control characters but DEL.
+    document = json.dumps(msgspec.to_builtins(data), ensure_ascii=True)
+    sys.stdout.write(document.replace("\x7f", "\\u007f") + "\n")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from agent_stores.errors import ArgumentError
-from agent_stores.importers.forms.agent_framework import agent_framework_message
+from agent_stores.importers.parsers.agent_framework import agent_framework_message
 from agent_stores.importers.redis_list import RedisListSource, after_prefix
 from agent_stores.importers.source import SourceThread
 
@@ -69,7 +69,7 @@ def agent_framework_list(
         return legacy(key) if key.startswith(f"{key_prefix}:") else None
 
     return RedisListSource(
-        "agent-framework", url, form=agent_framework_message, patterns=patterns, thread=thread
+        "agent-framework", url, parse=agent_framework_message, patterns=patterns, thread=thread
     )
 
 
@@ -97,7 +97,7 @@ class Scope(NamedTuple):
                 "known: give the id with --map"
             )
         tenant = self.tenant
-        return SourceThread(thread_id=self.session, place=key, tenant=tenant, note=note)
+        return SourceThread(thread_id=self.session, location=key, tenant=tenant, note=note)
 
 
 def parse_key(key: str, key_prefix: str) -> Scope | None:

@@ -11,14 +11,14 @@ from typing import Any
 
 from agent_stores.errors import NotFoundError
 from agent_stores.importers.database_reader import DatabaseReader
-from agent_stores.importers.forms.google_adk import (
+from agent_stores.importers.page_size import PageSize
+from agent_stores.importers.parsers.decoding import read_data
+from agent_stores.importers.parsers.google_adk import (
     adk_event,
     legacy_event,
     metadata_of_state,
     session_metadata,
 )
-from agent_stores.importers.forms.reading import read_data
-from agent_stores.importers.page_size import PageSize
 from agent_stores.importers.source import SourceMessage, SourceThread
 from agent_stores.plugins.thread_ids import escape
 
@@ -45,7 +45,7 @@ class ADKSessions:
     """
 
     name = "google-adk"
-    ignored = 0
+    unrecognized = 0
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self._reader = DatabaseReader(url)
@@ -76,17 +76,21 @@ class ADKSessions:
         await self._look()
         async for row in self._rows("app_states", _KEY[:1]):
             name = f"{_STATES}{escape(row['app_name'])}"
-            yield SourceThread(thread_id=name, place=name, metadata=partial(metadata_of_state, _object(row)))
+            yield SourceThread(
+                thread_id=name, location=name, metadata=partial(metadata_of_state, _object(row))
+            )
         async for row in self._rows("user_states", _KEY[:2]):
             name = f"{_STATES}{escape(row['app_name'])}/{escape(row['user_id'])}"
-            yield SourceThread(thread_id=name, place=name, metadata=partial(metadata_of_state, _object(row)))
+            yield SourceThread(
+                thread_id=name, location=name, metadata=partial(metadata_of_state, _object(row))
+            )
         async for row in self._rows("sessions", _KEY, "create_time"):
             app, user, session = (str(row[name]) for name in _KEY)
             name = f"{escape(app)}/{escape(user)}/{session}"
             created = _seconds(row["create_time"]) or 0.0
             yield SourceThread(
                 thread_id=name,
-                place=name,
+                location=name,
                 metadata=partial(session_metadata, _object(row), created),
                 handle=(app, user, session),
             )
@@ -138,13 +142,15 @@ class ADKSessions:
         return await self._reader.run(partial(_fetch, query))
 
     def _read(self, row: Mapping[str, Any]) -> SourceMessage:
-        place = f"event {row['id']}"
+        location = f"event {row['id']}"
         stored = dict(row)
         if not self._is_legacy:
-            return _with_raw(stored["event_data"], {**stored, "timestamp": _seconds(row["timestamp"])}, place)
+            return _with_raw(
+                stored["event_data"], {**stored, "timestamp": _seconds(row["timestamp"])}, location
+            )
         stored["timestamp"] = _seconds(row["timestamp"])
         raw = bytes(row["actions"] or b"") + json.dumps(row.get("content"), default=str).encode()
-        return read_data(stored, raw, legacy_event, place=place, row=str(row["id"]))
+        return read_data(stored, raw, legacy_event, location=location, stable_id=str(row["id"]))
 
     async def _look(self) -> None:
         """See whether the tables are there, and which layout they have."""
@@ -167,16 +173,16 @@ def _fetch(query: Any, connection: Connection) -> list[Mapping[str, Any]]:
     return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def _with_raw(data: Any, stored: Mapping[str, Any], place: str) -> SourceMessage:
+def _with_raw(data: Any, stored: Mapping[str, Any], location: str) -> SourceMessage:
     """An event that is JSON, as text or decoded by the driver."""
-    row = str(stored["id"])
+    stable_id = str(stored["id"])
     raw = data.encode(errors="surrogatepass") if isinstance(data, str) else json.dumps(data).encode()
     try:
         decoded = json.loads(data) if isinstance(data, str) else data
     except (ValueError, RecursionError):
-        return SourceMessage(place, raw, None, "its event_data is not JSON", row)
-    form = partial(adk_event, stored=stored)
-    return read_data(decoded, raw, form, place=place, row=row)
+        return SourceMessage(location, raw, None, "its event_data is not JSON", stable_id)
+    parse = partial(adk_event, stored=stored)
+    return read_data(decoded, raw, parse, location=location, stable_id=stable_id)
 
 
 def _object(row: Mapping[str, Any]) -> dict[str, Any]:

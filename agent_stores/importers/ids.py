@@ -22,12 +22,12 @@ class MessageIds:
 
     Args:
         source: the layout's name.
-        place: where the thread is in the source.
+        location: where the thread is in the source.
     """
 
-    def __init__(self, source: str, place: str) -> None:
+    def __init__(self, source: str, location: str) -> None:
         self._source = source
-        self._thread = _digest(source.encode(), place.encode(errors="surrogatepass"))
+        self._thread = _digest(source.encode(), location.encode(errors="surrogatepass"))
         self._before: deque[bytes] = deque(maxlen=_CONTEXT)
         self._seen: dict[int, int] = {}
 
@@ -36,7 +36,7 @@ class MessageIds:
         own = _digest(stored.raw)
         name = stored.message.message_id if stored.message is not None else None
         if not name:
-            context = (stored.row.encode(),) if stored.row is not None else tuple(self._before)
+            context = (stored.stable_id.encode(),) if stored.stable_id is not None else tuple(self._before)
             name = f"{self._source}-{_digest(self._thread, own, *context).hex()}"
         self._before.append(own)
         key = hash(name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent_stores.importers.forms.langchain import langchain_js_message, langchain_message
-from agent_stores.importers.forms.sniffing import is_langchain
+from agent_stores.importers.parsers.detection import is_langchain
+from agent_stores.importers.parsers.langchain import langchain_js_message, langchain_message
 from agent_stores.importers.redis_list import RedisListSource, after_prefix
 
 
@@ -17,7 +17,7 @@ def langchain_list(url: str, *, key_prefix: str = "message_store:") -> RedisList
     return RedisListSource(
         "langchain",
         url,
-        form=langchain_message,
+        parse=langchain_message,
         patterns=[(key_prefix, "")],
         thread=after_prefix(key_prefix),
         newest_first=True,
@@ -37,7 +37,7 @@ def langchain_js_list(url: str, *, key_prefix: str = "") -> RedisListSource:
     return RedisListSource(
         "langchain-js",
         url,
-        form=langchain_js_message,
+        parse=langchain_js_message,
         patterns=[(key_prefix, "")],
         thread=after_prefix(""),
         newest_first=True,

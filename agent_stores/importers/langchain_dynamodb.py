@@ -11,8 +11,8 @@ from typing import Any
 from agent_stores.backends.tables.dynamodb import DynamoDBTable
 from agent_stores.backends.tables.dynamodb_config import arguments_from_url, parse_config
 from agent_stores.errors import StoreClosedError
-from agent_stores.importers.forms.langchain import langchain_message
-from agent_stores.importers.forms.reading import read_data
+from agent_stores.importers.parsers.decoding import read_data
+from agent_stores.importers.parsers.langchain import langchain_message
 from agent_stores.importers.source import SourceError, SourceMessage, SourceThread
 
 
@@ -35,7 +35,7 @@ class LangChainDynamoDBTable:
     """
 
     name = "langchain-dynamodb"
-    ignored = 0
+    unrecognized = 0
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class LangChainDynamoDBTable:
                 expires = values.get(self._names["#ttl"])
                 yield SourceThread(
                     thread_id=":".join([str(values.get(self._names["#id"])), *others]),
-                    place=json.dumps([str(values[key]) for key in keys]),
+                    location=json.dumps([str(values[key]) for key in keys]),
                     expires_in=None if not isinstance(expires, (int, float)) else expires - time.time(),
                     handle={key: item[key] for key in keys},
                 )
@@ -92,11 +92,11 @@ class LangChainDynamoDBTable:
         answer = await self._call("get_item", Key=thread.handle, ConsistentRead=True)
         history = to_python(answer.get("Item", {}).get(self._names["#messages"], {"L": []}))
         if not isinstance(history, list):
-            raise SourceError(f"{thread.place}: its messages are not a list")
+            raise SourceError(f"{thread.location}: its messages are not a list")
         found = []
         for number, data in enumerate(history, 1):
             raw = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str).encode()
-            found.append(read_data(data, raw, langchain_message, place=f"item {number}"))
+            found.append(read_data(data, raw, langchain_message, location=f"item {number}"))
         if found:
             yield found
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from agent_stores.importers.forms.langchain import langchain_message
-from agent_stores.importers.forms.reading import read_data
 from agent_stores.importers.page_size import PageSize
+from agent_stores.importers.parsers.decoding import read_data
+from agent_stores.importers.parsers.langchain import langchain_message
 from agent_stores.importers.redis_reader import RedisReader, is_text
 from agent_stores.importers.source import SourceMessage, SourceThread
 
@@ -32,7 +32,7 @@ class LangChainRedisDocuments:
     name = "langchain-redis"
 
     def __init__(self, url: str, *, key_prefix: str = "chat:") -> None:
-        self.ignored = 0
+        self.unrecognized = 0
         self._reader = RedisReader(url)
         self._prefix = key_prefix
 
@@ -53,14 +53,14 @@ class LangChainRedisDocuments:
             if colon and session and _ULID.fullmatch(name) and is_text(key):
                 sessions.setdefault(session, []).append(name)
             else:
-                self.ignored += 1
+                self.unrecognized += 1
         while sessions:
             session, names = sessions.popitem()
             newest = [self._key(session, max(names))]
             (expires_in,) = await self._reader.expires_in(newest)
             yield SourceThread(
                 thread_id=session,
-                place=f"{self._prefix}{session}",
+                location=f"{self._prefix}{session}",
                 messages=len(names),
                 expires_in=expires_in,
                 handle=(session, names),
@@ -114,4 +114,4 @@ def _number(reply: bytes) -> float:
 def _read(raw: bytes, name: str) -> SourceMessage:
     found: Any = json.loads(raw)  # what is at the path: one document
     data = found[0] if isinstance(found, list) and len(found) == 1 else found
-    return read_data(data, raw, langchain_message, place=f"message {name}", row=name)
+    return read_data(data, raw, langchain_message, location=f"message {name}", stable_id=name)

@@ -9,8 +9,8 @@ from typing import Any
 
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.importers.database_reader import DatabaseReader
-from agent_stores.importers.forms.langgraph import channel_values, graph_message, load_value
-from agent_stores.importers.forms.reading import read_data
+from agent_stores.importers.parsers.decoding import read_data
+from agent_stores.importers.parsers.langgraph import channel_values, graph_message, load_value
 from agent_stores.importers.source import SourceError, SourceMessage, SourceThread, UnreadableError
 
 from sqlalchemy import Connection, column, func, inspect, select, table  # isort: skip
@@ -35,7 +35,7 @@ class LangGraphCheckpoints:
     """
 
     name = "langgraph"
-    ignored = 0
+    unrecognized = 0
 
     def __init__(self, url: str | os.PathLike[str], *, messages_channel: str = "messages") -> None:
         if not messages_channel:
@@ -76,7 +76,7 @@ class LangGraphCheckpoints:
             names = await self._reader.run(read)
             for name in names:
                 if name:
-                    yield SourceThread(thread_id=name, place=name)
+                    yield SourceThread(thread_id=name, location=name)
             if len(names) < _THREADS:
                 return
             after = names[-1]
@@ -101,7 +101,7 @@ class LangGraphCheckpoints:
                     message,
                     repr(message).encode(errors="surrogatepass"),
                     graph_message,
-                    place=f"message {number}",
+                    location=f"message {number}",
                 )
                 for number, message in page
             ]

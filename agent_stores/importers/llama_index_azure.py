@@ -6,13 +6,12 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from agent_stores.backends.tables.azure_config import arguments_from_url, parse_config
-from agent_stores.backends.tables.azure_errors import explain
-from agent_stores.backends.tables.azure_names import check_table_name
+from agent_stores.backends.tables.azure import AzureTable
+from agent_stores.backends.tables.azure_config import arguments_from_url, check_table_name, parse_config
 from agent_stores.backends.tables.service import redactor, store_error
 from agent_stores.errors import StoreClosedError
-from agent_stores.importers.forms.llama_index import llama_index_message
-from agent_stores.importers.forms.reading import read_data
+from agent_stores.importers.parsers.decoding import read_data
+from agent_stores.importers.parsers.llama_index import llama_index_message
 from agent_stores.importers.source import SourceMessage, SourceThread
 
 from azure.core.exceptions import AzureError, ResourceNotFoundError  # isort: skip - after what names the extra
@@ -37,7 +36,7 @@ class LlamaIndexAzureTable:
     """
 
     name = "llama-index"
-    ignored = 0
+    unrecognized = 0
 
     def __init__(
         self,
@@ -50,17 +49,7 @@ class LlamaIndexAzureTable:
         self._table = check_table_name(chat_table_name)
         self._metadata_table = check_table_name(metadata_table_name)
         self._partition = chat_table_name if metadata_partition_key is None else metadata_partition_key
-        given: dict[str, Any] = {
-            "connection_string": None,
-            "endpoint": None,
-            "account_name": None,
-            "account_key": None,
-            "sas_token": None,
-            "credential": None,
-            "table_service_client": None,
-            **arguments_from_url(url, chat_table_name),
-        }
-        self._config = parse_config(**given)
+        self._config = parse_config(**arguments_from_url(url, chat_table_name))
         self._service: TableServiceClient | None = None
         self._credential: Any = None
         self._closed = False
@@ -81,7 +70,7 @@ class LlamaIndexAzureTable:
                 count = entity.get("MessageCount")
                 yield SourceThread(
                     thread_id=str(entity["RowKey"]),
-                    place=str(entity["RowKey"]),
+                    location=str(entity["RowKey"]),
                     messages=count if isinstance(count, int) else None,
                 )
 
@@ -110,15 +99,16 @@ class LlamaIndexAzureTable:
         except ResourceNotFoundError:
             return
         except (AzureError, OSError) as error:
-            failure = explain(error, redactor(self._config.secrets))
-            raise store_error(failure, self._config.location, write=False) from error
+            failure, redact = AzureTable.explain(error), redactor(self._config.secrets)
+            raise store_error(failure, self._config.location, redact) from error
 
     def _use(self) -> TableServiceClient:
         if self._closed:
             raise StoreClosedError("this source is closed")
         if self._service is None:
-            credential, is_ours = self._config.make_credential()
-            self._credential = credential if is_ours else None
+            credential = self._config.credential
+            if isinstance(credential, type):
+                credential = self._credential = credential()
             self._service = TableServiceClient(self._config.endpoint, credential=credential)
         return self._service
 
@@ -127,11 +117,11 @@ def _read(entity: Any) -> SourceMessage:
     row = str(entity["RowKey"])
     data = _assembled(entity)
     raw = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str).encode()
-    found = read_data(data, raw, llama_index_message, place=f"row {row}", row=row)
+    found = read_data(data, raw, llama_index_message, location=f"row {row}", stable_id=row)
     written_at = (entity.metadata or {}).get("timestamp")
     if found.message is None or written_at is None or found.message.created_at is not None:
         return found
-    return SourceMessage(found.place, raw, found.message.replace(created_at=written_at), None, row)
+    return SourceMessage(found.location, raw, found.message.replace(created_at=written_at), None, row)
 
 
 def _assembled(entity: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agent_stores.importers.forms.llama_index import llama_index_message
-from agent_stores.importers.forms.sniffing import is_llama_index
+from agent_stores.importers.parsers.detection import is_llama_index
+from agent_stores.importers.parsers.llama_index import llama_index_message
 from agent_stores.importers.redis_list import RedisListSource, after_prefix
 
 
@@ -20,7 +20,7 @@ def llama_index_list(url: str, *, key_prefix: str = "") -> RedisListSource:
     return RedisListSource(
         "llama-index",
         url,
-        form=llama_index_message,
+        parse=llama_index_message,
         patterns=[(key_prefix, "")],
         thread=after_prefix(""),
         sniff=is_llama_index,

@@ -1,9 +1,9 @@
-"""`migrate`: takes the threads of a source over into a log, and can be stopped and run again at any time.
+"""`migrate` copies the threads of a source into a log. It can be interrupted and repeated at any time.
 
-What is in the target already is known by ids that are derived from the source (see `MessageIds`). A thread
-goes on behind the newest of its messages that the target holds: so a run that was killed is continued, a
-second run adds nothing, and messages that the source got meanwhile are added at the end, also where the
-target has trimmed or deleted messages since.
+Message ids are derived from the source (see `MessageIds`), so messages that the target already holds are
+recognized. Each thread continues after the newest source message that the target holds: a killed run resumes,
+a repeated run adds nothing, and new source messages are appended, even if the target has trimmed or deleted
+earlier ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError, ConflictError,
 from agent_stores.importers.ids import MessageIds
 from agent_stores.importers.report import MigrationReport
 from agent_stores.importers.source import End, Source, SourceError, SourceMessage, SourceThread
-from agent_stores.importers.thread_names import ThreadNames
+from agent_stores.importers.thread_id_map import ThreadIdMap
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.message_format import encode_message
 from agent_stores.messages import ChatMessage
@@ -31,33 +31,33 @@ _MARK = "agent_stores.migrated"
 
 
 class Progress(Protocol):
-    """Told how a migration goes on."""
+    """Receives progress of a migration."""
 
     def begin(self, threads: int | None) -> None:
-        """It begins; `threads` there are, where that is known."""
+        """The migration starts; `threads` is the total, or None when unknown."""
         ...
 
     def advance(self, *, threads: int = 0, messages: int = 0) -> None:
-        """So many more threads or messages are done."""
+        """`threads` and `messages` more have been processed."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """What is migrated, and to where.
+class MigrationOptions:
+    """Options of a migration.
 
     Attributes:
-        tenant: whose the threads will be; by default as the source says, which mostly knows no tenants.
-        names: the threads' ids in the target.
-        only: the source's ids of the threads that are taken; all by default.
-        limit: at most this number of threads.
-        merge: also add to threads of the target that hold messages, but none of the source's.
-        keep_expiry: whether a thread expires in the target when it would have in the source.
-        dry_run: read, and compare with the target, but write nothing.
+        tenant: the tenant of the migrated threads; the source's own by default.
+        id_map: maps the source's thread ids to the target's.
+        only: thread ids of the source to migrate; all by default.
+        limit: maximum number of threads.
+        merge: also append to target threads that hold only other messages.
+        keep_expiry: whether the target thread expires at the same time as the source's.
+        dry_run: read and compare, but write nothing.
     """
 
     tenant: str | None = None
-    names: ThreadNames = field(default_factory=ThreadNames)
+    id_map: ThreadIdMap = field(default_factory=ThreadIdMap)
     only: Collection[str] | None = None
     limit: int | None = None
     merge: bool = False
@@ -68,30 +68,30 @@ class Options:
 async def migrate(
     source: Source,
     log: MessageLog,
-    options: Options | None = None,
+    options: MigrationOptions | None = None,
     *,
     report: MigrationReport | None = None,
     progress: Progress | None = None,
 ) -> MigrationReport:
-    """Take the threads of a source over.
+    """Migrate the threads of a source into a log.
 
-    What concerns one thread or message is noted in the report and passed over: one that cannot be read, is
-    too large, or whose thread holds other messages in the target. What concerns all of them is raised; what
-    was done until then stays, and running again goes on.
+    A problem with one thread or message is reported and skipped: it cannot be read, it is too large, or the
+    target thread holds other messages. A problem that affects all of them is raised. Threads migrated so far
+    stay; a second run continues.
 
     Args:
-        source: where the threads are; only read.
-        log: where they go.
-        options: what is taken over, and to where.
-        report: brought up to date as it goes, so that it tells how far a failed migration came.
-        progress: told as it goes.
+        source: the threads to read; never written to.
+        log: the target.
+        options: filters and target ids.
+        report: updated in place, so that it is current when the migration fails.
+        progress: receives progress.
 
     Raises:
-        StoreError: when the source or the target cannot be reached or refuses.
+        StoreError: when the source or the target cannot be reached or rejects a request.
         MissingDependencyError: when reading the messages needs a package that is not installed.
-        ArgumentError: for options that are not accepted.
+        ArgumentError: for an invalid option.
     """
-    options = options or Options()
+    options = options or MigrationOptions()
     limit = check_limit("limit", options.limit)
     if options.tenant is not None:
         identifier("tenant", options.tenant)
@@ -109,15 +109,15 @@ async def migrate(
             if options.only is not None and thread.thread_id not in options.only:
                 continue
             missing.discard(thread.thread_id)
-            name = options.names(thread.thread_id)
+            name = options.id_map(thread.thread_id)
             if name is None:
                 continue
             key = ThreadKey(thread.tenant if options.tenant is None else options.tenant, name)
-            await _Thread(source, log, thread, key, options, report, progress).take(taken)
+            await _Thread(source, log, thread, key, options, report, progress).run(taken)
             if progress is not None:
                 progress.advance(threads=1)
     finally:
-        report.ignored = source.ignored
+        report.unrecognized = source.unrecognized
     for name in sorted(missing) if limit is None or report.threads < limit else ():
         report.threads_skipped += 1
         report.problem(name, "the source has no such thread")
@@ -126,7 +126,7 @@ async def migrate(
 
 
 class _Thread:
-    """One thread on its way."""
+    """The migration of one thread."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Thread:
         log: MessageLog,
         thread: SourceThread,
         key: ThreadKey,
-        options: Options,
+        options: MigrationOptions,
         report: MigrationReport,
         progress: Progress | None,
     ) -> None:
@@ -148,18 +148,18 @@ class _Thread:
         self._at = 0
         self._is_skipped = False
 
-    async def take(self, taken: dict[ThreadKey, str]) -> None:
-        """Take the thread over, and note what was done.
+    async def run(self, taken: dict[ThreadKey, str]) -> None:
+        """Migrate the thread and update the report.
 
         Args:
-            taken: the threads of the target that this migration has written to, each with its origin.
+            taken: the target threads written by this migration, with their source locations.
         """
         self._report.threads += 1
-        if self._thread.note is not None and not self._options.names.is_renamed(self._thread.thread_id):
+        if self._thread.note is not None and not self._options.id_map.is_renamed(self._thread.thread_id):
             self._problem(self._thread.note)
-        origin = taken.setdefault(self._key, self._thread.place)
-        if origin != self._thread.place:
-            self._leave_out(f"the target's thread {self._key.thread_id!r} has been taken from {origin!r}")
+        origin = taken.setdefault(self._key, self._thread.location)
+        if origin != self._thread.location:
+            self._skip_thread(f"the target's thread {self._key.thread_id!r} has been taken from {origin!r}")
             return
         try:
             stats = await self._log.stats(self._key)
@@ -167,22 +167,22 @@ class _Thread:
             if stats is not None and stats.last_position:
                 done = await self._done(stats)
                 if done == 0 and not self._options.merge:
-                    await self._leave_alone(stats)
+                    await self._skip_existing(stats)
                     return
             await self._write(done, is_new=stats is None)
             await self._keep_metadata()
         except SourceError as error:
-            self._leave_out(str(error))
+            self._skip_thread(str(error))
         except StoreError as error:
             if type(error) is not StoreError:  # the server is not there, or refuses whatever it is asked
                 raise
-            self._leave_out(str(error))
+            self._skip_thread(str(error))
         except (ArgumentError, ArgumentTypeError) as error:  # a name that the target does not accept
-            self._leave_out(str(error))
+            self._skip_thread(str(error))
 
     async def _done(self, stats: ThreadStats) -> int:
         """How many stored messages of the source the target has got: all up to the newest that it holds."""
-        ids = MessageIds(self._source.name, self._thread.place)
+        ids = MessageIds(self._source.name, self._thread.location)
         is_whole = stats.messages == stats.last_position  # nothing was ever taken out of it
         done = at = 0
         async for page in self._source.pages(self._thread):
@@ -219,7 +219,7 @@ class _Thread:
 
     async def _write(self, done: int, *, is_new: bool) -> None:
         """Add the messages after the first *n* stored ones."""
-        ids = MessageIds(self._source.name, self._thread.place)
+        ids = MessageIds(self._source.name, self._thread.location)
         expires = self._thread.expires_in if is_new and self._options.keep_expiry else None
         store = ChatMessageStore(
             self._log,
@@ -251,7 +251,7 @@ class _Thread:
         """A stored message under its id; None for one that cannot be read."""
         if stored.message is None:
             self._report.skipped += 1
-            self._problem(stored.problem or "it cannot be read", stored.place)
+            self._problem(stored.problem or "it cannot be read", stored.location)
             return None
         return (
             stored.message if stored.message.message_id == name else stored.message.replace(message_id=name)
@@ -266,15 +266,15 @@ class _Thread:
             return True
         self._report.messages -= 1
         self._report.skipped += 1
-        self._problem(f"it is {size} bytes long, and the target holds up to {limit}", stored.place)
+        self._problem(f"it is {size} bytes long, and the target holds up to {limit}", stored.location)
         return False
 
-    async def _leave_alone(self, stats: ThreadStats) -> None:
+    async def _skip_existing(self, stats: ThreadStats) -> None:
         """The thread exists, and shows nothing of the source: it is another one, or was cleared since."""
         async for page in self._source.pages(self._thread):
             if any(stored.message is not None for stored in page):
                 holds = f"{stats.messages} other messages" if stats.messages else "no messages any more"
-                self._leave_out(
+                self._skip_thread(
                     f"the target's thread {self._key.thread_id!r} exists and holds {holds}; "
                     "--merge adds to it"
                 )
@@ -303,11 +303,11 @@ class _Thread:
             revision = stats.revision if stats else 0
             await self._log.update_metadata(self._key, changes, expected_revision=revision)
         except (ConflictError, ArgumentError) as error:
-            self._leave_out(f"its metadata is not taken over: {error}")
+            self._skip_thread(f"its metadata is not taken over: {error}")
 
-    def _leave_out(self, reason: str) -> None:
+    def _skip_thread(self, reason: str) -> None:
         self._report.threads_skipped += 1
         self._problem(reason)
 
-    def _problem(self, reason: str, place: str | None = None) -> None:
-        self._report.problem(self._thread.thread_id, reason, place)
+    def _problem(self, reason: str, location: str | None = None) -> None:
+        self._report.problem(self._thread.thread_id, reason, location)

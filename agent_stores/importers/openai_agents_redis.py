@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent_stores.importers.forms.openai_agents import responses_item
+from agent_stores.importers.parsers.openai_agents import responses_item
 from agent_stores.importers.redis_list import RedisListSource, after_prefix
 
 
@@ -17,7 +17,7 @@ def openai_agents_redis(url: str, *, key_prefix: str = "agents:session") -> Redi
     return RedisListSource(
         "openai-agents",
         url,
-        form=responses_item,
+        parse=responses_item,
         patterns=[(prefix, suffix)],
         thread=after_prefix(prefix, suffix),
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.importers.database_reader import DatabaseReader
-from agent_stores.importers.forms.openai_agents import responses_item
-from agent_stores.importers.forms.reading import read_json
 from agent_stores.importers.page_size import PageSize
+from agent_stores.importers.parsers.decoding import read_json
+from agent_stores.importers.parsers.openai_agents import responses_item
 from agent_stores.importers.source import SourceMessage, SourceThread
 
 from sqlalchemy import (  # isort: skip - after what says which extra is missing
@@ -45,7 +45,7 @@ class OpenAIAgentsTables:
     """
 
     name = "openai-agents"
-    ignored = 0
+    unrecognized = 0
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class OpenAIAgentsTables:
             rows = await self._reader.run(read)
             for name, count in rows:
                 if name:
-                    yield SourceThread(thread_id=str(name), place=str(name), messages=count)
+                    yield SourceThread(thread_id=str(name), location=str(name), messages=count)
             if len(rows) < _THREADS:
                 return
             after = rows[-1][0]
@@ -166,11 +166,11 @@ class OpenAIAgentsTables:
 def _read(row: Any) -> SourceMessage:
     number, data, created_at = row[0], row[1], _time(row[2])
     raw = data if isinstance(data, bytes) else str(data).encode(errors="surrogatepass")
-    found = read_json(raw, responses_item, place=f"row {number}", row=str(number))
+    found = read_json(raw, responses_item, location=f"row {number}", stable_id=str(number))
     if found.message is None or created_at is None or found.message.created_at is not None:
         return found
     dated = found.message.replace(created_at=created_at)
-    return SourceMessage(found.place, found.raw, dated, None, found.row)
+    return SourceMessage(found.location, found.raw, dated, None, found.stable_id)
 
 
 def _time(value: Any) -> datetime | None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.importers.database_reader import DatabaseReader
-from agent_stores.importers.forms.pydantic_ai import identity, model_message, record_metadata, restore_media
-from agent_stores.importers.forms.reading import read_data
+from agent_stores.importers.parsers.decoding import read_data
+from agent_stores.importers.parsers.pydantic_ai import identity, model_message, record_metadata, restore_media
 from agent_stores.importers.source import SourceError, SourceMessage, SourceThread, UnreadableError
 
 from sqlalchemy import Connection, column, inspect, select, table, text  # isort: skip
@@ -28,7 +28,7 @@ _REFERENCED = text(
 )
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     table: str
     key: Any
 
@@ -48,7 +48,7 @@ class PydanticAIHarness:
     """
 
     name = "pydantic-ai"
-    ignored = 0
+    unrecognized = 0
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self._reader = DatabaseReader(url)
@@ -70,9 +70,9 @@ class PydanticAIHarness:
         Raises:
             NotFoundError: when there is no such file, or none of the harness' tables in it.
         """
-        for name, (place, updated) in (await self._reader.run(_list)).items():
+        for name, (location, updated) in (await self._reader.run(_list)).items():
             yield SourceThread(
-                thread_id=name, place=name, metadata=partial(record_metadata, updated), handle=place
+                thread_id=name, location=name, metadata=partial(record_metadata, updated), handle=location
             )
 
     async def pages(self, thread: SourceThread) -> AsyncGenerator[Sequence[SourceMessage], None]:
@@ -82,7 +82,7 @@ class PydanticAIHarness:
             page = history[start : start + _MESSAGES]
             restored = await self._reader.run(partial(_restored, page))
             yield [
-                read_data(data, identity(data), _form, place=f"message {number}")
+                read_data(data, identity(data), _parse, location=f"message {number}")
                 for number, data in enumerate(restored, start + 1)
             ]
 
@@ -91,34 +91,34 @@ class PydanticAIHarness:
         await self._reader.aclose()
 
 
-def _list(connection: Connection) -> dict[str, tuple[_Place, str]]:
+def _list(connection: Connection) -> dict[str, tuple[_Location, str]]:
     """Where the conversations are, and when they were changed, by their ids."""
     names = set(inspect(connection).get_table_names())
     if not names & {"conversations", "snapshots"}:
         raise NotFoundError("the file has no tables 'conversations' or 'snapshots' of Pydantic AI harness")
-    found: dict[str, tuple[_Place, str]] = {}
+    found: dict[str, tuple[_Location, str]] = {}
     if "snapshots" in names:
         for name, seq, updated in connection.execute(_STEPS):
-            found[name] = _Place("snapshots", seq), updated
+            found[name] = _Location("snapshots", seq), updated
     if "conversations" in names:
         wanted: Any = select(column("id"), column("updated_at")).select_from(table("conversations"))
         rows: Any = connection.execute(wanted.order_by(column("id")))
         for row in rows:
-            found[row[0]] = _Place("conversations", row[0]), row[1]
+            found[row[0]] = _Location("conversations", row[0]), row[1]
     return found
 
 
-def _history(place: _Place, connection: Connection) -> list[Any]:
+def _history(location: _Location, connection: Connection) -> list[Any]:
     """The messages of a conversation as JSON, without what is kept apart."""
-    key: Any = column("id" if place.table == "conversations" else "seq")
-    wanted: Any = select(column("messages")).select_from(table(place.table)).where(key == place.key)
+    key: Any = column("id" if location.table == "conversations" else "seq")
+    wanted: Any = select(column("messages")).select_from(table(location.table)).where(key == location.key)
     stored = connection.execute(wanted).scalar()
     if stored is None:  # deleted meanwhile
         return []
     try:
         messages = json.loads(stored)
         if isinstance(messages, dict):  # each message is a row of its own
-            found = connection.execute(_REFERENCED, {"seq": place.key}).scalars()
+            found = connection.execute(_REFERENCED, {"seq": location.key}).scalars()
             count = messages.get("stored_messages")
             messages = [json.loads(one) for one in found]
             if len(messages) != count:
@@ -151,7 +151,7 @@ def _one(message: Any, blob: Callable[[str], bytes]) -> Any:
         return error
 
 
-def _form(data: Any) -> Any:
+def _parse(data: Any) -> Any:
     if isinstance(data, UnreadableError):
         raise data
     return model_message(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 
-from agent_stores.importers.forms.reading import Form, read_json
+from agent_stores.importers.parsers.decoding import Parser, read_json
 from agent_stores.importers.redis_reader import RedisReader, is_text
 from agent_stores.importers.source import SourceMessage, SourceThread
 
@@ -18,7 +18,7 @@ class RedisListSource:
     Args:
         name: the layout's name.
         url: the server, as `RedisChatMessageStore` takes it.
-        form: reads a message.
+        parse: reads a message.
         patterns: beginnings and ends of the keys.
         thread: the thread of a key, or None where it is none of the layout's.
         newest_first: whether a new message is put at the beginning of its list.
@@ -30,16 +30,16 @@ class RedisListSource:
         name: str,
         url: str,
         *,
-        form: Form,
+        parse: Parser,
         patterns: Iterable[tuple[str, str]],
         thread: Callable[[str], SourceThread | None],
         newest_first: bool = False,
         sniff: Callable[[bytes], bool] | None = None,
     ) -> None:
         self.name = name
-        self.ignored = 0
+        self.unrecognized = 0
         self._reader = RedisReader(url)
-        self._form = form
+        self._parse = parse
         self._patterns = list(patterns)
         self._thread = thread
         self._newest_first = newest_first
@@ -71,7 +71,8 @@ class RedisListSource:
         """See `Source.pages`."""
         async for start, found in self._reader.list_pages(thread.handle, newest_first=self._newest_first):
             yield [
-                read_json(raw, self._form, place=f"item {start + offset}") for offset, raw in enumerate(found)
+                read_json(raw, self._parse, location=f"item {start + offset}")
+                for offset, raw in enumerate(found)
             ]
 
     async def aclose(self) -> None:
@@ -89,12 +90,12 @@ class RedisListSource:
         threads = []
         for (key, thread), length, expires_in in zip(found, lengths, expiries, strict=True):
             if self._sniff is not None and not await self._is_ours(key, self._sniff):
-                self.ignored += 1
+                self.unrecognized += 1
             elif length:
                 threads.append(
                     SourceThread(
                         thread_id=thread.thread_id,
-                        place=thread.place,
+                        location=thread.location,
                         tenant=thread.tenant,
                         messages=length,
                         expires_in=expires_in,
@@ -107,7 +108,7 @@ class RedisListSource:
     def _of(self, key: str) -> SourceThread | None:
         thread = self._thread(key) if is_text(key) else None
         if thread is None or not thread.thread_id:
-            self.ignored += 1
+            self.unrecognized += 1
             return None
         return thread
 
@@ -123,6 +124,6 @@ def after_prefix(prefix: str, suffix: str = "") -> Callable[[str], SourceThread 
         end = len(key) - len(suffix)
         if len(prefix) >= end:
             return None
-        return SourceThread(thread_id=key[len(prefix) : end], place=key)
+        return SourceThread(thread_id=key[len(prefix) : end], location=key)
 
     return thread

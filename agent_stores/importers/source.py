@@ -1,7 +1,7 @@
-"""`Source`: where conversations are that another library wrote, and what is read there.
+"""The `Source` protocol: reads the conversations that another library stored.
 
-A source only reads. It gives the threads that it finds and, for one of them, the stored messages in pages,
-oldest first; a message that cannot be read is given with the reason, so that nothing is left out unseen.
+A source is read-only. It lists threads and reads the messages of a thread in pages, oldest first. A message
+that cannot be decoded is returned with the reason, so that none is skipped silently.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agent_stores.messages import ChatMessage
 
 
 class SourceError(AgentStoresError):
-    """A thread of a source cannot be read to its end; the other threads are not concerned."""
+    """A thread of a source cannot be read to its end; other threads are not affected."""
 
 
 class UnreadableError(AgentStoresError, ValueError):
@@ -40,17 +40,17 @@ class SourceThread:
 
     Attributes:
         thread_id: its id, as the application that wrote it knows it.
-        place: where it is in the source, such as a key; unique there.
+        location: its key or name in the source; unique there.
         tenant: whose it is, where the source knows tenants.
-        messages: how many messages it holds, where that costs nothing to know.
+        messages: the number of its messages; None where counting would cost a query.
         expires_in: seconds until the source forgets it; None for never.
-        note: what is to be said of it in a report.
+        note: a remark for the report.
         metadata: makes the metadata that the framework's plug-in expects, such as the state of a session.
-        handle: the source's own.
+        handle: data of the source's own.
     """
 
     thread_id: str
-    place: str
+    location: str
     tenant: str | None = None
     messages: int | None = None
     expires_in: float | None = None
@@ -64,24 +64,24 @@ class SourceMessage:
     """A stored message, as it was read.
 
     Attributes:
-        place: where it is in its thread, for a person: ``item 12`` or ``row 7``.
-        raw: what is stored.
+        location: its position in the thread, as shown in reports: ``item 12`` or ``row 7``.
+        raw: the stored bytes.
         message: the message; None where it cannot be read.
         problem: why it cannot be read.
-        row: what names it in the source for ever, where something does. A place in a list does not: lists
-            are trimmed, and their last element is taken off and another one put there.
+        stable_id: an id that the message keeps in the source for ever; None where it has none. An index in a
+            list is not stable: lists are trimmed, and their last element can be replaced.
     """
 
-    place: str
+    location: str
     raw: bytes
     message: ChatMessage | None = None
     problem: str | None = None
-    row: str | None = None
+    stable_id: str | None = None
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Threads that another library wrote. Nothing connects before the first one is asked for."""
+    """Threads that another library wrote. The connection is opened by the first read."""
 
     @property
     def name(self) -> str:
@@ -90,23 +90,23 @@ class Source(Protocol):
 
     @property
     def location(self) -> str:
-        """Where the threads are; never holds a secret."""
+        """The server and database, without secrets."""
         ...
 
     @property
-    def ignored(self) -> int:
-        """How many things that are no threads of this layout were passed over so far."""
+    def unrecognized(self) -> int:
+        """The number of keys that do not belong to this layout, so far."""
         ...
 
     async def count(self) -> int | None:
-        """How many threads there are, where that is cheap to know; for a progress bar."""
+        """The number of threads for a progress bar; None where counting is expensive."""
         ...
 
     def threads(self) -> AsyncIterator[SourceThread]:
         """The threads, each once, in no certain order.
 
         Raises:
-            StoreError: when the source cannot be reached or refuses.
+            StoreError: when the source cannot be reached or rejects the request.
         """
         ...
 
@@ -115,7 +115,7 @@ class Source(Protocol):
 
         Raises:
             SourceError: when the thread changed so that reading on would leave messages out.
-            StoreError: when the source cannot be reached or refuses.
+            StoreError: when the source cannot be reached or rejects the request.
         """
         ...
 

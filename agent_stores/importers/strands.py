@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from agent_stores.errors import ArgumentError, NotFoundError
-from agent_stores.importers.forms.reading import read_json
-from agent_stores.importers.forms.strands import session_message, thread_of
 from agent_stores.importers.page_size import PageSize
+from agent_stores.importers.parsers.decoding import read_json
+from agent_stores.importers.parsers.strands import session_message, thread_of
 from agent_stores.importers.source import End, SourceError, SourceMessage, SourceThread
 
 
@@ -39,7 +39,7 @@ class StrandsFiles:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self._folder = _path(url)
-        self._ignored = 0
+        self._unrecognized = 0
 
     @property
     def location(self) -> str:
@@ -47,9 +47,9 @@ class StrandsFiles:
         return str(self._folder)
 
     @property
-    def ignored(self) -> int:
-        """See `Source.ignored`."""
-        return self._ignored
+    def unrecognized(self) -> int:
+        """See `Source.unrecognized`."""
+        return self._unrecognized
 
     async def count(self) -> int | None:
         """See `Source.count`."""
@@ -68,7 +68,7 @@ class StrandsFiles:
             def metadata(end: End, kept: Mapping[str, Any] = kept) -> Mapping[str, Any]:
                 return kept
 
-            yield SourceThread(thread_id=name, place=name, metadata=metadata, handle=agent)
+            yield SourceThread(thread_id=name, location=name, metadata=metadata, handle=agent)
 
     async def pages(self, thread: SourceThread) -> AsyncGenerator[Sequence[SourceMessage], None]:
         """See `Source.pages`."""
@@ -90,10 +90,10 @@ class StrandsFiles:
         if not self._folder.is_dir():
             raise NotFoundError(f"there is no folder {str(self._folder)!r}")
         found: list[_Agent] = []
-        self._ignored = 0
+        self._unrecognized = 0
         for session in sorted(self._folder.iterdir()):
             if not (session.name.startswith("session_") and session.is_dir()):
-                self._ignored += 1
+                self._unrecognized += 1
                 continue
             names = [path.name.removeprefix("agent_") for path in _folders(session / "agents", "agent_")]
             found += [_Agent(session, name) for name in sorted({"default", *names})]
@@ -139,7 +139,7 @@ def _read(folder: Path, number: int) -> SourceMessage:
         raw = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}") from None
-    return read_json(raw, session_message, place=path.name, row=str(number))
+    return read_json(raw, session_message, location=path.name, stable_id=str(number))
 
 
 def _metadata(agent: _Agent) -> dict[str, Any]:

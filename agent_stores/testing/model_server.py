@@ -28,6 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, cast
 
+from agent_stores.testing.internal_prompts import INTERNAL_PROMPT_RULES
 from agent_stores.testing.model_protocol import (
     RefusedError,
     check_completion,
@@ -37,7 +38,6 @@ from agent_stores.testing.model_protocol import (
     parse_request,
 )
 from agent_stores.testing.scripted_model import RULES, Rule, answer
-from agent_stores.testing.service_rules import SERVICE_RULES
 
 __all__ = ["ModelServer", "main"]
 
@@ -53,7 +53,7 @@ class ModelServer:
     Args:
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one at each start.
-        rules: How the model answers, instead of `SERVICE_RULES` and `RULES`.
+        rules: How the model answers, instead of `INTERNAL_PROMPT_RULES` and `RULES`.
         delay: Seconds to wait before each answer; may be changed at any time.
         chunk_delay: Seconds to wait before each chunk of a stream; may be changed at any time.
     """
@@ -71,7 +71,7 @@ class ModelServer:
         self.delay = delay
         self.chunk_delay = chunk_delay
         self._address = (host, port)
-        self._rules = (*SERVICE_RULES, *RULES) if rules is None else rules
+        self._rules = (*INTERNAL_PROMPT_RULES, *RULES) if rules is None else rules
         self._http: _Http | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()

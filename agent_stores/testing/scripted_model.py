@@ -3,7 +3,7 @@
 Nothing is remembered between requests, so an answer that uses an earlier turn proves that the turn was in the
 request. Each rule takes a `Prompt` and returns a `Reply`, or `None` to leave the prompt to the next rule;
 `RULES` lists them, first match wins. To teach the model something else, write a rule and put it in front:
-`ModelServer(rules=[my_rule, *RULES])`. `service_rules` has those for programs that use a model.
+`ModelServer(rules=[my_rule, *RULES])`. `internal_prompts` has those for programs that use a model.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from agent_stores import (
     Window,
 )
 from agent_stores.cli.exit_codes import InputFileError
-from agent_stores.cli.transfer import Header, export_thread, import_threads, read_export
+from agent_stores.cli.jsonl import Header, export_thread, import_threads, read_export
 from agent_stores.tokens import estimate_tokens
 
 _LONGEST_ID = 200

@@ -12,7 +12,7 @@ from azure.data.tables.aio import TableServiceClient
 
 from agent_stores.azure import AzureTableMessageLog
 from agent_stores.backend import ThreadKey
-from agent_stores.backends.tables import keys
+from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.backend import TablesBackend
 from agent_stores.backends.tables.dynamodb import DynamoDBTable
 from agent_stores.backends.tables.table import TableLimits, put, query_all
@@ -41,10 +41,10 @@ def _azurite(server: AzuriteServer) -> Target:
     async def corrupt(key: ThreadKey, position: int) -> None:
         async with TableServiceClient.from_connection_string(text) as service:
             table = service.get_table_client(name)
-            query = f"PartitionKey eq '{keys.thread_partition(key)}'"
+            query = f"PartitionKey eq '{layout.thread_partition(key)}'"
             async for entity in table.query_entities(query):
                 sort = entity["RowKey"]
-                if sort[0] == "r" and keys.message_place(sort)[2] == position:
+                if sort[0] == "r" and layout.message_place(sort)[2] == position:
                     await table.upsert_entity({**entity, "body": '{"role": '})
 
     # Each opening is a client of its own, as on another host; options that differ keep connections apart.
@@ -68,8 +68,8 @@ def _dynamodb(server: DynamoDBServer) -> Target:
     async def corrupt(key: ThreadKey, position: int) -> None:
         log = DynamoDBMessageLog(name, **options)
         table = cast("DynamoDBTable", cast("TablesBackend", log.backend).table)
-        for item in await query_all(table, keys.thread_partition(key), "r", "s"):
-            if keys.message_place(item.sort)[2] == position:
+        for item in await query_all(table, layout.thread_partition(key), "r", "s"):
+            if layout.message_place(item.sort)[2] == position:
                 await table.transact([put(item._replace(body='{"role": '))])
         await log.aclose()
 
@@ -93,9 +93,9 @@ async def target(request: pytest.FixtureRequest) -> Target:
     table = MemoryTable(LIMITS) if request.param == "memory" else MemoryTable(SMALL, page=7)
 
     async def corrupt(key: ThreadKey, position: int) -> None:
-        items = table.partitions[keys.thread_partition(key)]
+        items = table.partitions[layout.thread_partition(key)]
         for sort, item in items.items():
-            if sort[0] == "r" and keys.message_place(sort)[2] == position:
+            if sort[0] == "r" and layout.message_place(sort)[2] == position:
                 items[sort] = item._replace(body='{"role": ')
 
     # Each opening is a client with a memory of its own, as on another host.

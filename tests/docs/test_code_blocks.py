@@ -5,13 +5,12 @@ from __future__ import annotations
 import ast
 import asyncio
 import importlib
-import inspect
-import re
 from pathlib import Path
 
 import pytest
 
 from agent_stores.testing.local_model import local_model
+from tests.docs.running import blocks_of, run_block
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -25,13 +24,6 @@ PROGRAMS = [
     "docs/write-a-plugin.md",
     "docs/write-a-provider.md",
 ]
-_BLOCK = re.compile(r"^( *)```python\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-
-
-def blocks_of(page: Path) -> list[str]:
-    """The Python blocks of a page, without the indentation of tabs."""
-    found = _BLOCK.findall(page.read_text())
-    return ["\n".join(line[len(indent) :] for line in code.splitlines()) for indent, code in found]
 
 
 def parsed(code: str) -> ast.AST:
@@ -62,9 +54,5 @@ def test_programs_run_as_printed(name: str, tmp_path: Path, monkeypatch: pytest.
     names: dict[str, object] = {"__name__": "page"}
     with local_model():
         for code in blocks_of(ROOT / name):
-            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            compiled = compile(code, name, "exec", flags=flags, dont_inherit=True)
-            if compiled.co_flags & inspect.CO_COROUTINE:
-                asyncio.run(eval(compiled, names))
-            else:
-                exec(compiled, names)
+            if (coroutine := run_block(code, name, names)) is not None:
+                asyncio.run(coroutine)

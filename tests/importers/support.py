@@ -21,7 +21,7 @@ class Done(NamedTuple):
     report: dict[str, Any]
 
 
-def take_over(source: str, target: str, *arguments: str) -> Done:
+def run_migration(source: str, target: str, *arguments: str) -> Done:
     """Run `agent-stores migrate`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "report.json")

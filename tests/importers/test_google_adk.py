@@ -21,7 +21,7 @@ from sqlalchemy import create_engine
 
 from agent_stores import DataContent, ToolCallContent, ToolResultContent
 from agent_stores.google_adk import AgentStoresSessionService
-from tests.importers.support import read, take_over, threads
+from tests.importers.support import read, run_migration, threads
 from tests.plugins.conftest import PNG
 from tests.servers.postgres import PostgresServer
 
@@ -111,7 +111,7 @@ def check(source: str, target: str, wanted: dict[Any, Any]) -> None:
             return await dumped(service)
 
     for added in (len(events()) * len(SESSIONS), 0):
-        done = take_over(f"google-adk+{source}", target)
+        done = run_migration(f"google-adk+{source}", target)
         assert done.report["problems"] == []
         assert (done.status, done.report["added"], done.report["complete"]) == (0, added, True)
         assert asyncio.run(ours()) == wanted
@@ -149,9 +149,9 @@ def test_a_session_goes_on_and_keeps_its_new_state(tmp_path: Path, target: str) 
     file = tmp_path / "sessions.db"
     source = f"google-adk+{file}"
     asyncio.run(fill(f"sqlite:///{file}", "json"))
-    assert take_over(source, target, "--dry-run").report["threads"] == len(SESSIONS) + 5
+    assert run_migration(source, target, "--dry-run").report["threads"] == len(SESSIONS) + 5
     assert target.startswith("redis") or not Path(target.removeprefix("sqlite:///")).exists()
-    assert take_over(source, target, "--thread", "app/u/s1", "--thread", "#google_adk/app/u").status == 0
+    assert run_migration(source, target, "--thread", "app/u/s1", "--thread", "#google_adk/app/u").status == 0
 
     async def more(service: BaseSessionService, **delta: Any) -> dict[str, Any]:
         session = await service.get_session(app_name="app", user_id="u", session_id="s1")
@@ -171,12 +171,12 @@ def test_a_session_goes_on_and_keeps_its_new_state(tmp_path: Path, target: str) 
 
     # The application goes on there: its state comes along.
     asyncio.run(there())
-    done = take_over(source, target)
+    done = run_migration(source, target)
     assert (done.report["added"], done.report["problems"]) == (1 + 3 * len(events()), [])
     # It goes on here: what it has here stays, whatever the source says.
     state = asyncio.run(here(mine=1))
     assert (state["step"], state["user:name"], state["app:motto"], state["mine"]) == (3, "Bo", "hello", 1)
-    done = take_over(source, target)
+    done = run_migration(source, target)
     assert [problem["thread_id"] for problem in done.report["problems"]] == ["app/u/s1"]
     assert asyncio.run(here(last=2)) == {**state, "last": 2}
 
@@ -189,9 +189,9 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path, target: str) -> None:
         connection.execute(broken, ("{", "e0"))
         connection.execute(broken, ('{"author": 7}', "e3"))
     connection.close()
-    done = take_over(f"google-adk+{file}", target, "--thread", "app/u/s2")
+    done = run_migration(f"google-adk+{file}", target, "--thread", "app/u/s2")
     assert done.status == 4
-    assert [(one["place"], one["reason"]) for one in done.report["problems"]] == [
+    assert [(one["location"], one["reason"]) for one in done.report["problems"]] == [
         ("event e0", "its event_data is not JSON"),
         ("event e3", "Google ADK does not read this event (ValidationError)"),
     ]
@@ -207,9 +207,9 @@ def test_pickled_code_is_not_run(tmp_path: Path, target: str) -> None:
         code = f"cposix\nsystem\n(S'touch {proof}'\ntR.".encode()
         connection.execute("UPDATE events SET actions = ? WHERE session_id = 's2' AND id = 'e1'", (code,))
     connection.close()
-    done = take_over(f"google-adk+{file}", target)
+    done = run_migration(f"google-adk+{file}", target)
     assert done.status == 4
-    assert [problem["place"] for problem in done.report["problems"]] == ["event e1"]
+    assert [problem["location"] for problem in done.report["problems"]] == ["event e1"]
     assert "unpickle" in done.report["problems"][0]["reason"]
     assert not proof.exists()
 
@@ -217,5 +217,5 @@ def test_pickled_code_is_not_run(tmp_path: Path, target: str) -> None:
 def test_there_is_no_such_table(tmp_path: Path, target: str) -> None:
     file = tmp_path / "empty.db"
     sqlite3.connect(file).close()
-    assert take_over(f"google-adk+{file}", target).status != 0
+    assert run_migration(f"google-adk+{file}", target).status != 0
     assert target.startswith("redis") or not threads(target)

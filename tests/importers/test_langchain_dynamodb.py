@@ -1,20 +1,22 @@
-"""LangChain's histories in DynamoDB, written by the real package, and read as the package reads them."""
+"""LangChain's histories in DynamoDB, written by the real package, read as it reads them, and migrated."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import uuid
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
 from agent_stores import ChatMessage
-from agent_stores.importers.catalogue import open_source
+from agent_stores.importers.registry import open_source
 from agent_stores.importers.source import SourceThread
 from tests.importers.conftest import Peers
 from tests.importers.peers import CONVERSATION
-from tests.importers.test_layouts import check_neutral, langchain_dump
+from tests.importers.support import Done, read, run_migration, threads
+from tests.importers.test_layouts import check_neutral, check_whole, langchain_dump, with_ids
 from tests.servers.dynamodb import DynamoDBServer
 
 pytestmark = pytest.mark.timeout(900)  # an environment may have to be made first
@@ -39,8 +41,15 @@ def read_all(url: str, **options: str) -> dict[str, tuple[SourceThread, list[Cha
 
 
 @pytest.mark.parametrize("is_composite", [False, True])
-def test_langchain_dynamodb(peers: Peers, dynamodb_server: DynamoDBServer, is_composite: bool) -> None:
-    table = f"Sessions-{uuid.uuid4().hex[:8]}"
+def test_langchain_dynamodb(
+    peers: Peers,
+    dynamodb_server: DynamoDBServer,
+    target: str,
+    is_composite: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = uuid.uuid4().hex[:8]
+    table = f"Sessions-{name}"
     options: dict[str, Any] = {"table_name": table, "ttl": 3600, "composite": is_composite}
     names = ("SessionId", "App") if is_composite else ("SessionId",)
 
@@ -69,13 +78,37 @@ def test_langchain_dynamodb(peers: Peers, dynamodb_server: DynamoDBServer, is_co
         *({"thread": name, "read": True, "options": options} for name in IDS),
     )
     url = f"langchain+dynamodb://{dynamodb_server.region}/{table}"
-    found = read_all(url, endpoint_url=dynamodb_server.endpoint)
+    endpoint = ("--from-option", f"endpoint_url={dynamodb_server.endpoint}")
     ids = [f"{name}:chat" if is_composite else name for name in IDS]
+    wanted = dict(zip(ids, written, strict=True))
+
+    found = read_all(url, endpoint_url=dynamodb_server.endpoint)
     assert sorted(found) == sorted(ids)
-    for name, wanted in zip(ids, written, strict=True):
-        thread, messages = found[name]
+    for thread, messages in found.values():
         assert thread.expires_in is not None
         assert 3000 < thread.expires_in <= 3600
-        check_neutral(messages)
-        assert langchain_dump(messages) == wanted
+        assert langchain_dump(messages) == wanted[thread.thread_id]
     assert read_all(f"{url}-none", endpoint_url=dynamodb_server.endpoint) == {}
+
+    check_migrated(run_migration(url, target, *endpoint), target, wanted)
+    again = run_migration(url, target, *endpoint)
+    assert (again.status, again.report["added"], again.report["present"]) == (0, 0, 20)
+    # Also into a table of ours, both found as the SDK finds an endpoint.
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamodb_server.endpoint)
+    ours = f"dynamodb://{dynamodb_server.region}/ours-{name}"
+    check_migrated(run_migration(url, ours), ours, wanted)
+
+
+def check_migrated(done: Done, target: str, wanted: dict[str, Any]) -> None:
+    check_whole(done)
+    held = threads(target)
+    assert sorted(held) == sorted(wanted)
+    for name, dumps in wanted.items():
+        expires_at = held[name].expires_at
+        assert expires_at is not None
+        assert 3000 < (expires_at - datetime.now(timezone.utc)).total_seconds() <= 3600
+        messages = read(target, name)
+        check_neutral(messages)
+        migrated = langchain_dump(messages)
+        with_ids([one["data"] for one in migrated], [one["data"] for one in dumps], "id")
+        assert migrated == dumps

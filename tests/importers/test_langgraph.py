@@ -17,7 +17,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from agent_stores import DataContent, ToolCallContent, ToolResultContent
 from agent_stores.langgraph import AgentStoresSaver
-from tests.importers.support import read, take_over, threads
+from tests.importers.support import read, run_migration, threads
 from tests.plugins.conftest import PNG
 from tests.plugins.langgraph.graphs import Weather, call, echo_graph, tool_graph
 from tests.servers.postgres import PostgresServer
@@ -66,7 +66,7 @@ async def shown(target: str) -> dict[str, list[BaseMessage]]:
 def check(url: str, target: str, *arguments: str) -> None:
     wanted = asyncio.run(fill(url))
     for added in (5 * len(THREADS), 0):
-        done = take_over(f"langgraph+{url}", target, *arguments)
+        done = run_migration(f"langgraph+{url}", target, *arguments)
         assert done.report["problems"] == []
         assert (done.status, done.report["added"], done.report["complete"]) == (0, added, True)
     assert asyncio.run(shown(target)) == wanted
@@ -101,13 +101,13 @@ def test_a_conversation_goes_on(tmp_path: Path, target: str) -> None:
             graph = tool_graph(saver, [], Weather())
             return list((await graph.aget_state(config("plain"))).values["messages"])
 
-    assert take_over(f"langgraph+{url}", target).report["added"] == 5 * len(THREADS)
+    assert run_migration(f"langgraph+{url}", target).report["added"] == 5 * len(THREADS)
     asyncio.run(there())
-    assert take_over(f"langgraph+{url}", target).report["added"] == 2
+    assert run_migration(f"langgraph+{url}", target).report["added"] == 2
     found = asyncio.run(here())
     assert found[: len(before)] == before
     assert [message.content for message in found[len(before) :]] == ["And now?", "Sun.", "Then?", "Snow."]
-    assert take_over(f"langgraph+{url}", target).report["added"] == 0
+    assert run_migration(f"langgraph+{url}", target).report["added"] == 0
     assert len(read(target, "plain")) == len(found)
 
 
@@ -127,12 +127,12 @@ def test_another_channel_and_messages_of_every_kind(tmp_path: Path, target: str)
 
     asyncio.run(fill_other())
     source = f"langgraph+{file}"
-    done = take_over(source, target, "--from-option", "messages_channel=notes")
+    done = run_migration(source, target, "--from-option", "messages_channel=notes")
     assert done.status == 4
-    assert done.report["problems"][0]["reason"].startswith("a message is expected")
-    assert take_over(source, target, "--from-option", "messages_channel=count").status == 4
-    assert take_over(source, target, "--from-option", "messages_channel=none").report["messages"] == 0
-    assert take_over(source, target).report["added"] == 5
+    assert done.report["problems"][0]["reason"].startswith("the value must be a message")
+    assert run_migration(source, target, "--from-option", "messages_channel=count").status == 4
+    assert run_migration(source, target, "--from-option", "messages_channel=none").report["messages"] == 0
+    assert run_migration(source, target).report["added"] == 5
     (restored,) = [message for message in asyncio.run(found()) if message.id == "t1"]
     assert restored == artifact
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path, target: str) -> None:
         connection.execute(change, ("msgpack+aes", b"\x00", "plain"))
         connection.execute(change, ("msgpack", b"\xc1", "x" * 300))
     connection.close()
-    done = take_over(f"langgraph+{file}", target)
+    done = run_migration(f"langgraph+{file}", target)
     assert (done.status, done.report["threads_skipped"], done.report["added"]) == (4, 2, 5)
     assert set(threads(target)) == {THREADS[1]}
     reasons = {one["thread_id"]: one["reason"] for one in done.report["problems"]}
@@ -154,10 +154,10 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path, target: str) -> None:
 
 @pytest.mark.parametrize("source", ["langgraph+mariadb://u@h/d", "langgraph+redis://h"])
 def test_other_databases(source: str, target: str) -> None:
-    assert take_over(source, target).status != 0
+    assert run_migration(source, target).status != 0
 
 
 def test_there_is_no_such_table(tmp_path: Path, target: str) -> None:
     file = tmp_path / "empty.db"
     sqlite3.connect(file).close()
-    assert take_over(f"langgraph+{file}", target).status != 0
+    assert run_migration(f"langgraph+{file}", target).status != 0

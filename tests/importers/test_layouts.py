@@ -11,14 +11,14 @@ import pytest
 from langchain_core.messages import message_to_dict
 
 from agent_stores import ChatMessage, DataContent, TextContent, ToolCallContent, ToolResultContent
-from agent_stores.importers.forms.agent_framework import agent_framework_message
+from agent_stores.importers.parsers.agent_framework import agent_framework_message
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.langchain.codec import LangChainCodec
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
 from tests.importers.conftest import BETA, Peers
 from tests.importers.json_server import json_url as json_url
 from tests.importers.peers import CONVERSATION
-from tests.importers.support import Done, read, take_over, threads
+from tests.importers.support import Done, read, run_migration, threads
 from tests.plugins.agent_framework.kinds import messages as agent_framework_kinds
 from tests.plugins.environments import environment
 from tests.servers.azurite import AzuriteServer
@@ -91,7 +91,7 @@ def langchain_dump(messages: list[ChatMessage]) -> list[dict[str, Any]]:
 
 def test_langchain(peers: Peers, redis_url: str, target: str) -> None:
     wanted = write_all(peers, "langchain", redis_url)
-    check_whole(take_over(f"langchain+{redis_url}", target))
+    check_whole(run_migration(f"langchain+{redis_url}", target))
     for name in IDS:
         found = read(target, name)
         check_neutral(found)
@@ -103,7 +103,7 @@ def test_langchain(peers: Peers, redis_url: str, target: str) -> None:
 def test_langchain_with_another_prefix(peers: Peers, redis_url: str, target: str) -> None:
     peers("langchain", redis_url, {"thread": "a", "add": ["user"], "options": {"key_prefix": "my*:"}})
     peers("langchain", redis_url, {"thread": "b", "add": ["user"], "options": {"key_prefix": "my-:"}})
-    done = take_over(f"langchain+{redis_url}", target, "--from-option", "key_prefix=my*:")
+    done = run_migration(f"langchain+{redis_url}", target, "--from-option", "key_prefix=my*:")
     check_whole(done, threads=1, of=1)
     assert list(threads(target)) == ["a"]
 
@@ -113,7 +113,7 @@ def test_langchain_js(peers: Peers, redis_url: str, target: str) -> None:
     (wanted,) = peers(
         "langchain-js", redis_url, {"thread": HOSTILE, "add": names}, {"thread": HOSTILE, "read": True}
     )
-    check_whole(take_over(f"langchain-js+{redis_url}", target), threads=1, of=11)
+    check_whole(run_migration(f"langchain-js+{redis_url}", target), threads=1, of=11)
     found = read(target, HOSTILE)
     check_neutral(found[:10])
     for one, other in zip(langchain_dump(found), wanted, strict=True):
@@ -124,17 +124,17 @@ def test_langchain_js(peers: Peers, redis_url: str, target: str) -> None:
 def test_langchain_js_passes_over_other_lists(peers: Peers, redis_url: str, target: str) -> None:
     peers("langchain-js", redis_url, {"thread": "js", "add": ["user"]})
     peers("llama-index", redis_url, {"thread": "li", "add": ["user"]})
-    done = take_over(f"langchain-js+{redis_url}", target)
+    done = run_migration(f"langchain-js+{redis_url}", target)
     check_whole(done, threads=1, of=1)
-    assert done.report["ignored"] == 1
+    assert done.report["unrecognized"] == 1
     assert list(threads(target)) == ["js"]
 
 
 def test_langchain_redis(peers: Peers, json_url: str, target: str) -> None:
     """The package does not store calls, ids and names: what it reads again is what is taken over."""
     peers("langchain-redis", json_url, *({"thread": name, "add": CONVERSATION} for name in IDS))
-    check_whole(take_over(f"langchain-redis+{json_url}", target))
-    check_whole(take_over(f"langchain-redis+{json_url}", target))
+    check_whole(run_migration(f"langchain-redis+{json_url}", target))
+    check_whole(run_migration(f"langchain-redis+{json_url}", target))
     for name in IDS:
         found = read(target, name, dangling_calls="keep")
         check_neutral(found, calls=False)
@@ -151,7 +151,7 @@ def llama_index_dump(messages: list[ChatMessage]) -> list[dict[str, Any]]:
 
 def test_llama_index(peers: Peers, redis_url: str, target: str) -> None:
     wanted = write_all(peers, "llama-index", redis_url)
-    check_whole(take_over(f"llama-index+{redis_url}", target))
+    check_whole(run_migration(f"llama-index+{redis_url}", target))
     for name in IDS:
         found = read(target, name)
         check_neutral(found)
@@ -178,7 +178,7 @@ def test_llama_index_azure(peers: Peers, azurite_server: AzuriteServer, target: 
         *({"thread": name, "read": True, "options": tables} for name in names),
     )
     arguments = [argument for option in options for argument in ("--from-option", option)]
-    check_whole(take_over(f"llama-index+{url}", target, *arguments), of=10)
+    check_whole(run_migration(f"llama-index+{url}", target, *arguments), of=10)
     for name, wanted in zip(names, shown, strict=True):
         found = read(target, name)
         assert [message.text for message in found[5:-1]] == [
@@ -188,7 +188,7 @@ def test_llama_index_azure(peers: Peers, azurite_server: AzuriteServer, target: 
             "yes",
         ]
         assert llama_index_dump(found) == wanted
-    again = take_over(f"llama-index+{url}", target, *arguments)
+    again = run_migration(f"llama-index+{url}", target, *arguments)
     assert (again.report["added"], again.report["present"]) == (0, 20)
 
 
@@ -200,7 +200,7 @@ def agent_framework_dump(messages: list[ChatMessage]) -> list[dict[str, Any]]:
 def test_agent_framework_scoped(peers: Peers, redis_url: str, target: str) -> None:
     scope = {"application_id": "My App", "tenant_id": "Tenant", "agent_id": "agent"}
     wanted = write_all(peers, "agent-framework", redis_url, **scope)
-    check_whole(take_over(f"agent-framework+{redis_url}", target))
+    check_whole(run_migration(f"agent-framework+{redis_url}", target))
     assert threads(target) == {}
     for name in IDS:
         found = read(target, name, tenant="Tenant")
@@ -213,13 +213,13 @@ def test_agent_framework_scopes(peers: Peers, redis_url: str, target: str) -> No
     for agent in ("a", "b"):
         options = {"application_id": "app", "agent_id": agent}
         peers("agent-framework", redis_url, {"thread": "s", "add": [f"text:{agent}"], "options": options})
-    both = take_over(f"agent-framework+{redis_url}", target, "--thread-prefix", "both-")
+    both = run_migration(f"agent-framework+{redis_url}", target, "--thread-prefix", "both-")
     assert both.status == 4
     assert both.report["threads_skipped"] == 1
     assert "has been taken from" in both.report["problems"][0]["reason"]
     assert len(read(target, "both-s")) == 1
     for agent in ("a", "b"):
-        done = take_over(
+        done = run_migration(
             f"agent-framework+{redis_url}",
             target,
             *("--from-option", f"agent_id={agent}", "--thread-prefix", f"{agent}-"),
@@ -232,12 +232,12 @@ def test_agent_framework_long_ids(peers: Peers, redis_url: str, target: str, tmp
     """Of a long id the key holds a digest only: the report says so, and a mapping gives the id."""
     name = "Session " * 40
     peers("agent-framework", redis_url, {"thread": name, "add": ["user"], "options": {"application_id": "a"}})
-    done = take_over(f"agent-framework+{redis_url}", target, "--dry-run")
+    done = run_migration(f"agent-framework+{redis_url}", target, "--dry-run")
     (problem,) = done.report["problems"]
     assert "--map" in problem["reason"]
     (tmp_path / "map.json").write_text(json.dumps({problem["thread_id"]: name}))
     check_whole(
-        take_over(f"agent-framework+{redis_url}", target, "--map", str(tmp_path / "map.json")),
+        run_migration(f"agent-framework+{redis_url}", target, "--map", str(tmp_path / "map.json")),
         threads=1,
         of=1,
     )
@@ -246,7 +246,7 @@ def test_agent_framework_long_ids(peers: Peers, redis_url: str, target: str, tmp
 
 def test_agent_framework_legacy(peers: Peers, redis_url: str, target: str) -> None:
     wanted = write_all(peers, "agent-framework", redis_url, key_format="legacy")
-    check_whole(take_over(f"agent-framework+{redis_url}", target))
+    check_whole(run_migration(f"agent-framework+{redis_url}", target))
     for name in IDS:
         found = read(target, name)
         check_neutral(found)
@@ -256,7 +256,7 @@ def test_agent_framework_legacy(peers: Peers, redis_url: str, target: str) -> No
 def test_agent_framework_beta(peers: Peers, redis_url: str, target: str) -> None:
     """What the beta wrote reads exactly in the beta, and says the same in 1.x."""
     wanted = write_all(peers, "agent-framework-beta", redis_url)
-    check_whole(take_over(f"agent-framework+{redis_url}", target))
+    check_whole(run_migration(f"agent-framework+{redis_url}", target))
     python = environment("peers-beta", *BETA)
     for name in IDS:
         found = read(target, name)
@@ -307,8 +307,8 @@ def test_two_runs_are_one(peers: Peers, redis_url: str, target: str) -> None:
         source, mine = f"{layout}+{redis_url}", ("--thread-prefix", f"{layout}-", "--thread", "t")
         for times in (1, 2):
             write()
-            first = take_over(source, target, *mine)
-            second = take_over(source, target, *mine)
+            first = run_migration(source, target, *mine)
+            second = run_migration(source, target, *mine)
             assert first.status == second.status == 0
             assert (first.report["added"], second.report["added"]) == (3, 0)
             assert second.report["present"] == 3 * times

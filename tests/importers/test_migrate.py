@@ -22,9 +22,9 @@ from rich.console import Console
 
 from agent_stores import ChatMessage, ChatMessageStore, open_log
 from agent_stores.cli import main
-from agent_stores.cli.migrate import Bar
+from agent_stores.cli.migrate import ProgressBar
 from agent_stores.log import ThreadKey
-from tests.importers.support import add, read, take_over, threads
+from tests.importers.support import add, read, run_migration, threads
 from tests.plugins.environments import REPOSITORY
 
 PASSWORD = "planted-s3cret"
@@ -94,7 +94,7 @@ def test_killed_at_any_point(tmp_path: Path, target: str) -> None:
         interrupted += 0 < stored(target) < sum(whole.values())
     assert interrupted >= 2
     before = stored(target)
-    done = take_over(source, target)
+    done = run_migration(source, target)
     assert (done.status, done.report["problems"]) == (0, [])
     assert done.report["added"] == sum(whole.values()) - before
     assert done.report["present"] == before
@@ -106,7 +106,7 @@ def test_killed_at_any_point(tmp_path: Path, target: str) -> None:
         assert [message.text for message in messages if "question" in message.text] == [
             f"question {number}" + "x" * 200 for number in range(0, 2000, 5)
         ]
-    assert take_over(source, target).report["added"] == 0
+    assert run_migration(source, target).report["added"] == 0
 
 
 def stored(target: str) -> int:
@@ -146,7 +146,7 @@ def test_the_source_has_grown(tmp_path: Path, redis_url: str, target: str) -> No
         source = session_file(tmp_path, "rows", count=700, start=start)
         redis_list(redis_url, "list", items(700, start=start))
         for one in (source, f"openai-agents+{redis_url}"):
-            done = take_over(one, target)
+            done = run_migration(one, target)
             assert (done.status, done.report["added"], done.report["present"]) == (0, 700, start)
     for name in ("rows", "list"):
         assert len(read(target, name)) == 2100
@@ -156,12 +156,12 @@ def test_the_source_has_grown(tmp_path: Path, redis_url: str, target: str) -> No
 def test_the_source_was_trimmed(redis_url: str, target: str) -> None:
     """As the framework's own limits do: the list begins later, and what comes again is not there already."""
     source = redis_list(redis_url, "s", items(40))
-    take_over(source, target)
+    run_migration(source, target)
     client = redis.Redis.from_url(redis_url)
     for start in (40, 60):
         redis_list(redis_url, "s", items(20, start=start))
         client.ltrim("agents:session:s:messages", -30, -1)
-        done = take_over(source, target)
+        done = run_migration(source, target)
         assert (done.report["added"], done.report["present"]) == (20, 10)
     client.close()
     assert texts(target, "s")[::5] == [f"question {number}" for number in range(0, 80, 5)]
@@ -171,7 +171,7 @@ def test_the_source_was_trimmed(redis_url: str, target: str) -> None:
 def test_the_last_message_was_taken_back(redis_url: str, target: str) -> None:
     """What was taken over stays, and what was put in its place is added."""
     source = redis_list(redis_url, "s", [{"role": "user", "content": text} for text in ("a", "b", "wrong")])
-    take_over(source, target)
+    run_migration(source, target)
 
     async def pop() -> None:
         session = RedisSession.from_url("s", url=redis_url)
@@ -180,7 +180,7 @@ def test_the_last_message_was_taken_back(redis_url: str, target: str) -> None:
 
     asyncio.run(pop())
     redis_list(redis_url, "s", [{"role": "user", "content": "right"}])
-    assert take_over(source, target).report["added"] == 1
+    assert run_migration(source, target).report["added"] == 1
     assert texts(target, "s") == ["a", "b", "wrong", "right"]
 
 
@@ -194,7 +194,7 @@ def test_shortened_while_it_is_read(redis_url: str, tmp_path: Path) -> None:
         client = redis.Redis.from_url(redis_url)
         try:
             async for page in source.pages(thread):
-                found += [stored.place for stored in page]
+                found += [stored.location for stored in page]
                 client.ltrim(thread.handle, 10, -1)
         finally:
             client.close()
@@ -222,7 +222,7 @@ def test_servers_of_several_nodes(servers: str, request: pytest.FixtureRequest, 
     options = ("--from-option", "key_prefix=agents:session")
     try:
         for added in (280, 0):
-            done = take_over(f"openai-agents+{url}", target, *options)
+            done = run_migration(f"openai-agents+{url}", target, *options)
             assert (done.report["problems"], done.report["added"]) == ([], added)
         assert set(threads(target)) == set(names)
     finally:
@@ -237,7 +237,7 @@ def test_servers_of_several_nodes(servers: str, request: pytest.FixtureRequest, 
 def test_the_target_was_trimmed(tmp_path: Path, target: str) -> None:
     """The application has gone over to the target, which keeps the newest only: nothing old comes back."""
     source = session_file(tmp_path, "s", count=100)
-    take_over(source, target)
+    run_migration(source, target)
 
     async def work() -> None:
         log = open_log(target)
@@ -248,10 +248,10 @@ def test_the_target_was_trimmed(tmp_path: Path, target: str) -> None:
     asyncio.run(work())
     before = texts(target, "s")
     assert len(before) == 10
-    assert take_over(source, target).report["added"] == 0
+    assert run_migration(source, target).report["added"] == 0
     assert texts(target, "s") == before
     session_file(tmp_path, "s", count=10, start=100)
-    assert take_over(source, target).report["added"] == 10
+    assert run_migration(source, target).report["added"] == 10
     assert texts(target, "s") == [
         *before,
         *("question 100", "", "", "yes", "yes", "question 105", "", "", "yes", "yes"),
@@ -260,7 +260,7 @@ def test_the_target_was_trimmed(tmp_path: Path, target: str) -> None:
 
 def test_messages_were_deleted_in_the_target(tmp_path: Path, target: str) -> None:
     source = session_file(tmp_path, "s", count=20)
-    take_over(source, target)
+    run_migration(source, target)
 
     async def work() -> None:
         log = open_log(target)
@@ -272,7 +272,7 @@ def test_messages_were_deleted_in_the_target(tmp_path: Path, target: str) -> Non
 
     asyncio.run(work())
     assert len(texts(target, "s")) == 17
-    done = take_over(source, target)
+    done = run_migration(source, target)
     assert done.report["added"] == 1  # the last one: nothing behind it says that it was there
     assert len(texts(target, "s")) == 18
 
@@ -281,7 +281,7 @@ def test_another_thread_is_in_the_way(tmp_path: Path, target: str) -> None:
     add(target, "s", ChatMessage("user", "mine"))
     source = session_file(tmp_path, "s", "t")
     for _ in range(2):
-        done = take_over(source, target)
+        done = run_migration(source, target)
         assert done.status == 4
         assert done.report["threads_skipped"] == 1
         assert done.report["problems"][0]["thread_id"] == "s"
@@ -289,7 +289,7 @@ def test_another_thread_is_in_the_way(tmp_path: Path, target: str) -> None:
         assert texts(target, "s") == ["mine"]
         assert len(texts(target, "t")) == 10
     for added in (10, 0):
-        done = take_over(source, target, "--merge")
+        done = run_migration(source, target, "--merge")
         assert (done.status, done.report["added"]) == (0, added)
         assert texts(target, "s")[:2] == ["mine", "question 0"]
         assert len(texts(target, "s")) == 11
@@ -297,7 +297,7 @@ def test_another_thread_is_in_the_way(tmp_path: Path, target: str) -> None:
 
 def test_a_thread_was_cleared_in_the_target(tmp_path: Path, target: str) -> None:
     source = session_file(tmp_path, "s")
-    take_over(source, target)
+    run_migration(source, target)
 
     async def clear() -> None:
         log = open_log(target)
@@ -305,7 +305,7 @@ def test_a_thread_was_cleared_in_the_target(tmp_path: Path, target: str) -> None
         await log.aclose()
 
     asyncio.run(clear())
-    done = take_over(source, target)
+    done = run_migration(source, target)
     assert (done.status, done.report["added"]) == (4, 0)
     assert "no messages any more" in done.report["problems"][0]["reason"]
     assert texts(target, "s") == []
@@ -317,15 +317,15 @@ def test_a_thread_was_cleared_in_the_target(tmp_path: Path, target: str) -> None
 def test_dry_run(tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     source = session_file(tmp_path, "s", "t")
     for _ in range(2):
-        done = take_over(source, target, "--dry-run")
+        done = run_migration(source, target, "--dry-run")
         assert (done.status, done.report["dry_run"], done.report["added"]) == (0, True, 20)
     assert "would add 20 messages" in capsys.readouterr().err
     assert not (tmp_path / "target.db").exists()
     assert threads(target) == {}
-    take_over(source, target, "--thread", "s")
+    run_migration(source, target, "--thread", "s")
     session_file(tmp_path, "s", count=3, start=10)
     before = state(target, tmp_path)
-    done = take_over(source, target, "--dry-run")
+    done = run_migration(source, target, "--dry-run")
     assert (done.report["added"], done.report["present"]) == (13, 10)
     assert state(target, tmp_path) == before
 
@@ -347,7 +347,7 @@ def test_dry_run_on_a_file_of_somebody_else(tmp_path: Path) -> None:
     source = session_file(tmp_path, "s")
     file = tmp_path / "source.db"
     before = hashlib.sha256(file.read_bytes()).digest()
-    done = take_over(source, f"sqlite:///{file}", "--dry-run")
+    done = run_migration(source, f"sqlite:///{file}", "--dry-run")
     assert (done.status, done.report["added"]) == (0, 10)
     assert hashlib.sha256(file.read_bytes()).digest() == before
 
@@ -357,7 +357,7 @@ def test_names_and_tenants(tmp_path: Path, target: str) -> None:
     (tmp_path / "map.json").write_text(json.dumps({"a": "renamed", "b": None}))
     names = ("--map", str(tmp_path / "map.json"), "--thread-prefix", "old-", "--tenant", "mine")
     for added in (20, 0):
-        done = take_over(source, target, *names)
+        done = run_migration(source, target, *names)
         assert (done.status, done.report["added"], done.report["threads"]) == (0, added, 2)
     assert set(threads(target, tenant="mine")) == {"renamed", "old-c"}
     assert threads(target) == {}
@@ -365,14 +365,14 @@ def test_names_and_tenants(tmp_path: Path, target: str) -> None:
 
 def test_some_threads(tmp_path: Path, target: str) -> None:
     source = session_file(tmp_path, "a", "b", "c")
-    done = take_over(source, target, "--limit", "2")
+    done = run_migration(source, target, "--limit", "2")
     assert (done.status, done.report["threads"]) == (0, 2)
-    done = take_over(source, target, "--thread", "c", "--thread", "absent")
+    done = run_migration(source, target, "--thread", "c", "--thread", "absent")
     assert done.status == 4
     assert done.report["problems"] == [
-        {"thread_id": "absent", "reason": "the source has no such thread", "place": None}
+        {"thread_id": "absent", "reason": "the source has no such thread", "location": None}
     ]
-    assert take_over(source, target, "--limit", "0").report["threads"] == 0
+    assert run_migration(source, target, "--limit", "0").report["threads"] == 0
 
 
 def test_hostile_names(tmp_path: Path, target: str) -> None:
@@ -389,7 +389,7 @@ def test_hostile_names(tmp_path: Path, target: str) -> None:
     ]
     source = session_file(tmp_path, *names)
     for added in (90, 0):
-        done = take_over(source, target)
+        done = run_migration(source, target)
         assert (done.report["problems"], done.report["added"]) == ([], added)
     assert set(threads(target)) == set(names)
 
@@ -404,7 +404,7 @@ def test_too_large_for_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         session.add_items([{"role": "user", "content": "x" * 3000}, {"role": "user", "content": "last"}])
     )
     session.close()
-    done = take_over(source, "memory:")
+    done = run_migration(source, "memory:")
     assert (done.status, done.report["added"], done.report["skipped"]) == (4, 4, 1)
     assert done.report["messages"] == 4
     assert "the target holds up to 2000" in done.report["problems"][0]["reason"]
@@ -427,7 +427,7 @@ def test_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--from", f"langchain+ftp://u:{PASSWORD}@h/0"], 2, "must begin with one of redis://"),
         (["--from", f"langchain+redis://u:{PASSWORD}@h:x/0"], 2, "redis_url"),
         (["--from", f"openai-agents+{tmp_path / 'absent.db'}"], 3, "there is no SQLite file"),
-        (["--from", source, "--from-option", "key_prefix=x"], 2, "its options are messages_table, branch"),
+        (["--from", source, "--from-option", "key_prefix=x"], 2, "must be among messages_table, branch"),
         (["--from", source, "--from-option", "x"], 2, "NAME=VALUE"),
         (["--from", f"llama-index+AccountName=x;AccountKey={PASSWORD}"], 2, "key must be base64"),
         (["--from", source, "--limit", "-1"], 2, "limit"),
@@ -456,7 +456,7 @@ def test_a_server_that_is_not_there(
     source = session_file(tmp_path, "s")
     away = f"redis://user:{PASSWORD}@127.0.0.1:{free_port}/0"
     for one, other in ((f"langchain+{away}", f"sqlite:///{tmp_path / 'x.db'}"), (source, away)):
-        done = take_over(one, other)
+        done = run_migration(one, other)
         assert done.status == 1
         assert done.report["complete"] is False
         assert done.report["added"] == 0
@@ -479,7 +479,7 @@ def test_progress_bar() -> None:
     """On a terminal: threads of how many, where that is known, and messages."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100)
-    with Bar(console, dry_run=False) as bar:
+    with ProgressBar(console, dry_run=False) as bar:
         bar.begin(3)
         bar.advance(messages=1500)
         bar.advance(threads=1)
@@ -487,7 +487,7 @@ def test_progress_bar() -> None:
     assert "1/3" in out.getvalue()
     assert "1,500 messages" in out.getvalue()
     elsewhere = io.StringIO()
-    with Bar(Console(file=elsewhere), dry_run=False) as bar:
+    with ProgressBar(Console(file=elsewhere), dry_run=False) as bar:
         bar.begin(None)
         bar.advance(threads=1)
     assert elsewhere.getvalue() == ""
@@ -499,10 +499,10 @@ def test_without_the_framework(tmp_path: Path) -> None:
         "import sys\n"
         "for name in ('agents', 'agent_framework', 'langchain_core', 'llama_index'):\n"
         "    sys.modules[name] = None\n"
-        "from agent_stores.importers.forms.openai_agents import responses_item\n"
-        "from agent_stores.importers.forms.agent_framework import agent_framework_message\n"
-        "from agent_stores.importers.forms.langchain import langchain_message\n"
-        "from agent_stores.importers.forms.llama_index import llama_index_message\n"
+        "from agent_stores.importers.parsers.openai_agents import responses_item\n"
+        "from agent_stores.importers.parsers.agent_framework import agent_framework_message\n"
+        "from agent_stores.importers.parsers.langchain import langchain_message\n"
+        "from agent_stores.importers.parsers.llama_index import llama_index_message\n"
         "print(responses_item({'role': 'user', 'content': 'x'}).text)\n"
         "print(agent_framework_message({'role': 'user', 'contents': [{'type': 'text', 'text': 'y'}]}).text)\n"
         "langchain, llama_index = {'type': 'human', 'data': {}}, {'role': 'user'}\n"

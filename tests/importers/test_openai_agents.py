@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from agent_stores import ChatMessage, ToolCallContent, ToolResultContent
 from agent_stores.openai_agents import AgentStoresSession
-from tests.importers.support import add, read, take_over, threads
+from tests.importers.support import add, read, run_migration, threads
 from tests.servers.postgres import PostgresServer
 
 ITEMS: list[Any] = [
@@ -99,7 +99,7 @@ def check(target: str) -> None:
 def run_thrice(source: str, target: str, *arguments: str) -> None:
     """Taken over once, and not again."""
     for added in (len(ITEMS) * len(IDS), 0, 0):
-        done = take_over(source, target, *arguments)
+        done = run_migration(source, target, *arguments)
         assert done.report["problems"] == []
         assert (done.status, done.report["added"], done.report["complete"]) == (0, added, True)
         check(target)
@@ -129,7 +129,7 @@ def test_sqlite_in_use(tmp_path: Path, target: str) -> None:
     asyncio.run(fill(sessions))
     run_thrice(f"openai-agents+{file}", target)
     asyncio.run(fill(sessions[:1], [{"role": "user", "content": "yes"}]))
-    done = take_over(f"openai-agents+{file}", target)
+    done = run_migration(f"openai-agents+{file}", target)
     assert done.report["added"] == 1
     assert items_of(target, "plain") == [*ITEMS, {"role": "user", "content": "yes"}]
     for session in sessions:
@@ -141,8 +141,8 @@ def test_sqlite_tables_of_other_names(tmp_path: Path, target: str) -> None:
     session = SQLiteSession("s", file, sessions_table="my_sessions", messages_table="my_messages")
     asyncio.run(fill([session]))
     session.close()
-    assert take_over(f"openai-agents+{file}", target).status == 3
-    done = take_over(f"openai-agents+{file}", target, "--from-option", "messages_table=my_messages")
+    assert run_migration(f"openai-agents+{file}", target).status == 3
+    done = run_migration(f"openai-agents+{file}", target, "--from-option", "messages_table=my_messages")
     assert done.report["added"] == len(ITEMS)
 
 
@@ -164,10 +164,10 @@ def test_advanced_sqlite(tmp_path: Path, target: str) -> None:
     main, other = asyncio.run(write())
     assert main != other
     for _ in range(2):
-        assert take_over(f"openai-agents+{file}", target).status == 0
+        assert run_migration(f"openai-agents+{file}", target).status == 0
         assert items_of(target, "s") == main
     branch = ("--from-option", "branch=other", "--thread-prefix", "other-")
-    assert take_over(f"openai-agents+{file}", target, *branch).status == 0
+    assert run_migration(f"openai-agents+{file}", target, *branch).status == 0
     assert items_of(target, "other-s") == other
 
 
@@ -203,7 +203,7 @@ def test_redis_that_expires(redis_url: str, target: str) -> None:
         assert one.expires_at is not None
         assert one.last_at is not None
         assert 300 < (one.expires_at - one.last_at).total_seconds() < 510
-    take_over(
+    run_migration(
         f"openai-agents+{redis_url}",
         target,
         *("--from-option", "key_prefix=my", "--thread-prefix", "kept-", "--no-expiry"),
@@ -222,16 +222,16 @@ def test_goes_on_under_the_plugin(tmp_path: Path, target: str) -> None:
     session = SQLiteSession("s", tmp_path / "chats.db")
     asyncio.run(fill([session]))
     session.close()
-    take_over(f"openai-agents+{tmp_path / 'chats.db'}", target)
+    run_migration(f"openai-agents+{tmp_path / 'chats.db'}", target)
     add(target, "s", ChatMessage("user", "And tomorrow?"))
     assert items_of(target, "s") == [*ITEMS, {"role": "user", "content": "And tomorrow?"}]
-    assert take_over(f"openai-agents+{tmp_path / 'chats.db'}", target).report["added"] == 0
+    assert run_migration(f"openai-agents+{tmp_path / 'chats.db'}", target).report["added"] == 0
 
 
 CORRUPT = [
     ("not json", "not JSON"),
     ('{"role": "user", "content": "cut sho', "not JSON"),
-    ("[1]", "a JSON object is expected"),
+    ("[1]", "the message must be a JSON object"),
     ('{"content": 3}', "neither a type nor a role"),
     ('{"role": "user", "content": NaN}', "finite"),
     ("", "not JSON"),
@@ -253,12 +253,12 @@ def test_rows_that_cannot_be_read(tmp_path: Path, target: str, capsys: pytest.Ca
     asyncio.run(fill([session], ITEMS[3:]))
     session.close()
     for added in (len(ITEMS), 0):
-        done = take_over(f"openai-agents+{file}", target)
+        done = run_migration(f"openai-agents+{file}", target)
         assert done.status == 4
         assert (done.report["added"], done.report["skipped"]) == (added, len(CORRUPT))
         for problem, (_, reason), row in zip(done.report["problems"], CORRUPT, range(4, 99), strict=False):
             assert problem["thread_id"] == "s"
-            assert problem["place"] == f"row {row}"
+            assert problem["location"] == f"row {row}"
             assert reason in problem["reason"]
         assert items_of(target, "s") == ITEMS
     assert "cut sho" not in capsys.readouterr().err
@@ -274,6 +274,6 @@ def test_numbers_and_halves_of_characters(tmp_path: Path, target: str) -> None:
     session = SQLiteSession("s", tmp_path / "chats.db")
     asyncio.run(fill([session], items))
     session.close()
-    done = take_over(f"openai-agents+{tmp_path / 'chats.db'}", target)
+    done = run_migration(f"openai-agents+{tmp_path / 'chats.db'}", target)
     assert done.report["problems"] == []
     assert items_of(target, "s") == items

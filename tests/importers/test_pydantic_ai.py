@@ -14,7 +14,7 @@ from pydantic_ai.messages import ModelMessagesTypeAdapter
 
 from agent_stores import DataContent, ToolCallContent, ToolResultContent
 from agent_stores.pydantic_ai import AgentStoresConversationStore
-from tests.importers.support import read, take_over
+from tests.importers.support import read, run_migration
 from tests.plugins.environments import environment
 
 HERE = Path(__file__).parent
@@ -66,7 +66,7 @@ def test_a_file(tmp_path: Path, target: str) -> None:
     connection.close()
     assert kept_apart == 2
     for source, added in ((f"pydantic-ai+sqlite:///{file}", 12), (f"pydantic-ai+{file}", 0)):
-        done = take_over(source, target)
+        done = run_migration(source, target)
         assert done.report["problems"] == []
         assert (done.status, done.report["added"], done.report["complete"]) == (0, added, True)
         assert shown(target) == wanted(written)
@@ -81,7 +81,7 @@ def test_a_file(tmp_path: Path, target: str) -> None:
     ]
     # It goes on there: what is new is added.
     written = harness(file, "more")
-    done = take_over(f"pydantic-ai+{file}", target)
+    done = run_migration(f"pydantic-ai+{file}", target)
     assert (done.status, done.report["problems"], done.report["added"]) == (0, [], 5)
     assert {name: len(messages) for name, messages in shown(target).items()} == {
         name: len(messages) for name, messages in written.items()
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path, target: str) -> None:
         connection.execute("UPDATE conversations SET messages = '[{\"kind\": 7}]' WHERE id != 'plain'")
         connection.execute("DELETE FROM snapshot_messages WHERE message LIKE '%c1%'")
     connection.close()
-    done = take_over(f"pydantic-ai+{file}", target)
+    done = run_migration(f"pydantic-ai+{file}", target)
     assert done.status == 4
     reasons = {one["thread_id"]: one["reason"] for one in done.report["problems"]}
     assert reasons["plain"] == "a part of it that is kept apart is not in the file"
@@ -109,5 +109,5 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path, target: str) -> None:
 def test_there_is_no_such_table(tmp_path: Path, target: str) -> None:
     file = tmp_path / "empty.db"
     sqlite3.connect(file).close()
-    assert take_over(f"pydantic-ai+{file}", target).status != 0
-    assert take_over("pydantic-ai+postgresql://h/d", target).status != 0
+    assert run_migration(f"pydantic-ai+{file}", target).status != 0
+    assert run_migration("pydantic-ai+postgresql://h/d", target).status != 0

@@ -14,7 +14,7 @@ from strands.types.session import SessionMessage
 
 from agent_stores import DataContent, ToolCallContent, ToolResultContent
 from agent_stores.strands import AgentStoresSessionManager
-from tests.importers.support import read, take_over
+from tests.importers.support import read, run_migration
 from tests.plugins.conftest import PNG
 from tests.plugins.strands.messages import CONVERSATION, UNUSUAL, ScriptedModel
 
@@ -72,7 +72,7 @@ def test_files(tmp_path: Path, target: str) -> None:
     wanted = dumped(lambda name: FileSessionManager(name, storage_dir=str(folder)))
     count = len(CONVERSATION) + len(UNUSUAL)
     for source, added in ((f"strands+{folder}", 3 * count + 2), (f"strands+file://{folder}", 0)):
-        done = take_over(source, target)
+        done = run_migration(source, target)
         assert done.report["problems"] == []
         assert (done.status, done.report["added"], done.report["complete"]) == (0, added, True)
         assert dumped(lambda name: AgentStoresSessionManager(name, target)) == wanted
@@ -92,13 +92,13 @@ def test_a_session_goes_on(tmp_path: Path, target: str) -> None:
     folder = tmp_path / "sessions"
     there = agent(FileSessionManager("s", storage_dir=str(folder)))
     there("My name is Alice")
-    assert take_over(f"strands+{folder}", target).report["added"] == 2
+    assert run_migration(f"strands+{folder}", target).report["added"] == 2
     there("And then?")
-    assert take_over(f"strands+{folder}", target).report["added"] == 2
+    assert run_migration(f"strands+{folder}", target).report["added"] == 2
     here = agent(AgentStoresSessionManager("s", target))
     assert here.messages == there.messages
     assert str(here("What's my name?")).strip() == "Alice"
-    assert take_over(f"strands+{folder}", target).report["added"] == 0
+    assert run_migration(f"strands+{folder}", target).report["added"] == 0
     assert len(agent(AgentStoresSessionManager("s", target)).messages) == 6
 
 
@@ -111,9 +111,9 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path, target: str) -> None:
     (messages / "message_4.json").symlink_to(messages / "message_0.json")
     (messages / "message_x.json").write_text("")
     (folder / "notes.txt").write_text("")
-    done = take_over(f"strands+{folder}", target)
-    assert (done.status, done.report["added"], done.report["ignored"]) == (4, 2, 1)
-    assert [(one["place"], one["reason"].partition(":")[0]) for one in done.report["problems"]] == [
+    done = run_migration(f"strands+{folder}", target)
+    assert (done.status, done.report["added"], done.report["unrecognized"]) == (4, 2, 1)
+    assert [(one["location"], one["reason"].partition(":")[0]) for one in done.report["problems"]] == [
         ("message_2.json", "not JSON"),
         ("message_3.json", "Strands does not read this message (TypeError)"),
         ("message_4.json", "it is a symbolic link"),
@@ -125,12 +125,12 @@ def test_a_state_that_is_too_large_is_reported(tmp_path: Path, target: str) -> N
     first = agent(FileSessionManager("s", storage_dir=str(folder)))
     first.state.set("notes", "x" * 70_000)
     first("My name is Alice")
-    done = take_over(f"strands+{folder}", target)
+    done = run_migration(f"strands+{folder}", target)
     assert done.status == 4
     assert "metadata is not taken over" in done.report["problems"][0]["reason"]
     assert str(agent(AgentStoresSessionManager("s", target))("Who am I?")).strip() == "Alice"
 
 
 def test_there_is_no_such_folder(tmp_path: Path, target: str) -> None:
-    assert take_over(f"strands+{tmp_path / 'none'}", target).status != 0
-    assert take_over(f"strands+file://elsewhere{tmp_path}", target).status != 0
+    assert run_migration(f"strands+{tmp_path / 'none'}", target).status != 0
+    assert run_migration(f"strands+file://elsewhere{tmp_path}", target).status != 0

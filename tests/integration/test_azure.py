@@ -24,9 +24,9 @@ from azure.data.tables.aio import TableServiceClient
 from agent_stores import AzureTableChatMessageStore, ChatMessage
 from agent_stores.azure import AzureTableMessageLog
 from agent_stores.backend import Row, ThreadKey, TimeToLive
-from agent_stores.backends.tables import committer, keys, service
+from agent_stores.backends.tables import index, layout, service
 from agent_stores.backends.tables.azure import PROPERTY_UNITS, AzureTable
-from agent_stores.backends.tables.records import LAYOUT
+from agent_stores.backends.tables.layout import LAYOUT
 from agent_stores.errors import (
     ConflictError,
     MessageTooLargeError,
@@ -185,6 +185,20 @@ async def test_a_trimmed_turn_is_one_transaction(make_log: Any, proxy: HttpProxy
     assert len(await log.read(key)) == 40
 
 
+async def test_a_turn_and_its_context_at_the_limit(make_store: MakeStore, proxy: HttpProxy) -> None:
+    store = make_store(max_messages=40, ttl=900)
+    for n in range(30):
+        await store.add_messages([user(f"q{n}"), ChatMessage("assistant", f"a{n}")])
+        if n < 25:
+            proxy.counts()
+            continue
+        assert proxy.counts() == {"transaction": 1}
+        assert len(await store.list_messages()) == 40
+        assert proxy.counts() == {"query": 1}
+        assert len(await store.list_messages(last=20)) == 20
+        assert proxy.counts() == {"query": 1}
+
+
 async def test_a_list_of_threads_reads_heads_only(make_log: Any, proxy: HttpProxy) -> None:
     log = make_log()
     for n in range(12):
@@ -240,7 +254,7 @@ async def test_bodies_at_the_size_of_a_property(make_log: Any, rows: Any, charac
     assert len(body.encode("utf-16-le")) == 2 * (PROPERTY_UNITS + over)
     await log.append(key, [row("a", body.encode())], request_id="b")
     assert (await log.read(key))[0].body == body.encode()
-    stored = next(one for one in await rows(keys.thread_partition(key)) if one["RowKey"][0] == "r")
+    stored = next(one for one in await rows(layout.thread_partition(key)) if one["RowKey"][0] == "r")
     assert ("body1" in stored) == (over > 0)
 
 
@@ -259,7 +273,7 @@ async def test_bodies_at_the_size_of_a_row(make_log: Any, rows: Any, over: int) 
     await log.append(key, [row("a", body), row("b")], request_id="b")
     assert [each.body for each in await log.read(key)] == [body, BODY]
     assert [each.position for each in await log.latest(key, 1)] == [2]
-    found = await rows(keys.thread_partition(key))
+    found = await rows(layout.thread_partition(key))
     assert len([one for one in found if one["RowKey"][0] == "x"]) == (2 if over > 0 else 0)
     for one in found:
         assert sum(2 * len(value) for value in one.values() if isinstance(value, str)) <= 1024 * 1024
@@ -295,7 +309,7 @@ async def test_replacing_by_what_takes_many_rows(make_log: Any, rows: Any) -> No
         assert await log.replace(key, row("a", b"x" * size))
         assert [len(each.body) for each in await log.read(key)] == [size, 59]
     assert await log.delete(key, ["a"]) == 1
-    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    kinds = [one["RowKey"][0] for one in await rows(layout.thread_partition(key))]
     assert sorted(kinds) == ["h", "r", "u"]
 
 
@@ -428,7 +442,7 @@ async def test_a_lost_answer_is_made_out(make_store: MakeStore, proxy: HttpProxy
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_random_story_on_a_bad_connection(
+async def test_random_operation_sequence_on_a_bad_connection(
     make_store: MakeStore, proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     """Whatever fails on the way, each operation does once what it does in memory."""
@@ -715,7 +729,7 @@ async def test_after_a_writer_died(make_log: Any, proxy: HttpProxy, rows: Any, l
     await log.append(key, again, request_id="dying again")
     await log.append(key, again, request_id="and again")
     assert (await log.stats(key)).messages == length + 121
-    partition = await rows(keys.thread_partition(key))
+    partition = await rows(layout.thread_partition(key))
     assert len([one for one in partition if one["RowKey"][0] == "r"]) == length + 121
 
 
@@ -747,12 +761,12 @@ async def test_what_a_dead_writer_leaves_is_purged(make_log: Any, proxy: HttpPro
     clock = Clock()
     log, key = make_log(clock=clock), ThreadKey("acme", "t")
     await _die_while_writing(log, key, proxy, 120)
-    assert len(await rows(keys.thread_partition(key))) > 90
+    assert len(await rows(layout.thread_partition(key))) > 90
     clock.ahead = 7200
     for _ in range(3):
         await log.purge_expired()
     assert (await log.list_threads("acme", order="recent")).threads == []
-    assert {one["PartitionKey"] for one in await rows()} <= {keys.TENANTS}
+    assert {one["PartitionKey"] for one in await rows()} <= {layout.TENANTS}
 
 
 # Time-to-live and cleaning up
@@ -774,8 +788,8 @@ async def test_purging_leaves_nothing(make_log: Any, rows: Any) -> None:
     assert await log.purge_expired() == 0
     clock.ahead = 7200  # what the writer of a long call notes is over, too
     assert await log.purge_expired() == 0
-    left = {one["PartitionKey"] for one in await rows()} - {keys.TENANTS}
-    assert left == {keys.thread_partition(stays), keys.index_partition("acme")}
+    left = {one["PartitionKey"] for one in await rows()} - {layout.TENANTS}
+    assert left == {layout.thread_partition(stays), layout.index_partition("acme")}
     assert (await log.stats(stays)).messages == 1
 
 
@@ -802,7 +816,7 @@ async def test_purging_in_several_places_at_once(make_log: Any, rows: Any) -> No
     assert [entry.position for entry in await log.read(alive)] == [1, 2]
     assert [one.thread_id for one in (await log.list_threads(None)).threads] == ["t3"]
     assert {one["PartitionKey"][:2] for one in await rows()} == {"t.", "i.", "x.", "n"}
-    messages = [one for one in await rows(keys.thread_partition(alive)) if one["RowKey"][0] == "r"]
+    messages = [one for one in await rows(layout.thread_partition(alive)) if one["RowKey"][0] == "r"]
     assert len(messages) == 2
 
 
@@ -816,7 +830,7 @@ async def test_a_thread_that_expired_begins_anew(make_log: Any, rows: Any) -> No
     assert (await log.read(key)) == []
     assert await log.append(key, [row("59"), row("0")], request_id="b", expected_position=0) == 2
     assert [entry.position for entry in await make_log(clock=clock).read(key)] == [1, 2]
-    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    kinds = [one["RowKey"][0] for one in await rows(layout.thread_partition(key))]
     assert sorted(kinds) == ["h", "r", "r", "u", "u"]  # nothing of the old one is left
 
 
@@ -827,10 +841,10 @@ async def test_deleting_and_clearing_long_threads(make_log: Any, rows: Any) -> N
         many = [row(f"{n}.{m}", pinned=m == 1) for m in range(80)]
         await log.append(key, many, request_id=str(n))
     assert await log.delete(key, [f"1.{m}" for m in range(80)]) == 80
-    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    kinds = [one["RowKey"][0] for one in await rows(layout.thread_partition(key))]
     assert (kinds.count("r"), kinds.count("u")) == (240, 240)
     assert await log.clear(key) == 240
-    assert [one["RowKey"] for one in await rows(keys.thread_partition(key))] == ["head"]
+    assert [one["RowKey"] for one in await rows(layout.thread_partition(key))] == ["head"]
     assert await log.append(key, [row(f"0.{m}") for m in range(150)], request_id="again") == 470
     assert await log.delete_thread(key)
     assert {one["PartitionKey"][:2] for one in await rows()} <= {"x.", "n"}
@@ -845,7 +859,7 @@ async def test_a_long_thread_trimmed_to_a_short_one(make_log: Any, rows: Any) ->
         await log.append(key, [row(f"{n}.{m}") for m in range(100)], request_id=str(n))
     await log.append(key, [row("new")], request_id="new", max_messages=5)
     assert [each.position for each in await log.read(key)] == [297, 298, 299, 300, 301]
-    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    kinds = [one["RowKey"][0] for one in await rows(layout.thread_partition(key))]
     assert (kinds.count("r"), kinds.count("u")) == (5, 5)
     await log.append(key, [row("0.1")], request_id="a trimmed one again", max_messages=5)
     assert (await log.stats(key)).last_position == 302
@@ -870,13 +884,12 @@ async def test_replacing_a_long_thread_with_the_same_ids(
             found = await other.read(key)
             seen.add((len(found), found[0].position))
 
-    async def nothing(*arguments: Any) -> bool:
+    async def nothing(*arguments: Any) -> None:
         """As a process that ends."""
-        return False
 
     watching = asyncio.ensure_future(watch())
     if not is_cleaned:
-        monkeypatch.setattr(committer.Committer, "_clean", nothing)
+        monkeypatch.setattr(index.Index, "clean", nothing)
     new = [row(f"{n}", pinned=n == 3) for n in range(130)] + [row(f"new {n}") for n in range(30)]
     assert await log.replace_all(key, new, request_id="r") == 310
     watching.cancel()
@@ -896,7 +909,7 @@ async def test_replacing_a_long_thread_with_the_same_ids(
     clock.ahead = 7200
     for _ in range(3):
         await log.purge_expired()
-    kinds = [one["RowKey"][0] for one in await rows(keys.thread_partition(key))]
+    kinds = [one["RowKey"][0] for one in await rows(layout.thread_partition(key))]
     assert (kinds.count("r"), kinds.count("u")) == (157, 157)
     for message in ("7", "14", "3", "new 29", "140"):
         assert await log.get(key, message)
@@ -912,7 +925,7 @@ async def test_a_newer_layout_is_refused(
     await store.add_messages([user("1")])
     async with TableServiceClient.from_connection_string(azurite_server.connection_string) as service:
         client = service.get_table_client(table)
-        head = await client.get_entity(keys.thread_partition(key_of(store)), keys.HEAD)
+        head = await client.get_entity(layout.thread_partition(key_of(store)), layout.HEAD)
         await client.upsert_entity({**head, "meta": str(LAYOUT + 1)})
         for work in (
             make_store(thread_id="t").list_messages(),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from agent_stores import DatabaseChatMessageStore
 
 KILLS = 50
 
-WRITER = """
-import asyncio, sys
+# Starting Python and importing takes most of a process's time: a server does it once, and forks the writers.
+FORK_SERVER = """
+import asyncio, os, sys
 from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores.backends.sql import backend, sqlite
 
 async def main(path, run):
     store = DatabaseChatMessageStore(path, thread_id="t", max_messages=201)
@@ -31,18 +34,34 @@ async def main(path, run):
         sys.stdout.flush()
         turn += 1
 
-asyncio.run(main(sys.argv[1], sys.argv[2]))
+for run in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        print(os.getpid(), flush=True)
+        asyncio.run(main(sys.argv[1], run.strip()))
+    os.waitpid(pid, 0)
+    print("killed", flush=True)
 """
+
+
+@pytest.fixture
+def writers(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", FORK_SERVER, str(tmp_path / "chat.db")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        yield server
+        assert server.stdin is not None
+        server.stdin.close()
+        assert server.wait(10) == 0
 
 
 @pytest.mark.anyio
 @pytest.mark.timeout(300)
-async def test_kill_in_the_middle_of_a_write(tmp_path: Path) -> None:
+async def test_kill_in_the_middle_of_a_write(tmp_path: Path, writers: subprocess.Popen[str]) -> None:
     path = tmp_path / "chat.db"
     chance = random.Random(7)
     writes = 0
     for run in range(KILLS):
-        acknowledged = await asyncio.to_thread(_write_and_kill, path, run, chance.uniform(0, 0.03))
+        acknowledged = await asyncio.to_thread(_write_and_kill, writers, run, chance.uniform(0, 0.03))
         writes += len(acknowledged)
         async with DatabaseChatMessageStore(path, thread_id="t") as store:
             ids = [message.message_id or "" for message in await store.list_messages()]
@@ -58,13 +77,15 @@ async def test_kill_in_the_middle_of_a_write(tmp_path: Path) -> None:
     assert writes > KILLS
 
 
-def _write_and_kill(path: Path, run: int, pause: float) -> list[str]:
-    """Let a process write, kill it so many seconds after its first reply; returns its replies."""
-    command = [sys.executable, "-c", WRITER, str(path), str(run)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert first == f"{run}.0\n"
-        time.sleep(pause)
-        os.kill(process.pid, signal.SIGKILL)
-        return [first, *process.stdout.readlines()]
+def _write_and_kill(server: subprocess.Popen[str], run: int, pause: float) -> list[str]:
+    """Let a process write, kill it `pause` seconds after its first reply; returns its replies."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(f"{run}\n")
+    server.stdin.flush()
+    writer = int(server.stdout.readline())
+    first = server.stdout.readline()
+    assert first == f"{run}.0\n"
+    time.sleep(pause)
+    os.kill(writer, signal.SIGKILL)
+    return [first, *iter(server.stdout.readline, "killed\n")]

@@ -17,7 +17,7 @@ from aiobotocore.session import get_session
 
 from agent_stores import ChatMessage, DynamoDBChatMessageStore, open_log
 from agent_stores.backend import Row, ThreadKey, TimeToLive
-from agent_stores.backends.tables import keys
+from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.dynamodb import DynamoDBTable
 from agent_stores.backends.tables.dynamodb_config import parse_config
 from agent_stores.dynamodb import DynamoDBMessageLog
@@ -128,6 +128,20 @@ async def test_what_a_turn_costs(make_log: Any, proxy: HttpProxy) -> None:
     assert proxy.counts() == {"GetItem": 1}
 
 
+async def test_a_turn_and_its_context_at_the_limit(make_store: Any, proxy: HttpProxy) -> None:
+    store = make_store(max_messages=40, ttl=900)
+    for n in range(30):
+        await store.add_messages([user(f"q{n}"), ChatMessage("assistant", f"a{n}")])
+        if n < 25:
+            proxy.counts()
+            continue
+        assert proxy.counts() == {"TransactWriteItems": 1}
+        assert len(await store.list_messages()) == 40
+        assert proxy.counts() == {"Query": 1}
+        assert len(await store.list_messages(last=20)) == 20
+        assert proxy.counts() == {"Query": 1}
+
+
 async def test_the_table_that_is_made(make_log: Any, table: str) -> None:
     log = make_log()
     assert await log.latest(ThreadKey(None, "t")) == []
@@ -140,7 +154,7 @@ async def test_the_table_that_is_made(make_log: Any, table: str) -> None:
     assert made["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
     answer = await sdk.call("describe_time_to_live", {"TableName": table})
     assert answer["TimeToLiveDescription"] == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires"}
-    (head,) = [item for item in await items_of(log) if item["sk"]["S"] == keys.HEAD]
+    (head,) = [item for item in await items_of(log) if item["sk"]["S"] == layout.HEAD]
     assert 55 < int(head["expires"]["N"]) - time.time() <= 61
 
 

@@ -82,23 +82,29 @@ def test_twelve_processes_begin_at_once(postgres_server: PostgresServer, isolati
     url = postgres_server.create_database(f"first-{isolation[:3]}")
     url += f"?options=-c%20default_transaction_isolation%3D{isolation.replace(' ', '%5C%20')}"
     code = f"""
-import asyncio, sys
+import asyncio, os, sys
 from agent_stores import ChatMessage, DatabaseChatMessageStore
-async def main():
+import agent_stores.backends.sql.backend, psycopg, sqlalchemy.dialects.postgresql.psycopg
+
+async def main(number):
     async with DatabaseChatMessageStore({url!r}, thread_id="t", timeout=60) as store:
         for n in range(5):
-            await store.add_messages([ChatMessage("user", f"{{sys.argv[1]}}.{{n}}")])
-asyncio.run(main())
+            await store.add_messages([ChatMessage("user", f"{{number}}.{{n}}")])
+
+children = []
+for number in range(12):  # forked after the imports, so that all of them begin at once
+    pid = os.fork()
+    if pid == 0:
+        asyncio.run(main(number))
+        sys.exit()
+    children.append(pid)
+sys.exit(any([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(n)], stderr=subprocess.PIPE, text=True, env=environment
-        )
-        for n in range(12)
-    ]
-    errors = [process.communicate(timeout=120)[1] for process in started]
-    assert not any(errors), errors
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=150
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
     async def count() -> int:
         async with DatabaseChatMessageStore(url, thread_id="t") as store:

@@ -7,13 +7,19 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
+import psycopg
 import pytest
+import redis
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.capabilities import ChangeNotifier
+from agent_stores.database import DatabaseMessageLog
+from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 from agent_stores.redis import RedisMessageLog
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisCluster, RedisSentinel, RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -29,10 +35,23 @@ def url_of(server: RedisServer | RedisCluster | RedisSentinel) -> str:
     )
 
 
-@pytest.fixture(params=SERVERS)
+def url_with(driver: str, server: PostgresServer) -> str:
+    return server.url.replace("postgresql://", f"postgresql+{driver}://")
+
+
+def query(server: PostgresServer, text: str) -> Any:
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        return connection.execute(text).fetchall()
+
+
+@pytest.fixture(params=[*SERVERS, "psycopg", "asyncpg"])
 async def log(request: pytest.FixtureRequest) -> AsyncIterator[MessageLog]:
     """A log whose server notifies."""
-    opened = RedisMessageLog(url_of(request.getfixturevalue(request.param)))
+    if request.param in SERVERS:
+        opened: MessageLog = RedisMessageLog(url_of(request.getfixturevalue(request.param)))
+    else:
+        server = request.getfixturevalue("postgres_server")
+        opened = DatabaseMessageLog(url_with(request.param, server), notify=True, table_prefix="watched_")
     yield opened
     await opened.aclose()
 
@@ -61,6 +80,14 @@ class Watcher:
         while len(self.texts) < count:
             assert time.monotonic() < deadline, f"{len(self.texts)} of {count} messages came"
             await asyncio.sleep(0.01)
+
+
+async def until_listening(admin: redis.Redis) -> None:
+    for _ in range(1000):
+        if admin.client_list(_type="pubsub"):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("no watcher subscribed within 10 seconds")
 
 
 @contextlib.asynccontextmanager
@@ -104,8 +131,7 @@ async def test_connections_are_lost(valkey_server: RedisServer, monkeypatch: pyt
         async with following(watcher):
             for number in range(20):
                 if number % 4 == 2:
-                    while not admin.client_list(_type="pubsub"):
-                        await asyncio.sleep(0.01)
+                    await until_listening(admin)
                     assert await asyncio.to_thread(admin.client_kill_filter, _type="pubsub") >= 1
                 await writer.add_messages([ChatMessage("user", f"{number}")])
                 if number % 4 == 3:
@@ -161,3 +187,52 @@ async def test_no_connection_is_left(valkey_server: RedisServer, monkeypatch: py
         await asyncio.sleep(0.1)
         assert admin.client_list(_type="pubsub") == []
     await log.aclose()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+async def test_a_listener_is_disconnected(
+    driver: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = DatabaseMessageLog(url_with(driver, postgres_server), notify=True, table_prefix="watched_")
+    thread_id = f"t-{uuid.uuid4().hex}"
+    watcher = Watcher(log, thread_id, monkeypatch)
+    writer = ChatMessageStore(log, thread_id=thread_id)
+    kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
+    async with following(watcher):
+        for number in range(6):
+            if number % 2:
+                ended = 0
+                for _ in range(500):
+                    [(ended,)] = await asyncio.to_thread(query, postgres_server, kill)
+                    if ended:
+                        break
+                    await asyncio.sleep(0.02)
+                assert ended
+            await writer.add_messages([ChatMessage("user", f"{number}")])
+            await watcher.until(number + 1, seconds=8)
+    assert watcher.texts == [f"{number}" for number in range(6)]
+    await log.aclose()
+
+
+async def test_the_trigger_joins_tables_that_exist(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = f"w{uuid.uuid4().hex[:8]}_"
+    plain = DatabaseMessageLog(postgres_server.url, table_prefix=prefix)
+    writer = ChatMessageStore(plain, thread_id="t")
+    await writer.add_messages([ChatMessage("user", "0")])
+    assert not isinstance(plain.backend, ChangeNotifier)
+    logs = [
+        DatabaseMessageLog(postgres_server.url, table_prefix=prefix, notify=True, timeout=10 + n)
+        for n in range(4)
+    ]
+    await asyncio.gather(*(ChatMessageStore(log, thread_id="t").stats() for log in logs))
+    watcher = Watcher(logs[0], "t", monkeypatch)
+    async with following(watcher):
+        await watcher.until(1)
+        await writer.add_messages([ChatMessage("user", "1")])  # by a log that knows nothing of it
+        await watcher.until(2, seconds=8)
+    for log in (plain, *logs):
+        await log.aclose()
+    with pytest.raises(ArgumentError, match="notify must be False except for a connection string of"):
+        DatabaseMessageLog("sqlite:///chat.db", notify=True)

@@ -21,7 +21,7 @@ from agent_stores import (
 )
 from agent_stores.backend import Backend, ListCursor, Row, Thread, ThreadKey
 from agent_stores.backends.memory import MemoryBackend
-from agent_stores.cli.transfer import export_thread
+from agent_stores.cli.jsonl import export_thread
 
 pytestmark = pytest.mark.anyio
 KEYS = KeyRing({"right": bytes(range(32))}, "right")
@@ -180,7 +180,7 @@ async def test_migration_with_a_wrong_key_reads_and_writes_nothing(tmp_path: Pat
     store = ChatMessageStore(log, thread_id="t", tenant="acme")
     await store.add_messages([ChatMessage("user", "old", message_id="m0")])
     before = await stored(log)
-    from agent_stores.cli.transfer import import_threads
+    from agent_stores.cli.jsonl import import_threads
 
     lines = [
         b'{"type":"agent_stores.export","version":1,"thread_id":"t","tenant":"acme","metadata":{"a":1}}\n',

@@ -54,7 +54,8 @@ def run_tests(python: Path, *arguments: str, **variables: str) -> str:
     done = subprocess.run(
         command,
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables},
+        # Compiled files are kept with the environment: the next run there need not compile the frameworks.
+        env={**os.environ, "PYTHONPYCACHEPREFIX": str(python.parents[1] / "compiled"), **variables},
         capture_output=True,
         text=True,
     )

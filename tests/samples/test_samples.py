@@ -64,6 +64,7 @@ EXPECTED = {
         "user: Will it rain?",
     ],
     "pydantic_ai_conversation.py": ["assistant: I remember 3 messages.", "user: Hello from another"],
+    "agent_framework_workflow.py": ["stopped: division by zero", "printed poem: ..."],
     "agent_framework_history.py": ["agent: Your name is Alice.", "4 messages in sqlite:///"],
     "key_service.py": ["in the clear: False", "acme: the data key 'dk-", "was destroyed", "zoo: We are zoo."],
     "database_store.py": ["/chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],

@@ -54,6 +54,13 @@ class Request:
             return "new table"
         return "row" if "RowKey=" in self.path.replace("%3D", "=") else "query"
 
+    @property
+    def rows_written(self) -> int:
+        """How many rows it writes or deletes."""
+        if self.target:
+            return self.rows or int(self.target in ("PutItem", "DeleteItem"))
+        return self.rows or int(self.method in ("POST", "PUT", "PATCH") and self.kind != "new table")
+
 
 @dataclass
 class _Rule:

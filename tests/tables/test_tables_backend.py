@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from agent_stores.backend import Row, ThreadKey, TimeToLive
-from agent_stores.backends.tables import keys, records
+from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.azure import PROPERTY_UNITS, pieces
 from agent_stores.backends.tables.backend import TablesBackend
-from agent_stores.backends.tables.cache import ThreadCache
 from agent_stores.backends.tables.index import RECENT_US
-from agent_stores.capabilities import Appender, LatestReader, Sweeper, TenantLister
+from agent_stores.backends.tables.reader import ThreadCache
+from agent_stores.capabilities import Appender, Sweeper, TenantLister
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 from agent_stores.store import ChatMessageStore
@@ -45,7 +45,7 @@ def make_log(table: MemoryTable, clock: Any = time.time, cache: ThreadCache | No
 
 def test_the_capabilities() -> None:
     backend = TablesBackend(MemoryTable())
-    for capability in (Appender, LatestReader, Sweeper, TenantLister):
+    for capability in (Appender, Sweeper, TenantLister):
         assert isinstance(backend, capability)
 
 
@@ -100,7 +100,7 @@ async def test_a_time_to_live_costs_nothing_on_a_turn() -> None:
     assert await log.purge_expired() == 1
     clock.ahead += 7200
     await log.purge_expired()
-    assert {item.partition for item in table.items()} <= {keys.TENANTS}
+    assert {item.partition for item in table.items()} <= {layout.TENANTS}
 
 
 # Several writers
@@ -214,19 +214,19 @@ async def test_two_surrogates_are_not_the_character_that_they_make() -> None:
 
 
 def test_partitions_are_valid_readable_and_unambiguous() -> None:
-    assert keys.thread_partition(ThreadKey("acme", "user_123")) == "t.acme~.user_123"
-    assert keys.thread_partition(ThreadKey(None, "a/b")) == "t.~.a~2Fb"
+    assert layout.thread_partition(ThreadKey("acme", "user_123")) == "t.acme~.user_123"
+    assert layout.thread_partition(ThreadKey(None, "a/b")) == "t.~.a~2Fb"
     names = [None, *HOSTILE_NAMES, "~", "~.", "a~.b", "~41", "~d", "A~41", "x" * 240, "x" * 241]
     threads = [
         ThreadKey(tenant, thread or "nobody")
         for tenant in names
         for thread in ("b", "~.b", "b~.", ".", *names[1:3])
     ]
-    made = [keys.thread_partition(key) for key in dict.fromkeys(threads)]
+    made = [layout.thread_partition(key) for key in dict.fromkeys(threads)]
     assert len(set(made)) == len(made)
-    more = [keys.thread_partition(ThreadKey(None, name or "nobody")) for name in names]
+    more = [layout.thread_partition(ThreadKey(None, name or "nobody")) for name in names]
     assert len(set(more)) == len(more)
-    indexes = [keys.index_partition(name) for name in names]
+    indexes = [layout.index_partition(name) for name in names]
     assert len(set(indexes)) == len(indexes)
     for key in (*made, *more, *indexes):
         assert len(key) <= 512
@@ -238,47 +238,47 @@ def test_partitions_are_valid_readable_and_unambiguous() -> None:
 def test_the_list_sorts_as_the_ids_do() -> None:
     more = ["a!", "ab", "a~", "aZ", "\ue000", "\uffff", *(chr(code) for code in range(0x250))]
     names = list(dict.fromkeys([*HOSTILE_NAMES, *more]))
-    short = [name for name in names if len(keys._sortable(name)) <= 480]
-    assert sorted(short, key=keys.listed_sort) == sorted(short)
-    rows = [keys.listed_sort(name) for name in names]
+    short = [name for name in names if len(layout.listed_prefix(name)) < 480]
+    assert sorted(short, key=layout.listed_sort) == sorted(short)
+    rows = [layout.listed_sort(name) for name in names]
     assert len(set(rows)) == len(rows)
     for name, sort in zip(names, rows, strict=True):
         assert len(sort) <= 512
         assert sort.isascii()
         assert not set(sort) & set("/\\#?%+'\" ")
         for length in range(min(len(name), 200)):
-            begin = keys.listed_prefix(name[:length])
+            begin = layout.listed_prefix(name[:length])
             assert begin <= sort < f"{begin}~~"
     for prefix in ("a", "é", "\x00", "~"):
-        begin = keys.listed_prefix(prefix)
+        begin = layout.listed_prefix(prefix)
         for name in short:
-            inside = begin <= keys.listed_sort(name) < f"{begin}~~"
+            inside = begin <= layout.listed_sort(name) < f"{begin}~~"
             assert inside == name.startswith(prefix), (prefix, name)
 
 
 def test_messages_sort_the_newest_first() -> None:
     positions = [1, 2, 9, 10, 11, 99, 100, 10**6, 10**12]
-    older = keys.new_generation(1_700_000_000_000_000)
-    newer = keys.new_generation(1_700_000_000_000_000, older)
-    sorts = [keys.message_sort(newer, position, pinned=False) for position in positions]
+    older = layout.new_generation(1_700_000_000_000_000)
+    newer = layout.new_generation(1_700_000_000_000_000, older)
+    sorts = [layout.message_sort(newer, position, pinned=False) for position in positions]
     assert sorted(sorts, reverse=True) == sorts
-    assert [keys.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
-    pinned = keys.message_sort(newer, 1, pinned=True)
-    assert keys.HEAD < pinned < keys.end_of(newer, pinned=True) < sorts[-1] < sorts[0] < keys.end_of(newer)
-    assert keys.end_of(newer) < keys.message_sort(older, 1, pinned=True) < keys.END_OF_ROWS
+    assert [layout.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
+    pinned = layout.message_sort(newer, 1, pinned=True)
+    assert layout.HEAD < pinned < sorts[-1] < sorts[0] < f"r{newer}n"
+    assert f"r{newer}n" < layout.message_sort(older, 1, pinned=True) < layout.END_OF_ROWS
 
 
 @pytest.mark.parametrize(
     "name", [*HOSTILE_NAMES, "~", "~AAAA", "é" * 5000, "\ud83d" * 5000, "\U0010ffff" * 5000]
 )
 def test_names_are_kept(name: str) -> None:
-    escaped = keys.escape(name)
-    assert keys.unescape(escaped) == name
+    escaped = layout.escape(name)
+    assert layout.unescape(escaped) == name
     assert escaped.isascii()
     assert len(escaped) < 28_000
-    item = records.message_item("p", keys.new_generation(1), row(name, position=3))
-    assert records.read_row(item).row.message_id == name
-    assert len(item.meta) <= LIMITS.meta_chars
+    for item in layout.message_items("p", layout.new_generation(1), row(name, position=3)):
+        assert layout.read_row(item)[0].message_id == name
+        assert len(item.meta) <= LIMITS.meta_chars
 
 
 @pytest.mark.parametrize("character", ["x", "é", "語", "😀"])
@@ -290,7 +290,7 @@ def test_text_in_properties_and_parts(character: str) -> None:
         assert "".join(found) == text
         assert all(len(piece.encode("utf-16-le")) <= 2 * PROPERTY_UNITS for piece in found)
         assert len(found) <= max(1, -(-size // (PROPERTY_UNITS - 1)))
-        parts = list(records.split_body(text.encode(), 1000))
+        parts = list(layout.split_body(text.encode(), 1000))
         assert "".join(parts) == text
         assert all(len(part.encode()) <= 1000 for part in parts)
 
@@ -301,3 +301,25 @@ def test_a_store_rejects_two_surrogates() -> None:
         with pytest.raises(ArgumentError, match=f"{name} must have one character instead of two surrogates"):
             ChatMessageStore(log, **{"thread_id": "t", name: "\ud83d\ude00"})  # type: ignore[arg-type]
         ChatMessageStore(log, **{"thread_id": "t", name: "\U0001f600\ud83d"})  # type: ignore[arg-type]
+
+
+async def test_rows_that_other_tools_removed_do_not_block_a_thread() -> None:
+    table = MemoryTable()
+    log = make_log(table)
+    await log.append(KEY, [row("a"), row("b"), row("c")])
+    items = table.partitions[layout.thread_partition(KEY)]
+    for sort in [sort for sort in items if sort[0] == "u"]:
+        del items[sort]
+    await log.append(KEY, [row("d")], max_messages=2)
+    assert [each.message_id for each in await log.read(KEY)] == ["c", "d"]
+    assert (await log.pop_last(KEY)) is not None
+    assert [each.message_id for each in await log.read(KEY)] == ["c"]
+
+
+async def test_visits_of_purged_threads_do_not_keep_others_waiting() -> None:
+    table, clock = MemoryTable(), Clock()
+    log = make_log(table, clock)
+    for n in range(30):
+        await log.append(ThreadKey("acme", f"t{n}"), [row("first")], ttl=TimeToLive(10.0))
+    clock.ahead = 20
+    assert [await log.purge_expired(limit=10) for _ in range(4)] == [10, 10, 10, 0]

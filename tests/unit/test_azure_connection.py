@@ -17,7 +17,7 @@ from azure.data.tables.aio import TableServiceClient
 from agent_stores import AzureTableChatMessageStore, ChatMessage, open_log
 from agent_stores.azure import AzureTableMessageLog
 from agent_stores.backends.tables.azure_config import parse_config
-from agent_stores.cli.access import opened
+from agent_stores.cli.store_access import opened
 from agent_stores.errors import (
     AgentStoresError,
     ArgumentError,

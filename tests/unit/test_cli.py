@@ -20,11 +20,12 @@ from typer.testing import CliRunner
 import agent_stores
 from agent_stores._version import __version__
 from agent_stores.backend import Row
-from agent_stores.cli import ExitCode, access, main
+from agent_stores.cli import ExitCode, main, store_access
 from agent_stores.cli.app import app
 from agent_stores.cli.exit_codes import MEANINGS, InputFileError
+from agent_stores.cli.jsonl import ImportReport, export_thread, import_threads, read_export
 from agent_stores.cli.render import clean, shorten, size
-from agent_stores.cli.transfer import ImportReport, export_thread, import_threads, read_export
+from agent_stores.cli.summary import COMMANDS, summary
 from agent_stores.contents import (
     ApprovalRequestContent,
     ApprovalResponseContent,
@@ -150,7 +151,7 @@ def test_threads_as_json(database: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_threads_by_prefix_tenant_and_limit_over_many_pages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access, "_PAGE", 3)
+    monkeypatch.setattr(store_access, "_PAGE", 3)
     file = tmp_path / "chat.db"
     for number in range(8):
         fill(file, f"user_{number}", [ChatMessage("user", "x")])
@@ -398,8 +399,8 @@ def test_a_file_that_was_cut_short_is_told(tmp_path: Path, capsys: pytest.Captur
 def test_files_that_cannot_be_opened(
     database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["import", "nowhere.jsonl", "--store", str(database)]) == ExitCode.BAD_INPUT
-    assert "nowhere.jsonl" in last_error(capsys)
+    assert main(["import", "nowhere.jsonl", "--store", str(database)]) == ExitCode.NOT_FOUND
+    assert last_error(capsys) == "agent-stores: there is no file 'nowhere.jsonl'\n"
     out = str(tmp_path / "no" / "folder")
     assert main(["export", "--store", str(database), "-o", out]) == ExitCode.FAILED
     assert "No such file" in last_error(capsys)
@@ -665,6 +666,62 @@ def test_without_typer_the_extra_is_named() -> None:
         assert result.returncode == ExitCode.MISSING_DEPENDENCY
         assert "agent-stores[cli]" in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def without_typer(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys; sys.modules['typer'] = None\n"
+        f"from agent_stores.cli import main; sys.exit(main({list(arguments)!r}))"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_and_version_work_without_typer() -> None:
+    for arguments, status in ((("--help",), ExitCode.OK), (("-h",), ExitCode.OK), ((), ExitCode.USAGE)):
+        result = without_typer(*arguments)
+        assert (result.returncode, result.stderr) == (status, "")
+        assert result.stdout == f"{summary()}\n"
+    assert without_typer("--version").stdout == f"{__version__}\n"
+    help_text = " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+    documented = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}
+    assert documented == set(COMMANDS)
+    for name, text in COMMANDS.items():
+        shown = " ".join(CliRunner().invoke(app, [name, "--help"]).output.split())
+        assert text.partition(".")[0] in shown
+        assert name in help_text
+
+
+CONTROLS = "a\x07b\x1bc\x7fd\x85e\u009bf\u2028g\u202eh\u2066i\u00e9j"
+
+
+def test_control_characters_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In exports and in every output, and an import restores them."""
+    source, target = f"sqlite:///{tmp_path / 'one.db'}", f"sqlite:///{tmp_path / 'two.db'}"
+    with SyncChatMessageStore(DatabaseChatMessageStore(source, thread_id=CONTROLS, tenant=CONTROLS)) as store:
+        store.add_messages([ChatMessage("user", CONTROLS, message_id="m1")])
+        store.update_metadata({CONTROLS: CONTROLS})
+    outputs = []
+    for command in (
+        ["export", "--tenant", CONTROLS],
+        ["threads", "--tenant", CONTROLS],
+        ["threads", "--tenant", CONTROLS, "--json"],
+        ["show", CONTROLS, "--tenant", CONTROLS],
+        ["show", CONTROLS, "--tenant", CONTROLS, "--raw"],
+        ["show", CONTROLS, "--tenant", CONTROLS, "--json"],
+        ["tenants"],
+        ["tenants", "--json"],
+        ["show", f"no {CONTROLS}"],
+    ):
+        main([*command, "--store", source])
+        shown = capsys.readouterr()
+        outputs.append(shown.out)
+        assert not set(shown.out + shown.err) & (set(CONTROLS) - set("abcdefghij\u00e9"))
+    (tmp_path / "export.jsonl").write_text(outputs[0], encoding="utf-8")
+    assert main(["import", str(tmp_path / "export.jsonl"), "--store", target]) == 0
+    with SyncChatMessageStore(DatabaseChatMessageStore(target, thread_id=CONTROLS, tenant=CONTROLS)) as store:
+        assert [message.text for message in store.list_messages()] == [CONTROLS]
+        assert store.stats().metadata == {CONTROLS: CONTROLS}
 
 
 def test_help_names_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:

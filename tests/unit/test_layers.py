@@ -18,6 +18,7 @@ FOUNDATION = {
     "_encrypted",
     "_json",
     "_version",
+    "append_plan",
     "backend",
     "capabilities",
     "connection_pool",
@@ -40,7 +41,6 @@ MESSAGES = {
     "tokens",
 }
 LOG = {
-    "append_plan",
     "committer",
     "forking",
     "listing",

@@ -291,7 +291,7 @@ def test_keys_are_readable_and_unambiguous() -> None:
 
 
 def test_the_scripts_agree_with_the_library() -> None:
-    assert f"t.request_count > {RECENT_REQUESTS} then".encode() in scripts.APPEND.source
+    assert f"request_count > {RECENT_REQUESTS} then".encode() in scripts.APPEND.source
     assert b"layout ~= '%b'" % LAYOUT in scripts.APPEND.source
     assert b"'%b,%%s" % LAYOUT in scripts.APPEND.source
     for script in vars(scripts).values():

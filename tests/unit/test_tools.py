@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
-from agent_stores.agent.tools import Tool, tool, toolbox
+from agent_stores.agent.tools import Tool, tool, tools_by_name
 from agent_stores.contents import DataContent, TextContent, ToolCallContent, ToolResultContent
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 
@@ -344,10 +344,10 @@ def unresolved(a: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F
         (lambda: Tool(custom), ArgumentTypeError, r"'b' of the tool 'custom'.*Custom"),
         (lambda: Tool(unresolved), ArgumentError, "Missing"),
         (lambda: Tool(iter), ArgumentTypeError, "signature"),
-        (lambda: toolbox([star]), ArgumentError, r"\*args"),
-        (lambda: toolbox("ab"), ArgumentTypeError, "got str"),  # type: ignore[arg-type]
-        (lambda: toolbox(5), ArgumentTypeError, "got int"),  # type: ignore[arg-type]
-        (lambda: toolbox([weather, Tool(weather)]), ArgumentError, "two tools have the name 'weather'"),
+        (lambda: tools_by_name([star]), ArgumentError, r"\*args"),
+        (lambda: tools_by_name("ab"), ArgumentTypeError, "got str"),  # type: ignore[arg-type]
+        (lambda: tools_by_name(5), ArgumentTypeError, "got int"),  # type: ignore[arg-type]
+        (lambda: tools_by_name([weather, Tool(weather)]), ArgumentError, "two tools have the name 'weather'"),
     ],
 )
 def test_what_is_no_tool(make: Callable[[], Any], error: type[Exception], match: str) -> None:
@@ -357,7 +357,7 @@ def test_what_is_no_tool(make: Callable[[], Any], error: type[Exception], match:
 
 def test_toolboxes() -> None:
     made: Tool[..., Any] = Tool(weather, name="other")
-    assert list(toolbox([weather, made])) == ["weather", "other"]
-    assert toolbox(made) == {"other": made}
-    assert list(toolbox(weather)) == ["weather"]
-    assert toolbox(None) == toolbox(()) == {}
+    assert list(tools_by_name([weather, made])) == ["weather", "other"]
+    assert tools_by_name(made) == {"other": made}
+    assert list(tools_by_name(weather)) == ["weather"]
+    assert tools_by_name(None) == tools_by_name(()) == {}

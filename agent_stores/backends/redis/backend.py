@@ -124,7 +124,7 @@ class RedisBackend:
         request = quote_name(request_id)
         arguments = [
             *(request, _text(expected_position), _text(max_messages), *encode_ttl(ttl)),
-            *("1" if create else "", "1" if self._wait else "", f"{now_us}.{request}", keys.thread_id),
+            *("1" if create else "", "1" if self._wait else "", now_us, keys.thread_id),
             "".join([str(flags_of(row)) for row in rows]),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
             *(rows[0].created_us, rows[-1].created_us),

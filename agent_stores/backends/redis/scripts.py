@@ -1,12 +1,13 @@
 """The Lua scripts: each is one atomic step on the server, in one round trip.
 
-The files are in ``lua/``. Some are shared: they come first in the scripts that use them.
+The files are in ``lua/``. In their place, lines ``-- include name`` become those of another file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import pkgutil
+import re
 from typing import NamedTuple
 
 
@@ -26,16 +27,20 @@ class Script(NamedTuple):
     writes: bool
 
 
-def _script(*files: str, keys: int = 6, writes: bool = True) -> Script:
+def _read(name: str) -> bytes:
     # Read as modules are: the first import may be on an event loop, where other reads raise under a guard.
-    parts = [pkgutil.get_data("agent_stores.backends.redis", f"lua/{name}.lua") or b"" for name in files]
-    source = b"\n".join(parts)
+    text = pkgutil.get_data("agent_stores.backends.redis", f"lua/{name}.lua") or b""
+    return re.sub(rb"-- include (\w+)\n", lambda found: _read(found[1].decode()), text)
+
+
+def _script(name: str, *, keys: int = 6, writes: bool = True) -> Script:
+    source = _read(name)
     return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest(), keys, writes)
 
 
-APPEND = _script("thread", "write", "trim", "append")
-COMMIT = _script("thread", "write", "list", "commit")
-DELETE = _script("thread", "delete")
-LOAD = _script("thread", "load", keys=2, writes=False)
-READ = _script("thread", "list", "read", keys=3, writes=False)
-LATEST = _script("thread", "write", "latest", writes=False)
+APPEND = _script("append")
+COMMIT = _script("commit")
+DELETE = _script("delete")
+LOAD = _script("load", keys=2, writes=False)
+READ = _script("read", keys=3, writes=False)
+LATEST = _script("latest", writes=False)

@@ -119,7 +119,8 @@ END $$
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
 _LATEST_POSTGRESQL = f"""
 CREATE OR REPLACE FUNCTION {{latest_v2}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint /*type*/) LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
+RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint /*type*/)
+LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
 BEGIN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from agent_stores.backend import (
     Limits,
@@ -39,6 +39,9 @@ from agent_stores.backends.sql.statements import (
 )
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreRejectedError
+
+if TYPE_CHECKING:
+    from agent_stores.backends.sql.postgresql import PostgresDatabase
 
 registry: ServerRegistry[Database] = ServerRegistry()
 """The databases in use in this process."""
@@ -87,6 +90,10 @@ class SQLBackend:
         if self._index is not None:
             self.search = self._index.search
             """See `SearchableBackend.search`; there is none on MariaDB."""
+        if config.notify:
+            database = cast("PostgresDatabase", self.database)
+            self.subscribe = lambda key: database.subscribe(thread_digest(key))
+            """See `ChangeNotifier.subscribe`."""
 
     @property
     def location(self) -> str:

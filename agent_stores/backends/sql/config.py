@@ -52,13 +52,14 @@ class Config(NamedTuple):
     engine_options: Mapping[str, Any] = {}
     engine: Engine | AsyncEngine | None = None
     table_prefix: str = DEFAULT_PREFIX
+    notify: bool = False
 
     @property
     def identity(self) -> Hashable:
         """What is the same for connections that can be shared."""
         name = id(self.engine) if self.engine else self.url.render_as_string(hide_password=False)
         options = repr(sorted(self.engine_options.items()))
-        return name, self.timeout, self.max_connections, self.table_prefix, options
+        return name, self.timeout, self.max_connections, self.table_prefix, self.notify, options
 
     @property
     def driver(self) -> str:
@@ -98,6 +99,8 @@ def make_config(
         )
     config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
     location = config.location + ("" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}")
+    if options.get("notify") and (config.dialect != "postgresql" or engine is not None):
+        raise ArgumentError("notify must be False except for a connection string of PostgreSQL, got True")
     config = config._replace(location=location, engine=engine, table_prefix=table_prefix, **options)
     return config._replace(timeout=float(timeout), max_connections=max_connections)
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from agent_stores.backend import Limits
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
+from agent_stores.backends.sql.notifications import create_trigger, has_trigger
 from agent_stores.backends.sql.schema import Schema
 from agent_stores.backends.sql.statements import BEGIN, Abort, Statement, Statements, Steps, Style
 from agent_stores.connection_pool import SharedConnection
@@ -143,8 +144,8 @@ class Database(SharedConnection, ABC):
 
     def prepare_steps(self) -> Steps[None]:
         """Creates the tables unless they exist, and checks that they are ours and of our version."""
-        schema = self.schema
-        if not (yield from schema.check()):
+        schema, notify = self.schema, self.config.notify
+        if not (yield from schema.check()) or (notify and not (yield from has_trigger(schema.prefix))):
             # One client at a time: creating a table twice at once is an error.
             lock = f"'agent_stores:{schema.prefix}'"
             yield BEGIN
@@ -155,6 +156,8 @@ class Database(SharedConnection, ABC):
             if not (yield from schema.check()):
                 for text in schema.create():
                     yield self.statements.named(text), ()
+            if notify and not (yield from has_trigger(schema.prefix)):
+                yield from create_trigger(schema.prefix)
             if self.dialect == "mariadb":
                 yield f"SELECT RELEASE_LOCK({lock})", ()
         if self.dialect == "mariadb":

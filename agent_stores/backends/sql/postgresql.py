@@ -19,6 +19,7 @@ from typing import Any
 from agent_stores.backends.sql.config import Config, check_options
 from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout
+from agent_stores.backends.sql.notifications import Listener
 from agent_stores.connection_pool import LoopClients
 
 _TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
@@ -61,6 +62,13 @@ class _Psycopg:
         result.clear()  # the cursor stays, and with it the memory
         return rows
 
+    async def listen(self, channel: str) -> None:
+        await self.execute(f"LISTEN {channel}", ())
+
+    async def wait_for_notification(self, seconds: float) -> None:
+        async for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+            pass
+
     def is_idle(self) -> bool:
         return bool(self._connection.pgconn.transaction_status == 0)
 
@@ -100,6 +108,18 @@ class _Asyncpg:
             return await self._connection.executemany(text, values)
         return await self._connection.fetch(_BEGIN if text == "BEGIN" else text, *values)
 
+    async def listen(self, channel: str) -> None:
+        self._notified = asyncio.Event()
+        self._connection.add_termination_listener(lambda _: self._notified.set())
+        await self._connection.add_listener(channel, lambda *_: self._notified.set())
+
+    async def wait_for_notification(self, seconds: float) -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._notified.wait(), seconds)
+        self._notified.clear()
+        if self.is_closed():
+            raise ConnectionError("the connection was lost")
+
     def is_idle(self) -> bool:
         return not self._connection.is_closed() and not self._connection.is_in_transaction()
 
@@ -125,6 +145,10 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
     @staticmethod
     def _interrupt(connection: _Connection) -> None:
         connection.interrupt()
+
+    async def subscribe(self, thread_key: bytes) -> Listener | None:
+        """See `ChangeNotifier.subscribe`."""
+        return await Listener.open(self, thread_key) if self.config.notify else None
 
     async def attempt(self, call: Call, deadline: float) -> Any:
         """See `Database.attempt`."""

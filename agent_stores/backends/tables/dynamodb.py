@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import time
 import uuid
-from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from agent_stores.backends.tables.dynamodb_config import (
@@ -25,95 +25,43 @@ from agent_stores.backends.tables.dynamodb_config import (
     PartialCredentialsError,
     sdk_session,
 )
-from agent_stores.backends.tables.service import Failure, ServiceTable, close_session
-from agent_stores.backends.tables.table import (
-    NEW,
-    ConditionFailed,
-    Item,
-    ItemKey,
-    Operation,
-    Page,
-    TableLimits,
-)
+from agent_stores.backends.tables.service import Failure, Kind, ServiceTable, TableServer
+from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits
 from agent_stores.connection_pool import ServerRegistry
-from agent_stores.errors import (
-    StoreUnavailableError,
-)
 
 _BATCH = 100  # keys of a BatchGetItem
 _NO_BODY = {"ProjectionExpression": "pk, sk, meta, v"}
-_NOT_APPLIED = (
-    "LimitExceededException",
-    "ProvisionedThroughputExceededException",
-    "ReplicatedWriteConflictException",
-    "RequestLimitExceeded",
-    "ThrottlingException",
-    "TransactionConflictException",
-)
-_REJECTED = (
-    "AccessDeniedException",
-    "ExpiredTokenException",
-    "IncompleteSignature",
-    "InvalidSignatureException",
-    "MissingAuthenticationToken",
-    "MissingAuthenticationTokenException",
-    "UnrecognizedClientException",
-)
-_TRANSIENT_REASONS = ("ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict")
+_CODES: Mapping[Kind, Sequence[str]] = {
+    "busy": (
+        "LimitExceededException",
+        "ProvisionedThroughputExceeded",
+        "ProvisionedThroughputExceededException",
+        "ReplicatedWriteConflictException",
+        "RequestLimitExceeded",
+        "ThrottlingError",
+        "ThrottlingException",
+        "TransactionConflict",
+        "TransactionConflictException",
+    ),
+    "lost": ("TransactionInProgressException",),
+    "no table": ("ResourceNotFoundException",),
+    "condition": ("ConditionalCheckFailed", "ConditionalCheckFailedException"),
+    "forbidden": (
+        "AccessDeniedException",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "UnrecognizedClientException",
+    ),
+}
+"""What the service's codes mean, those of the reasons of a cancelled transaction included."""
+
+_KINDS: dict[str, Kind] = {code: kind for kind, codes in _CODES.items() for code in codes}
 
 
-class DynamoDBClient:
-    """A client of the service on one event loop; the caller's is used as it is and never closed.
-
-    Attributes:
-        loop_close_hook: what closes it with its loop.
-    """
-
-    def __init__(self, config: DynamoDBConfig, timeout: float) -> None:
-        self.loop_close_hook: AsyncGenerator[None, None] | None = None
-        self._config = config
-        self._timeout = timeout
-        self._client: Any = config.client
-        self._stack = contextlib.AsyncExitStack()
-        self._lock = asyncio.Lock()
-
-    async def get(self) -> Any:
-        """The SDK's client, made when it is first needed."""
-        if self._client is None:
-            async with self._lock:
-                if self._client is None:
-                    # The SDK reads files meanwhile: on a thread, not on the event loop.
-                    client = await asyncio.to_thread(asyncio.run, self._create())
-                    self._client = await self._stack.enter_async_context(client)
-        return self._client
-
-    def _create(self) -> Any:
-        config = AioConfig(
-            connect_timeout=self._timeout,
-            read_timeout=self._timeout,
-            retries={"total_max_attempts": 1},  # `ServiceTable` tries again
-            max_pool_connections=50,
-        )
-        return sdk_session()._create_client(
-            "dynamodb",
-            region_name=self._config.region,
-            endpoint_url=self._config.endpoint,
-            config=config,
-        )
-
-    async def aclose(self) -> None:
-        """Close the connections, on their loop."""
-        await self._stack.aclose()
-        await asyncio.sleep(0)
-
-    def close_sockets(self) -> None:
-        """Close the sockets, when their loop is gone."""
-        http: Any = getattr(getattr(self._client, "_endpoint", None), "http_session", None)
-        for session in list(getattr(http, "_sessions", {}).values()):
-            close_session(session)
-
-
-class DynamoDBTable(ServiceTable[DynamoDBClient]):
+class DynamoDBTable(ServiceTable):
     """A table of a region.
 
     Args:
@@ -121,8 +69,9 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
         timeout: seconds that a request may take, attempts and pauses included.
     """
 
-    registry: ClassVar[ServerRegistry[Any]] = ServerRegistry()
-    errors = (ClientError, BotoCoreError, OSError, asyncio.TimeoutError)
+    registry: ClassVar[ServerRegistry[TableServer]] = ServerRegistry()
+    session_path = "_endpoint.http_session._sessions"
+    errors = (ClientError, BotoCoreError)
     # An item may have 400 KB with its keys, and a transaction 4 MB.
     limits = TableLimits(
         operations=100,
@@ -133,11 +82,25 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
     )
 
     def __init__(self, config: DynamoDBConfig, *, timeout: float) -> None:
-        identity: Hashable = (config._replace(client=None), id(config.client), timeout)
+        async def connect(stack: contextlib.AsyncExitStack) -> Any:
+            if config.client is not None:
+                return config.client
+            options = AioConfig(
+                connect_timeout=timeout,
+                read_timeout=timeout,
+                retries={"total_max_attempts": 1},  # `ServiceTable` tries again
+                max_pool_connections=50,
+            )
+            made = sdk_session()._create_client(
+                "dynamodb", region_name=config.region, endpoint_url=config.endpoint, config=options
+            )
+            # The SDK reads files meanwhile: on a thread, not on the event loop.
+            return await stack.enter_async_context(await asyncio.to_thread(asyncio.run, made))
+
         super().__init__(
             config.location,
-            identity,
-            lambda: DynamoDBClient(config, timeout),
+            (config._replace(client=None), id(config.client), timeout),
+            connect,
             are_ours=config.client is None,
             timeout=timeout,
         )
@@ -227,47 +190,28 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
     ) -> Any:
         """Call the SDK; a missing table has no items, and is created by a write."""
 
-        async def ask(client: DynamoDBClient) -> Any:
-            sdk = await client.get()
-            try:
-                return await getattr(sdk, method)(**arguments)
-            except ClientError as error:
-                if error.response["Error"].get("Code") == "ResourceNotFoundException":
-                    return None
-                if (index := _failed_index(error)) is not None:
-                    raise ConditionFailed(index) from error
-                raise
+        async def ask(sdk: Any) -> Any:
+            return await getattr(sdk, method)(**arguments)
 
-        answer = await self._request(ask, write=write, repeatable=repeatable)
-        if answer is None and write:
-            await self._request(self._create_table, write=True, repeatable=True)
-            answer = await self._request(ask, write=write, repeatable=repeatable)
-            if answer is None:
-                raise StoreUnavailableError(f"{self.location} was created just now, and is not active yet")
-        return answer or {}
+        return await self.request(ask, write=write, repeatable=repeatable) or {}
 
-    async def _create_table(self, client: DynamoDBClient) -> None:
-        """Create the table, billed on demand, and wait until it is active."""
-        sdk = await client.get()
-        names = ("pk", "sk")
-        try:
+    async def create_table(self, sdk: Any) -> None:
+        """See `ServiceTable.create_table`; the table is billed on demand."""
+        with contextlib.suppress(sdk.exceptions.ResourceInUseException):  # it exists, or is being made
             await sdk.create_table(
                 TableName=self._name,
-                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
                 KeySchema=[
-                    {"AttributeName": name, "KeyType": kind}
-                    for name, kind in zip(names, ("HASH", "RANGE"), strict=True)
+                    {"AttributeName": "pk", "KeyType": "HASH"},
+                    {"AttributeName": "sk", "KeyType": "RANGE"},
                 ],
                 BillingMode="PAY_PER_REQUEST",
             )
-        except ClientError as error:
-            if error.response["Error"].get("Code") != "ResourceInUseException":
-                raise
         deadline = time.monotonic() + 0.9 * self._timeout
         while time.monotonic() < deadline:
-            table = await sdk.describe_table(TableName=self._name)
-            if table["Table"]["TableStatus"] == "ACTIVE":
-                break
+            with contextlib.suppress(sdk.exceptions.ResourceNotFoundException):  # it was created just now
+                if (await sdk.describe_table(TableName=self._name))["Table"]["TableStatus"] == "ACTIVE":
+                    break
             await asyncio.sleep(0.2)
         with contextlib.suppress(ClientError):  # it is enabled, or this login may not; sweeps do without it
             await sdk.update_time_to_live(
@@ -275,32 +219,28 @@ class DynamoDBTable(ServiceTable[DynamoDBClient]):
                 TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"},
             )
 
-    def _explain(self, error: BaseException) -> Failure:
-        if isinstance(error, ClientError):
-            return self._explain_answer(error)
-        detail = self._redact(str(error) or type(error).__name__)
-        if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
-            return Failure("rejected", detail)
-        is_unsent = isinstance(error, (EndpointConnectionError, ConnectTimeoutError, ConnectionRefusedError))
-        return Failure("transient", detail, may_have_applied=not is_unsent)
-
-    def _explain_answer(self, error: ClientError) -> Failure:
+    @staticmethod
+    def explain(error: Any) -> Failure:
+        """See `ServiceTable.explain`."""
+        if not isinstance(error, ClientError):
+            if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+                return Failure("rejected", str(error))
+            is_unsent = isinstance(error, (EndpointConnectionError, ConnectTimeoutError))
+            return Failure("busy" if is_unsent else "lost", str(error) or type(error).__name__)
         code = str(error.response["Error"].get("Code", ""))
-        metadata = error.response.get("ResponseMetadata", {})
         message = str(error.response["Error"].get("Message", "")).partition("\n")[0]
-        detail = self._redact(f"{code}: {message}")
-        status = metadata.get("HTTPStatusCode", 0)
-        wait = metadata.get("HTTPHeaders", {}).get("retry-after", "")
-        seconds = float(wait) if wait.replace(".", "", 1).isdecimal() else None
-        if code in _NOT_APPLIED or _reasons(error) & set(_TRANSIENT_REASONS):
-            return Failure("transient", detail, wait=seconds)
-        if code in _REJECTED:
-            return Failure("rejected", f"this login does not permit it: {detail}")
+        detail = f"{code}: {message}"
+        reasons = [str(reason.get("Code")) for reason in error.response.get("CancellationReasons", ())]
+        kinds: list[Kind] = [_KINDS.get(each, "other") for each in reasons or [code]]
+        if "condition" in kinds:
+            return Failure("condition", detail, operation=kinds.index("condition"))
+        for kind in kinds:
+            if kind != "other":
+                return Failure(kind, detail)
         if "size" in message.lower() and code in ("ValidationException", "TransactionCanceledException"):
             return Failure("too large", detail)
-        if status >= 500 or code == "TransactionInProgressException":
-            return Failure("transient", detail, may_have_applied=True, wait=seconds)
-        return Failure("other", detail)
+        is_failure = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
+        return Failure("lost" if is_failure else "other", detail)
 
 
 def _key(partition: str, sort: str) -> dict[str, Any]:
@@ -319,17 +259,3 @@ def _items(found: Iterable[Mapping[str, Any]]) -> list[Item]:
         )
         for each in found
     ]
-
-
-def _failed_index(error: ClientError) -> int | None:
-    """Which operation's condition does not hold; None for other errors."""
-    if error.response["Error"].get("Code") == "ConditionalCheckFailedException":
-        return 0
-    for index, reason in enumerate(error.response.get("CancellationReasons", ())):
-        if reason.get("Code") == "ConditionalCheckFailed":
-            return index
-    return None
-
-
-def _reasons(error: ClientError) -> set[str]:
-    return {str(reason.get("Code")) for reason in error.response.get("CancellationReasons", ())}

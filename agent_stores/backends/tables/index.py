@@ -1,253 +1,243 @@
-"""The index: lists of a tenant's threads by id and by recency, of tenants, and of threads to be visited.
+"""The lists of a tenant's threads and of tenants, and the visits by which a sweep finds what to remove.
 
-The items of the index are in other partitions than the threads. They are written before a thread's own
-transaction, so that no thread is missing in them; those that name no thread are ignored, and removed later.
+These items are in other partitions than the threads. They are written before a thread's own transaction, so
+that no thread is missing in them; those that name no thread are ignored, and removed later.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from agent_stores.backend import ListCursor, ListedThread, ThreadKey
-from agent_stores.backends.tables import keys, records
-from agent_stores.backends.tables.records import Head, StoredHead
-from agent_stores.backends.tables.table import (
-    ConditionFailed,
-    Item,
-    Operation,
-    Table,
-    delete,
-    following,
-    gather,
-    put,
-    query_all,
-)
-from agent_stores.errors import StoreError
+from agent_stores.backend import ListCursor, ListedThread, ThreadKey, ThreadOrder
+from agent_stores.backends.tables import layout
+from agent_stores.backends.tables import table as tables
+from agent_stores.backends.tables.layout import Head
+from agent_stores.backends.tables.table import ConditionFailed, Item, Operation, Table, delete, following
+from agent_stores.errors import OutcomeUnknownError, StoreError
 
 RECENT_US = 300 * 1_000_000
 """How far the time of a thread in the list by recency may be behind its last write; a listing corrects it."""
 
 GRACE_US = 3600 * 1_000_000
-"""How long an item may be there without the thread that it announces, or that is being written."""
+"""After this time, a write that an item announces is over: it was carried out, or its process ended."""
 
 _PAGE = 100
+_EAGER = 2000  # rows that a write removes itself after it cleared or deleted a thread
 
 
-class Visit(NamedTuple):
-    """A note to visit a thread.
-
-    Attributes:
-        item: its item.
-        key: the thread.
-        generation: what is to be looked at.
-        expires: whether it is for the thread's expiry; otherwise for what a write left behind.
-    """
-
-    item: Item
-    key: ThreadKey
-    generation: str
-    expires: bool
-
-    @property
-    def at_us(self) -> int:
-        """When the visit is due."""
-        return keys.visit_us(self.item.sort)
+_Named: TypeAlias = tuple[Item, ThreadKey, "Head | None"]
+"""An item, and the thread that it names, whose head is None when it does not exist."""
 
 
 class Index:
-    """The index of a table."""
+    """The lists and visits of a table."""
 
-    def __init__(self, table: Table, now_us: Callable[[], int]) -> None:
+    def __init__(self, table: Table, clock: Callable[[], float]) -> None:
         self._table = table
-        self._now_us = now_us
+        self._clock = clock
 
-    async def announce(self, key: ThreadKey, old: Head | None, new: Head) -> Head:
+    def now_us(self) -> int:
+        """The time in microseconds since 1970 UTC."""
+        return int(self._clock() * 1_000_000)
+
+    async def announce(self, key: ThreadKey, old: Head | None, new: Head) -> tuple[Head, list[Operation]]:
         """Note a thread that is about to be written, as far as it is not noted yet.
 
-        Args:
-            key: the thread.
-            old: its head before; None for a new one.
-            new: the head that is about to be written.
-
         Returns:
-            The head to write.
+            The head to write, and what is to be removed after that.
         """
-        partition, now_us = keys.thread_partition(key), self._now_us()
-        listed, updated = new.listed_us, new.thread.updated_us
-        writes: list[list[Operation]] = []
-        is_new = old is None or old.generation != new.generation
-        if is_new or not listed <= updated <= listed + RECENT_US:
-            new = replace(new, listed_us=updated)
-            body = records.names_body(key)
-            tenant = keys.index_partition(key.tenant)
-            recent = keys.recent_sort(updated, new.generation, partition)
-            operations = [put(Item(tenant, recent, str(now_us), body))]
-            if is_new:
-                meta = f"{now_us},{new.generation}"
-                operations.append(put(Item(tenant, keys.listed_sort(key.thread_id), meta, body)))
+        tenant, unused = layout.index_partition(key.tenant), list[Operation]()
+        writes, body, now_us = list[list[Item]](), layout.names_body(key), self.now_us()
+        listed, updated = 0 if old is None else layout.recent_us(old.listed), new.thread.updated_us
+        if old is None or not listed <= updated <= listed + RECENT_US:
+            new = replace(new, listed=layout.recent_sort(updated, secrets.token_hex(4)))
+            writes.append([Item(tenant, new.listed, str(now_us), body)])
             if old is None:
-                writes.append([put(Item(keys.TENANTS, keys.tenant_sort(key.tenant), str(now_us), body))])
-            writes.append(operations)
+                writes[0].append(Item(tenant, layout.listed_sort(key.thread_id), str(now_us), body))
+                writes.append([Item(layout.TENANTS, _tenant_sort(key.tenant), str(now_us), body)])
+            else:
+                unused.append(delete(tenant, old.listed))
         expires = new.thread.expires_us
-        was = None if is_new or old is None else old.thread.expires_us
+        was = None if old is None or old.generation != new.generation else old.thread.expires_us
         if expires is not None and (was is None or expires < was):
-            writes.append([put(_visit_item(key, new.generation, expires, expires=True))])
-        await gather(self._table.transact(operations) for operations in writes)
-        return new
+            writes.append([layout.visit_item(key, expires, new.generation)])
+        await tables.gather(self._table.transact([tables.put(item) for item in items]) for items in writes)
+        return new, unused
 
-    async def after_write(self, key: ThreadKey, old: Head | None, new: Head) -> None:
-        """Remove the previous item of the list by recency, if the write moved the thread in it."""
-        if old is None or (old.listed_us, old.generation) == (new.listed_us, new.generation):
-            return
-        sort = keys.recent_sort(old.listed_us, old.generation, keys.thread_partition(key))
-        await self._remove([delete(keys.index_partition(key.tenant), sort)])
+    async def listed(self, key: ThreadKey, head: Head) -> list[Operation]:
+        """What removes a thread from the lists, unless it is created anew meanwhile."""
+        tenant = layout.index_partition(key.tenant)
+        items = await self._table.get([(tenant, layout.listed_sort(key.thread_id))])
+        return [delete(tenant, head.listed), *(delete(*item.key, item.version) for item in items.values())]
 
-    async def schedule(self, key: ThreadKey, generation: str, at_us: int) -> Visit:
-        """Note that something of a generation may have to be removed at a time."""
-        item = _visit_item(key, generation, at_us, expires=False)
-        await self._table.transact([put(item)])
-        return Visit(item, key, generation, expires=False)
+    async def schedule(self, key: ThreadKey, names: Sequence[str]) -> list[Operation]:
+        """Note generations and bodies that a write is about to replace, or begin; returns what undoes it."""
+        items = [layout.visit_item(key, self.now_us(), name, secrets.token_hex(4)) for name in names]
+        if items:
+            await self._table.transact([tables.put(item) for item in items])
+        return [delete(*item.key) for item in items]
 
-    async def unschedule(self, visit: Visit) -> None:
-        """Remove a visit that is done, unless it was noted anew."""
-        await self._remove([delete(*visit.item.key, visit.item.version or None)])
+    async def clean(
+        self, key: ThreadKey, unused: Sequence[Operation], names: Sequence[str], visits: Sequence[Operation]
+    ) -> None:
+        """Remove what a write does without, up to a limit; listings and sweeps do what this does not."""
+        for operation in unused:
+            await self._remove(operation)
+        with contextlib.suppress(StoreError, ConditionFailed):
+            left = _EAGER
+            for name in names:
+                left -= await self._remove_rows(key, name, left)
+            if visits and left > 0:
+                await self._table.transact(visits)
 
-    async def remove_thread(self, key: ThreadKey, head: Head, listed: Item | None) -> None:
-        """Remove what names a deleted thread; `listed` is its item before the deletion."""
-        tenant = keys.index_partition(key.tenant)
-        sort = keys.recent_sort(head.listed_us, head.generation, keys.thread_partition(key))
-        await self._remove([delete(tenant, sort)])
-        if listed is not None and listed.meta.endswith(f",{head.generation}"):
-            await self._remove([delete(*listed.key, listed.version)])
-
-    async def listed_item(self, key: ThreadKey) -> Item | None:
-        """A thread's item in its tenant's list by id."""
-        name = keys.index_partition(key.tenant), keys.listed_sort(key.thread_id)
-        return (await self._table.get([name])).get(name)
-
-    async def by_id(
-        self, tenant: str | None, prefix: str, cursor: ListCursor | None, limit: int
+    async def threads(
+        self,
+        tenant: str | None,
+        *,
+        prefix: str = "",
+        after: ListCursor | None = None,
+        limit: int = 100,
+        order: ThreadOrder = "id",
+        expired_before: int | None = None,
     ) -> list[ListedThread]:
-        """A tenant's threads in the order of their ids; see `Backend.threads`."""
-        partition, begin = keys.index_partition(tenant), keys.listed_prefix(prefix)
-        first = begin if cursor is None else max(begin, following(keys.listed_sort(cursor.thread_id)))
-        found: list[ListedThread] = []
-        while len(found) < limit:
-            page = await self._table.query(partition, first, f"{begin}~~", limit=limit - len(found))
-            for item, key, stored in await self._threads_of(page.items, prefix):
-                if stored is not None:
-                    found.append(ListedThread(key, stored.thread, stored.version))
-                elif self._is_old(item):
-                    await self._remove([delete(*item.key, item.version)])
-            if page.is_last:
-                break
-            first = following(page.items[-1].sort)
-        return found[:limit]
+        """See `Backend.threads`.
 
-    async def by_recency(
-        self, tenant: str | None, prefix: str, cursor: ListCursor | None, limit: int
-    ) -> list[ListedThread]:
-        """A tenant's threads, the most recently written first; see `Backend.threads`.
-
-        An item's time is at most `RECENT_US` behind that of the thread. So the threads of a page are in order
-        when all items are read that are not older than the last of them by more than that.
+        The time of an item in the list by recency is at most `RECENT_US` behind that of the thread. So the
+        threads of a page are in order when all items are read that are not older than the last of them by
+        more than that.
         """
-        partition = keys.index_partition(tenant)
-        first = "r" if cursor is None else keys.recent_time(cursor.updated_us)
-        place = None if cursor is None else (-cursor.updated_us, cursor.thread_id)
+        if expired_before is not None:
+            return await self._expired(expired_before, limit)
+        partition, place = layout.index_partition(tenant), None
+        if order == "id":
+            first, size = layout.listed_prefix(prefix), limit
+            end = f"{first}~~"
+            if after is not None:
+                first = max(first, following(layout.listed_sort(after.thread_id)))
+        else:
+            first, end, size = "r", "s", max(limit, _PAGE)
+            if after is not None:
+                first, place = layout.recent_sort(after.updated_us), (-after.updated_us, after.thread_id)
         found: list[ListedThread] = []
-        while True:
-            page = await self._table.query(partition, first, "s", limit=max(limit, _PAGE))
-            for item, key, stored in await self._threads_of(page.items, prefix):
-                noted = keys.recent_us(item.sort)
-                if stored is None or stored.head.listed_us != noted:
-                    if self._is_old(item):
-                        await self._remove([delete(*item.key, item.version)])
-                elif item.sort.startswith(stored.head.generation, 17) and (
-                    place is None or (-stored.thread.updated_us, key.thread_id) > place
+        async for page in self._pages(partition, first, end, size):
+            for item, key, head in page:
+                if head is None or (order == "recent" and item.sort != head.listed):
+                    await self._remove_old(item)
+                elif key.thread_id.startswith(prefix) and (
+                    place is None or (-head.thread.updated_us, key.thread_id) > place
                 ):
-                    found.append(ListedThread(key, stored.thread, stored.version))
-            found.sort(key=lambda each: (-each.thread.updated_us, each.key.thread_id))
-            if page.is_last:
-                return found[:limit]
-            horizon = keys.recent_us(page.items[-1].sort) + RECENT_US
+                    found.append(ListedThread(key, head.thread, head.version))
+            horizon = 0
+            if order == "recent":
+                found.sort(key=lambda each: (-each.thread.updated_us, each.key.thread_id))
+                horizon = layout.recent_us(page[-1][0].sort) + RECENT_US
             if len(found) >= limit and found[limit - 1].thread.updated_us > horizon:
-                return found[:limit]
-            first = following(page.items[-1].sort)
+                break
+        return found[:limit]
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `agent_stores.capabilities.TenantLister`."""
-        first = "0" if after is None else following(keys.tenant_sort(after))
+        first = "0" if after is None else following(_tenant_sort(after))
         found: list[str | None] = []
-        while len(found) < limit:
-            page = await self._table.query(keys.TENANTS, first, "2", limit=limit - len(found))
-            for item in page.items:
-                key = records.read_names(item)
-                if key is not None and await self._has_threads(key.tenant):
+        async for page in self._pages(layout.TENANTS, first, "b", limit):
+            for item, key, head in page:
+                tenant = layout.index_partition(key.tenant)
+                if (
+                    head is not None
+                    or (await self._table.query(tenant, "a", "b", limit=1, bodies=False)).items
+                ):
                     found.append(key.tenant)
-                elif self._is_old(item):
-                    await self._remove([delete(*item.key, item.version)])
-            if page.is_last:
+                else:
+                    await self._remove_old(item)
+            if len(found) >= limit:
                 break
-            first = following(page.items[-1].sort)
         return found[:limit]
 
-    async def due(self, now_us: int, limit: int) -> list[Visit]:
-        """Visits that are due, at most about `limit`."""
-        end = keys.visit_time(now_us)
-        pages = await gather(
-            query_all(self._table, partition, "0", end, limit=limit) for partition in keys.VISIT_PARTITIONS
-        )
-        visits = []
-        for item in sorted((item for page in pages for item in page), key=lambda each: each.sort):
-            key = records.read_names(item)
-            if key is not None:
-                visits.append(Visit(item, key, item.meta[1:], item.meta.startswith("e")))
-        return visits
+    async def _expired(self, before_us: int, limit: int) -> list[ListedThread]:
+        found: dict[ThreadKey, ListedThread] = {}
+        async for page in self._pages(layout.VISITS, "0", f"{before_us:016d}", _PAGE):
+            for _, key, head in page:
+                if head is not None and head.thread.is_expired(before_us):
+                    found[key] = ListedThread(key, head.thread, head.version)
+            if len(found) >= limit:
+                break
+        return list(found.values())[:limit]
 
-    async def move(self, visit: Visit, expires_us: int) -> None:
-        """Visit a thread again when it expires."""
-        await self._table.transact([put(_visit_item(visit.key, visit.generation, expires_us, expires=True))])
-        await self.unschedule(visit)
+    async def sweep(self, *, limit: int) -> int:
+        """See `agent_stores.capabilities.Sweeper`."""
+        visited = removed = 0
+        end = f"{self.now_us() - GRACE_US:016d}"
+        async for page in self._pages(layout.VISITS, "0", end, limit):
+            for visit in page:
+                if max(visited, removed) >= limit:
+                    return removed
+                visited += 1
+                with contextlib.suppress(ConditionFailed, OutcomeUnknownError):  # the next sweep does it
+                    removed += await self._visit(visit, limit - removed)
+        return removed
 
-    async def heads(self, names: Sequence[ThreadKey]) -> dict[ThreadKey, StoredHead]:
-        """The heads of threads that exist."""
-        by_place = {(keys.thread_partition(key), keys.HEAD): key for key in names}
-        items = await self._table.get(list(by_place))
-        return {by_place[place]: records.read_head(item) for place, item in items.items()}
+    async def _visit(self, visit: _Named, limit: int) -> int:
+        item, key, head = visit
+        name, removed = item.meta, 0
+        generation, place = name[: layout.GENERATION], name[layout.GENERATION : -8]
+        if head is None or generation not in (head.generation, head.next):
+            removed = await self._remove_rows(key, generation, limit)
+        elif place:
+            partition = layout.thread_partition(key)
+            names = [(partition, f"r{generation}{kind}{place}") for kind in "km"]
+            rows = await self._table.get(names, bodies=False)
+            if all(layout.read_row(row)[1] != name for row in rows.values()):
+                removed = await self._remove_rows(key, name, limit)
+        elif head.thread.expires_us is not None:
+            if head.thread.expires_us <= self.now_us():
+                return 0  # the log deletes the thread
+            await self._table.transact(
+                [tables.put(layout.visit_item(key, head.thread.expires_us, generation))]
+            )
+        if removed < limit:
+            await self._remove(delete(*item.key, item.version))
+        return removed
 
-    async def _threads_of(
-        self, items: Sequence[Item], prefix: str
-    ) -> list[tuple[Item, ThreadKey, StoredHead | None]]:
-        named = [(item, key) for item in items if (key := records.read_names(item)) is not None]
-        named = [(item, key) for item, key in named if key.thread_id.startswith(prefix)]
-        heads = await self.heads([key for _, key in named])
-        return [(item, key, heads.get(key)) for item, key in named]
+    async def _remove_rows(self, key: ThreadKey, name: str, limit: int) -> int:
+        """Remove rows of a generation, or parts of a body; returns how many, less than `limit` if all."""
+        partition, removed = layout.thread_partition(key), 0
+        for first, end in layout.ranges(name):
+            is_last = False
+            while not is_last and removed < limit:
+                size = min(self._table.limits.operations, limit - removed)
+                items, is_last = await self._table.query(partition, first, end, limit=size, bodies=False)
+                if items:
+                    await self._table.transact([delete(*item.key) for item in items])
+                removed += len(items)
+        return removed
 
-    async def _has_threads(self, tenant: str | None) -> bool:
-        page = await self._table.query(keys.index_partition(tenant), "a", "b", limit=1, bodies=False)
-        return bool(page.items)
+    async def _pages(self, partition: str, first: str, end: str, size: int) -> AsyncIterator[list[_Named]]:
+        """The items of a list in pages, with the heads of their threads."""
+        is_last = False
+        while not is_last:
+            items, is_last = await self._table.query(partition, first, end, limit=size)
+            first = following(items[-1].sort) if items else end
+            named = [(item, key) for item in items if (key := layout.read_names(item)) is not None]
+            names = {key: (layout.thread_partition(key), layout.HEAD) for _, key in named}
+            heads = await self._table.get(list(names.values())) if names else {}
+            read = {name: layout.read_head(head) for name, head in heads.items()}
+            if named:
+                yield [(item, key, read.get(names[key])) for item, key in named]
 
-    def _is_old(self, item: Item) -> bool:
-        written_us = item.meta.partition(",")[0]
-        return written_us.isdecimal() and int(written_us) + GRACE_US < self._now_us()
+    async def _remove_old(self, item: Item) -> None:
+        """Remove an item that names no thread, unless its thread may be about to be written."""
+        if item.meta.isdecimal() and int(item.meta) + GRACE_US < self.now_us():
+            await self._remove(delete(*item.key, item.version))
 
-    async def _remove(self, operations: list[Operation]) -> None:
-        """Remove unused items; a sweep or a listing does it if this fails."""
+    async def _remove(self, operation: Operation) -> None:
         with contextlib.suppress(ConditionFailed, StoreError):
-            await self._table.transact(operations)
+            await self._table.transact([operation])
 
 
-def _visit_item(key: ThreadKey, generation: str, at_us: int, *, expires: bool) -> Item:
-    partition = keys.thread_partition(key)
-    sort = keys.visit_sort(at_us, generation, partition)
-    return Item(
-        keys.visit_partition(partition),
-        sort if expires else f"{sort}{records.new_tag()}",
-        f"{'e' if expires else 'g'}{generation}",
-        records.names_body(key),
-    )
+def _tenant_sort(tenant: str | None) -> str:
+    return "0" if tenant is None else layout.listed_sort(tenant)

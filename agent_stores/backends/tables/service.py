@@ -1,4 +1,4 @@
-"""What the tables of all services share: clients per event loop, time limits, and retries."""
+"""What the tables of all services share: clients per event loop, time limits, retries and errors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import random
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
-from agent_stores.backends.tables.cache import ThreadCache
+from agent_stores.backends.tables.reader import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed
-from agent_stores.connection_pool import LoopClient, LoopClients, ServerRegistry
+from agent_stores.connection_pool import LoopClients, ServerRegistry
 from agent_stores.errors import (
     MessageTooLargeError,
     OutcomeUnknownError,
@@ -28,83 +29,126 @@ else:
     from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
 
 T = TypeVar("T")
-C = TypeVar("C", bound=LoopClient)
 
 _ATTEMPTS = 5  # of a request, when the time allows them
 _FIRST_PAUSE = 0.02  # seconds before the second attempt, at most; doubles
 _LONGEST_PAUSE = 2.0
+_NETWORK_ERRORS: tuple[type[Exception], ...] = (OSError, asyncio.TimeoutError)
+
+Connect: TypeAlias = Callable[[contextlib.AsyncExitStack], Awaitable[Any]]
+"""Makes an SDK's client on the running loop; what is to be closed later goes on the stack."""
+
+Kind: TypeAlias = Literal[
+    "busy", "lost", "no table", "condition", "forbidden", "rejected", "too large", "other"
+]
+_ERRORS: Mapping[Kind, tuple[type[StoreError], str]] = {
+    "busy": (StoreUnavailableError, "no answer from {}: {}"),
+    "lost": (StoreUnavailableError, "no answer from {}: {}"),
+    "no table": (StoreUnavailableError, "{} is not there yet: {}"),
+    "forbidden": (StoreRejectedError, "{} rejects the operation: this login does not permit it: {}"),
+    "rejected": (StoreRejectedError, "{} rejects the operation: {}"),
+    "too large": (MessageTooLargeError, "larger than {} can store: {}"),
+}
 
 
 class Failure(NamedTuple):
     """What a failed request means.
 
     Attributes:
-        kind: ``"transient"`` when the same request may succeed later; ``"rejected"``, ``"too large"``,
-            ``"other"``.
-        detail: what the service or the client says, without secrets.
-        may_have_applied: whether the service may have carried out the request.
-        wait: how many seconds the service asks to wait; None if it does not.
+        kind: ``"busy"`` when it had no effect, and may succeed later; ``"lost"`` likewise, but it may have
+            had its effect; ``"condition"`` when an item does not exist, or a condition does not hold; the
+            others are final.
+        detail: what the service or the client says.
+        wait: how many seconds the service asks to wait.
+        operation: the index of the operation whose condition does not hold.
     """
 
-    kind: str
+    kind: Kind
     detail: str
-    may_have_applied: bool = False
-    wait: float | None = None
+    wait: float = 0.0
+    operation: int = 0
 
 
-class TableServer(Generic[C]):
-    """The connections to a table, shared by the logs of a process that name it alike.
+class ServiceClient:
+    """An SDK's client on one event loop, made when it is first needed.
 
     Args:
-        make_client: makes a client, on its event loop.
-        are_ours: whether the clients are to be closed.
-        timeout: seconds that a request may take, attempts and pauses included.
+        connect: makes it.
+        session_path: the attribute of the client that is its aiohttp session, or a dictionary of sessions.
     """
 
-    def __init__(self, make_client: Callable[[], C], *, are_ours: bool, timeout: float) -> None:
+    def __init__(self, connect: Connect, session_path: str) -> None:
+        self.loop_close_hook: AsyncGenerator[None, None] | None = None
+        self._connect, self._session_path = connect, session_path
+        self._sdk: Any = None
+        self._stack = contextlib.AsyncExitStack()
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> Any:
+        """The SDK's client."""
+        if self._sdk is None:
+            async with self._lock:
+                if self._sdk is None:
+                    self._sdk = await self._connect(self._stack)
+        return self._sdk
+
+    async def aclose(self) -> None:
+        """Close the connections, on their loop."""
+        await self._stack.aclose()
+        await asyncio.sleep(0)  # aiohttp's transports end in the loop's next turn
+
+    def close_sockets(self) -> None:
+        """Close the sockets, when their loop is gone."""
+        with contextlib.suppress(AttributeError):  # it is not connected, or sends in another way
+            found = attrgetter(self._session_path)(self._sdk)
+            for session in list(found.values()) if isinstance(found, dict) else [found]:
+                _close_session(session)
+
+
+class TableServer(LoopClients[ServiceClient]):
+    """The connections to a table, shared by the logs of a process that name it alike."""
+
+    def __init__(self, make: Callable[[], ServiceClient], *, are_ours: bool, timeout: float) -> None:
+        super().__init__(make, are_ours=are_ours, timeout=timeout)
         self.users = 0
         self.cache = ThreadCache()
-        self._clients = LoopClients(make_client, are_ours=are_ours, timeout=timeout)
-        self.client = self._clients.get
-        self.aclose = self._clients.aclose
-        self.close_unused = self._clients.close_unused
-        self.close_at_exit = self._clients.close_at_exit
-        self.reset_after_fork = self._clients.reset_after_fork
 
 
-class ServiceTable(ABC, Generic[C]):
+class ServiceTable(ABC):
     """A table of a service; subclasses make the requests.
 
     Args:
         location: where the table is, without secrets.
         identity: equal for tables whose connections may be shared.
-        make_client: makes a client, on its event loop.
+        connect: makes an SDK's client.
         are_ours: whether the clients are to be closed.
         timeout: seconds that a request may take, attempts and pauses included.
         secrets: text that must never show.
     """
 
-    registry: ClassVar[ServerRegistry[Any]]
-    errors: ClassVar[tuple[type[BaseException], ...]]
-    """What the client raises when a request fails."""
+    registry: ClassVar[ServerRegistry[TableServer]]
+    session_path: ClassVar[str]
+    """See `ServiceClient`."""
+    errors: ClassVar[tuple[type[Exception], ...]]
+    """What the SDK raises when a request fails, besides OSError and timeouts."""
 
     def __init__(
         self,
         location: str,
         identity: Hashable,
-        make_client: Callable[[], C],
+        connect: Connect,
         *,
         are_ours: bool,
         timeout: float,
         secrets: Sequence[str] = (),
     ) -> None:
+        def make(path: str = self.session_path) -> TableServer:
+            return TableServer(lambda: ServiceClient(connect, path), are_ours=are_ours, timeout=timeout)
+
         self.location = location
         self._timeout = timeout
         self._redact = redactor(secrets)
-        self._server: TableServer[C]
-        self._server, self._finalizer = self.registry.acquire(
-            identity, lambda: TableServer(make_client, are_ours=are_ours, timeout=timeout), user=self
-        )
+        self._server, self._finalizer = self.registry.acquire(identity, make, user=self)
 
     @property
     def cache(self) -> ThreadCache:
@@ -116,72 +160,78 @@ class ServiceTable(ABC, Generic[C]):
         await self.registry.release(self._server, self._finalizer)
 
     @abstractmethod
-    def _explain(self, error: BaseException) -> Failure:
-        """What an error of the client or the service means."""
+    async def create_table(self, sdk: Any) -> None:
+        """Create the table with the SDK's client, if it is missing."""
 
-    async def _request(
-        self, ask: Callable[[C], Awaitable[T]], *, write: bool = False, repeatable: bool = False
-    ) -> T:
+    @staticmethod
+    @abstractmethod
+    def explain(error: Any) -> Failure:
+        """What one of `errors` means."""
+
+    async def request(
+        self, ask: Callable[[Any], Awaitable[T]], *, write: bool = False, repeatable: bool = False
+    ) -> T | None:
         """Make a request, several times if it is certain to have had no effect and time allows.
 
+        A write creates a missing table; a read of a missing table returns None.
+
         Args:
-            ask: makes the request.
+            ask: makes the request with the SDK's client.
             write: whether it writes.
             repeatable: whether repeating a write that took effect does no harm.
 
         Raises:
+            ConditionFailed: a condition of a write does not hold.
             StoreError: nothing was written.
             OutcomeUnknownError: the answer to a write was lost.
         """
-        deadline, attempt, is_unknown = time.monotonic() + self._timeout, 0, False
+        deadline, attempt = time.monotonic() + self._timeout, 0
+        is_unknown = has_created = False
         while True:
-            client = self._server.client()
             try:
                 async with time_limit(max(0.0, deadline - time.monotonic())):
-                    return await ask(client)
-            except ConditionFailed as error:
-                if is_unknown:  # it may be the effect of the first attempt
-                    raise self._outcome_unknown() from error
-                raise
-            except self.errors as error:
-                if isinstance(error, asyncio.TimeoutError) and time.monotonic() >= deadline:
-                    raise self._timed_out(write) from error
-                failure = self._explain(error)
-                is_unknown = is_unknown or (write and failure.may_have_applied)
-                if is_unknown and not repeatable:
-                    raise self._outcome_unknown() from error
+                    return await ask(await self._server.get().get())
+            except (*_NETWORK_ERRORS, *self.errors) as error:
+                failure = self._failure(error)
+                if failure.kind == "no table" and not write:
+                    return None
+                is_unknown = is_unknown or (write and failure.kind == "lost")
                 attempt += 1
                 pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt) * random.uniform(0.3, 1)  # noqa: S311
-                pause += failure.wait or 0.0
+                pause += failure.wait
                 is_over = attempt == _ATTEMPTS or time.monotonic() + pause > deadline
-                if failure.kind != "transient" or is_over:
-                    if is_unknown:
-                        raise self._outcome_unknown() from error
-                    raise store_error(failure, self.location, write=write) from error
-            await asyncio.sleep(pause)
+                may_retry = failure.kind in ("busy", "lost", "no table") and not is_over
+                if is_unknown and not (may_retry and repeatable):
+                    raise OutcomeUnknownError(
+                        f"the connection to {self.location} was lost while a write was confirmed: "
+                        "it may or may not be stored"
+                    ) from error
+                if failure.kind == "condition" and write:
+                    raise ConditionFailed(failure.operation) from error
+                if not may_retry:
+                    raise store_error(failure, self.location, self._redact, write=write) from error
+            if failure.kind == "no table" and not has_created:
+                has_created = True
+                await self.request(self.create_table, write=True, repeatable=True)
+                deadline = time.monotonic() + self._timeout
+            else:
+                await asyncio.sleep(pause)
 
-    def _timed_out(self, write: bool) -> StoreError:
-        if write:
-            return self._outcome_unknown()
-        return StoreUnavailableError(f"{self.location} did not answer within {self._timeout:g} seconds")
-
-    def _outcome_unknown(self) -> OutcomeUnknownError:
-        return OutcomeUnknownError(
-            f"the connection to {self.location} was lost while a write was confirmed: "
-            "it may or may not be stored"
-        )
+    def _failure(self, error: BaseException) -> Failure:
+        if isinstance(error, self.errors):
+            return self.explain(error)
+        if isinstance(error, asyncio.TimeoutError):
+            return Failure("lost", f"none within {self._timeout:g} seconds")
+        return Failure("busy" if isinstance(error, ConnectionRefusedError) else "lost", str(error))
 
 
-def store_error(failure: Failure, location: str, *, write: bool) -> StoreError:
+def store_error(
+    failure: Failure, location: str, redact: Callable[[str], str], *, write: bool = False
+) -> StoreError:
     """The library's error for a failure."""
-    detail = failure.detail + ("; nothing was written" if write else "")
-    if failure.kind == "transient":
-        return StoreUnavailableError(f"no answer from {location}: {detail}")
-    if failure.kind == "rejected":
-        return StoreRejectedError(f"{location} rejects the operation: {detail}")
-    if failure.kind == "too large":
-        return MessageTooLargeError(f"larger than {location} can store: {detail}")
-    return StoreError(f"{location}: {detail}")
+    kind, text = _ERRORS.get(failure.kind, (StoreError, "{}: {}"))
+    detail = redact(failure.detail) + ("; nothing was written" if write else "")
+    return kind(text.format(location, detail))
 
 
 def redactor(secrets: Sequence[str]) -> Callable[[str], str]:
@@ -196,21 +246,15 @@ def redactor(secrets: Sequence[str]) -> Callable[[str], str]:
     return redact
 
 
-def close_session(session: Any) -> None:
+def _close_session(session: Any) -> None:
     """Close the sockets of an aiohttp session when its event loop is gone and cannot do it."""
-    connector = getattr(session, "_connector", None)
-    transports = [
-        getattr(entry[0], "transport", None)
-        for connections in list(getattr(connector, "_conns", {}).values())
-        for entry in connections
-    ]
-    for transport in transports:
-        protocol = getattr(transport, "_ssl_protocol", None)
-        for each in filter(None, (transport, getattr(protocol, "_transport", None))):
+    connector = session._connector
+    for connection, *_ in [each for connections in connector._conns.values() for each in connections]:
+        protocol = getattr(connection.transport, "_ssl_protocol", None)
+        for transport in filter(None, (connection.transport, getattr(protocol, "_transport", None))):
             with contextlib.suppress(Exception):  # it is closed already
-                each._closing = each._closed = True
-                each._sock.close()
-                each._sock = None
-    if connector is not None:
-        connector._conns.clear()
-        connector._closed = True
+                transport._closing = transport._closed = True
+                transport._sock.close()
+                transport._sock = None
+    connector._conns.clear()
+    connector._closed = True

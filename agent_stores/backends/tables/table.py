@@ -46,12 +46,9 @@ class Item(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A change of one item.
+    """A change of one item: to put it as a whole, or to delete it, for which it must exist.
 
-    Attributes:
-        kind: ``"put"`` replaces the item as a whole; ``"delete"`` removes it, and it must exist.
-        item: the item; for a deletion, its key.
-        condition: `NEW`, or the version that the item must have; None for no condition.
+    The condition is `NEW`, or the version that the item must have; None for no condition.
     """
 
     kind: Literal["put", "delete"]
@@ -109,21 +106,17 @@ class Table(Protocol):
 
     They try again by themselves what is certain to have had no effect. They raise `StoreError`, and its
     subclass `OutcomeUnknownError` for a transaction whose answer was lost.
+
+    Attributes:
+        location: where the table is, without secrets.
+        limits: what the service can store.
     """
 
-    @property
-    def location(self) -> str:
-        """Where the table is, without secrets."""
-        ...
-
-    @property
-    def limits(self) -> TableLimits:
-        """What the service can store."""
-        ...
+    location: str
+    limits: TableLimits
 
     async def get(self, keys: Sequence[ItemKey], *, bodies: bool = True) -> dict[ItemKey, Item]:
         """The items of these names that exist, as last written; each as of a moment of its own."""
-        ...
 
     async def query(
         self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
@@ -132,7 +125,6 @@ class Table(Protocol):
 
         A page that is not the last has at least one item, but it may have fewer than `limit`.
         """
-        ...
 
     async def transact(self, operations: Sequence[Operation]) -> list[str]:
         """Carry out operations on different items of one partition, all or none; returns their versions.
@@ -140,11 +132,9 @@ class Table(Protocol):
         Raises:
             ConditionFailed: when the condition of one does not hold.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close what the table opened."""
-        ...
 
 
 async def query_all(
@@ -152,13 +142,12 @@ async def query_all(
 ) -> list[Item]:
     """The first `limit` items of a range, all by default, in as many requests as it takes."""
     found: list[Item] = []
-    while limit is None or len(found) < limit:
-        left = None if limit is None else limit - len(found)
-        page = await table.query(partition, first, end, limit=left, bodies=bodies)
-        found += page.items
-        if page.is_last:
-            break
-        first = following(page.items[-1].sort)
+    is_last = False
+    while not is_last and (limit is None or len(found) < limit):
+        size = None if limit is None else limit - len(found)
+        items, is_last = await table.query(partition, first, end, limit=size, bodies=bodies)
+        found += items
+        first = following(items[-1].sort) if items else end
     return found
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from agent_framework import ContextProvider as FrameworkContextProvider
-from typing_extensions import Self
 
-from agent_stores.plugins.agent_framework.providers import Providers, framework_tools
+from agent_stores.plugins.agent_framework.providers import ProviderAdapter, Providers, framework_tools
 from agent_stores.protocols import ContextProvider
 from agent_stores.store_options import identifier
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from agent_framework import AgentSession, SessionContext, SupportsAgentRun
 
 
-class ContextProviderAdapter(FrameworkContextProvider):
+class ContextProviderAdapter(ProviderAdapter, FrameworkContextProvider):
     """Context providers of ours as one of the framework's, for ``Agent(context_providers=[...])``.
 
     Each run asks them all at once; one that fails adds nothing, and the log says which. Their messages stand
@@ -74,19 +72,3 @@ class ContextProviderAdapter(FrameworkContextProvider):
         """Let the providers learn from a run; called by the agent."""
         answer = context.response.messages if context.response else []
         await self._providers.invoked(context.input_messages, answer, thread_id=session.session_id)
-
-    async def aclose(self) -> None:
-        """Leave the providers; a later run enters them again."""
-        await self._providers.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self._providers.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._providers.__aexit__(exc_type, exc_value, traceback)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,15 @@ class _Run:
 
 
 _run: ContextVar[_Run | None] = ContextVar("agent_stores_run", default=None)
+
+
+@contextmanager
+def _running(run: _Run) -> Iterator[None]:
+    token = _run.set(run)
+    try:
+        yield
+    finally:
+        _run.reset(token)
 
 
 class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
@@ -220,11 +230,8 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
             for content in message.contents
             if content.type == "function_result" and content.call_id
         ]
-        token = _run.set(_Run(context, answered))
-        try:
+        with _running(_Run(context, answered)):
             await super().before_run(agent=agent, session=session, context=context, state=state)
-        finally:
-            _run.reset(token)
 
     async def after_run(
         self,
@@ -246,11 +253,8 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
             if source in others
             for message in messages
         }
-        token = _run.set(_Run(context, inputs=context.input_messages, replayed=replayed))
-        try:
+        with _running(_Run(context, inputs=context.input_messages, replayed=replayed)):
             await super().after_run(agent=agent, session=session, context=context, state=state)
-        finally:
-            _run.reset(token)
 
 
 def _span(given: Sequence[Message], inputs: Sequence[Message]) -> range:

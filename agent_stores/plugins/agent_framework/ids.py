@@ -66,7 +66,7 @@ def with_ids(
     for message, plain in zip(messages, neutral, strict=True):
         shown, message_id = _loaded.get(message, (None, ""))
         if message_id and shown == message.message_id:
-            named.append(_stored_as(plain, message_id))
+            named.append(stored_as(plain, message_id))
             continue
         is_own = bool(plain.message_id) and (
             message not in _given or _given[message].message_id != plain.message_id
@@ -125,10 +125,10 @@ def _digest(message: ChatMessage, size: int, *also: str) -> str:
 def _with_own_id(plain: ChatMessage) -> ChatMessage:
     if plain.role not in _ANSWERS or _OURS.fullmatch(plain.message_id or ""):
         return plain
-    return _stored_as(plain, f"{plain.message_id}~{_digest(plain, 8)}")
+    return stored_as(plain, f"{plain.message_id}~{_digest(plain, 8)}")
 
 
-def _stored_as(plain: ChatMessage, message_id: str) -> ChatMessage:
+def stored_as(plain: ChatMessage, message_id: str) -> ChatMessage:
     """A message under another id than its own, with which it is shown."""
     if message_id == plain.message_id:
         return plain

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from agent_stores.agent._together import PerLoop
+from typing_extensions import Self
+
+from agent_stores.agent._concurrency import LoopLocal
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.tools import Tool
 from agent_stores.messages import ChatMessage
@@ -27,18 +29,18 @@ class Providers:
     def __init__(self, providers: ContextProvider | Sequence[ContextProvider]) -> None:
         self._all = AggregateContextProvider(providers)
         self._codec = AgentFrameworkCodec()
-        self._entered = PerLoop(self._all.enter_all)
+        self._entered = LoopLocal(self._all.enter_all)
         self.name = "+".join(dict.fromkeys(type(one).__name__ for one in self._all.providers)) or "none"
         """The names of their classes."""
 
     async def thread_created(self, thread_id: str | None) -> None:
         """Tell them of a conversation."""
-        await self._entered.get()
+        await self.enter()
         await self._all.thread_created(thread_id)
 
     async def invoking(self, messages: Sequence[Any], **about: Any) -> Context:
         """What they add to a run; a provider that fails adds nothing."""
-        await self._entered.get()
+        await self.enter()
         return await self._all.invoking(self._ours(messages), **about)
 
     async def invoked(
@@ -49,7 +51,7 @@ class Providers:
         **about: Any,
     ) -> None:
         """Tell them how a run ended."""
-        await self._entered.get()
+        await self.enter()
         answer = None if response is None else self._ours(response)
         await self._all.invoked(self._ours(request), answer, error, **about)
 
@@ -57,12 +59,30 @@ class Providers:
         """The framework's messages for those of a context."""
         return [self._codec.from_chat_message(message) for message in context.messages]
 
+    async def enter(self) -> None:
+        """Enter the providers, unless that was done in this event loop."""
+        await self._entered.get()
+
     async def aclose(self) -> None:
         """Leave the providers; a later run enters them again."""
         await self._entered.aclose()
 
-    async def __aenter__(self) -> None:
-        await self._entered.get()
+    def _ours(self, messages: Sequence[Any]) -> list[ChatMessage]:
+        return [self._codec.to_chat_message(message) for message in messages]
+
+
+class ProviderAdapter:
+    """How the adapters are entered and left."""
+
+    _providers: Providers
+
+    async def aclose(self) -> None:
+        """Leave the providers; a later run enters them again."""
+        await self._providers.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._providers.enter()
+        return self
 
     async def __aexit__(
         self,
@@ -71,9 +91,6 @@ class Providers:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-    def _ours(self, messages: Sequence[Any]) -> list[ChatMessage]:
-        return [self._codec.to_chat_message(message) for message in messages]
 
 
 def framework_tools(tools: Sequence[Callable[..., Any]]) -> list[Any]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
-from typing_extensions import Self
-
 from agent_stores.plugins.agent_framework.installed import installed
-from agent_stores.plugins.agent_framework.providers import Providers, framework_tools
+from agent_stores.plugins.agent_framework.providers import ProviderAdapter, Providers, framework_tools
 from agent_stores.protocols import ContextProvider
 
 _framework: Any = installed().module
 
 
-class ContextProviderAdapter(_framework.ContextProvider):  # type: ignore[misc]
+class ContextProviderAdapter(ProviderAdapter, _framework.ContextProvider):  # type: ignore[misc]
     """Context providers of ours as one of the framework's, for ``ChatAgent(context_provider=...)``.
 
     Each run asks them all at once; one that fails adds nothing, and the log says which. The framework tells
@@ -57,22 +54,6 @@ class ContextProviderAdapter(_framework.ContextProvider):  # type: ignore[misc]
         """Let the providers learn from a run; called by the agent."""
         answer = None if response_messages is None else _several(response_messages)
         await self._providers.invoked(_several(request_messages), answer, invoke_exception)
-
-    async def aclose(self) -> None:
-        """Leave the providers; a later run enters them again."""
-        await self._providers.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self._providers.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        await self._providers.__aexit__(exc_type, exc_val, exc_tb)
 
 
 def _several(messages: Any) -> Sequence[Any]:

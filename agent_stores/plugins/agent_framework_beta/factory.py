@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from types import TracebackType
 
-from typing_extensions import Self, Unpack
+from typing_extensions import Unpack
 
 from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdapter
+from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
 from agent_stores.store_options import choice
 
 
-class ChatMessageStoreFactory:
+class ChatMessageStoreFactory(AsyncClosing):
     """Makes the store of a new thread, as ``ChatAgent(chat_message_store_factory=...)`` takes it.
 
     Each call makes a store on a thread of its own, with a random id; a state that the agent restores turns it
-    to the thread of the state. All of them share one connection.
+    to the thread of the state. All of them share one connection; `aclose`
+    closes it, and them.
 
     Args:
         source: a URL as `open_log` takes it, a `MessageLog` (which stays open), or a function that makes the
@@ -56,18 +57,3 @@ class ChatMessageStoreFactory:
         """
         store = self._opened.store(f"thread_{uuid.uuid4().hex}")
         return ChatMessageStoreAdapter(store, key=self._key, dangling_calls=self._dangling_calls)
-
-    async def aclose(self) -> None:
-        """Close the connection, and the stores that were made; they raise `StoreClosedError` afterwards."""
-        await self._opened.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()

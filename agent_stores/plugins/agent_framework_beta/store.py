@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
-from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError, StoreError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.ids import loaded, stored, with_ids
+from agent_stores.plugins.agent_framework.ids import loaded, stored, stored_as, with_ids
 from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.agent_framework_beta.marker import marked, pack, unpack
 from agent_stores.retention import DanglingCalls
@@ -136,20 +136,124 @@ class ChatMessageStoreAdapter:
     ) -> None:
         """Turn this store to the conversation of a state; adds nothing to it.
 
+        The state of the framework's own store names no conversation, and holds messages: they are added to
+        this store, which must be a new one.
+
         Raises:
             StateError: when the state is malformed, or of another store, server or tenant.
             StateSignatureError: when its signature is missing, wrong, or cannot be verified without a key.
             UnsupportedVersionError: when a newer version wrote it.
         """
-        await self._store.update_from_state(unpack(serialized_store_state, self._key))
-        self._is_new = False
+        state = unpack(serialized_store_state, self._key)
+        if isinstance(state, dict):
+            await self._store.update_from_state(state)
+            self._is_new = False
+        elif self._is_new:
+            await self.add_messages(state)
+        else:
+            raise StateError("a state with messages must be restored on a new store, got one in use")
 
     async def _restore(self, messages: Sequence[Any]) -> None:
         """Take a state that came among the messages: on a new store, or once more on the same thread."""
-        state = {"messages": messages}
-        if not self._is_new and unpack(state, self._key).get("thread_id") != self.thread_id:
+        state = unpack({"messages": messages}, self._key)
+        if isinstance(state, list) or (not self._is_new and state.get("thread_id") != self.thread_id):
             raise StateError("a state of another thread must be restored on a new store, got one in use")
-        await self.update_from_state(state)
+        await self._store.update_from_state(state)
+        self._is_new = False
+
+    # -- as the framework's RedisChatMessageStore has them ------------------------------------------------
+
+    async def append(self, item: Any) -> None:
+        """Add one message; see `add_messages`."""
+        await self.add_messages([item])
+
+    async def extend(self, items: Sequence[Any]) -> None:
+        """Add messages; see `add_messages`."""
+        await self.add_messages(items)
+
+    async def count(self) -> int:
+        """How many messages are stored."""
+        return await self._store.count()
+
+    async def getitem(self, index: int) -> Any:
+        """The stored message at an index, from 0 for the oldest, or from -1 for the newest backwards.
+
+        Raises:
+            IndexError: when there is none.
+        """
+        (_, found) = await self._at(index)
+        return found
+
+    async def setitem(self, index: int, item: Any) -> None:
+        """Replace the stored message at an index, as `getitem` takes it.
+
+        Raises:
+            IndexError: when there is none.
+        """
+        neutral = self._codec.to_chat_message(item)
+        (message_id, _) = await self._at(index)
+        await self._store.replace(message_id, stored_as(neutral, message_id))
+        loaded([item], [neutral.replace(message_id=message_id)])
+
+    async def index(self, item: Any) -> int:
+        """The index of the first stored message that is equal to another one.
+
+        Messages are equal whose data is; where `item` has no id, whatever the other one's id is.
+
+        Raises:
+            ArgumentError: when there is none; a `ValueError`.
+        """
+        return (await self._find(item))[0]
+
+    async def remove(self, item: Any) -> None:
+        """Delete the first stored message that is equal to another one, as `index` finds it.
+
+        Raises:
+            ArgumentError: when there is none; a `ValueError`.
+        """
+        await self._store.delete((await self._find(item))[1])
+
+    async def clear(self) -> None:
+        """Delete all messages; the thread stays."""
+        await self._store.clear()
+
+    async def ping(self) -> bool:
+        """Whether the server can be reached."""
+        try:
+            await self._store.count()
+        except StoreError:
+            return False
+        return True
+
+    async def _all(self) -> AsyncIterator[tuple[str, Any]]:
+        """The stored messages, oldest first, with the ids under which they are stored."""
+        self._is_new = False
+        async for stored_message in self._store.iter_messages():
+            message = stored_message.message
+            found = self._codec.from_chat_message(message)
+            loaded([found], [message])
+            yield message.message_id or "", found
+
+    async def _at(self, index: int) -> tuple[str, Any]:
+        wanted = index if index >= 0 else index + await self.count()
+        at = 0
+        async for found in self._all():
+            if at == wanted:
+                return found
+            at += 1
+        raise IndexError(f"index must be that of a stored message, got {index}")
+
+    async def _find(self, item: Any) -> tuple[int, str]:
+        wanted = item.to_dict()
+        at = 0
+        async for message_id, found in self._all():
+            is_it = item.message_id in (None, found.message_id)
+            if is_it and {**found.to_dict(), "message_id": None} == {**wanted, "message_id": None}:
+                return at, message_id
+            at += 1
+        raise ArgumentError("item must be equal to a stored message, got another one")
+
+    # -- closing ------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         """Close the store; afterwards every operation raises `StoreClosedError`."""

@@ -18,7 +18,7 @@ STEPS = 40
 @pytest.mark.anyio
 class TestAgainstReference:
     @pytest.mark.parametrize("seed", range(12))
-    async def test_a_random_story(self, make_store: MakeStore, seed: int) -> None:
+    async def test_random_operation_sequence(self, make_store: MakeStore, seed: int) -> None:
         story = random.Random(seed)
         limit = story.choice([None, None, 0, 1, 3, 5, 8])
         store = make_store(max_messages=limit)

@@ -4,9 +4,9 @@ Importing this package turns mem0's telemetry off, unless the environment sets `
 """
 
 from agent_stores_mem0.arguments import DEFAULT_CONTEXT_PROMPT
+from agent_stores_mem0.background import UnwrittenTurn
 from agent_stores_mem0.provider import Mem0Provider
 from agent_stores_mem0.telemetry import turn_telemetry_off
-from agent_stores_mem0.writing import UnwrittenTurn
 
 __all__ = ["DEFAULT_CONTEXT_PROMPT", "Mem0Provider", "UnwrittenTurn"]
 

@@ -30,17 +30,17 @@ from agent_stores_mem0.arguments import (
     check_positive_seconds,
     check_threshold,
 )
-from agent_stores_mem0.breaker import CircuitBreaker, CircuitOpenError, reason_of
-from agent_stores_mem0.clients import Connection, Memory, best_first
-from agent_stores_mem0.scopes import Entities, Scope, check_id
-from agent_stores_mem0.writing import (
+from agent_stores_mem0.background import (
     BackgroundWriter,
     UnwrittenTurn,
     Write,
-    at_the_loops_end,
     said_in,
-    within,
+    suppress_shutdown_warnings,
+    with_timeout,
 )
+from agent_stores_mem0.breaker import CircuitBreaker, CircuitOpenError, reason_of
+from agent_stores_mem0.clients import Connection, Memory, best_first
+from agent_stores_mem0.scopes import Entities, Scope, check_id
 
 T = TypeVar("T")
 
@@ -238,13 +238,13 @@ class Mem0Provider(ContextProvider):
         write = Write(said, scope.entities())
         if self._in_background:
             if not await self._writer.accept(write, seconds=self._timeout):
-                self._lose(write, asyncio.QueueFull())
+                self._record_unwritten(write, asyncio.QueueFull())
                 self._fail(asyncio.QueueFull(), "mem0 was not given the turn, which is in its thread")
             return
         try:
             await self._within_timeout(lambda: self._write(write))
         except Exception as error:
-            self._lose(write, error)
+            self._record_unwritten(write, error)
             self._fail(error, "mem0 was not given the turn, which is in its thread")
 
     async def aclose(self) -> None:
@@ -256,7 +256,7 @@ class Mem0Provider(ContextProvider):
             ContextProviderError: with ``on_error="raise"``, when turns that were accepted could not be
                 stored; `unwritten` has them.
         """
-        with at_the_loops_end():
+        with suppress_shutdown_warnings():
             try:
                 await self._writer.flush(seconds=self._close_timeout)
             finally:
@@ -307,7 +307,7 @@ class Mem0Provider(ContextProvider):
     def _check_scopes(self) -> None:
         """Refuse scopes that the client cannot keep apart, and say so when nothing will be retrieved."""
         self._connection.check(self._storing, self._asked, is_per_thread=self._is_per_thread)
-        if self._asked is None and not self._is_per_thread and not any(self._storing.own()):
+        if self._asked is None and not self._is_per_thread and not any(self._storing.private_scope()):
             logger.warning(
                 "%r stores memories and retrieves none: those of an agent or an application are everybody's; "
                 "give user_id, or search_agent_id or search_application_id to read them back",
@@ -339,7 +339,7 @@ class Mem0Provider(ContextProvider):
     def _partitions(self, thread_id: str | None) -> list[Entities]:
         run_id = self._thread(thread_id)
         if not self._is_per_thread:
-            return (self._asked or self._storing.own()).partitions()
+            return (self._asked or self._storing.private_scope()).partitions()
         if run_id is None:
             return []  # a thread without an id has begun just now: there is nothing to remember
         return (
@@ -368,22 +368,22 @@ class Mem0Provider(ContextProvider):
 
     async def _within_timeout(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if self._breaker is None:
-            return await within(self._timeout, call())
-        return await self._breaker.call(lambda: within(self._timeout, call()))
+            return await with_timeout(self._timeout, call())
+        return await self._breaker.call(lambda: with_timeout(self._timeout, call()))
 
     async def _write(self, write: Write) -> None:
         api = await self._connection.get()
         await api.add(write.messages, write.entities)
 
-    def _lose(self, write: Write, error: BaseException) -> None:
+    def _record_unwritten(self, write: Write, error: BaseException) -> None:
         name = type(error).__name__
         self._unwritten.append(UnwrittenTurn(write.messages, dict(write.entities), name))
         level = logging.DEBUG if isinstance(error, CircuitOpenError) else logging.ERROR  # once is enough
         logger.log(level, "mem0 did not take a turn (%s); `unwritten` of the provider has it", name)
 
     def _lose_later(self, write: Write, error: BaseException) -> None:
-        """What `_lose` does, for a turn whose run has ended: `aclose` reports it."""
-        self._lose(write, error)
+        """What `_record_unwritten` does, for a turn whose run has ended: `aclose` reports it."""
+        self._record_unwritten(write, error)
         self._lost_since_close += 1
 
     def _fail(self, error: Exception, what: str) -> None:

@@ -45,7 +45,7 @@ class Scope(NamedTuple):
         owners = [owner for owner in (user, agent) if owner] or [{}]
         return [partition for owner in owners if (partition := {**owner, **narrow})]
 
-    def own(self) -> Scope:
+    def private_scope(self) -> Scope:
         """What may be read back without asking: never what others stored under the same agent."""
         if self.user_id is None and self.thread_id is None:
             return Scope()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.timeout(900)  # an environment may have to be made firs
 
 
 def beta(age: str) -> Path:
-    return environment(f"agent-framework-{age}-beta", f"agent-framework-core=={BETAS[age]}")
+    packages = (f"agent-framework-{name}=={BETAS[age]}" for name in ("core", "redis"))
+    return environment(f"agent-framework-{age}-beta", *packages)
 
 
 def oldest() -> Path:
@@ -32,7 +34,8 @@ def oldest() -> Path:
 
 
 def test_the_oldest_of_1(valkey_server: RedisServer) -> None:
-    files = [str(HERE / name) for name in ("test_messages.py", "test_history.py", "test_context.py")]
+    names = ("test_messages.py", "test_history.py", "test_context.py", "test_checkpoints.py")
+    files = [str(HERE / name) for name in names]
     said = run_tests(oldest(), *files, AGENT_STORES_TEST_REDIS=valkey_server.url)
     assert "skipped" not in said
 
@@ -49,9 +52,25 @@ def test_a_beta(age: str, valkey_server: RedisServer) -> None:
     assert "skipped" not in said
 
 
-def test_the_sample_of_the_betas(tmp_path: Path) -> None:
+def test_the_extra_of_the_betas_installs_the_newest_of_them() -> None:
+    (wanted,) = re.findall(
+        r'^agent-framework-beta = \["([^"]*)"\]$', (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--ignore-installed"]
     done = subprocess.run(
-        [str(beta("oldest")), "-W", "error", str(REPOSITORY / "samples" / "agent_framework_beta_thread.py")],
+        [*command, "--quiet", "--disable-pip-version-check", "--report", "-", wanted],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["install"]
+    assert found["metadata"]["version"] == BETAS["newest"]
+
+
+@pytest.mark.parametrize("age", BETAS)
+def test_the_sample_of_the_betas(age: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(beta(age)), "-W", "error", str(REPOSITORY / "samples" / "agent_framework_beta_thread.py")],
         env={name: value for name, value in os.environ.items() if not name.startswith("OPENAI_")},
         cwd=tmp_path,
         capture_output=True,

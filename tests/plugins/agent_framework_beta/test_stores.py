@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,11 @@ from agent_stores import (
     InMemoryMessageLog,
     open_log,
 )
-from agent_stores.agent_framework_beta import ChatMessageStoreAdapter, ChatMessageStoreFactory
+from agent_stores.agent_framework_beta import (
+    ChatMessageStoreAdapter,
+    ChatMessageStoreFactory,
+    RedisChatMessageStore,
+)
 from agent_stores.backend import Row
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.errors import (
@@ -157,9 +164,12 @@ async def test_a_state_does_not_lead_elsewhere(url: str, tmp_path: Path, openai:
         return copy
 
     await refused(agent(key=KEY), changed(signed, thread_id="theirs"), StateSignatureError, "does not match")
-    await refused(agent(), changed(plain, thread_id=""), StateError, "thread_id is missing")
+    await refused(agent(), changed(plain, thread_id=""), StateError, "thread_id must be a non-empty str")
     await refused(
-        agent(), changed(plain, type="agent_stores.redis"), StateError, "of type 'agent_stores.redis'"
+        agent(),
+        changed(plain, type="agent_stores.redis"),
+        StateError,
+        "must be 'agent_stores.custom', got 'agent_stores.redis'",
     )
     used = agent().get_new_thread()
     await used.on_new_messages(message("user", "hi"))
@@ -191,12 +201,165 @@ async def test_a_state_without_a_store(openai: AsyncOpenAI) -> None:
     state = json.loads(json.dumps(await one.serialize()))
     other = await ChatMessageStoreAdapter.deserialize(state, store=ChatMessageStore(log), key=KEY)
     assert texts(await other.list_messages()) == ["hi"]
-    with pytest.raises(ArgumentError, match="store is not given"):
+    with pytest.raises(ArgumentError, match="store must be given"):
         await ChatMessageStoreAdapter.deserialize(state)
-    wrongs: list[Any] = [{}, {"messages": []}, {"messages": [{"role": "user"}]}, None]
+    wrongs: list[Any] = [{}, {"messages": "x"}, {"messages": [{"role": "user"}]}, {"messages": [1]}, None]
     for wrong in wrongs:
-        with pytest.raises(StateError, match="not that of one of our stores"):
+        with pytest.raises(StateError, match=r"the state must (be what the serialize|hold messages of the)"):
             await other.update_from_state(wrong)
+    with pytest.raises(StateError, match="a state with messages must be restored on a new store"):
+        await other.update_from_state({"messages": [message("user", "hi")]})
+    (marker,) = state["messages"]
+    for several in ([marker, marker], [marker, message("user", "hi")]):
+        with pytest.raises(StateError, match="must be what the serialize"):
+            await other.update_from_state({"messages": several})
+
+
+async def test_a_state_says_what_an_agent_without_our_stores_lacks(url: str, openai: AsyncOpenAI) -> None:
+    async with ChatMessageStoreFactory(url) as factory:
+        agent = agent_of(openai, chat_message_store_factory=factory)
+        thread = agent.get_new_thread()
+        await agent.run("My name is Alice", thread=thread)
+        state = json.loads(json.dumps(await thread.serialize()))
+        lost = await agent_of(openai).deserialize_thread(state)
+        (only,) = await lost.message_store.list_messages()
+        assert "This is not the conversation" in only.text
+        assert "agent_stores.agent_framework_beta.ChatMessageStoreFactory" in only.text
+        # What an earlier version wrote says nothing, and is restored as well.
+        state["chat_message_store_state"]["messages"][0]["contents"] = []
+        found = await agent.deserialize_thread(state)
+        assert texts(await found.message_store.list_messages())[0] == "My name is Alice"
+        state["chat_message_store_state"]["messages"][0]["contents"] = [{"type": "text", "text": "x"}]
+        with pytest.raises(StateError, match="is not the state of a store"):
+            await agent.deserialize_thread(state)
+
+
+async def test_states_of_the_frameworks_own_store(url: str, openai: AsyncOpenAI) -> None:
+    """They hold the messages: the conversation goes on in our store."""
+    old = agent_of(openai).get_new_thread()
+    await agent_of(openai).run("My name is Alice", thread=old)
+    state = json.loads(json.dumps(await old.serialize()))
+    said = ["My name is Alice", "Nice to meet you, Alice!"]
+    async with ChatMessageStoreFactory(url, key=KEY) as factory:
+        agent = agent_of(openai, chat_message_store_factory=factory)
+        thread = await agent.deserialize_thread(state)
+        assert texts(await thread.message_store.list_messages()) == said
+        assert (await agent.run("What's my name?", thread=thread)).text == "Your name is Alice."
+        alone = factory()
+        await alone.update_from_state(state["chat_message_store_state"])
+        assert texts(await alone.list_messages()) == said
+        await factory().update_from_state({"messages": []})
+        again = await agent.deserialize_thread(json.loads(json.dumps(await thread.serialize())))
+        assert await again.message_store.count() == 4
+
+
+async def test_the_methods_of_lists(url: str) -> None:
+    async with ChatMessageStoreFactory(url) as factory:
+        store = factory()
+        given = [message("user", "a", message_id="u1"), message("assistant", "b"), message("user", "a")]
+        await store.append(given[0])
+        await store.extend(given[1:])
+        assert (await store.count(), await store.ping(), bool(store)) == (3, True, True)
+        assert [(await store.getitem(at)).text for at in (0, 1, 2, -1, -3)] == ["a", "b", "a", "a", "a"]
+        for at in (3, -4):
+            with pytest.raises(IndexError):
+                await store.getitem(at)
+            with pytest.raises(IndexError):
+                await store.setitem(at, message("user", "x"))
+        assert [await store.index(one) for one in given] == [0, 1, 2]
+        assert await store.index(message("user", "a")) == 0
+        assert await store.index(await store.getitem(2)) == 2
+        for other in (message("user", "c"), message("assistant", "a"), message("user", "a", message_id="u2")):
+            with pytest.raises(ValueError, match="must be equal to a stored message"):
+                await store.index(other)
+            with pytest.raises(ValueError, match="must be equal to a stored message"):
+                await store.remove(other)
+        replaced = message("assistant", "B", message_id="own")
+        await store.setitem(1, replaced)
+        await store.setitem(-1, message("user", "A"))
+        shown = [(one.text, one.message_id) for one in await store.list_messages()]
+        assert shown == [("a", "u1"), ("B", "own"), ("A", None)]
+        await store.add_messages([replaced])  # it is stored
+        await store.remove(message("user", "A"))
+        assert texts(await store.list_messages()) == ["a", "B"]
+        await store.clear()
+        assert (await store.count(), await store.list_messages()) == (0, [])
+        with pytest.raises(IndexError):
+            await store.getitem(0)
+        await store.append(message("user", "again"))
+        assert texts(await store.list_messages()) == ["again"]
+    assert await store.ping() is False
+
+
+def theirs() -> Any:
+    """The class of agent-framework-redis, which ours is made as."""
+    return import_module("agent_framework.redis").RedisChatMessageStore
+
+
+def test_made_with_their_arguments() -> None:
+    def parameters(of: Any) -> list[tuple[str, Any, Any]]:
+        return [(one.name, one.kind, one.default) for one in inspect.signature(of).parameters.values()]
+
+    assert parameters(RedisChatMessageStore) == parameters(theirs())
+    assert len(parameters(theirs())) == 10
+    missing = {name for name in vars(theirs()) if name[0] != "_"} - set(dir(RedisChatMessageStore))
+    assert missing == {"redis_key"}
+
+
+@pytest.mark.parametrize("kind", ["theirs", "ours"])
+async def test_a_program_that_uses_the_methods_of_lists(kind: str) -> None:
+    """What it says is the same with either class."""
+    make: Any = theirs() if kind == "theirs" else RedisChatMessageStore
+    url = os.environ["AGENT_STORES_TEST_REDIS"]
+    store = make(redis_url=url, max_messages=4, messages=[message("user", "first")])
+    said: list[Any] = [await store.count(), await store.ping(), store.thread_id[:7]]
+    await store.append(message("user", "a", message_id="1"))
+    await store.extend([message("assistant", text, message_id=text) for text in "bcd"])
+    said += [await store.count(), texts(await store.list_messages())]
+    said += [(await store.getitem(at)).text for at in (0, 3, -1)]
+    await store.setitem(-2, message("assistant", "C", message_id="C"))
+    said.append(await store.index(await store.getitem(2)))
+    await store.remove(await store.getitem(0))
+    for call in (store.getitem(9), store.setitem(9, message("user", "x")), store.getitem(-9)):
+        with pytest.raises(IndexError):
+            await call
+    for call in (store.index(message("user", "x")), store.remove(message("user", "x"))):
+        with pytest.raises(ValueError, match="store"):
+            await call
+    said.append(texts(await store.list_messages()))
+    await store.clear()
+    said += [await store.count(), await store.list_messages(), bool(store)]
+    await store.aclose()
+    expected = [1, True, "thread_", 4, ["a", "b", "c", "d"], "a", "d", "d", 2, ["b", "C", "d"], 0, [], True]
+    assert said == expected
+
+
+async def test_made_as_the_frameworks_redis_store(openai: AsyncOpenAI) -> None:
+    url = os.environ["AGENT_STORES_TEST_REDIS"]
+    first = [message("system", "be kind")]
+    agent = agent_of(
+        openai,
+        chat_message_store_factory=lambda: RedisChatMessageStore(
+            redis_url=url, max_messages=100, messages=first
+        ),
+    )
+    thread = agent.get_new_thread()
+    await agent.run("My name is Alice", thread=thread)
+    state = json.loads(json.dumps(await thread.serialize()))
+    restored = await agent.deserialize_thread(state)
+    assert (await agent.run("What's my name?", thread=restored)).text == "Your name is Alice."
+    assert (await restored.message_store.getitem(0)).text == "be kind"
+    assert await restored.message_store.count() == 5
+    assert "planted" not in json.dumps(state)
+    name = restored.message_store.thread_id
+    same = RedisChatMessageStore(redis_url=url, thread_id=name)
+    made = await RedisChatMessageStore.deserialize(state["chat_message_store_state"], redis_url=url)
+    other = RedisChatMessageStore(redis_url=url, thread_id=name, key_prefix="mine")
+    assert [await one.count() for one in (same, made, other)] == [5, 5, 0]
+    for one in (thread.message_store, restored.message_store, same, made, other):
+        await one.aclose()
+    with pytest.raises(ValueError, match="redis_url"):
+        RedisChatMessageStore()
 
 
 async def test_every_kind_of_message(url: str) -> None:

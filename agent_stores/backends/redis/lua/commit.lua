@@ -2,22 +2,21 @@
 -- expected one is wrong. Arguments: the expected version or ''; the new one; the thread id; milliseconds until the
 -- thread expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON, the new state, further
 -- fields and values, ids to delete, their positions in the list and among the pinned rows; entries to put.
-local expected, version, thread_id, left, clear = unpack(ARGV, 1, 5)
-local state, fields, ids, positions, pinned = unpack(cjson.decode(ARGV[6]))
-local found = call('HMGET', META, 'state', 'requests')
-local t, problem = load_thread(found[1], found[2])
-if problem then
-  return problem
-elseif t and t.version == version then  -- a retry of the last commit
-  save(t, thread_id, false, {})  -- so that WAIT covers the earlier write
-  return version
-elseif (t and t.version or '') ~= expected then
+-- include keys
+-- include list
+local expected, new_version, thread_id, left, clear = unpack(ARGV, 1, 5)
+local state, fields, ids, positions, pinned_positions = unpack(cjson.decode(ARGV[6]))
+local is_checked, is_timed, found = false, false, call('HMGET', META, 'state', 'requests')
+-- include thread
+if version == new_version then  -- a retry of the last commit: HSET, so that WAIT covers the earlier write
+  call('HSET', META, 'state', found[1])
+  return new_version
+elseif version ~= expected then
   return false
 elseif #ARGV > 6 then
   call('HSETNX', META, 'requests', '')  -- refused where the server's memory is full, before anything is removed
 end
-local is_new, t = not t, t or new_thread()
-local length = clear == '' and t.messages - t.pinned or 0
+local length = clear == '' and messages - pinned or 0
 if clear ~= '' then call('UNLINK', META, MESSAGES, PINNED) end
 
 local function remove(listed)
@@ -32,8 +31,11 @@ local function remove(listed)
   end
 end
 
-in_parts('HDEL', META, ids)
-in_parts('HDEL', PINNED, pinned)
+for key, names in pairs({[META] = ids, [PINNED] = pinned_positions}) do
+  for first = 1, #names, 1000 do
+    call('HDEL', key, unpack(names, first, math.min(first + 999, #names)))
+  end
+end
 remove(positions)
 for n = 7, #ARGV do
   local flag, position, id = string.match(ARGV[n], '^(%d)(%d+),[^,]*,[^,]*,([^\n]*)\n')
@@ -54,10 +56,10 @@ for n = 7, #ARGV do
     length = length + (exists and 0 or 1)
   end
 end
-t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens, t.request_count, t.first_us, t.last_us, t.ttl, t.refresh,
-  t.explicit = version, unpack(state)
-t.pinned = tonumber(t.pinned)
-t.expires = left == 'keep' and t.expires or tonumber(left) and NOW_MS + left or nil
-mark_end(t)
-save(t, thread_id, is_new, fields)
-return version
+version, last, messages, pinned, total_bytes, total_tokens, request_count, first_us, last_us, ttl, refresh,
+  explicit = new_version, unpack(state)
+pinned = tonumber(pinned)
+expires = left == 'keep' and expires or tonumber(left) and now_ms() + left or nil
+-- include mark_end
+-- include save
+return new_version

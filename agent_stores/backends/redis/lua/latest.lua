@@ -1,12 +1,15 @@
 -- Read the newest rows: see `agent_stores.capabilities.LatestReader`. Arguments: limit or '', thread id. Replies
 -- nil, or the entries of the list, those of the pinned rows, and 1 when the next read may be one LRANGE.
+-- include keys
+local thread_id, fields, renewed, is_checked, is_timed = ARGV[2], {}, false, false, false
 local found = call('HMGET', META, 'state', 'requests')
-local t, problem = load_thread(found[1], found[2])
-if problem or not t then
-  return problem or false
-end
+-- include thread
+if is_new then return false end
 local rows = ARGV[1] == '0' and {} or call('LRANGE', MESSAGES, ARGV[1] == '' and 0 or -ARGV[1], -1)
-if t.ttl ~= '' and t.refresh == 'read' and renew(t) then
-  save(t, ARGV[2], false, {})
+if ttl ~= '' and refresh == 'read' then
+  -- include renew
 end
-return {rows, t.pinned > 0 and call('HVALS', PINNED) or {}, is_plain(t) and 1 or 0}
+if renewed then
+  -- include save
+end
+return {rows, pinned > 0 and call('HVALS', PINNED) or {}, pinned == 0 and refresh ~= 'read' and 1 or 0}

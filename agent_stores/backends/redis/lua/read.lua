@@ -1,13 +1,13 @@
 -- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`. Replies nil, or four
 -- fields of the meta hash, its remaining milliseconds, entries of the list, and entries of pinned rows. Arguments:
 -- after; before or ''; limit or ''; '1' for the newest; '1' for bodies, else their sizes; ids to find instead.
+-- include keys
+-- include list
 local after, before, limit, newest, bodies = unpack(ARGV, 1, 5)
-local fields = call('HMGET', META, 'state', 'requests', 'metadata', 'revision')
-local t, problem = load_thread(fields[1], fields[2])
-if problem or not t then
-  return problem or false
-end
-local length, rows = t.messages - t.pinned, {}
+local is_checked, found = false, call('HMGET', META, 'state', 'requests', 'metadata', 'revision')
+-- include thread
+if is_new then return false end
+local length, rows = messages - pinned, {}
 if #ARGV == 5 then
   local first = locate(after + 1, length)
   local last = (before == '' and length or locate(tonumber(before), length)) - 1
@@ -20,14 +20,14 @@ if #ARGV == 5 then
 end
 for n = 6, #ARGV do
   local position = tonumber(call('HGET', META, ARGV[n]) or nil)
-  local entry = position and t.pinned > 0 and call('HGET', PINNED, position)
+  local entry = position and pinned > 0 and call('HGET', PINNED, position)
   rows[#rows + 1] = entry or position and call('LINDEX', MESSAGES, nearer(locate(position, length), length))
 end
-local pinned = #ARGV == 5 and t.pinned > 0 and call('HVALS', PINNED) or {}
+local pinned = #ARGV == 5 and pinned > 0 and call('HVALS', PINNED) or {}
 for _, list in ipairs(bodies == '' and {rows, pinned} or {}) do
   for n, entry in ipairs(list) do
     local line = string.match(entry, '^[^\n]*\n')
     list[n] = line .. (#entry - #line)
   end
 end
-return {fields, call('PTTL', META), rows, pinned}
+return {found, call('PTTL', META), rows, pinned}

@@ -1,40 +1,19 @@
--- What every script begins with. docs/redis.md describes the keys and the fields.
-local META, MESSAGES, PINNED, INDEX, RECENT, EXPIRY = unpack(KEYS)
-local call = redis.call
-
--- Why the thread must not be used; nil when it can be, or when there is none.
-local function find_problem(state)
-  local layout = state and string.match(state, '^[^,]*')
-  if layout then
-    return layout ~= '3' and redis.error_reply('AGENTVERSION ' .. layout) or nil
-  elseif call('EXISTS', MESSAGES) == 1 or PINNED and call('EXISTS', PINNED) == 1 then
-    return redis.error_reply('AGENTDAMAGED its meta hash is missing')
-  end
+-- Included. The thread of the fields `found`, state and requests, of a meta hash; a new one where it `is_new`. Ends the
+-- script where they or the other keys show that it must not be used; the list's length only without `is_checked`.
+-- Straight code and local variables: a function takes the server longer to make than to call.
+local is_new, problem = not found[1], nil
+local version, last, messages, pinned, total_bytes, total_tokens, request_count, first_us, last_us, ttl, refresh,
+  explicit, expires, listed_until = string.match(found[1] or '3,,0,0,0,0,0,0,,,,write,,,0',
+  '^3,([^,]*),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]*),([^,]*),(%d*),(%a+),(%d?),(%d*),(%d+)$')
+local requests = found[2] or ','
+last, messages, pinned = tonumber(last), tonumber(messages), tonumber(pinned)
+expires, listed_until = tonumber(expires), tonumber(listed_until)
+if is_new and call('EXISTS', MESSAGES, PINNED) > 0 or not (is_new or version and found[2]) then
+  local layout = string.match(found[1] or '3', '^[^,]*')
+  problem = layout ~= '3' and 'AGENTVERSION ' .. layout or 'AGENTDAMAGED its meta hash is missing or incomplete'
+elseif not is_checked and call('LLEN', MESSAGES) ~= messages - pinned then
+  problem = 'AGENTDAMAGED its list of messages is missing or incomplete'
+elseif pinned > 0 and call('HLEN', PINNED) ~= pinned then
+  problem = 'AGENTDAMAGED its hash of pinned messages is missing or incomplete'
 end
-
--- The thread of the fields `state` and `requests`, as a table; nil when there is none; then perhaps an error. With
--- `is_checked`, its list and its pinned rows are known to be complete.
-local function load_thread(state, requests, is_checked)
-  local problem, t, damaged = find_problem(state), {requests = requests}, nil
-  if problem or not state then
-    return nil, problem
-  end
-  t.version, t.last, t.messages, t.pinned, t.bytes, t.tokens, t.request_count, t.first_us, t.last_us, t.ttl, t.refresh,
-    t.explicit, t.expires, t.listed_until = string.match(state,
-    '^3,([^,]+),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]*),([^,]*),(%d*),(%a+),(%d?),(%d*),(%d+)$')
-  t.last, t.messages, t.pinned = tonumber(t.last), tonumber(t.messages), tonumber(t.pinned)
-  t.expires, t.listed_until = tonumber(t.expires), tonumber(t.listed_until)
-  if not t.version or not requests then
-    damaged = 'meta hash'
-  elseif not is_checked and call('LLEN', MESSAGES) ~= t.messages - t.pinned then
-    damaged = 'list of messages'
-  elseif t.pinned > 0 and call('HLEN', PINNED) ~= t.pinned then
-    damaged = 'hash of pinned messages'
-  end
-  return t, damaged and redis.error_reply('AGENTDAMAGED its ' .. damaged .. ' is missing or incomplete')
-end
-
--- Whether the list alone shows what a read of the thread's end needs.
-local function is_plain(t)
-  return t.pinned == 0 and t.refresh ~= 'read'
-end
+if problem then return redis.error_reply(problem) end

@@ -1,0 +1,106 @@
+"""Running coroutines at once, and things that live as long as an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+T = TypeVar("T")
+
+
+async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines at once, each in a task of its own; returns their results in their order.
+
+    When one raises, or the caller is cancelled, the others are cancelled and have ended before this raises:
+    nothing goes on in the background.
+    """
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    if not tasks:
+        return []
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+class LoopLocal(Generic[T]):
+    """Something that is bound to an event loop: opened once in each, and closed there.
+
+    It is closed by `aclose`, when its last user releases it, or else when its loop shuts down
+    its asynchronous generators, as `asyncio.run` does at its end. So nothing leaks that is never closed.
+
+    Args:
+        opener: opens it; what has to be closed is put on the stack that it is given.
+    """
+
+    def __init__(self, opener: Callable[[AsyncExitStack], Awaitable[T]]) -> None:
+        self._opener = opener
+        self._entries: WeakKeyDictionary[asyncio.AbstractEventLoop, _Entry[T]] = WeakKeyDictionary()
+
+    async def get(self) -> T:
+        """The one of the running loop, opened now if it is not open."""
+        return await self._entry().get(self._opener)
+
+    def retain(self) -> None:
+        """Count one more user, in the running loop."""
+        self._entry().users += 1
+
+    async def release(self) -> None:
+        """Count one user less, and close the one of the running loop after the last."""
+        entry = self._entry()
+        entry.users -= 1
+        if entry.users <= 0:
+            await entry.aclose()
+
+    async def aclose(self) -> None:
+        """Close the one of the running loop, if it is open; the next `get` opens another."""
+        entry = self._entries.get(asyncio.get_running_loop())
+        if entry is not None:
+            await entry.aclose()
+
+    def _entry(self) -> _Entry[T]:
+        loop = asyncio.get_running_loop()
+        entry = self._entries.get(loop)
+        if entry is None:
+            # What is open refers to its loop, which weak keys alone would keep for ever.
+            for known in [reference() for reference in self._entries.keyrefs()]:
+                if known is not None and known.is_closed():
+                    self._entries.pop(known, None)
+            entry = self._entries[loop] = _Entry()
+        return entry
+
+
+class _Entry(Generic[T]):
+    def __init__(self) -> None:
+        self.users = 0
+        self._lock = asyncio.Lock()
+        self._holder: AsyncGenerator[T, None] | None = None
+        self._value: list[T] = []
+
+    async def get(self, opener: Callable[[AsyncExitStack], Awaitable[T]]) -> T:
+        async with self._lock:
+            if not self._value:
+                self._holder = _hold(opener)
+                self._value = [await self._holder.__anext__()]
+            return self._value[0]
+
+    async def aclose(self) -> None:
+        async with self._lock:
+            holder, self._holder, self._value = self._holder, None, []
+            if holder is not None:
+                await holder.aclose()
+
+
+async def _hold(opener: Callable[[AsyncExitStack], Awaitable[T]]) -> AsyncGenerator[T, None]:
+    """Open something, and close it when the generator is closed: event loops do that with all of them."""
+    stack = AsyncExitStack()
+    try:
+        yield await opener(stack)
+    finally:
+        await stack.aclose()

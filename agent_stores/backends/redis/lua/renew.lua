@@ -1,0 +1,4 @@
+-- Included. Renews the time-to-live, unless that moves its end by less than a second and a thousandth.
+local renewed_until = now_ms() + ttl
+renewed = not expires or math.abs(renewed_until - expires) >= math.min(1000, ttl / 1000)
+expires = renewed and renewed_until or expires

@@ -1,1 +1,0 @@
-"""The forms in which other libraries store a message, read into a `ChatMessage` by way of the plug-ins."""

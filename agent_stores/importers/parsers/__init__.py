@@ -1,0 +1,1 @@
+"""Parsers of other libraries' message formats; each returns a `ChatMessage`."""
