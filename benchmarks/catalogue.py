@@ -44,6 +44,7 @@ SPECS: dict[str, list[Spec]] = {
         _own("raw-redis-msgspec", "raw with msgspec"),
         _own("ours-redis-limited", "agent-stores: max_messages, ttl"),
         _own("ours-redis", "agent-stores"),
+        _own("ours-redis-encrypted", "agent-stores, encrypted"),
         Spec("openai-redis", "openai-agents", "openai_agents", "OpenAI Agents RedisSession, ttl"),
         Spec("llama-redis", "llama-index", "llama_index", "LlamaIndex RedisChatStore"),
         Spec("framework-redis", "agent-framework", "agent_framework", "RedisHistoryProvider"),
@@ -68,6 +69,7 @@ SPECS: dict[str, list[Spec]] = {
     "sqlite": [
         _own("raw-sqlite", "raw: sqlite3 on a worker thread"),
         _own("ours-sqlite", "agent-stores"),
+        _own("ours-sqlite-encrypted", "agent-stores, encrypted"),
         _own("ours-sqlite-limited", "agent-stores: max_messages, ttl"),
         Spec("openai-sqlite", "openai-agents", "openai_agents", "OpenAI Agents SQLiteSession"),
         Spec("openai-alchemy-sqlite", "openai-agents", "openai_agents", "OpenAI Agents SQLAlchemySession"),
@@ -83,6 +85,7 @@ SPECS: dict[str, list[Spec]] = {
     "postgresql": [
         _own("raw-postgresql", "raw: psycopg, asynchronous"),
         _own("ours-postgresql", "agent-stores, psycopg"),
+        _own("ours-postgresql-encrypted", "agent-stores, psycopg, encrypted"),
         _own("ours-postgresql-limited", "agent-stores, psycopg: max_messages, ttl"),
         _own("ours-postgresql-asyncpg", "agent-stores, asyncpg"),
         Spec(

@@ -8,11 +8,10 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, cast
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from agent_stores._version import __version__
 from agent_stores.backend import ThreadOrder
@@ -21,7 +20,9 @@ from agent_stores.cli.erase import erase
 from agent_stores.cli.exit_codes import MEANINGS, ExitCode, exit_code
 from agent_stores.cli.files import open_input, open_output
 from agent_stores.cli.jsonl import ImportReport, export_thread, import_threads
+from agent_stores.cli.keys import FILE_VARIABLE, VARIABLE
 from agent_stores.cli.migrate import migrate
+from agent_stores.cli.rekey import rekey
 from agent_stores.errors import AgentStoresError, ArgumentError
 from agent_stores.urls import SCHEMES
 
@@ -33,7 +34,8 @@ _STATUS = "\n".join(f"{code:>4}  {meaning}" for code, meaning in MEANINGS.items(
 app = typer.Typer(
     name="agent-stores",
     help="List, export, migrate and delete the stored conversations of agents.",
-    epilog=f"\b\nExit status:\n{_STATUS}",
+    epilog=f"\b\nExit status:\n{_STATUS}\n\nThe keys of encrypted threads are read from {VARIABLE}, or from "
+    f"the file that {FILE_VARIABLE} names.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -279,7 +281,7 @@ def import_(
 
     async def work() -> None:
         async with store_access.opened(store, create=True) as log:
-            with open_input(file) as (lines, size), _progress_bar(size) as advance:
+            with open_input(file) as (lines, size), render.progress_bar(size) as advance:
                 await import_threads(log, lines, tenant=tenant, batch=batch, report=report, progress=advance)
 
     try:
@@ -301,21 +303,9 @@ def _imported(report: ImportReport) -> str:
     return f"imported {messages} of {threads}{known}"
 
 
-@contextlib.contextmanager
-def _progress_bar(size: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar by bytes on standard error, where that is a terminal."""
-    console = render.console(error=True)
-    if not console.is_terminal:
-        yield lambda count: None
-        return
-    columns = TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=size)
-        yield lambda count: progress.advance(task, count)
-
-
 app.command()(migrate)
 app.command()(erase)
+app.command()(rekey)
 
 
 @app.command()

@@ -30,7 +30,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.FAILED: "the store, the model or the output failed",
     ExitCode.USAGE: "an argument is missing or invalid",
     ExitCode.NOT_FOUND: "a thread, the SQLite file or the file to import does not exist",
-    ExitCode.BAD_INPUT: "the file to import is malformed, or a part of a migration was left out",
+    ExitCode.BAD_INPUT: "the file to import is malformed, or a part of a migration or of rekey was left out",
     ExitCode.MISSING_DEPENDENCY: "an optional package is not installed",
     ExitCode.INTERRUPTED: "interrupted, or not confirmed",
 }

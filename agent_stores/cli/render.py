@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
 import unicodedata
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ import msgspec
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -246,3 +248,16 @@ def write_json(data: Any) -> None:
     # Everything beyond ASCII is escaped, and so are control characters but DEL.
     document = json.dumps(msgspec.to_builtins(data), ensure_ascii=True)
     sys.stdout.write(document.replace("\x7f", "\\u007f") + "\n")
+
+
+@contextlib.contextmanager
+def progress_bar(size: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar by bytes on standard error, where that is a terminal."""
+    bars = console(error=True)
+    if not bars.is_terminal:
+        yield lambda count: None
+        return
+    columns = TextColumn("importing"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=bars, transient=True) as progress:
+        task = progress.add_task("", total=size)
+        yield lambda count: progress.advance(task, count)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_stores.backend import ThreadOrder
+from agent_stores.cli.keys import given_keys
 from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.log import MessageLog, ThreadKey, ThreadStats
 from agent_stores.messages import ChatMessage
@@ -31,14 +32,16 @@ async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]
 
     Raises:
         NotFoundError: when there is no such SQLite file.
+        ArgumentError: when the keys that the environment gives are malformed.
     """
-    log = open_log(url, **attachments_from_environment())
-    try:
-        if not create:
-            await asyncio.to_thread(_require_file, url)
-        yield log
-    finally:
-        await log.aclose()
+    async with given_keys() as keys:
+        log = open_log(url, encryption=keys, **attachments_from_environment())
+        try:
+            if not create:
+                await asyncio.to_thread(_require_file, url)
+            yield log
+        finally:
+            await log.aclose()
 
 
 def attachments_from_environment() -> dict[str, Any]:

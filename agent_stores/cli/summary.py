@@ -10,6 +10,7 @@ COMMANDS = {
     "export": "Export threads as JSON Lines, for `import`.",
     "import": "Import threads from JSON Lines. Safe to run again: no message is added twice.",
     "migrate": "Copy conversations that another library stored; safe to stop and to run again.",
+    "rekey": "Encrypt with the current key what is stored in the clear or with another key.",
     "delete": "Delete threads with all their messages.",
     "purge": "Remove expired threads, of every tenant.",
     "demo": "Hold a conversation, end the process, and continue it in another one.",

@@ -111,10 +111,13 @@ class Ciphers:
         try:
             values = _decode_list(b"[%b]" % b",".join(bodies))  # at once: half the time of one by one
             return [
-                replace(row, body=decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], place + encode_name(name)))
-                for row, name, data in zip(rows, [row.message_id for row in rows], values, strict=True)
+                replace(
+                    row,
+                    body=decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], place + row.message_id.encode()),
+                )
+                for row, data in zip(rows, values, strict=True)
             ]
-        except (*self._damaged, msgspec.DecodeError):
+        except (*self._damaged, msgspec.DecodeError):  # or an id with unpaired surrogates
             return None
 
     def decrypt(self, ciphertext: Ciphertext, associated: bytes) -> bytes | None:

@@ -16,7 +16,7 @@ import msgspec
 import redis
 import redis.asyncio as aioredis
 
-from agent_stores import ChatMessage, DatabaseChatMessageStore
+from agent_stores import ChatMessage, DatabaseChatMessageStore, KeyRing
 from agent_stores.inline import run_inline
 from agent_stores.message_format import encode_message
 from agent_stores.store import ChatMessageStore
@@ -25,6 +25,7 @@ from candidates.base import LAST, PRAGMAS, SYNCHRONOUS, Candidate, messages, sql
 
 _DAY = 86_400.0
 _AT_ONCE = 500
+_KEY = os.urandom(32)
 
 Turn = list[dict[str, str]]
 
@@ -326,6 +327,7 @@ class _Ours(Candidate):
     """A store of agent-stores. One is kept open, as applications do, so that connections stay."""
 
     limited = False
+    encrypted = False
     store: ChatMessageStore
     _first: ChatMessageStore | None = None
 
@@ -359,7 +361,8 @@ class _Ours(Candidate):
 
     def _options(self, thread: str) -> dict[str, Any]:
         limits = {"max_messages": self.length, "ttl": _DAY} if self.limited else {}
-        return {"thread_id": thread, **limits}
+        keys = {"encryption": KeyRing({"bench": _KEY}, "bench")} if self.encrypted else {}
+        return {"thread_id": thread, **limits, **keys}
 
 
 class OursRedis(_Ours):
@@ -375,6 +378,12 @@ class OursRedisLimited(OursRedis):
     """RedisChatMessageStore that trims, and lets threads expire."""
 
     limited = True
+
+
+class OursRedisEncrypted(OursRedis):
+    """RedisChatMessageStore that encrypts."""
+
+    encrypted = True
 
 
 class OursRedisSync(OursRedisLimited):
@@ -401,7 +410,8 @@ class OursSqlite(_Ours):
     """DatabaseChatMessageStore on a file."""
 
     def synchronous(self) -> str:
-        database: Any = self.store.log.backend.database  # type: ignore[attr-defined]
+        backend: Any = self.store.log.backend
+        database = getattr(backend, "inner", backend).database
         [(mode,)] = run_inline(database.run(("PRAGMA synchronous", ()), write=True))
         return SYNCHRONOUS[mode]  # SQLite's default, which the store leaves alone
 
@@ -414,6 +424,12 @@ class OursSqliteLimited(OursSqlite):
     """DatabaseChatMessageStore on a file, that trims, and lets threads expire."""
 
     limited = True
+
+
+class OursSqliteEncrypted(OursSqlite):
+    """DatabaseChatMessageStore on a file, that encrypts."""
+
+    encrypted = True
 
 
 class OursSqliteSync(OursSqlite):
@@ -456,6 +472,12 @@ class OursPostgresLimited(OursPostgres):
     limited = True
 
 
+class OursPostgresEncrypted(OursPostgres):
+    """DatabaseChatMessageStore on PostgreSQL, that encrypts."""
+
+    encrypted = True
+
+
 class OursMariadb(_Ours):
     """DatabaseChatMessageStore on MariaDB, with PyMySQL."""
 
@@ -482,15 +504,18 @@ CANDIDATES = {
     "raw-redis-msgspec": RawRedisMsgspec,
     "raw-redis-sync": RawRedisSync,
     "ours-redis": OursRedis,
+    "ours-redis-encrypted": OursRedisEncrypted,
     "ours-redis-limited": OursRedisLimited,
     "ours-redis-sync": OursRedisSync,
     "raw-sqlite": RawSqlite,
     "raw-sqlite-sync": RawSqliteSync,
     "ours-sqlite": OursSqlite,
+    "ours-sqlite-encrypted": OursSqliteEncrypted,
     "ours-sqlite-limited": OursSqliteLimited,
     "ours-sqlite-sync": OursSqliteSync,
     "raw-postgresql": RawPostgres,
     "ours-postgresql": OursPostgres,
+    "ours-postgresql-encrypted": OursPostgresEncrypted,
     "ours-postgresql-limited": OursPostgresLimited,
     "ours-postgresql-asyncpg": OursPostgresAsyncpg,
     "raw-mariadb": RawMariadb,

@@ -42,9 +42,8 @@ async def opener(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     logs: list[MessageLog] = []
     shared = MemoryBackend()
     named: dict[str, Any] = {}
-    if name == "sqlite":
-        url = str(tmp_path / "chat.db")
-    elif name == "postgresql":
+    url = str(tmp_path / "chat.db")
+    if name == "postgresql":
         url, named = request.getfixturevalue("postgres_server").url, {"table_prefix": "wrong_"}
     elif name == "valkey9":
         url, named = request.getfixturevalue("valkey_server").url, {"key_prefix": "wrong"}

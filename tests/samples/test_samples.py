@@ -68,6 +68,7 @@ EXPECTED = {
     "agent_framework_history.py": ["agent: Your name is Alice.", "4 messages in sqlite:///"],
     "attachments.py": ["bytes in the database", "read: Look!", "loaded: 2000000 bytes of beach.png"],
     "erase_threads.py": ["removed: 2 threads, 1 a fork", "complete: True", "in the file: False"],
+    "key_service.py": ["in the clear: False", "acme: the data key 'dk-", "was destroyed", "zoo: We are zoo."],
     "database_store.py": ["/chat.db", "assistant: 330 metres.", "'And the Colosseum?'"],
 }
 

@@ -87,7 +87,8 @@ def decode_latest(entries: Sequence[bytes], *, ids: bool = False) -> list[Row]:
 
 
 def _message_id(entry: bytes) -> str:
-    return unquote_name(entry[entry.index(35) + 1 : entry.index(10)])
+    name = entry[entry.index(35) + 1 : entry.index(10)]
+    return unquote_name(name) if 37 in name else name.decode()
 
 
 def _position(entry: bytes) -> int:

@@ -136,22 +136,30 @@ _APPEND_POSTGRESQL = _procedure(
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
 _LATEST_POSTGRESQL = f"""
 CREATE OR REPLACE FUNCTION {{latest_v3}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint) LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
+RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint /*type*/)
+LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
 BEGIN
   SELECT id, pinned, ttl_refresh, ttl INTO t FROM {{threads}}
   WHERE thread_key = p_key AND (expires_us IS NULL OR expires_us > p_now);
   IF NOT FOUND THEN RETURN; END IF;
-  RETURN QUERY (SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
+  RETURN QUERY (SELECT m.position, m.body, m.pinned, m.boundary /*id*/ FROM {{messages}} m
   WHERE m.thread = t.id AND m.pinned = 0 ORDER BY m.position DESC LIMIT p_limit)
-  UNION ALL SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
+  UNION ALL SELECT m.position, m.body, m.pinned, m.boundary /*id*/ FROM {{messages}} m
   WHERE m.thread = t.id AND m.pinned = 1 AND t.pinned > 0
-  UNION ALL SELECT 0, '', 0::smallint, 0::smallint WHERE t.ttl_refresh = 'read' AND t.ttl > 0;
+  UNION ALL SELECT 0, '', 0::smallint, 0::smallint /*none*/ WHERE t.ttl_refresh = 'read' AND t.ttl > 0;
 END $$
 """
 
-FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
+_LATEST_IDS_POSTGRESQL = (
+    _LATEST_POSTGRESQL.replace("{latest_v3}", "{latest_ids_v3}")
+    .replace("/*type*/", ", name text")
+    .replace("/*none*/", ", ''::text")
+    .replace("/*id*/", ", coalesce(m.long_id, m.message_id)::text")
+)
+
+FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL, _LATEST_IDS_POSTGRESQL)
 """What creates PostgreSQL's functions."""
 
 _APPEND_MARIADB = _procedure(
@@ -190,13 +198,14 @@ class HotPath:
         make = statements.make
         self._statements, self._largest, self._mark = statements, largest, statements.marks(1)
         self._texts: dict[int, str] = {}  # MariaDB's, by the number of rows
-        self.latest_with_ids = make(_latest(statements, ids=True))
         if statements.dialect == "postgresql":
             self._function = statements.named(f"SELECT {{append_v3}}({statements.marks(20)})")
             self.latest = make("SELECT * FROM {latest_v3}(:key, :now, :limit)")
+            self.latest_with_ids = make("SELECT * FROM {latest_ids_v3}(:key, :now, :limit)")
             self.append = self._call
             return
         self.latest = make(_latest(statements))
+        self.latest_with_ids = make(_latest(statements, ids=True))
         if statements.dialect == "mariadb":
             self.append = self._compose
             return
@@ -293,16 +302,14 @@ class HotPath:
 
 
 def _latest(statements: Statements, *, ids: bool = False) -> str:
-    """The statement that reads the end of a thread; PostgreSQL has a function for it, but with `ids`."""
+    """The statement that reads the end of a thread on SQLite and MariaDB; PostgreSQL has functions for it."""
     # The thread is one row, found first: the messages come in the order of their index.
     indexed = "INDEXED BY ix_{messages}_pinned" if statements.dialect == "sqlite" else ""
     alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
     ids_of_rows, no_id = (", coalesce(m.long_id, m.message_id) AS name", ", ''") if ids else ("", "")
     columns = f"m.position, m.body, m.pinned, m.boundary{ids_of_rows}"
     source = f"SELECT {columns} FROM {{threads}} t JOIN {{messages}} m"
-    # PostgreSQL does not know that a join with one row keeps the order.
-    thread = f"(SELECT t.id FROM {{threads}} t {alive})" if statements.dialect == "postgresql" else "t.id"
-    of_thread = f"ON {statements.within(thread)} AND m.pinned"
+    of_thread = f"ON {statements.within('t.id')} AND m.pinned"
     newest = f"({source} {of_thread} = 0 {alive} ORDER BY m.{statements.place} DESC LIMIT :limit)"
     if statements.dialect != "mariadb":  # which writes a subquery with bodies to a temporary table on disk
         newest = f"SELECT * FROM {newest} AS newest"
