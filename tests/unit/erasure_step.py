@@ -19,7 +19,7 @@ from agent_stores.attachments.files import Files
 from agent_stores.backends.sql.backend import SQLBackend
 from agent_stores.backends.sql.database import Database
 
-SCRUB = ("VACUUM", "PRAGMA", "INSERT INTO agent_stores_search_words")
+SCRUB = ("VACUUM", "PRAGMA", "INSERT INTO agent_stores_search ")
 passed = 0
 
 
@@ -79,7 +79,7 @@ def watch_blocking(kind: type, name: str) -> None:
 async def main() -> None:
     watch(SQLBackend, "commit")
     watch(Notes, "erase")
-    watch(Database, "run", is_step=lambda self, statement=("", ()): statement[0].startswith(SCRUB))
+    watch(Database, "run", is_step=lambda self, work: not callable(work) and work[0].startswith(SCRUB))
     path, choice = Path(sys.argv[1]), json.loads(sys.argv[3])
     for name in ("doom", "remove"):
         watch_blocking(Files, name)

@@ -100,7 +100,7 @@ class SearchIndex:
 
     async def optimize(self) -> None:
         """Merge SQLite's index, which otherwise keeps the words of deleted messages for a while."""
-        name = self._database.statements.named("{search_words}")
+        name = self._database.statements.named("{search}")
         exists = await self._database.run(("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)))
         if exists:
             text = f"INSERT INTO {name} ({name}) VALUES ('optimize')"
