@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -61,16 +62,15 @@ def erase(
     receipt_file: Annotated[
         str | None, typer.Option("--receipt", metavar="FILE", help="Write the receipt as JSON to this file.")
     ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(envvar="AGENT_STORES_RECEIPT_KEY", metavar="SECRET", help="Signs the receipt."),
-    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the receipt as JSON to standard output, for scripts.")
     ] = False,
 ) -> int:
-    """Erase threads and the forks made from them, look again, and write a receipt; safe to run again."""
+    """Erase threads and the forks made from them, look again, and write a receipt; safe to run again.
+
+    The variable AGENT_STORES_RECEIPT_KEY signs the receipt.
+    """
     choice: dict[str, Any] = {
         "thread_ids": threads or None,
         "metadata": _values(metadata) if metadata else None,
@@ -96,7 +96,7 @@ def erase(
                     providers=providers,
                     scrub=scrub,
                     dry_run=dry_run,
-                    key=key,
+                    key=os.environ.get("AGENT_STORES_RECEIPT_KEY") or None,
                     **choice,
                 )
             finally:
