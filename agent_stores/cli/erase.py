@@ -67,7 +67,7 @@ def erase(
         bool, typer.Option("--json", help="Write the receipt as JSON to standard output, for scripts.")
     ] = False,
 ) -> int:
-    """Erase threads and the forks made from them, look again, and write a receipt; safe to run again.
+    """Erase threads and the forks made from them, look again, write a receipt. Safe to repeat.
 
     The variable AGENT_STORES_RECEIPT_KEY signs the receipt.
     """

@@ -11,7 +11,7 @@ COMMANDS = {
     "import": "Import threads from JSON Lines. Safe to run again: no message is added twice.",
     "migrate": "Copy conversations that another library stored; safe to stop and to run again.",
     "rekey": "Encrypt with the current key what is stored in the clear or with another key.",
-    "erase": "Erase threads and the forks made from them, look again, and write a receipt; safe to run again.",
+    "erase": "Erase threads and the forks made from them, look again, write a receipt. Safe to repeat.",
     "delete": "Delete threads with all their messages.",
     "purge": "Remove expired threads, of every tenant.",
     "demo": "Hold a conversation, end the process, and continue it in another one.",
