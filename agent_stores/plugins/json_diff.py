@@ -71,13 +71,13 @@ def changed(base: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
     return cast("dict[str, Any]", _apply(base, by))
 
 
-def same(one: Any, other: Any) -> bool:
+def json_equal(one: Any, other: Any) -> bool:
     """Whether two JSON values are the same; 1, 1.0 and true differ."""
     if isinstance(one, Mapping):
         return (
             isinstance(other, Mapping)
             and len(one) == len(other)
-            and all(name in other and same(value, other[name]) for name, value in one.items())
+            and all(name in other and json_equal(value, other[name]) for name, value in one.items())
         )
     if isinstance(one, (list, tuple)):
         return isinstance(other, (list, tuple)) and len(one) == len(other) and all(map(same, one, other))
@@ -99,7 +99,7 @@ def _between(base: Any, wanted: Any) -> Difference | None:
         return None
     inner: Difference = {}
     for name, (one, other) in pairs.items():
-        if same(one, other):
+        if json_equal(one, other):
             continue
         nested = _between(one, other)
         if nested is None:

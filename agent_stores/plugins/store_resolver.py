@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", default=ChatMessage)
 T = TypeVar("T")
 
-StoreSource: TypeAlias = "str | os.PathLike[str] | MessageLog | Callable[[str], ChatMessageStore[Any]]"
+StoreLike: TypeAlias = "str | os.PathLike[str] | MessageLog | Callable[[str], ChatMessageStore[Any]]"
 """Where conversations are kept: a URL as `open_log` takes it, a log, or a function that makes the store of a
 thread id."""
 
@@ -84,7 +84,7 @@ class StoreResolver(Generic[M]):
 
     def __init__(
         self,
-        source: StoreSource,
+        source: StoreLike,
         *,
         codec: MessageCodec[M],
         options: PluginOptions,

@@ -24,7 +24,7 @@ from agent_stores.plugins.ag2.codec import EventCodec, event_from_json, event_to
 from agent_stores.plugins.ag2.references import References
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.json_codec import Data
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.retention import NO_RESULT
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class AgentStoresStorage(AsyncClosing, Storage):
         ArgumentError, ArgumentTypeError: for wrong values. Nothing connects before the first operation.
     """
 
-    def __init__(self, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
+    def __init__(self, store: StoreLike, **options: Unpack[PluginOptions]) -> None:
         self._codec = EventCodec()
         self._opened: StoreResolver[Any] = StoreResolver(
             store, codec=self._codec, options=options, dangling_calls="keep"

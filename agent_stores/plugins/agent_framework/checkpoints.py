@@ -22,10 +22,10 @@ from agent_stores.errors import (
 )
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.documents import pack, unpack
-from agent_stores.plugins.agent_framework.neutral import NeutralCodec
+from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK
 from agent_stores.plugins.closing import AsyncClosing
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.plugins.thread_ids import escape, unescape
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
@@ -71,7 +71,7 @@ class AgentStoresCheckpointStorage(AsyncClosing):
 
     def __init__(
         self,
-        source: StoreSource,
+        source: StoreLike,
         *,
         allowed_checkpoint_types: Collection[str] | None = None,
         **options: Unpack[PluginOptions],

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from agent_stores.contents import AnyContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ROLES, ChatMessage, Role
-from agent_stores.plugins.agent_framework.dump import dump_content, dump_message
-from agent_stores.plugins.agent_framework.installed import installed
+from agent_stores.plugins.agent_framework.compat import installed
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK, from_part, to_part
+from agent_stores.plugins.agent_framework.serialization import dump_content, dump_message
 from agent_stores.plugins.framework_data import framework_data, with_framework_data, without_framework_data
 from agent_stores.plugins.json_diff import changed, difference
 from agent_stores.plugins.unsupported import UnsupportedWarnings

@@ -14,12 +14,12 @@ from typing_extensions import Unpack
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
+from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
 from agent_stores.plugins.agent_framework.ids import loaded, replayed_ids, stored, with_ids
-from agent_stores.plugins.agent_framework.neutral import NeutralCodec
 from agent_stores.plugins.agent_framework.overlap import find_repeated, may_repeat
 from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.closing import AsyncClosing
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.retention import DanglingCalls
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import choice, identifier, sequence
@@ -92,7 +92,7 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
 
     def __init__(
         self,
-        source: StoreSource,
+        source: StoreLike,
         *,
         source_id: str = DEFAULT_SOURCE_ID,
         load_messages: bool = True,

@@ -13,7 +13,7 @@ from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.tools import Tool
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.installed import installed
+from agent_stores.plugins.agent_framework.compat import installed
 from agent_stores.protocols import Context, ContextProvider
 
 

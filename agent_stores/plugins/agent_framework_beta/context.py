@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agent_stores.plugins.agent_framework.installed import installed
+from agent_stores.plugins.agent_framework.compat import installed
 from agent_stores.plugins.agent_framework.providers import ProviderAdapter, Providers, framework_tools
 from agent_stores.protocols import ContextProvider
 

@@ -6,10 +6,10 @@ import uuid
 
 from typing_extensions import Unpack
 
-from agent_stores.plugins.agent_framework.neutral import NeutralCodec
+from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
 from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdapter
 from agent_stores.plugins.closing import AsyncClosing
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
 from agent_stores.store_options import choice
@@ -38,7 +38,7 @@ class ChatMessageStoreFactory(AsyncClosing):
 
     def __init__(
         self,
-        source: StoreSource,
+        source: StoreLike,
         *,
         key: StateKey | None = None,
         **options: Unpack[PluginOptions],

@@ -13,7 +13,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import loaded, stored, stored_as, with_ids
 from agent_stores.plugins.agent_framework.view import model_view
-from agent_stores.plugins.agent_framework_beta.marker import marked, pack, unpack
+from agent_stores.plugins.agent_framework_beta.state_message import marked, pack, unpack
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
 from agent_stores.store import ChatMessageStore

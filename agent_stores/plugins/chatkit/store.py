@@ -24,7 +24,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.chatkit.codec import FRAMEWORK, ThreadItemCodec
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.json_codec import Data
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.store import ChatMessageStore
 
 TContext = TypeVar("TContext", default=Any)
@@ -55,7 +55,7 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
 
     def __init__(
         self,
-        store: StoreSource,
+        store: StoreLike,
         *,
         tenant_of: Callable[[TContext], str] | None = None,
         **options: Unpack[PluginOptions],
@@ -222,7 +222,7 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
         self._by_tenant.clear()
         await self._opened.aclose()
 
-    def _open(self, store: StoreSource, options: PluginOptions) -> StoreResolver[Any]:
+    def _open(self, store: StoreLike, options: PluginOptions) -> StoreResolver[Any]:
         return StoreResolver(store, codec=self._codec, options=options, dangling_calls="keep")
 
     def _store(self, thread_id: str, context: TContext) -> ChatMessageStore[ChatMessage]:

@@ -24,7 +24,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.plugins.claude_agent.codec import FRAMEWORK, TranscriptEntryCodec
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.json_codec import Data
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.plugins.thread_ids import escape
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
@@ -51,7 +51,7 @@ class AgentStoresSessionStore(AsyncClosing, SessionStore):
         ArgumentError, ArgumentTypeError: for wrong values. Nothing connects before the first operation.
     """
 
-    def __init__(self, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
+    def __init__(self, store: StoreLike, **options: Unpack[PluginOptions]) -> None:
         self._codec = TranscriptEntryCodec()
         self._opened: StoreResolver[Any] = StoreResolver(
             store, codec=self._codec, options=options, dangling_calls="keep"

@@ -28,10 +28,10 @@ from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.google_adk.codec import EventCodec
+from agent_stores.plugins.google_adk.event_reader import EventReader, StoredEvent
 from agent_stores.plugins.google_adk.parts import FRAMEWORK
-from agent_stores.plugins.google_adk.reading import EventReader, StoredEvent
 from agent_stores.plugins.google_adk.states import kept, merged, scoped, split
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.plugins.thread_ids import escape, unescape
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
@@ -60,7 +60,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
     """
 
     def __init__(
-        self, store: StoreSource, *, agent_name: str | None = None, **options: Unpack[PluginOptions]
+        self, store: StoreLike, *, agent_name: str | None = None, **options: Unpack[PluginOptions]
     ) -> None:
         self._codec = EventCodec()
         self._opened: StoreResolver[Any] = StoreResolver(

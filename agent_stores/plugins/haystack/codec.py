@@ -21,7 +21,7 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
-from agent_stores.plugins.json_diff import digest, same
+from agent_stores.plugins.json_diff import digest, json_equal
 from agent_stores.plugins.media import decode_base64
 from agent_stores.plugins.unsupported import error_text
 
@@ -62,7 +62,9 @@ class HaystackMessageCodec:
             data = message.to_dict()
             for part in data["content"]:
                 result = part.get("tool_call_result")
-                if result is not None and same(calls.get(str(result["origin"]["id"])), result["origin"]):
+                if result is not None and json_equal(
+                    calls.get(str(result["origin"]["id"])), result["origin"]
+                ):
                     result["origin"] = {_EARLIER: result["origin"]["id"]}
             if data["role"] != "tool":
                 calls.clear()

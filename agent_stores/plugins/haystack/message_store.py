@@ -22,7 +22,7 @@ from agent_stores.plugins.closing import SyncClosing
 from agent_stores.plugins.haystack.codec import MESSAGE_ID, PART_OF, HaystackMessageCodec, message_id
 from agent_stores.plugins.haystack.rounds import last_rounds, with_results
 from agent_stores.plugins.merge_messages import joined
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 
 
 class AgentStoresChatMessageStore(SyncClosing):
@@ -47,7 +47,7 @@ class AgentStoresChatMessageStore(SyncClosing):
 
     def __init__(
         self,
-        store: StoreSource | Secret,
+        store: StoreLike | Secret,
         skip_system_messages: bool = True,
         last_k: int | None = 10,
         **options: Unpack[PluginOptions],

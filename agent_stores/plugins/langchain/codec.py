@@ -11,9 +11,9 @@ from agent_stores.contents import AnyContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.framework_data import framework_data, with_framework_data
-from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, same
+from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, json_equal
 from agent_stores.plugins.langchain.blocks import FRAMEWORK, Block
-from agent_stores.plugins.langchain.plain import Data, neutral, plain
+from agent_stores.plugins.langchain.conversion import Data, neutral, plain
 from agent_stores.plugins.unsupported import UnsupportedWarnings
 
 _CHUNK = "MessageChunk"
@@ -49,7 +49,7 @@ class LangChainCodec:
             ours = ours.replace(message_id=name)
         base = plain(ours, shape) or {"type": dumped["type"]}
         found = attach_diff(ours, FRAMEWORK, base, _without_defaults(message, dumped, base), **shape)
-        if not same(_dumped(self.from_chat_message(found)), dumped):
+        if not json_equal(_dumped(self.from_chat_message(found)), dumped):
             kept = {**({"id": name} if "id" in shape else {}), "original": dumped}
             found = ours.replace(additional_properties=with_framework_data({}, FRAMEWORK, kept))
         return found
@@ -131,7 +131,7 @@ def _without_defaults(message: BaseMessage, dumped: Data, base: Data) -> Data:
         if name in base
         or name not in fields
         or fields[name].is_required()
-        or not same(fields[name].get_default(call_default_factory=True), value)
+        or not json_equal(fields[name].get_default(call_default_factory=True), value)
     }
 
 

@@ -13,7 +13,7 @@ from agent_stores.errors import ArgumentTypeError
 from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langchain.codec import LangChainCodec
 from agent_stores.plugins.langchain.identity import Added, not_stored
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier, sequence
 
@@ -38,7 +38,7 @@ class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHi
             operation.
     """
 
-    def __init__(self, session_id: str, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
+    def __init__(self, session_id: str, store: StoreLike, **options: Unpack[PluginOptions]) -> None:
         self.session_id = identifier("session_id", session_id)
         self._codec = LangChainCodec()
         self._opened: StoreResolver[Any] = StoreResolver(store, codec=self._codec, options=options)

@@ -28,7 +28,7 @@ from agent_stores.plugins.langgraph.lists import MessageLists
 from agent_stores.plugins.langgraph.pruning import Pruning
 from agent_stores.plugins.langgraph.records import Data, record_id
 from agent_stores.plugins.langgraph.threads import GraphThreads
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 
 _PAGE = 50  # checkpoints of a listing that are read at once
 
@@ -54,7 +54,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
 
     def __init__(
         self,
-        store: StoreSource,
+        store: StoreLike,
         *,
         serde: SerializerProtocol | None = None,
         messages_channel: str = "messages",

@@ -14,7 +14,7 @@ from typing_extensions import Self, Unpack
 
 from agent_stores.errors import ArgumentError, StateError
 from agent_stores.plugins.llama_index.model import ChatStoreOptions, StoredThreads
-from agent_stores.plugins.store_resolver import StoreSource
+from agent_stores.plugins.store_resolver import StoreLike
 from agent_stores.store_options import sequence
 
 
@@ -31,7 +31,7 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
 
     def __init__(
         self,
-        store: StoreSource = "memory:",
+        store: StoreLike = "memory:",
         *,
         threads: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         **options: Unpack[ChatStoreOptions],

@@ -23,7 +23,7 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.framework_data import framework_data, with_framework_data
-from agent_stores.plugins.json_diff import apply_diff, attach_diff, same
+from agent_stores.plugins.json_diff import apply_diff, attach_diff, json_equal
 from agent_stores.plugins.llama_index.blocks import FRAMEWORK, Block, build_block, read_block, shape_for
 from agent_stores.plugins.unsupported import UnsupportedWarnings, error_text
 from agent_stores.retention import is_synthesized
@@ -92,7 +92,7 @@ class LlamaIndexCodec:
         base = _plain(ours, shape) or {}
         found = attach_diff(ours, FRAMEWORK, base, data, **shape)
         again = self.from_chat_message(found)
-        if len(again) != 1 or not same(_dump(again[0])[0], data):
+        if len(again) != 1 or not json_equal(_dump(again[0])[0], data):
             kept = {**shape, "original": data}
             found = ours.replace(additional_properties=with_framework_data({}, FRAMEWORK, kept))
         return found
@@ -189,7 +189,7 @@ def _dump_block(block: Any) -> Block:
         if name == "block_type"
         or name not in fields
         or fields[name].is_required()
-        or not same(fields[name].get_default(call_default_factory=True), value)
+        or not json_equal(fields[name].get_default(call_default_factory=True), value)
     }
 
 

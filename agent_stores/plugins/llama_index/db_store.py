@@ -16,7 +16,7 @@ from agent_stores.plugins.framework_data import framework_data, with_framework_d
 from agent_stores.plugins.llama_index.blocks import FRAMEWORK
 from agent_stores.plugins.llama_index.model import ChatStoreOptions, StoredThreads
 from agent_stores.plugins.llama_index.threads import Stored
-from agent_stores.plugins.store_resolver import StoreSource
+from agent_stores.plugins.store_resolver import StoreLike
 from agent_stores.store_options import sequence
 
 _MARK = "archived"
@@ -38,7 +38,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
 
     def __init__(
         self,
-        store: StoreSource = "memory:",
+        store: StoreLike = "memory:",
         *,
         threads: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
         **options: Unpack[ChatStoreOptions],
@@ -99,7 +99,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
         given = sequence("messages", messages)
         for attempt in range(_ATTEMPTS):
             stats = await self._threads.neutral(key).stats()
-            wanted = self._threads.aligned(await self._threads.all(key), given)
+            wanted = self._threads.match_existing(await self._threads.all(key), given)
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
                 ours = [with_status(message, status) for message in wanted]

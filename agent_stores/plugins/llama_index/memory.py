@@ -17,7 +17,7 @@ from agent_stores.plugins.llama_index.chat_store import AgentStoresChatStore
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
 from agent_stores.plugins.llama_index.model import restore
 from agent_stores.plugins.llama_index.threads import Threads
-from agent_stores.plugins.store_resolver import PluginOptions, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike
 from agent_stores.store_options import identifier
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class AgentStoresMemory(BaseChatStoreMemory):
 
     def __init__(
         self,
-        store: StoreSource | AgentStoresChatStore | None = None,
+        store: StoreLike | AgentStoresChatStore | None = None,
         *,
         chat_store: AgentStoresChatStore | None = None,
         chat_store_key: str = DEFAULT_CHAT_STORE_KEY,
@@ -79,7 +79,7 @@ class AgentStoresMemory(BaseChatStoreMemory):
     @classmethod
     def from_defaults(  # type: ignore[override]
         cls,
-        store: StoreSource | AgentStoresChatStore | None = None,
+        store: StoreLike | AgentStoresChatStore | None = None,
         *,
         chat_history: Sequence[LlamaMessage] | None = None,
         llm: Any = None,

@@ -18,7 +18,7 @@ from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.json_diff import digest
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec, MessageOf
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.retention import Window
 from agent_stores.store import ChatMessageStore, StoredMessage
 
@@ -53,7 +53,7 @@ class Threads:
 
     def __init__(
         self,
-        source: StoreSource,
+        source: StoreLike,
         options: Mapping[str, Any],
         *,
         is_view: bool = True,
@@ -141,7 +141,7 @@ class Threads:
         for attempt in range(_ATTEMPTS):
             stats = await self.neutral(key).stats()
             before = await self.all(key)
-            wanted = self.aligned(before, messages)
+            wanted = self.match_existing(before, messages)
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
                 if [item.message for item in before] != wanted:
@@ -158,7 +158,7 @@ class Threads:
             shown = list(_flat(before))
             at = max(0, len(shown) + index) if index < 0 else index  # as a list takes it
             messages = [found.message for _, found in shown]
-            wanted = self.aligned(before, [*messages[:at], message, *messages[at:]])
+            wanted = self.match_existing(before, [*messages[:at], message, *messages[at:]])
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
                 await self.neutral(key).replace_all(wanted, expected_position=last)
@@ -193,7 +193,7 @@ class Threads:
             return True
         return await store.delete(name) > 0
 
-    def aligned(self, before: Sequence[Stored], messages: Sequence[LlamaMessage]) -> list[ChatMessage]:
+    def match_existing(self, before: Sequence[Stored], messages: Sequence[LlamaMessage]) -> list[ChatMessage]:
         """Our messages for a new content of a thread: stored ones where they come back unchanged."""
         shown = [(index, found) for index, item in enumerate(before) for found in item.shown]
         old = [_name(self.codec, found.message) for _, found in shown]

@@ -20,8 +20,8 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.framework_data import framework_data
-from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, same
-from agent_stores.plugins.openai_agents.reading import (
+from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, json_equal
+from agent_stores.plugins.openai_agents.item_converters import (
     FRAMEWORK,
     KINDS,
     Item,
@@ -112,16 +112,16 @@ class ResponsesItemCodec:
             base = build(message.contents)
         except (ValueError, TypeError, LookupError, AttributeError):
             return None
-        plain = list(self._plain(message, quietly=True))
-        if len(plain) == 1 and same(plain[0].item, base):
+        plain = list(self._plain(message, warn=False))
+        if len(plain) == 1 and json_equal(plain[0].item, base):
             return attach_diff(message, FRAMEWORK, base, item)
         return attach_diff(message, FRAMEWORK, base, item, kind=kind)
 
-    def _plain(self, message: ChatMessage, *, quietly: bool = False) -> Iterator[ItemOf]:
+    def _plain(self, message: ChatMessage, *, warn: bool = True) -> Iterator[ItemOf]:
         """A message of any framework as items."""
         role = "user" if message.role == "tool" else message.role
         name = message.message_id
-        if message.author_name is not None and not quietly:
+        if message.author_name is not None and warn:
             self._unsupported.field("author_name", "its items have no place for it", message_id=name)
         run: list[int] = []  # neighbours that share an item: text and media, or reasoning
         for index, part in enumerate(message.contents):
@@ -134,7 +134,7 @@ class ResponsesItemCodec:
                 yield ItemOf(single, (index,))
             elif fits:
                 run.append(index)
-            if quietly:
+            if not warn:
                 continue
             if fits:
                 self._tell_fields(part, name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agent_stores.errors import ConflictError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.openai_agents.codec import ItemOf, ResponsesItemCodec
-from agent_stores.plugins.openai_agents.reading import Item
+from agent_stores.plugins.openai_agents.item_converters import Item
 from agent_stores.store import ChatMessageStore
 
 Shown = tuple[ChatMessage, ItemOf]

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from agent_stores.database import DatabaseChatMessageStore
 from agent_stores.plugins.openai_agents.session import AgentStoresSession
-from agent_stores.plugins.store_resolver import StoreSource
+from agent_stores.plugins.store_resolver import StoreLike
 from agent_stores.redis import RedisChatMessageStore
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class SQLiteSession(AgentStoresSession):
         def make(name: str) -> DatabaseChatMessageStore[Any]:
             return DatabaseChatMessageStore(Path(db_path), thread_id=name, **options)
 
-        source: StoreSource = "memory:" if str(db_path) == ":memory:" else make
+        source: StoreLike = "memory:" if str(db_path) == ":memory:" else make
         super().__init__(session_id, source, session_settings=session_settings)
 
     def close(self) -> None:  # type: ignore[override]  # as the SDK's is

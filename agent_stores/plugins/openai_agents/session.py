@@ -19,8 +19,8 @@ from agent_stores.plugins.openai_agents.compaction import (
     take_snapshot,
     without,
 )
-from agent_stores.plugins.openai_agents.reading import Item
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.openai_agents.item_converters import Item
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
 
@@ -56,7 +56,7 @@ class AgentStoresSession(AsyncClosing):
     def __init__(
         self,
         session_id: str,
-        store: StoreSource,
+        store: StoreLike,
         *,
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
         **options: Unpack[PluginOptions],

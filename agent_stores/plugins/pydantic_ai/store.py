@@ -36,7 +36,7 @@ from agent_stores.plugins.pydantic_ai.records import (
     record_data,
     revision_of,
 )
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
 
@@ -60,7 +60,7 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
         ArgumentError, ArgumentTypeError: for wrong values. Nothing connects before the first operation.
     """
 
-    def __init__(self, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
+    def __init__(self, store: StoreLike, **options: Unpack[PluginOptions]) -> None:
         self._codec = ModelMessageCodec()
         self._opened: StoreResolver[Any] = StoreResolver(
             store, codec=self._codec, options=options, dangling_calls="keep"

@@ -19,7 +19,7 @@ from agent_stores.errors import ConflictError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.closing import SyncClosing
 from agent_stores.plugins.json_codec import Data
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, StoreSource
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.plugins.strands.codec import StrandsMessageCodec
 from agent_stores.plugins.strands.state import SessionState, thread_of_agent
 from agent_stores.plugins.thread_ids import escape
@@ -52,7 +52,7 @@ class AgentStoresSessionManager(SyncClosing, RepositorySessionManager, SessionRe
         StoreUnavailableError: when the server cannot be reached; the session is read here.
     """
 
-    def __init__(self, session_id: str, store: StoreSource, **options: Unpack[PluginOptions]) -> None:
+    def __init__(self, session_id: str, store: StoreLike, **options: Unpack[PluginOptions]) -> None:
         self._codec = StrandsMessageCodec()
         self._opened: StoreResolver[Any] = StoreResolver(
             store, codec=self._codec, options=options, dangling_calls="keep"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from agent_stores.plugins.agent_framework.installed import installed
+from agent_stores.plugins.agent_framework.compat import installed
 
 PIXEL = bytes.fromhex("89504e470d0a1a0a") + bytes(range(64))
 

@@ -23,7 +23,7 @@ from agent_stores.contents import (
 )
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.installed import installed
+from agent_stores.plugins.agent_framework.compat import installed
 from tests.plugins.agent_framework import kinds
 from tests.plugins.agent_framework.kinds import Content, dump, message, text
 

@@ -29,7 +29,7 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.haystack import AgentStoresChatMessageStore, HaystackMessageCodec
 from agent_stores.log import MessageLog
-from agent_stores.plugins.json_diff import same
+from agent_stores.plugins.json_diff import json_equal
 from agent_stores.retention import NO_RESULT
 from agent_stores.sync import SyncChatMessageStore
 from agent_stores.urls import open_log
@@ -76,7 +76,7 @@ def test_a_conversation_comes_back_exactly(open_store: Open) -> None:
     assert open_store().write_messages("s", CONVERSATION) == 5
     found = open_store(last_k=None).retrieve_messages("s")
     assert len({message.meta["chat_message_id"] for message in found}) == 5
-    assert same(without_ids(found), without_ids(CONVERSATION))
+    assert json_equal(without_ids(found), without_ids(CONVERSATION))
     assert open_store().count_messages("s") == 5
 
 
@@ -85,7 +85,7 @@ def test_unusual_messages_come_back_exactly(open_store: Open, number: int) -> No
     store = open_store(skip_system_messages=False)
     store.write_messages("s", [UNUSUAL[number]])
     (found,) = open_store().retrieve_messages("s")
-    assert same(without_ids([found]), without_ids([UNUSUAL[number]]))
+    assert json_equal(without_ids([found]), without_ids([UNUSUAL[number]]))
     name = found.meta["chat_message_id"]
     assert name == UNUSUAL[number].meta.get("chat_message_id", name)
 
@@ -172,7 +172,7 @@ def test_last_rounds_of_any_conversation(tmp_path: Path, seed: int) -> None:
         theirs.write_messages("s", messages)
         for last_k in range(8):
             found, wanted = ours.retrieve_messages("s", last_k), theirs.retrieve_messages("s", last_k)
-            assert same(without_ids(found), without_ids(wanted))
+            assert json_equal(without_ids(found), without_ids(wanted))
     finally:
         theirs.delete_all_messages()
 
@@ -226,7 +226,7 @@ def test_a_message_is_stored_once(sync_log: MessageLog) -> None:
     store = AgentStoresChatMessageStore(sync_log)
     store.write_messages("s", messages)
     assert neutral(sync_log).stats().bytes < 4 * (len(text) + 1000)
-    assert same(without_ids(store.retrieve_messages("s")), without_ids(messages))
+    assert json_equal(without_ids(store.retrieve_messages("s")), without_ids(messages))
 
 
 def test_a_conversation_of_another_framework_goes_on(sync_log: MessageLog) -> None:
@@ -277,7 +277,9 @@ def test_a_conversation_of_another_framework_goes_on(sync_log: MessageLog) -> No
 def test_a_run_that_died_between_call_and_result_goes_on(sync_log: MessageLog) -> None:
     store = AgentStoresChatMessageStore(sync_log)
     store.write_messages("t", CONVERSATION[:2])
-    assert same(without_ids(store.retrieve_messages("t")), without_ids(CONVERSATION[:2]))  # it may go on
+    assert json_equal(
+        without_ids(store.retrieve_messages("t")), without_ids(CONVERSATION[:2])
+    )  # it may go on
     store.write_messages("t", [user("Are you there?")])
     found = store.retrieve_messages("t")
     assert [message.role.value for message in found] == ["user", "assistant", "tool", "tool", "user"]

@@ -11,7 +11,7 @@ from google.genai import types
 from agent_stores import ChatMessageStore
 from agent_stores.google_adk import EventCodec
 from agent_stores.log import MessageLog
-from agent_stores.plugins.google_adk.reading import EventReader
+from agent_stores.plugins.google_adk.event_reader import EventReader
 from tests.plugins.pairs.features import BYTES, LINK, PNG, Aspect, media
 
 _ROLES = {"user": "user", "model": "assistant"}

@@ -22,7 +22,7 @@ from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.contents import DataContent, ReasoningContent, ToolCallContent, ToolResultContent
 from agent_stores.errors import ArgumentTypeError, OutcomeUnknownError, StoreClosedError
 from agent_stores.log import MessageLog
-from agent_stores.plugins.json_diff import same
+from agent_stores.plugins.json_diff import json_equal
 from agent_stores.strands import AgentStoresSessionManager, StrandsMessageCodec
 from agent_stores.sync import SyncChatMessageStore
 from agent_stores.urls import open_log
@@ -162,7 +162,7 @@ def test_messages_come_back_exactly(managers: Managers, number: int) -> None:
         manager.create_message("s", "a", copy.deepcopy(one))
     listed = managers().list_messages("s", "a")
     assert listed == made
-    assert same([one.to_dict() for one in listed], [one.to_dict() for one in made])  # 1.0 is not 1
+    assert json_equal([one.to_dict() for one in listed], [one.to_dict() for one in made])  # 1.0 is not 1
 
 
 def test_an_agent_goes_on_after_a_restart(managers: Managers) -> None:

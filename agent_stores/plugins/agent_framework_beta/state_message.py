@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_stores.errors import StateError
-from agent_stores.plugins.agent_framework.installed import installed
+from agent_stores.plugins.agent_framework.compat import installed
 from agent_stores.states import StateKey, sign_state, verify_state
 
 _STATE = "agent_stores_state"
