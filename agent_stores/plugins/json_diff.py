@@ -80,7 +80,9 @@ def json_equal(one: Any, other: Any) -> bool:
             and all(name in other and json_equal(value, other[name]) for name, value in one.items())
         )
     if isinstance(one, (list, tuple)):
-        return isinstance(other, (list, tuple)) and len(one) == len(other) and all(map(same, one, other))
+        return (
+            isinstance(other, (list, tuple)) and len(one) == len(other) and all(map(json_equal, one, other))
+        )
     if isinstance(one, str) and isinstance(other, str):
         return one == other
     return type(one) is type(other) and bool(one == other)
