@@ -145,7 +145,9 @@ def _from_url(
 ) -> Config:
     found = _SCHEME.match(redis_url)
     if found is None:
-        raise ArgumentError(f"redis_url has an unknown scheme; it must be {URLS}")
+        # Only what is a host and a port for certain is repeated: the text may hold a password.
+        hint = re.fullmatch(r"[\w.-]+:\d{2,5}(/\d*)?", redis_url) and f": write redis://{redis_url}"
+        raise ArgumentError(f"redis_url has an unknown scheme; it must be {URLS}{hint or ''}")
     kind: Any = found[3] or "single"
     try:
         parts = urlsplit(redis_url)
