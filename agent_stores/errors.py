@@ -156,6 +156,12 @@ class MessageTooLargeError(StoreError, ValueError):
         self.size = size
         self.limit = limit
 
+    @classmethod
+    def of(cls, what: str, size: int, limit: int, *, form: str = "as JSON") -> MessageTooLargeError:
+        """The error for a message, named by `what`, of a size in some form."""
+        text = f"{what} must be at most {limit} bytes {form}, got {size}; nothing was written"
+        return cls(text, size=size, limit=limit)
+
 
 class AgentRunError(AgentStoresError):
     """An agent's run failed; the turn was not added to the thread."""

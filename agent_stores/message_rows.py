@@ -64,12 +64,7 @@ def make_rows(
         body = encode_message(message)
         size = len(body)
         if max_bytes is not None and size > max_bytes:
-            raise MessageTooLargeError(
-                f"message {message_id!r} must be at most {max_bytes} bytes as JSON, got {size}; "
-                "nothing was written",
-                size=size,
-                limit=max_bytes,
-            )
+            raise MessageTooLargeError.of(f"message {message_id!r}", size, max_bytes)
         rows.append(
             Row(
                 message_id,

@@ -21,21 +21,11 @@ from agent_stores.attachments.bodies import without_prefix as lazily
 from agent_stores.attachments.files import Files
 from agent_stores.attachments.settings import Attachments
 from agent_stores.attachments.sweeping import Sweeper
-from agent_stores.backend import (
-    Backend,
-    Limits,
-    ListCursor,
-    ListedThread,
-    Row,
-    Snapshot,
-    Thread,
-    ThreadKey,
-    ThreadOrder,
-    Version,
-)
+from agent_stores.backend import Backend, Limits, Row, Snapshot, ThreadKey
 from agent_stores.capabilities import LatestReader, SearchableBackend, SearchHit
 from agent_stores.errors import AttachmentError, MessageTooLargeError
 from agent_stores.inline import may_block
+from agent_stores.wrapped_backend import WrappedBackend
 
 T = TypeVar("T")
 
@@ -65,7 +55,7 @@ class _Unlimited:
         return
 
 
-class AttachedBackend:
+class AttachedBackend(WrappedBackend):
     """Stores data parts above a size as attachments.
 
     Args:
@@ -81,7 +71,8 @@ class AttachedBackend:
     def __init__(
         self, inner: Backend, settings: Attachments, encrypt: Callable[[Any], Any] | None = None
     ) -> None:
-        self.inner = self.stored = inner
+        super().__init__(inner)
+        self.stored = inner
         self.reads = 0
         self._settings = settings
         self._cipher = None if encrypt is None else encrypt(_Unlimited())
@@ -99,24 +90,9 @@ class AttachedBackend:
             self.search = partial(self._search, inner)
 
     @property
-    def location(self) -> str:
-        """See `Backend.location`."""
-        return self.inner.location
-
-    @property
     def limits(self) -> Limits:
         """See `Backend.limits`; how large a message may be is known when its data is elsewhere: `seal`."""
         return replace(self.inner.limits, body_bytes=None)
-
-    @property
-    def supports_inline(self) -> bool:
-        """See `Backend`."""
-        return getattr(self.inner, "supports_inline", False)
-
-    @property
-    def loop_independent(self) -> bool:
-        """See `Backend`."""
-        return getattr(self.inner, "loop_independent", False)
 
     # -- data -------------------------------------------------------------------------------------------
 
@@ -235,34 +211,13 @@ class AttachedBackend:
         limit = self.inner.limits.body_bytes
         for row in rows:
             if limit is not None and len(row.body) > limit:
-                raise MessageTooLargeError(
-                    f"message {row.message_id!r} must be at most {limit} bytes as JSON, got {len(row.body)}; "
-                    "nothing was written",
-                    size=len(row.body),
-                    limit=limit,
-                )
+                raise MessageTooLargeError.of(f"message {row.message_id!r}", len(row.body), limit)
 
     # -- the contract -----------------------------------------------------------------------------------
 
-    async def load(self, key: ThreadKey) -> Snapshot | None:
-        """See `Backend.load`."""
-        return await self.inner.load(key)
-
-    async def rows(
-        self,
-        key: ThreadKey,
-        *,
-        after: int = 0,
-        before: int | None = None,
-        limit: int | None = None,
-        newest: bool = False,
-        bodies: bool = True,
-        staged: bool = False,
-    ) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, **options: Any) -> Snapshot | None:
         """See `Backend.rows`."""
-        found = await self.stored_rows(
-            key, after=after, before=before, limit=limit, newest=newest, bodies=bodies, staged=staged
-        )
+        found = await self.stored_rows(key, **options)
         return found and found._replace(rows=await self.open(key, found.rows))
 
     async def stored_rows(self, key: ThreadKey, **options: Any) -> Snapshot | None:
@@ -280,42 +235,6 @@ class AttachedBackend:
         hits = await backend.search(tenant, query, **options)
         opened = await self.open(ThreadKey(tenant, ""), [hit.row for hit in hits])
         return [hit._replace(row=row) for hit, row in zip(hits, opened, strict=True)]
-
-    async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
-        """See `Backend.find`."""
-        return await self.inner.find(key, message_ids)
-
-    async def commit(
-        self,
-        key: ThreadKey,
-        thread: Thread | None,
-        *,
-        expected: Version | None,
-        put: Sequence[Row] = (),
-        delete: Sequence[Row] = (),
-        clear: bool = False,
-    ) -> Version | None:
-        """See `Backend.commit`; the rows to put come from `seal`."""
-        return await self.inner.commit(key, thread, expected=expected, put=put, delete=delete, clear=clear)
-
-    async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: ListCursor | None = None,
-        limit: int = 100,
-        order: ThreadOrder = "id",
-        expired_before: int | None = None,
-    ) -> list[ListedThread]:
-        """See `Backend.threads`."""
-        return await self.inner.threads(
-            tenant, prefix=prefix, after=after, limit=limit, order=order, expired_before=expired_before
-        )
-
-    async def aclose(self) -> None:
-        """See `Backend.aclose`; the file system stays open."""
-        await self.inner.aclose()
 
 
 def _cipher_key(tenant: str | None) -> ThreadKey:

@@ -10,18 +10,7 @@ from msgspec.structs import replace
 
 from agent_stores import _json
 from agent_stores._encrypted import MARKER, PREFIX, UNREADABLE, is_marked
-from agent_stores.backend import (
-    Backend,
-    Limits,
-    ListCursor,
-    ListedThread,
-    Row,
-    Snapshot,
-    Thread,
-    ThreadKey,
-    ThreadOrder,
-    Version,
-)
+from agent_stores.backend import Backend, Limits, ListedThread, Row, Snapshot, Thread, ThreadKey, Version
 from agent_stores.capabilities import (
     Appender,
     ChangeNotifier,
@@ -33,6 +22,7 @@ from agent_stores.capabilities import (
 from agent_stores.encryption.ciphers import Ciphers, Keys
 from agent_stores.encryption.ciphertext import decode_ciphertext, encode_name, place_of, to_ciphertext
 from agent_stores.errors import ArgumentError, EncryptionKeyError, MessageTooLargeError
+from agent_stores.wrapped_backend import WrappedBackend
 
 _OVERHEAD = 1024  # bytes of a ciphertext without its data
 _METADATA_BYTES = 262_144  # of encrypted metadata; every server stores that much in a thread
@@ -43,7 +33,7 @@ DAMAGED = b"damaged: the message is encrypted, and was changed or moved"
 """The body of a row that cannot be decrypted although the key is right; it is not a message."""
 
 
-class EncryptedBackend:
+class EncryptedBackend(WrappedBackend):
     """Encrypts what it stores in another backend; message ids, positions, sizes and times stay readable.
 
     The log encrypts rows by `seal` before an operation, so that sizes count the encrypted bodies.
@@ -63,14 +53,9 @@ class EncryptedBackend:
     subscribe: Callable[..., Awaitable[Subscription | None]]
 
     def __init__(self, inner: Backend, keys: Keys) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.keys = keys
         self._checked: dict[ThreadKey, None] = {}  # threads whose keys these are, oldest first
-
-    @property
-    def location(self) -> str:
-        """See `Backend.location`."""
-        return self.inner.location
 
     @property
     def limits(self) -> Limits:
@@ -83,12 +68,12 @@ class EncryptedBackend:
     @property
     def supports_inline(self) -> bool:
         """See `Backend`; keys that a service unwraps may have to be waited for."""
-        return self.keys.supports_inline and getattr(self.inner, "supports_inline", False)
+        return self.keys.supports_inline and super().supports_inline
 
     @property
     def loop_independent(self) -> bool:
         """See `Backend`."""
-        return self.keys.loop_independent and getattr(self.inner, "loop_independent", False)
+        return self.keys.loop_independent and super().loop_independent
 
     # -- rows ---------------------------------------------------------------------------------------------
 
@@ -106,12 +91,8 @@ class EncryptedBackend:
         if limit is not None:
             for row in sealed:
                 if row.bytes > limit:
-                    raise MessageTooLargeError(
-                        f"message {row.message_id!r} must be at most {limit} bytes when it is encrypted, "
-                        f"got {row.bytes}; nothing was written",
-                        size=row.bytes,
-                        limit=limit,
-                    )
+                    what = f"message {row.message_id!r}"
+                    raise MessageTooLargeError.of(what, row.bytes, limit, form="when it is encrypted")
         return sealed
 
     async def check_thread(self, key: ThreadKey) -> None:
@@ -229,65 +210,27 @@ class EncryptedBackend:
         found = await self.inner.load(key)
         return found and found._replace(thread=await self.open_metadata(key, found.thread))
 
-    async def rows(
-        self,
-        key: ThreadKey,
-        *,
-        after: int = 0,
-        before: int | None = None,
-        limit: int | None = None,
-        newest: bool = False,
-        bodies: bool = True,
-        staged: bool = False,
-    ) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, *, bodies: bool = True, **options: Any) -> Snapshot | None:
         """See `Backend.rows`."""
-        found = await self.inner.rows(
-            key, after=after, before=before, limit=limit, newest=newest, bodies=bodies, staged=staged
-        )
+        found = await self.inner.rows(key, bodies=bodies, **options)
         if found is None:
             return None
         rows = await self.open(key, found.rows) if bodies else found.rows
         return Snapshot(await self.open_metadata(key, found.thread), found.version, rows)
 
-    async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
-        """See `Backend.find`."""
-        return await self.inner.find(key, message_ids)
-
-    async def commit(
-        self,
-        key: ThreadKey,
-        thread: Thread | None,
-        *,
-        expected: Version | None,
-        put: Sequence[Row] = (),
-        delete: Sequence[Row] = (),
-        clear: bool = False,
-    ) -> Version | None:
+    async def commit(self, key: ThreadKey, thread: Thread | None, **change: Any) -> Version | None:
         """See `Backend.commit`; the rows to put were encrypted by `seal`."""
         sealed = thread and await self.seal_metadata(key, thread)
-        return await self.inner.commit(key, sealed, expected=expected, put=put, delete=delete, clear=clear)
+        return await self.inner.commit(key, sealed, **change)
 
     async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: ListCursor | None = None,
-        limit: int = 100,
-        order: ThreadOrder = "id",
-        expired_before: int | None = None,
+        self, tenant: str | None, *, expired_before: int | None = None, **options: Any
     ) -> list[ListedThread]:
         """See `Backend.threads`."""
-        listed = await self.inner.threads(
-            tenant, prefix=prefix, after=after, limit=limit, order=order, expired_before=expired_before
-        )
+        listed = await self.inner.threads(tenant, expired_before=expired_before, **options)
         if expired_before is not None:  # to be purged, not shown
             return listed
         return [item._replace(thread=await self.open_metadata(item.key, item.thread)) for item in listed]
-
-    async def aclose(self) -> None:
-        """See `Backend.aclose`."""
-        await self.inner.aclose()
 
 
 def encrypt_rows(ciphers: Ciphers, key: ThreadKey, rows: Sequence[Row]) -> list[Row]:

@@ -29,6 +29,7 @@ FOUNDATION = {
     "search",
     "thread_updates",
     "thread_pool",
+    "wrapped_backend",
     "writer_queue",
 }
 BACKENDS = {"backends"}

@@ -108,12 +108,7 @@ class Records:
         body = encode_message(ChatMessage("system", contents=[content], message_id=name, created_at=now))
         limit = self._log.max_message_bytes
         if limit is not None and len(body) > limit:
-            raise MessageTooLargeError(
-                f"{kind} {name!r} must be at most {limit} bytes as JSON, got {len(body)}; "
-                "nothing was written",
-                size=len(body),
-                limit=limit,
-            )
+            raise MessageTooLargeError.of(f"{kind} {name!r}", len(body), limit)
         return Row(name, body, bytes=len(body), created_us=to_microseconds(now))
 
 
