@@ -61,6 +61,7 @@ class Window:
         """Begin a conversation."""
         self.sidebar.get_by_role("button", name="New conversation").first.click()
         self.sees("Everything that is said here is kept")
+        expect(self.turns).to_have_count(0, timeout=PATIENCE)  # Streamlit removes the old ones a little later
 
     def say(self, text: str) -> None:
         """Send a message."""

@@ -53,6 +53,8 @@ class TestOrder:
 
         following = asyncio.create_task(follow())
         await asyncio.gather(*(write(number) for number in range(3)))
+        while not seen:  # a watcher cannot tell that a thread was deleted before its first look
+            await asyncio.sleep(0.02)
         await writers[0].delete_thread()
         await writers[0].add_messages([user("again"), user("end")])
         await asyncio.wait_for(following, 60)
