@@ -119,8 +119,8 @@ def _print(report: RekeyReport) -> None:
     )
     if report.attachments:
         line(
-            f"the attachments of {render.count(report.attachments, 'message')} stay encrypted with the key that "
-            "they were written with: do not remove it"
+            f"the attachments of {render.count(report.attachments, 'message')} stay encrypted with the key "
+            "that they were written with: do not remove it"
         )
     for problem in report.problems[:_SHOWN]:
         place = f", position {problem.position}" if problem.position else ""
