@@ -132,8 +132,7 @@ def stored_as(plain: ChatMessage, message_id: str) -> ChatMessage:
     """A message under another id than its own, with which it is shown."""
     if message_id == plain.message_id:
         return plain
-    rest = dict(framework_data(plain, FRAMEWORK))
-    rest["set"] = {**rest.get("set", {}), "message_id": plain.message_id}
+    rest = {**framework_data(plain, FRAMEWORK), "id": plain.message_id}
     properties = with_framework_data(plain.additional_properties, FRAMEWORK, rest)
     return plain.replace(message_id=message_id, additional_properties=properties)
 
