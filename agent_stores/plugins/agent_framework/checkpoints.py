@@ -22,7 +22,6 @@ from agent_stores.errors import (
 )
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.documents import pack, unpack
-from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
@@ -80,7 +79,6 @@ class AgentStoresCheckpointStorage(AsyncClosing):
             raise ArgumentTypeError("allowed_checkpoint_types must be a collection of str, got a str")
         self._opened: StoreResolver[ChatMessage] = StoreResolver(
             source,
-            codec=NeutralCodec(),
             options=options,
             dangling_calls="keep",
             accepts=("source", "allowed_checkpoint_types"),

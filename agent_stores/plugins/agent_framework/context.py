@@ -53,11 +53,11 @@ class ContextProviderAdapter(ProviderAdapter, FrameworkContextProvider):
         if session not in self._introduced:
             self._introduced.add(session)
             await self._providers.thread_created(session.session_id)
-        found = await self._providers.invoking(context.input_messages, thread_id=session.session_id)
+        found, messages = await self._providers.invoking(context.input_messages, thread_id=session.session_id)
         if found.instructions:
             context.extend_instructions(self.source_id, found.instructions)
-        if found.messages:
-            context.extend_messages(self, self._providers.messages(found))
+        if messages:
+            context.extend_messages(self, messages)
         if found.tools:
             context.extend_tools(self.source_id, framework_tools(found.tools))
 

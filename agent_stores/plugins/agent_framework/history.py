@@ -14,11 +14,10 @@ from typing_extensions import Unpack
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
 from agent_stores.plugins.agent_framework.ids import loaded, replayed_ids, stored, with_ids
 from agent_stores.plugins.agent_framework.overlap import find_repeated, may_repeat
-from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.closing import AsyncClosing
+from agent_stores.plugins.merge_messages import model_view
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.retention import DanglingCalls
 from agent_stores.store import ChatMessageStore
@@ -118,7 +117,7 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
             "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
         )
         self._codec = AgentFrameworkCodec()
-        self._opened = StoreResolver(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
+        self._opened = StoreResolver(source, options=options, dangling_calls="keep")
 
     def store(self, session_id: str | None) -> ChatMessageStore[ChatMessage]:
         """The store of a session: for counting, clearing, branching and all that a history provider has not.

@@ -6,7 +6,6 @@ import uuid
 
 from typing_extensions import Unpack
 
-from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
 from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdapter
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
@@ -47,7 +46,7 @@ class ChatMessageStoreFactory(AsyncClosing):
         self._dangling_calls: DanglingCalls = choice(
             "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
         )
-        self._opened = StoreResolver(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
+        self._opened = StoreResolver(source, options=options, dangling_calls="keep")
 
     def __call__(self) -> ChatMessageStoreAdapter:
         """The store of a new thread.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-
-from typing_extensions import Self
 
 from agent_stores import redis as ours
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
@@ -61,17 +59,3 @@ class RedisChatMessageStore(ChatMessageStoreAdapter):
             **server,
         )
         super().__init__(store)
-
-    @classmethod
-    async def deserialize(  # as the framework's is: without a store
-        cls, serialized_store_state: MutableMapping[str, Any], **kwargs: Any
-    ) -> Self:
-        """A store on the conversation of a state; see `update_from_state`.
-
-        Args:
-            serialized_store_state: what `serialize` returned.
-            kwargs: arguments of the constructor: a state makes no connection.
-        """
-        adapter = cls(**kwargs)
-        await adapter.update_from_state(serialized_store_state)
-        return adapter

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, MutableMapping, Sequence
-from types import TracebackType
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from typing_extensions import Self
@@ -12,15 +11,16 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError, St
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import loaded, stored, stored_as, with_ids
-from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.agent_framework_beta.state_message import marked, pack, unpack
+from agent_stores.plugins.closing import AsyncContext
+from agent_stores.plugins.merge_messages import model_view
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import choice, sequence
 
 
-class ChatMessageStoreAdapter:
+class ChatMessageStoreAdapter(AsyncContext):
     """A store of ours as the beta's `ChatMessageStoreProtocol`: it holds the beta's own messages.
 
     A message with a `message_id` is stored once in its thread (an answer with the id of another one says
@@ -74,7 +74,9 @@ class ChatMessageStoreAdapter:
             StoreUnavailableError: when the server cannot be reached.
         """
         self._is_new = False
-        view = model_view(await self._store.list_messages(), self._dangling_calls)
+        view = await self._store.list_messages()
+        if any(message.tool_calls for message in view):
+            view = model_view(view, self._dangling_calls)
         found = [self._codec.from_chat_message(message) for message in view]
         loaded(found, view)
         return found
@@ -111,23 +113,17 @@ class ChatMessageStoreAdapter:
         return pack(await self._store.serialize(), self._key)
 
     @classmethod
-    async def deserialize(
-        cls, serialized_store_state: MutableMapping[str, Any], *, store: Any = None, **kwargs: Any
-    ) -> Self:
+    async def deserialize(cls, serialized_store_state: MutableMapping[str, Any], **kwargs: Any) -> Self:
         """A store on the conversation of a state.
 
         Args:
             serialized_store_state: what `serialize` returned.
-            store: the store to use; a state makes no connection.
-            kwargs: further arguments of the constructor.
+            kwargs: arguments of the constructor: a state makes no connection.
 
         Raises:
-            ArgumentError: when no store is given.
             StateError, StateSignatureError: for a state that is not valid here.
         """
-        if store is None:
-            raise ArgumentError("store must be given, as a state makes no connection")
-        adapter = cls(store, **kwargs)
+        adapter = cls(**kwargs)
         await adapter.update_from_state(serialized_store_state)
         return adapter
 
@@ -181,8 +177,7 @@ class ChatMessageStoreAdapter:
         Raises:
             IndexError: when there is none.
         """
-        (_, found) = await self._at(index)
-        return found
+        return (await self._all())[index][1]
 
     async def setitem(self, index: int, item: Any) -> None:
         """Replace the stored message at an index, as `getitem` takes it.
@@ -191,7 +186,7 @@ class ChatMessageStoreAdapter:
             IndexError: when there is none.
         """
         neutral = self._codec.to_chat_message(item)
-        (message_id, _) = await self._at(index)
+        message_id, _ = (await self._all())[index]
         await self._store.replace(message_id, stored_as(neutral, message_id))
         loaded([item], [neutral.replace(message_id=message_id)])
 
@@ -225,32 +220,21 @@ class ChatMessageStoreAdapter:
             return False
         return True
 
-    async def _all(self) -> AsyncIterator[tuple[str, Any]]:
+    async def _all(self) -> list[tuple[str, Any]]:
         """The stored messages, oldest first, with the ids under which they are stored."""
         self._is_new = False
-        async for stored_message in self._store.iter_messages():
-            message = stored_message.message
-            found = self._codec.from_chat_message(message)
-            loaded([found], [message])
-            yield message.message_id or "", found
-
-    async def _at(self, index: int) -> tuple[str, Any]:
-        wanted = index if index >= 0 else index + await self.count()
-        at = 0
-        async for found in self._all():
-            if at == wanted:
-                return found
-            at += 1
-        raise IndexError(f"index must be that of a stored message, got {index}")
+        neutral = [stored_message.message async for stored_message in self._store.iter_messages()]
+        found = [self._codec.from_chat_message(message) for message in neutral]
+        loaded(found, neutral)
+        return [(one.message_id or "", other) for one, other in zip(neutral, found, strict=True)]
 
     async def _find(self, item: Any) -> tuple[int, str]:
-        wanted = item.to_dict()
-        at = 0
-        async for message_id, found in self._all():
+        """The index of a stored message that is equal to another one, and the id under which it is stored."""
+        wanted = {**item.to_dict(), "message_id": None}
+        for at, (message_id, found) in enumerate(await self._all()):
             is_it = item.message_id in (None, found.message_id)
-            if is_it and {**found.to_dict(), "message_id": None} == {**wanted, "message_id": None}:
+            if is_it and {**found.to_dict(), "message_id": None} == wanted:
                 return at, message_id
-            at += 1
         raise ArgumentError("item must be equal to a stored message, got another one")
 
     # -- closing ------------------------------------------------------------------------------------------
@@ -263,17 +247,6 @@ class ChatMessageStoreAdapter:
     def __bool__(self) -> bool:
         """True: the framework asks a thread so whether it has a store."""
         return True
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -61,9 +61,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         **options: Unpack[PluginOptions],
     ) -> None:
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
-        self._opened: StoreResolver[Any] = StoreResolver(
-            store, codec=cast("Any", None), options=options, dangling_calls="keep"
-        )
+        self._opened: StoreResolver[Any] = StoreResolver(store, options=options, dangling_calls="keep")
         self._threads = GraphThreads(self._opened, messages_channel)
         self._checkpoints = Checkpoints(self._threads, MessageLists(GraphMessageCodec()))
 
