@@ -21,6 +21,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from typing_extensions import Unpack
 
 from agent_stores.errors import ArgumentError
+from agent_stores.plugins.blocking import blocking
 from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langgraph.checkpoints import Checkpoints, Place
 from agent_stores.plugins.langgraph.codec import GraphMessageCodec, dump, load
@@ -229,9 +230,13 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
 
     # -- the same, for code without an event loop ---------------------------------------------------------
 
-    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """See `aget_tuple`; blocks."""
-        return self._opened.wait(self.aget_tuple(config))
+    get_tuple = blocking(aget_tuple, BaseCheckpointSaver.get_tuple)
+    put = blocking(aput, BaseCheckpointSaver.put)
+    put_writes = blocking(aput_writes, BaseCheckpointSaver.put_writes)
+    delete_thread = blocking(adelete_thread, BaseCheckpointSaver.delete_thread)
+    copy_thread = blocking(acopy_thread, BaseCheckpointSaver.copy_thread)
+    delete_for_runs = blocking(adelete_for_runs, BaseCheckpointSaver.delete_for_runs)
+    prune = blocking(aprune, BaseCheckpointSaver.prune)
 
     def list(
         self,
@@ -247,42 +252,6 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
             return [one async for one in self.alist(config, filter=filter, before=before, limit=limit)]
 
         yield from self._opened.wait(read())
-
-    def put(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """See `aput`; blocks."""
-        return self._opened.wait(self.aput(config, checkpoint, metadata, new_versions))
-
-    def put_writes(
-        self,
-        config: RunnableConfig,
-        writes: Sequence[tuple[str, Any]],
-        task_id: str,
-        task_path: str = "",
-    ) -> None:
-        """See `aput_writes`; blocks."""
-        self._opened.wait(self.aput_writes(config, writes, task_id, task_path))
-
-    def delete_thread(self, thread_id: str) -> None:
-        """See `adelete_thread`; blocks."""
-        self._opened.wait(self.adelete_thread(thread_id))
-
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """See `acopy_thread`; blocks."""
-        self._opened.wait(self.acopy_thread(source_thread_id, target_thread_id))
-
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """See `adelete_for_runs`; blocks."""
-        self._opened.wait(self.adelete_for_runs(run_ids))
-
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """See `aprune`; blocks."""
-        self._opened.wait(self.aprune(thread_ids, strategy=strategy))
 
 
 def _matches(metadata: CheckpointMetadata, filter: dict[str, Any]) -> bool:
