@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agent_framework import HistoryProvider, Message
@@ -14,8 +13,14 @@ from typing_extensions import Unpack
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.ids import loaded, replayed_ids, stored, with_ids
-from agent_stores.plugins.agent_framework.overlap import find_repeated, may_repeat
+from agent_stores.plugins.agent_framework.ids import (
+    find_repeated,
+    loaded,
+    may_repeat,
+    replayed_ids,
+    stored,
+    with_ids,
+)
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.merge_messages import model_view
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
@@ -27,29 +32,13 @@ if TYPE_CHECKING:
     from agent_framework import AgentSession, SessionContext, SupportsAgentRun
 
 
-@dataclass(eq=False)
-class _Run:
-    """The part of a run that is in progress: `before_run` or `after_run`.
-
-    Attributes:
-        context: the framework's own object for the run.
-        answered: the ids of the calls that the run's messages answer.
-        inputs: the run's input, when its end is stored.
-        replayed: the messages that another history provider loaded, and its id, by the identity of each.
-    """
-
-    context: SessionContext
-    answered: Collection[str] = ()
-    inputs: Sequence[Message] = ()
-    replayed: dict[int, str] = field(default_factory=dict)
-
-
-_run: ContextVar[_Run | None] = ContextVar("agent_stores_run", default=None)
+_run: ContextVar[tuple[SessionContext, Collection[str]] | None] = ContextVar("agent_stores_run", default=None)
+"""The framework's own object for the run whose begin or end is in progress; the agent's history providers."""
 
 
 @contextmanager
-def _running(run: _Run) -> Iterator[None]:
-    token = _run.set(run)
+def _running(context: SessionContext, histories: Collection[str] = ()) -> Iterator[None]:
+    token = _run.set((context, histories))
     try:
         yield
     finally:
@@ -148,7 +137,7 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
         history = await self.store(session_id).list_messages()
         run = _run.get()
         if run is not None:
-            history = model_view(history, self._dangling_calls, run.answered)
+            history = model_view(history, self._dangling_calls, _answered(run[0].input_messages))
         found = [self._codec.from_chat_message(message) for message in history]
         loaded(found, history)
         if self.skip_excluded:
@@ -177,15 +166,21 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
         if not given:
             return
         neutral = [self._codec.to_chat_message(message) for message in given]
-        run = _run.get()
-        if repeated := await self._repeated(store, given, neutral, run):
+        context, histories = _run.get() or (None, ())
+        if repeated := await self._repeated(store, given, neutral, context):
             given = [message for at, message in enumerate(given) if at not in repeated]
             neutral = [message for at, message in enumerate(neutral) if at not in repeated]
             if not given:
                 return
-        if run is not None and run.replayed:
-            neutral = replayed_ids(neutral, [run.replayed.get(id(message)) for message in given])
-        await store.add_messages(with_ids(given, neutral, None if run is None else run.context))
+        if context is not None and histories:
+            loaders = {
+                id(message): source
+                for source, loaded_messages in context.context_messages.items()
+                if source in histories
+                for message in loaded_messages
+            }
+            neutral = replayed_ids(neutral, [loaders.get(id(message)) for message in given])
+        await store.add_messages(with_ids(given, neutral, context))
         stored(given)
 
     async def clear(self, session_id: str | None) -> None:
@@ -197,17 +192,17 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
         store: ChatMessageStore[ChatMessage],
         given: Sequence[Message],
         neutral: Sequence[ChatMessage],
-        run: _Run | None,
+        context: SessionContext | None,
     ) -> range:
         """The indexes of messages that a client sent again, among the input of a run or of one call."""
-        span = range(len(given)) if run is None else _span(given, run.inputs)
+        span = range(len(given)) if context is None else _span(given, context.input_messages)
         sent = neutral[span.start : span.stop]
         if not may_repeat(sent):
             return range(0)
         newest = [one.message for one in await store.latest(len(sent) + 1)]
         shown = [self._codec.from_chat_message(message).message_id for message in newest]
         end, size = find_repeated(newest, shown, sent)
-        if run is None and end == len(sent):
+        if context is None and end == len(sent):
             return range(0)  # there is nothing else in the call: it is a turn that says the same
         repeated = range(span.start, span.start + end)
         if size:  # so that a run that is tried again knows them
@@ -223,13 +218,7 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
         state: dict[str, Any],
     ) -> None:
         """Give a run the history; called by the agent."""
-        answered = [
-            content.call_id
-            for message in context.input_messages
-            for content in message.contents
-            if content.type == "function_result" and content.call_id
-        ]
-        with _running(_Run(context, answered)):
+        with _running(context):
             await super().before_run(agent=agent, session=session, context=context, state=state)
 
     async def after_run(
@@ -241,19 +230,16 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
         state: dict[str, Any],
     ) -> None:
         """Store what a run added; called by the agent."""
-        others = {
-            provider.source_id
-            for provider in getattr(agent, "context_providers", None) or ()
-            if isinstance(provider, HistoryProvider)
-        }
-        replayed = {
-            id(message): source
-            for source, messages in context.context_messages.items()
-            if source in others
-            for message in messages
-        }
-        with _running(_Run(context, inputs=context.input_messages, replayed=replayed)):
+        providers = getattr(agent, "context_providers", None) or ()
+        histories = {one.source_id for one in providers if isinstance(one, HistoryProvider)}
+        with _running(context, histories):
             await super().after_run(agent=agent, session=session, context=context, state=state)
+
+
+def _answered(inputs: Sequence[Message]) -> list[str]:
+    """The ids of the calls that a run's input answers."""
+    contents = (content for message in inputs for content in message.contents)
+    return [one.call_id for one in contents if one.type == "function_result" and one.call_id]
 
 
 def _span(given: Sequence[Message], inputs: Sequence[Message]) -> range:
