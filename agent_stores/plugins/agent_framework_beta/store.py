@@ -1,23 +1,31 @@
-"""`ChatMessageStoreAdapter`: any of our stores in a thread of Agent Framework's betas."""
+"""Any of our stores in the threads of Agent Framework's betas."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import MutableMapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
+from agent_stores import redis as ours
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError, StoreError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import loaded, stored, stored_as, with_ids
 from agent_stores.plugins.agent_framework_beta.state_message import marked, pack, unpack
-from agent_stores.plugins.closing import AsyncContext
+from agent_stores.plugins.closing import AsyncClosing, AsyncContext
 from agent_stores.plugins.merge_messages import model_view
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import choice, sequence
+
+if TYPE_CHECKING:
+    from redis.credentials import CredentialProvider
+
+_PREFIX = "chat_messages"
 
 
 class ChatMessageStoreAdapter(AsyncContext):
@@ -77,9 +85,7 @@ class ChatMessageStoreAdapter(AsyncContext):
         view = await self._store.list_messages()
         if any(message.tool_calls for message in view):
             view = model_view(view, self._dangling_calls)
-        found = [self._codec.from_chat_message(message) for message in view]
-        loaded(found, view)
-        return found
+        return self._shown(view)
 
     async def add_messages(self, messages: Sequence[Any]) -> None:
         """Add messages at the end of the thread, in order, all or none.
@@ -96,7 +102,12 @@ class ChatMessageStoreAdapter(AsyncContext):
         """
         given = sequence("messages", messages)
         if any(marked(message) is not None for message in given):
-            await self._restore(given)
+            state = unpack({"messages": given}, self._key)
+            if not self._is_new and not (
+                isinstance(state, dict) and state.get("thread_id") == self.thread_id
+            ):
+                raise StateError("a state of another thread must be restored on a new store, got one in use")
+            await self.update_from_state({"messages": given})
             return
         self._is_new = False
         if not given:
@@ -148,14 +159,6 @@ class ChatMessageStoreAdapter(AsyncContext):
             await self.add_messages(state)
         else:
             raise StateError("a state with messages must be restored on a new store, got one in use")
-
-    async def _restore(self, messages: Sequence[Any]) -> None:
-        """Take a state that came among the messages: on a new store, or once more on the same thread."""
-        state = unpack({"messages": messages}, self._key)
-        if isinstance(state, list) or (not self._is_new and state.get("thread_id") != self.thread_id):
-            raise StateError("a state of another thread must be restored on a new store, got one in use")
-        await self._store.update_from_state(state)
-        self._is_new = False
 
     # -- as the framework's RedisChatMessageStore has them ------------------------------------------------
 
@@ -224,9 +227,14 @@ class ChatMessageStoreAdapter(AsyncContext):
         """The stored messages, oldest first, with the ids under which they are stored."""
         self._is_new = False
         neutral = [stored_message.message async for stored_message in self._store.iter_messages()]
+        found = self._shown(neutral)
+        return [(one.message_id or "", other) for one, other in zip(neutral, found, strict=True)]
+
+    def _shown(self, neutral: Sequence[ChatMessage]) -> list[Any]:
+        """The framework's messages for stored ones."""
         found = [self._codec.from_chat_message(message) for message in neutral]
         loaded(found, neutral)
-        return [(one.message_id or "", other) for one, other in zip(neutral, found, strict=True)]
+        return found
 
     async def _find(self, item: Any) -> tuple[int, str]:
         """The index of a stored message that is equal to another one, and the id under which it is stored."""
@@ -250,3 +258,93 @@ class ChatMessageStoreAdapter(AsyncContext):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
+
+
+class ChatMessageStoreFactory(AsyncClosing):
+    """Makes the store of a new thread, as ``ChatAgent(chat_message_store_factory=...)`` takes it.
+
+    Each call makes a store on a thread of its own, with a random id; a state that the agent restores turns it
+    to the thread of the state. All of them share one connection; `aclose`
+    closes it, and them.
+
+    Args:
+        source: a URL as `open_log` takes it, a `MessageLog` (which stays open), or a function that makes the
+            store of a thread id.
+        key: signs the states of threads and verifies them; see `ChatMessageStoreAdapter`.
+        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``;
+            with a function, whose stores have their own, only ``dangling_calls``, as
+            `ChatMessageStoreAdapter` takes it.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
+            operation.
+        MissingDependencyError: when the URL's backend is not installed; names the extra.
+    """
+
+    def __init__(
+        self,
+        source: StoreLike,
+        *,
+        key: StateKey | None = None,
+        **options: Unpack[PluginOptions],
+    ) -> None:
+        self._key = key
+        self._dangling_calls: DanglingCalls = choice(
+            "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
+        )
+        self._opened = StoreResolver(source, options=options, dangling_calls="keep")
+
+    def __call__(self) -> ChatMessageStoreAdapter:
+        """The store of a new thread.
+
+        Raises:
+            StoreClosedError: after `aclose`.
+        """
+        store = self._opened.store(f"thread_{uuid.uuid4().hex}")
+        return ChatMessageStoreAdapter(store, key=self._key, dangling_calls=self._dangling_calls)
+
+
+class RedisChatMessageStore(ChatMessageStoreAdapter):
+    """`ChatMessageStoreAdapter` as the ``RedisChatMessageStore`` of agent-framework-redis is made.
+
+    Its data is in our layout; ``agent-stores migrate`` copies what the framework's own store wrote.
+
+    Args:
+        redis_url: the server.
+        credential_provider: gives user and password, or token, at each connection to `host`.
+        host, port, ssl, username: the server, with a `credential_provider`.
+        thread_id: the conversation's id; a random one by default.
+        key_prefix: the beginning of all keys; the framework's default stands for ours, which is ``agent``.
+        max_messages: the newest messages that the thread keeps.
+        messages: what a new thread begins with.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        credential_provider: CredentialProvider | None = None,
+        host: str | None = None,
+        port: int = 6380,
+        ssl: bool = True,
+        username: str | None = None,
+        thread_id: str | None = None,
+        key_prefix: str = _PREFIX,
+        max_messages: int | None = None,
+        messages: Sequence[Any] | None = None,
+    ) -> None:
+        server: dict[str, Any] = {"credential_provider": credential_provider}
+        if credential_provider is not None:
+            server |= {"host": host, "port": port, "ssl": ssl, "username": username}
+        store: ours.RedisChatMessageStore[Any] = ours.RedisChatMessageStore(
+            redis_url,
+            key_prefix="agent" if key_prefix == _PREFIX else key_prefix,
+            thread_id=thread_id,
+            max_messages=max_messages,
+            messages=messages,
+            codec=AgentFrameworkCodec(),
+            **server,
+        )
+        super().__init__(store)
