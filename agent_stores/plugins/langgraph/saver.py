@@ -26,7 +26,6 @@ from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langgraph.checkpoints import Checkpoints, Place
 from agent_stores.plugins.langgraph.codec import GraphMessageCodec, dump, load
 from agent_stores.plugins.langgraph.lists import MessageLists
-from agent_stores.plugins.langgraph.pruning import Pruning
 from agent_stores.plugins.langgraph.records import Data, record_id
 from agent_stores.plugins.langgraph.threads import GraphThreads
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
@@ -64,7 +63,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
         self._opened: StoreResolver[Any] = StoreResolver(store, options=options, dangling_calls="keep")
         self._threads = GraphThreads(self._opened, messages_channel)
-        self._checkpoints = Checkpoints(self._threads, MessageLists(GraphMessageCodec()))
+        self._checkpoints = Checkpoints(self._threads, MessageLists(self._threads, GraphMessageCodec()))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config names, or the newest one; None when there is none.
@@ -203,9 +202,8 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         Reads the checkpoints of all threads, since a run does not name its thread.
         """
         if wanted := set(run_ids):
-            pruning = Pruning(self._checkpoints, self.serde)
             for thread_id in await self._threads.thread_ids():
-                await pruning.delete_runs(thread_id, wanted)
+                await self._checkpoints.delete_runs(thread_id, wanted, self.serde)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete checkpoints of threads.
@@ -221,7 +219,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
             if strategy == "delete":
                 await self._threads.delete(thread_id)
             else:
-                await Pruning(self._checkpoints, self.serde).keep_latest(thread_id)
+                await self._checkpoints.keep_latest(thread_id, self.serde)
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The version after another one; versions of different branches differ."""
