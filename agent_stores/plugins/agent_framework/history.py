@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent_framework import HistoryProvider, Message
 from typing_extensions import Unpack
 
-from agent_stores.errors import ArgumentTypeError
+from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import (
@@ -24,13 +25,21 @@ from agent_stores.plugins.agent_framework.ids import (
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.merge_messages import model_view
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
+from agent_stores.plugins.thread_ids import escape
 from agent_stores.retention import DanglingCalls
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import choice, identifier, sequence
 
 if TYPE_CHECKING:
-    from agent_framework import AgentSession, SessionContext, SupportsAgentRun
+    import redis.asyncio as aioredis
+    from agent_framework import SessionContext, SupportsAgentRun
+    from redis.credentials import CredentialProvider
 
+
+PREFIX = "chat_messages"
+"""The framework's default for the beginning of all keys."""
+
+KeyFormat = Literal["scoped", "legacy"]
 
 _run: ContextVar[tuple[SessionContext, Collection[str]] | None] = ContextVar("agent_stores_run", default=None)
 """The framework's own object for the run whose begin or end is in progress; the agent's history providers."""
@@ -209,31 +218,17 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
             loaded([given[at] for at in repeated[-size:]], newest[-size:])
         return repeated
 
-    async def before_run(
-        self,
-        *,
-        agent: SupportsAgentRun,
-        session: AgentSession,
-        context: SessionContext,
-        state: dict[str, Any],
-    ) -> None:
+    async def before_run(self, *, context: SessionContext, **run: Any) -> None:
         """Give a run the history; called by the agent."""
         with _running(context):
-            await super().before_run(agent=agent, session=session, context=context, state=state)
+            await super().before_run(context=context, **run)
 
-    async def after_run(
-        self,
-        *,
-        agent: SupportsAgentRun,
-        session: AgentSession,
-        context: SessionContext,
-        state: dict[str, Any],
-    ) -> None:
+    async def after_run(self, *, agent: SupportsAgentRun, context: SessionContext, **run: Any) -> None:
         """Store what a run added; called by the agent."""
         providers = getattr(agent, "context_providers", None) or ()
         histories = {one.source_id for one in providers if isinstance(one, HistoryProvider)}
         with _running(context, histories):
-            await super().after_run(agent=agent, session=session, context=context, state=state)
+            await super().after_run(agent=agent, context=context, **run)
 
 
 def _answered(inputs: Sequence[Message]) -> list[str]:
@@ -246,3 +241,85 @@ def _span(given: Sequence[Message], inputs: Sequence[Message]) -> range:
     """Where a run's input is among the messages that it stores."""
     first = next((at for at, message in enumerate(given) if inputs and message is inputs[0]), len(given))
     return range(first, min(first + len(inputs), len(given)))
+
+
+class RedisHistoryProvider(AgentStoresHistoryProvider):
+    """`AgentStoresHistoryProvider` as agent-framework-redis' ``RedisHistoryProvider`` is made.
+
+    Its data is in our layout; ``agent-stores migrate`` copies what the framework's own provider wrote.
+
+    With the key format ``"scoped"``, the threads' tenant is
+    ``{tenant_id}/{application_id}/{agent_id}/{source_id}``, with ``%`` and ``/`` escaped in each, and nothing
+    for one that is None. With ``"legacy"``, they have no tenant.
+
+    Args:
+        source_id: names this provider among those of its agent.
+        redis_url: the server.
+        credential_provider: gives user and password, or token, at each connection to `host`.
+        host, port, ssl, username: the server, with a `credential_provider`.
+        redis_client: an asynchronous client of the caller's, which stays open.
+        key_prefix: the beginning of all keys; the framework's default stands for ours, which is ``agent``.
+        tenant_id, application_id, agent_id: whose the conversations are; see above.
+        key_format: ``"legacy"`` is deprecated.
+        max_messages: the newest messages that a session keeps.
+        load_messages, store_outputs, store_inputs, store_context_messages, store_context_from: see
+            `AgentStoresHistoryProvider`.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted.
+    """
+
+    DEFAULT_SOURCE_ID = "redis_memory"
+
+    def __init__(
+        self,
+        source_id: str = DEFAULT_SOURCE_ID,
+        redis_url: str | None = None,
+        credential_provider: CredentialProvider | None = None,
+        host: str | None = None,
+        port: int = 6380,
+        ssl: bool = True,
+        username: str | None = None,
+        *,
+        redis_client: aioredis.Redis | None = None,
+        key_prefix: str = PREFIX,
+        tenant_id: str | None = None,
+        application_id: str | None = None,
+        agent_id: str | None = None,
+        key_format: KeyFormat = "scoped",
+        max_messages: int | None = None,
+        load_messages: bool = True,
+        store_outputs: bool = True,
+        store_inputs: bool = True,
+        store_context_messages: bool = False,
+        store_context_from: set[str] | None = None,
+    ) -> None:
+        from agent_stores.redis import RedisMessageLog
+
+        scope = (tenant_id, application_id, agent_id)
+        if choice("key_format", key_format, KeyFormat) == "legacy":
+            if scope != (None, None, None):
+                raise ArgumentError(
+                    "tenant_id, application_id and agent_id must be None for the legacy format"
+                )
+            warnings.warn("key_format='legacy' is deprecated: use 'scoped'", DeprecationWarning, stacklevel=2)
+        elif not application_id or "" in scope:
+            raise ArgumentError("application_id must be given, and no id may be empty, for the scoped format")
+        names = [escape(name or "", "/") for name in (*scope, source_id)]
+        server: dict[str, Any] = {"redis_client": redis_client, "credential_provider": credential_provider}
+        if credential_provider is not None:
+            server |= {"host": host, "port": port, "ssl": ssl, "username": username}
+        prefix = "agent" if key_prefix == PREFIX else key_prefix
+        log = RedisMessageLog(redis_url, key_prefix=prefix, **server)
+        super().__init__(
+            log,
+            source_id=source_id,
+            load_messages=load_messages,
+            store_inputs=store_inputs,
+            store_outputs=store_outputs,
+            store_context_messages=store_context_messages,
+            store_context_from=store_context_from,
+            tenant=None if key_format == "legacy" else "/".join(names),
+            max_messages=max_messages,
+        )
+        self._opened.own(log)
