@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from langchain_core.messages import BaseMessage
@@ -15,7 +15,6 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from agent_stores.backend import Row
 from agent_stores.plugins.langgraph.codec import dump, is_message_list, load
 from agent_stores.plugins.langgraph.lists import MessageLists, Reference, positions
 from agent_stores.plugins.langgraph.records import Data, Records, data_of, record_id
@@ -69,9 +68,14 @@ class Place(NamedTuple):
         """The id of the checkpoint's record."""
         return record_id("c", self.namespace, checkpoint_id or self.checkpoint_id or "")
 
-    def writes(self, checkpoint_id: str) -> str:
+    def writes(self) -> str:
         """How the ids of the checkpoint's writes begin."""
-        return record_id("w", self.namespace, checkpoint_id, "")
+        return record_id("w", self.namespace, self.checkpoint_id or "", "")
+
+    def own_records(self, names: Iterable[str]) -> set[str]:
+        """Those of some records that are the checkpoint's, or its writes."""
+        record, writes = self.record(), self.writes()
+        return {name for name in names if name == record or name.startswith(writes)}
 
 
 class Checkpoints:
@@ -138,16 +142,19 @@ class Checkpoints:
         newest = place.checkpoint_id is None
         if newest:
             rows = await records.newest(prefix)
-            name = max((name for name in rows if name.startswith(prefix)), default=None)
-            here = place._replace(checkpoint_id=BEGINNING) if name is None else Place.of_record("", name)
-            found = self._related(here, rows)
+            last = max((one for one in rows if one.startswith(prefix)), default=place.record(BEGINNING))
+            place = Place.of_record(place.thread_id, last)
+            found = {one: data_of(rows[one]) for one in place.own_records(rows)}
+            stored = found[last]["stored"].values() if last in found else ()
+            found |= {one: data_of(rows[one]) for one in stored if one in rows}
         else:
-            name = place.record()
-            found = await self._with_writes(records, place, await records.index())
-        if name is None or name not in found:
-            if place.checkpoint_id in (None, BEGINNING) and place.namespace == "":
-                return await self._beginning(place, found, serde)
-            return None
+            index = await records.index()
+            names = place.own_records(index)
+            found = await records.at([index[one] for one in names], names)
+        name = place.record()
+        if name not in found:
+            is_beginning = place.checkpoint_id == BEGINNING and place.namespace == ""
+            return await self._beginning(place, found, serde) if is_beginning else None
         (one,) = await self.build(place.thread_id, {name: found[name]}, found, serde, with_new=newest)
         return one
 
@@ -210,20 +217,6 @@ class Checkpoints:
             found.update({(name, key.channel): one for name, one in zip(references, lists, strict=True)})
         return found
 
-    @staticmethod
-    def _related(place: Place, rows: Mapping[str, Row]) -> dict[str, Data]:
-        """What was read of a checkpoint: its record, its writes, and values of its channels."""
-        name, writes = place.record(), place.writes(place.checkpoint_id or "")
-        found = {one: data_of(row) for one, row in rows.items() if one == name or one.startswith(writes)}
-        stored = found[name]["stored"].values() if name in found else ()
-        return found | {one: data_of(rows[one]) for one in stored if one in rows}
-
-    async def _with_writes(self, records: Records, place: Place, index: Mapping[str, int]) -> dict[str, Data]:
-        """The record of a checkpoint and its writes."""
-        writes = place.writes(place.checkpoint_id or "")
-        names = {name for name in index if name == place.record() or name.startswith(writes)}
-        return await records.at([index[name] for name in names], names)
-
     async def _beginning(
         self, place: Place, found: Mapping[str, Data], serde: SerializerProtocol
     ) -> CheckpointTuple | None:
@@ -234,7 +227,6 @@ class Checkpoints:
         shown = self.lists.decode([item for item in items if not item.own], serde)
         if not shown:
             return None
-        here = place._replace(checkpoint_id=BEGINNING)
         created = items[0].message.created_at
         checkpoint: dict[str, Any] = {
             "v": 4,
@@ -246,8 +238,8 @@ class Checkpoints:
             "updated_channels": None,
         }
         metadata: CheckpointMetadata = {"source": "update", "step": -2, "parents": {}}
-        pending = _writes(here, found, serde)
-        return CheckpointTuple(here.config(), cast("Checkpoint", checkpoint), metadata, None, pending)
+        pending = _writes(place, found, serde)
+        return CheckpointTuple(place.config(), cast("Checkpoint", checkpoint), metadata, None, pending)
 
     # -- deleting -------------------------------------------------------------------------------------------
 
@@ -301,7 +293,7 @@ class Checkpoints:
         for key, used in held.items():
             needed |= {self.threads.moved_id(key, position) for position in used}
         places = [Place.of_record(thread_id, name) for name in keep]
-        writes = tuple(place.writes(place.checkpoint_id or "") for place in places)
+        writes = tuple(place.writes() for place in places)
         # The checkpoints go last: a call that is interrupted can be made again.
         gone = [name for name in index if name not in needed and not (writes and name.startswith(writes))]
         gone.sort(key=lambda name: name.startswith("c/"))
@@ -328,7 +320,11 @@ def _with_ancestors(name: str, found: Mapping[str, Data], serde: SerializerProto
 
 
 def _writes(place: Place, found: Mapping[str, Data], serde: SerializerProtocol) -> list[tuple[str, str, Any]]:
-    prefix = place.writes(place.checkpoint_id or "")
-    writes = [data for name, data in found.items() if name.startswith(prefix)]
-    writes.sort(key=lambda data: writes_sort_key(data["path"], data["task"], data["index"]))
-    return [(data["task"], data["channel"], load(data["value"], serde)) for data in writes]
+    prefix = place.writes()
+    writes = []
+    for name, data in found.items():
+        if name.startswith(prefix):
+            task, index = map(unescape, name.removeprefix(prefix).split("/"))
+            writes.append((writes_sort_key(data["path"], task, int(index)), task, data))
+    writes.sort(key=lambda write: write[0])
+    return [(task, data["channel"], load(data["value"], serde)) for _, task, data in writes]

@@ -108,9 +108,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
             index = WRITES_IDX_MAP.get(channel, number)
             name = record_id("w", place.namespace, place.checkpoint_id or "", task_id, str(index))
             data = {
-                "task": task_id,
                 "path": task_path,
-                "index": index,
                 "channel": channel,
                 "value": dump(value, self.serde, f"a write to {channel!r}"),
             }
@@ -178,7 +176,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
                 for name in page.values()
                 if name in data and _matches(load(data[name]["metadata"], self.serde), filter)
             }
-            prefixes = tuple(p.writes(p.checkpoint_id or "") for p, name in page.items() if name in chosen)
+            prefixes = tuple(p.writes() for p, name in page.items() if name in chosen)
             writes = {name for name in index if name.startswith("w/") and name.startswith(prefixes)}
             data |= await records.at([index[name] for name in writes], writes)
             for one in await self._checkpoints.build(thread_id, chosen, data, self.serde):
