@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,10 @@ from tests.servers import ports
 _mem0 = tempfile.TemporaryDirectory(prefix="agent-stores-mem0-")
 atexit.register(_mem0.cleanup)
 os.environ["MEM0_DIR"] = _mem0.name
+
+# Hundreds of processes import the library and frameworks: none of them is to compile these once more.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 pytest_plugins = ["tests.servers.fixtures"]
 
