@@ -53,7 +53,7 @@ def foreign_record(stats: ThreadStats) -> ConversationRecord:
 def revision_of(stats: ThreadStats) -> str:
     """The revision of a conversation: that of the last save, unless messages were added to it since.
 
-    Those may be of a save that has not ended, and takes them back when it loses: their number is a part of it.
+    Those may be of a save that has not ended, and takes them back when it loses: their number counts, too.
     """
     unsaved = f"{stats.last_position}.{stats.messages}"
     if not kept(stats):
