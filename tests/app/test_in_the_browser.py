@@ -254,8 +254,7 @@ def test_signing_in_for_real(
     here.sees("There is no such conversation")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 420)])
 def test_it_fits(window: Windows, scheme: str, width: int) -> None:
     here = window(width, 820, scheme)
     here.open()
