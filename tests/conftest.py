@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 import tempfile
@@ -49,7 +50,13 @@ def pytest_xdist_auto_num_workers() -> int | None:
     """How many workers `-n auto` starts: more than processors, as many tests wait for servers and clocks."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+    return (os.cpu_count() or 1) + 2
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules of tests and frameworks out of the collections of garbage that follow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
