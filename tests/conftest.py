@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +20,10 @@ from tests.servers import ports
 _mem0 = tempfile.TemporaryDirectory(prefix="agent-stores-mem0-")
 atexit.register(_mem0.cleanup)
 os.environ["MEM0_DIR"] = _mem0.name
+
+# Hundreds of processes import the library and frameworks: none of them is to compile these once more.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 pytest_plugins = ["tests.servers.fixtures"]
 
@@ -53,7 +59,13 @@ def pytest_xdist_auto_num_workers() -> int | None:
     """How many workers `-n auto` starts: more than processors, as many tests wait for servers and clocks."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+    return (os.cpu_count() or 1) + 2
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules of tests and frameworks out of the collections of garbage that follow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

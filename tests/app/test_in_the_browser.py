@@ -238,8 +238,14 @@ def test_errors_and_memories(
         if platform.memories:
             break
         here.page.wait_for_timeout(100)
-    here.begin()
-    here.ask("What's my name?", "Your name is Alice.")
+    for _ in range(5):
+        here.begin()
+        here.ask("What's my name?", "name")
+        if "Alice" in here.turns.last.inner_text():
+            break
+        # Where mem0 took longer than it may, as on a busy machine, it is left alone for 30 seconds.
+        here.page.wait_for_timeout(10_000)
+    expect(here.turns.last).to_contain_text("Your name is Alice.")
     here.sees("1 memory used")
     here.page.get_by_text("1 memory used").click()
     here.page.wait_for_timeout(500)
@@ -264,7 +270,9 @@ def test_signing_in_for_real(
     query = here.page.url.rpartition("/")[2]
     here.page.reload()
     expect(here.turns).to_have_count(2, timeout=PATIENCE)
-    here.page.get_by_role("button", name="Sign out").click()
+    # The page is drawn anew before the browser goes to where its cookie is taken away.
+    with here.page.expect_response(re.compile("/auth/logout")):
+        here.page.get_by_role("button", name="Sign out").click()
     here.sees("Conversations that last")
 
     # Somebody else with the same name, in the same browser, with the address of the conversation.
@@ -278,8 +286,7 @@ def test_signing_in_for_real(
     here.sees("There is no such conversation")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 420)])
 def test_it_fits(window: Windows, scheme: str, width: int) -> None:
     here = window(width, 820, scheme)
     here.open()
