@@ -34,6 +34,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("busy")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this project."""
+    parser.addoption(
+        "--matrix",
+        action="store_true",
+        help="run the conformance suite on every backend with encryption and attachments",
+    )
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Show what the frameworks' own suites say of our classes, as their tests have recorded it."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]

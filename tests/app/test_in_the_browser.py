@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from agent_stores import ChatMessage, ChatMessageStore, open_log
 from agent_stores.testing.model_server import ModelServer
 from tests.app.identity_provider import IdentityProvider
 from tests.app.server import AppServer
@@ -191,6 +194,27 @@ def test_two_windows_and_two_users(
     # Its time runs out: 10 seconds after the last message.
     one.sees("There is no such conversation")
     two.sees("There is no such conversation")
+
+
+def test_what_another_process_adds(window: Windows, app_server: AppServer) -> None:
+    here = window()
+    here.sign_in(someone("Alice"))
+    here.begin()
+    here.ask("Hello, my name is Alice", "Nice to meet you, Alice!")
+    thread_id = here.page.url.rpartition("thread=")[2]
+
+    async def add() -> None:
+        log = open_log(app_server.store_url)
+        for tenant in await log.list_tenants():
+            if (await log.list_threads(tenant, prefix=thread_id)).threads:
+                store = ChatMessageStore(log, tenant=tenant, thread_id=thread_id)
+                await store.add_messages([ChatMessage("user", "from elsewhere")])
+        await log.aclose()
+
+    with ThreadPoolExecutor(1) as thread:  # Playwright's event loop is on this one
+        thread.submit(asyncio.run, add()).result()
+    expect(here.turns.last).to_contain_text("from elsewhere", timeout=PATIENCE)
+    expect(here.turns).to_have_count(3)
 
 
 def test_errors_and_memories(

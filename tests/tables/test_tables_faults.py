@@ -14,7 +14,7 @@ from agent_stores.backend import Limits, Row, ThreadKey, TimeToLive
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.backend import TablesBackend
-from agent_stores.backends.tables.reader import ThreadCache
+from agent_stores.backends.tables.layout import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed, TableLimits
 from agent_stores.errors import OutcomeUnknownError, StoreError
 from agent_stores.log import MessageLog
