@@ -351,7 +351,7 @@ class Load:
                 raise result
 
     async def progress(self, turns: int) -> None:
-        """Wait until so many more turns were acknowledged."""
+        """Wait until `turns` more turns were acknowledged."""
         wanted = len(self.acknowledged) + turns
         while len(self.acknowledged) < wanted:
             for task in self._tasks:
@@ -474,7 +474,7 @@ async def test_a_server_that_hangs(server: RedisServer, make_store: MakeStore) -
     assert await texts(store) == ["1", "2"]
 
 
-async def test_nobody_is_there(make_store: MakeStore) -> None:
+async def test_no_server_is_there(make_store: MakeStore) -> None:
     with RedisServer() as server:
         url, port = server.url, server.port
         store = make_store(url)

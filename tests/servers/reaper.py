@@ -23,7 +23,7 @@ _STOP_TIMEOUT = 15.0
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Whether a process has ended (a zombie that nobody has collected yet counts as ended)."""
+    """Whether a process has ended (a zombie that was not collected yet counts as ended)."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
