@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from agent_stores.agent._concurrency import LoopLocal
+from agent_stores._concurrency import LoopLocal
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.tools import Tool
 from agent_stores.messages import ChatMessage
