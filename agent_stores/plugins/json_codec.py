@@ -67,12 +67,13 @@ class JsonCodec:
         read: the neutral form of a message; raises `ValueError`, `TypeError`, `LookupError` or
             `AttributeError` for one that has none, which is then kept whole, as an opaque part.
         build: the plainest message of the framework for a neutral form, from its role and contents and the
-            hints of `Shape` alone; None when there is nothing to show. Errors in it are text parts. The hint
-            ``own`` says that the framework itself wrote the message.
+            hints of `Shape` alone; None when there is nothing to show. The hint ``own`` says that the
+            framework itself wrote the message.
         no_place: fields of ours that the framework's messages cannot hold, or not always: ``author_name``,
             ``reasoning.protected_data``, ``tool_result.is_error``. Names of files need not be given.
         split: for a framework that needs several messages for some neutral ones; its own are always one.
             Nothing is kept of a message that follows from its neutral form, so that there is no hint ``own``.
+        has_errors: whether the framework has parts for errors; `build` gets text in their place otherwise.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class JsonCodec:
         build: Callable[[ChatMessage, Mapping[str, Any], LeaveOut], Data | None],
         no_place: Sequence[str] = (),
         split: Split | None = None,
+        has_errors: bool = False,
     ) -> None:
         self.framework = framework
         self.unsupported = UnsupportedWarnings(title)
@@ -90,6 +92,7 @@ class JsonCodec:
         self._build = build
         self._no_place = frozenset(no_place)
         self._split = split
+        self._has_errors = has_errors
 
     def encode(
         self,
@@ -150,13 +153,13 @@ class JsonCodec:
             if not quiet:
                 self.unsupported(part.type, why, message_id=message.message_id)
 
-        base = self._build(_without_errors(message), hints, leave_out)
+        base = self._build(message if self._has_errors else _without_errors(message), hints, leave_out)
         is_own = bool(hints.get("own") or (self._split and hints))
         if base is None:
             if not hints.get("own"):
                 return None
             base = {}
-        exact = is_own and hints.get("of", None) in (None, digest(base))
+        exact = is_own and ("of" not in hints or hints["of"] == digest(base))
         data = apply_diff(message, self.framework, base)
         if not (exact or quiet):
             self._tell_fields(message, data, left_out)
