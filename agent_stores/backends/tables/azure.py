@@ -335,9 +335,7 @@ class AzureTable(ServiceTable):
         detail = str(getattr(error, "message", "") or str(error) or type(error).__name__)
         if status:  # the first line is the service's; then come the request's id and the whole answer
             detail = f"{status} {code}: {detail.strip().partition(chr(10))[0]}"
-        elif isinstance(error, _NO_CONNECTION) or isinstance(
-            getattr(error, "inner_exception", 0), _NO_CONNECTION
-        ):
+        elif any(isinstance(each, _NO_CONNECTION) for each in (error, getattr(error, "inner_exception", 0))):
             kind = "busy"
         if isinstance(error, exceptions.ClientAuthenticationError):
             kind = "forbidden"

@@ -241,14 +241,12 @@ class DynamoDBTable(ServiceTable):
 
     async def create_table(self, sdk: Any) -> None:
         """See `ServiceTable.create_table`; the table is billed on demand."""
+        keys = {"pk": "HASH", "sk": "RANGE"}
         with contextlib.suppress(sdk.exceptions.ResourceInUseException):  # it exists, or is being made
             await sdk.create_table(
                 TableName=self.config.table,
-                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-                KeySchema=[
-                    {"AttributeName": "pk", "KeyType": "HASH"},
-                    {"AttributeName": "sk", "KeyType": "RANGE"},
-                ],
+                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in keys],
+                KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys.items()],
                 BillingMode="PAY_PER_REQUEST",
             )
         waiter = await asyncio.to_thread(sdk.get_waiter, "table_exists")  # which reads a file
