@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
@@ -88,7 +89,7 @@ class LlamaIndexAzureTable:
 
     async def _entities(self, table: str, partition: str) -> AsyncGenerator[list[Any], None]:
         """The entities of a partition in the order of their row keys; none where there is no such table."""
-        client = self._open_client().get_table_client(table)
+        client = (await self._open_client()).get_table_client(table)
         found = client.query_entities(
             "PartitionKey eq @partition", parameters={"partition": partition}, results_per_page=_PAGE
         )
@@ -100,14 +101,17 @@ class LlamaIndexAzureTable:
         except (AzureError, OSError) as error:
             raise store_error(AzureTable.explain(error), self._config) from error
 
-    def _open_client(self) -> TableServiceClient:
+    async def _open_client(self) -> TableServiceClient:
         if self._closed:
             raise StoreClosedError("this source is closed")
         if self._service is None:
             credential = self._config.credential
             if isinstance(credential, type):
                 credential = self._credential = credential()
-            self._service = TableServiceClient(self._config.endpoint, credential=credential)
+            # On a thread: the SDK asks for the platform, and Python may run a program to know it.
+            self._service = await asyncio.to_thread(
+                TableServiceClient, self._config.endpoint, credential=credential
+            )
         return self._service
 
 
