@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := agent_stores samples tests $(wildcard benchmarks providers)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test test-quick check format docs bench clean
+.PHONY: help demo app test test-quick test-matrix check format docs bench clean
 
 help:
 	@echo "make demo    a conversation that survives the end of its process"
@@ -18,6 +18,7 @@ help:
 	@echo "make test    all tests, real servers included; takes about 15 minutes"
 	@echo "             (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make test-quick  those that need no server; takes about a minute"
+	@echo "make test-matrix  the conformance suite on every backend, with encryption and attachments"
 	@echo "make check   ruff, mypy and pyright"
 	@echo "make docs    the documentation as a site, in site/"
 	@echo "make format  bring the code into its form"
@@ -37,7 +38,10 @@ test: .make/dev
 
 test-quick: .make/dev
 	@$(BIN)/python -m pytest -n auto --dist worksteal -q tests/unit tests/conformance/test_conformance.py \
-		-k "unit or (memory and not limited)" $(PYTEST_ARGS)
+		-k "unit or (memory and not (limited or encrypted or attached))" $(PYTEST_ARGS)
+
+test-matrix: .make/dev
+	@$(BIN)/python -m pytest -n auto --dist worksteal -q --matrix tests/conformance $(PYTEST_ARGS)
 
 docs: .make/docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "site/index.html"

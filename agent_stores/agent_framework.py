@@ -17,8 +17,7 @@ except ImportError:
 
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.context import ContextProviderAdapter
-from agent_stores.plugins.agent_framework.factories import RedisHistoryProvider
-from agent_stores.plugins.agent_framework.history import AgentStoresHistoryProvider
+from agent_stores.plugins.agent_framework.history import AgentStoresHistoryProvider, RedisHistoryProvider
 
 if TYPE_CHECKING:
     from agent_stores.plugins.agent_framework.checkpoints import AgentStoresCheckpointStorage

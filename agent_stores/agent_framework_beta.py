@@ -18,9 +18,11 @@ except ImportError:
 
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework_beta.context import ContextProviderAdapter
-from agent_stores.plugins.agent_framework_beta.factory import ChatMessageStoreFactory
-from agent_stores.plugins.agent_framework_beta.redis import RedisChatMessageStore
-from agent_stores.plugins.agent_framework_beta.store import ChatMessageStoreAdapter
+from agent_stores.plugins.agent_framework_beta.store import (
+    ChatMessageStoreAdapter,
+    ChatMessageStoreFactory,
+    RedisChatMessageStore,
+)
 
 __all__ = [
     "AgentFrameworkCodec",

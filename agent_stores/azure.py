@@ -74,8 +74,7 @@ class AzureTableMessageLog(MessageLog):
         attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where azure-data-tables is not installed.
-        from agent_stores.backends.tables.azure import AzureTable
-        from agent_stores.backends.tables.azure_config import parse_config
+        from agent_stores.backends.tables.azure import AzureTable, parse_config
 
         if check_seconds("timeout", timeout, zero=False) is None:
             raise ArgumentError("timeout must be a positive number of seconds, got None")
@@ -92,8 +91,9 @@ class AzureTableMessageLog(MessageLog):
             credential=credential,
             table_service_client=table_service_client,
             table_name=table_name,
+            client_options=client_options,
         )
-        table = AzureTable(config, timeout=float(timeout), client_options=client_options or {})
+        table = AzureTable(config, timeout=float(timeout))
         backend = TablesBackend(table, table.cache, clock=clock, loop_independent=config.loop_independent)
         super().__init__(backend, clock=clock, encryption=encryption, attachments=attachments)
 

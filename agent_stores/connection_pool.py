@@ -113,6 +113,7 @@ class LoopClients(Generic[C]):
     """
 
     def __init__(self, make: Callable[[], C], *, are_ours: bool, timeout: float) -> None:
+        self.users = 0
         self._make, self._are_ours, self._timeout = make, are_ours, timeout
         self._clients: dict[_Loop, C] = {}
         self._lock = threading.Lock()

@@ -60,8 +60,7 @@ class DynamoDBMessageLog(MessageLog):
         attachments: Attachments | None = None,
     ) -> None:
         # Imported here, so that the class can be imported where aiobotocore is not installed.
-        from agent_stores.backends.tables.dynamodb import DynamoDBTable
-        from agent_stores.backends.tables.dynamodb_config import parse_config
+        from agent_stores.backends.tables.dynamodb import DynamoDBTable, parse_config
 
         if check_seconds("timeout", timeout, zero=False) is None:
             raise ArgumentError("timeout must be a positive number of seconds, got None")

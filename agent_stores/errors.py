@@ -6,6 +6,8 @@ or token: servers are named by host, port and database only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class AgentStoresError(Exception):
     """Base class of all errors of this library."""
@@ -172,3 +174,11 @@ class ContextProviderError(AgentStoresError):
 
     A provider raises it to fail the run. Other errors of a provider are logged, and the run continues.
     """
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """A text on one line, in which no secret shows."""
+    text = " ".join(text.split())
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    return text

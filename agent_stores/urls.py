@@ -45,11 +45,11 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         return InMemoryMessageLog(**options)
     if isinstance(url, str) and is_azure_url(url):
         from agent_stores.azure import AzureTableMessageLog
-        from agent_stores.backends.tables.azure_config import arguments_from_url
+        from agent_stores.backends.tables.azure import arguments_from_url
 
-        return AzureTableMessageLog(**arguments_from_url(url, options.pop("table_name", None)), **options)
+        return AzureTableMessageLog(**{**arguments_from_url(url), **options})
     if isinstance(url, str) and url.startswith("dynamodb:"):
-        from agent_stores.backends.tables.dynamodb_config import arguments_from_url as dynamodb_arguments
+        from agent_stores.backends.tables.dynamodb import arguments_from_url as dynamodb_arguments
         from agent_stores.dynamodb import DynamoDBMessageLog
 
         return DynamoDBMessageLog(**{**dynamodb_arguments(url), **options})

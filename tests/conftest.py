@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +21,10 @@ _mem0 = tempfile.TemporaryDirectory(prefix="agent-stores-mem0-")
 atexit.register(_mem0.cleanup)
 os.environ["MEM0_DIR"] = _mem0.name
 
+# Hundreds of processes import the library and frameworks: none of them is to compile these once more.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 pytest_plugins = ["tests.servers.fixtures"]
 
 # Time is no subject of a test: a busy machine is slow.
@@ -26,6 +32,15 @@ hypothesis.settings.register_profile(
     "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("busy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this project."""
+    parser.addoption(
+        "--matrix",
+        action="store_true",
+        help="run the conformance suite on every backend with encryption and attachments",
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -44,7 +59,13 @@ def pytest_xdist_auto_num_workers() -> int | None:
     """How many workers `-n auto` starts: more than processors, as many tests wait for servers and clocks."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+    return (os.cpu_count() or 1) + 2
+
+
+def pytest_collection_finish() -> None:
+    """Leave the modules of tests and frameworks out of the collections of garbage that follow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from agent_stores import _checks as check
 from agent_stores._checks import check_limit
-from agent_stores.agent._concurrency import LoopLocal
+from agent_stores._concurrency import LoopLocal
 from agent_stores.agent.chat_client import ChatClient, ChatUpdate, join_updates
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.responses import AgentResponse, AgentUpdate

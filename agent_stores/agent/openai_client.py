@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from typing_extensions import Self
 
 from agent_stores import _checks as check
-from agent_stores.agent._concurrency import LoopLocal
+from agent_stores._concurrency import LoopLocal
 from agent_stores.agent.chat_client import ChatResponse, ChatUpdate
 from agent_stores.agent.openai_format import (
     from_openai_message,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import Self
 
-from agent_stores.agent._concurrency import gather_or_cancel
+from agent_stores._concurrency import gather_or_cancel
 from agent_stores.errors import ArgumentTypeError, ContextProviderError
 from agent_stores.messages import ChatMessage
 from agent_stores.protocols import Context, ContextProvider

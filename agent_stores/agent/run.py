@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from agent_stores.agent._concurrency import gather_or_cancel
+from agent_stores._concurrency import gather_or_cancel
 from agent_stores.agent.chat_client import ChatClient, ChatResponse, add_usage
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.responses import AgentResponse

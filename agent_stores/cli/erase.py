@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -103,9 +104,11 @@ def erase(
                 for provider in providers:
                     await provider.aclose()  # type: ignore[attr-defined]
 
-    receipt = asyncio.run(work())
-    if receipt_file is not None:
-        with open_output(receipt_file) as file:
+    with contextlib.ExitStack() as cleanup:
+        # Opened first: a receipt that cannot be written is to be known before anything is erased.
+        file = None if receipt_file is None else cleanup.enter_context(open_output(receipt_file))
+        receipt = asyncio.run(work())
+        if file is not None:
             file.write(json.dumps(receipt, indent=2).encode() + b"\n")
     if as_json:
         render.write_json(receipt)

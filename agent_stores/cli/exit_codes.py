@@ -29,7 +29,7 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "done",
     ExitCode.FAILED: "the store, the model or the output failed",
     ExitCode.USAGE: "an argument is missing or invalid",
-    ExitCode.NOT_FOUND: "a thread, the SQLite file or the file to import does not exist",
+    ExitCode.NOT_FOUND: "a thread, the SQLite file or a file to read does not exist",
     ExitCode.BAD_INPUT: "the file to import is malformed, or a part of a migration or of rekey was left out",
     ExitCode.MISSING_DEPENDENCY: "an optional package is not installed",
     ExitCode.INTERRUPTED: "interrupted, or not confirmed",

@@ -8,31 +8,46 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
-from agent_stores.errors import NotFoundError
+from agent_stores.errors import AgentStoresError, ArgumentError, NotFoundError
+
+
+class OutputFileError(AgentStoresError, OSError):
+    """A file cannot be written to."""
 
 
 @contextlib.contextmanager
 def open_output(name: str) -> Iterator[BinaryIO]:
-    """A file to write to. What was there before is replaced only when the block ends well."""
+    """A file to write to. What was there before is replaced only when the block ends well.
+
+    Raises:
+        OutputFileError: when it cannot be opened.
+    """
     if name == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     path = Path(name)
     if path.exists() and not path.is_file():  # a pipe or a device
-        with path.open("wb") as file:
+        with _open(path, "wb", name) as file:
             yield file
         return
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with partial.open("xb") as file:
+        with _open(partial, "xb", name) as file:
             yield file
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _open(path: Path, mode: Literal["wb", "xb"], name: str) -> BinaryIO:
+    try:
+        return path.open(mode)
+    except OSError as error:
+        raise OutputFileError(f"the file {name!r} cannot be written: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -41,7 +56,7 @@ def open_input(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
 
     Raises:
         NotFoundError: when it does not exist.
-        OSError: when it cannot be opened.
+        ArgumentError: when it cannot be read.
     """
     if name == "-":
         yield sys.stdin.buffer, _size(sys.stdin.buffer)
@@ -49,7 +64,9 @@ def open_input(name: str) -> Iterator[tuple[BinaryIO, int | None]]:
     try:
         file = Path(name).open("rb")  # noqa: SIM115 - only errors of opening are ours to translate
     except FileNotFoundError:
-        raise NotFoundError(f"there is no file {name!r}") from None
+        raise NotFoundError(f"no such file: {name!r}") from None
+    except OSError as error:
+        raise ArgumentError(f"the file {name!r} cannot be read: {error.strerror}") from None
     with file:
         yield file, _size(file)
 

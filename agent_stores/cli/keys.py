@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from agent_stores.errors import ArgumentError
+from agent_stores.errors import ArgumentError, NotFoundError
 from agent_stores.urls import open_log
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ async def given_keys() -> AsyncIterator[Keys | None]:
     """The keys that the environment gives; None when it gives none.
 
     Raises:
-        ArgumentError: when they are malformed; never quotes them.
+        ArgumentError: when they are malformed or cannot be read; never quotes them.
+        NotFoundError: when there is no such file.
         MissingDependencyError: when `cryptography` is not installed; names the extra.
     """
     document = _document()
@@ -90,6 +91,8 @@ def _document() -> _Document | None:
         where = f"the keys' file {name!r}"
         try:
             text = Path(name).read_text()
+        except FileNotFoundError:
+            raise NotFoundError(f"no such file: {name!r}, which {FILE_VARIABLE} names") from None
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not text"
             raise ArgumentError(f"{where} cannot be read: {reason}") from None

@@ -136,7 +136,7 @@ def migrate(
             file.write(json.dumps(report.to_dict(), indent=2).encode() + b"\n")
     if as_json:
         render.write_json(report.to_dict())
-    else:
+    elif failure is None or report.threads:
         _print(report)
     if failure is not None:
         raise failure

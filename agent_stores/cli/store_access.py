@@ -32,13 +32,12 @@ async def opened(url: str, *, create: bool = False) -> AsyncIterator[MessageLog]
 
     Raises:
         NotFoundError: when there is no such SQLite file.
-        ArgumentError: when the keys that the environment gives are malformed.
+        ArgumentError: when it is a folder, or the keys that the environment gives are malformed.
     """
     async with given_keys() as keys:
         log = open_log(url, encryption=keys, **attachments_from_environment())
         try:
-            if not create:
-                await asyncio.to_thread(_require_file, url)
+            await asyncio.to_thread(_check_file, url, create)
             yield log
         finally:
             await log.aclose()
@@ -54,14 +53,18 @@ def attachments_from_environment() -> dict[str, Any]:
     return {"attachments": Attachments(location)}
 
 
-def _require_file(url: str) -> None:
+def _check_file(url: str, create: bool) -> None:
     if url.rstrip("/") == "memory:" or is_azure_url(url) or ("://" in url and not url.startswith("sqlite")):
         return
     from agent_stores.backends.sql.config import parse_config
 
     config = parse_config(url)
     name = config.url.database
-    if not config.is_memory and name and not name.startswith("file:") and not Path(name).exists():
+    if config.is_memory or not name or name.startswith("file:"):
+        return
+    if Path(name).is_dir():
+        raise ArgumentError(f"the store must be an SQLite file, got the folder {name!r}")
+    if not create and not Path(name).exists():
         raise NotFoundError(f"there is no SQLite file {name!r}")
 
 

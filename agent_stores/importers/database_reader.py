@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from agent_stores.backends.sql.config import Config, parse_config
 from agent_stores.backends.sql.errors import classify, translate_error
-from agent_stores.errors import MissingDependencyError, NotFoundError, StoreClosedError
+from agent_stores.errors import ArgumentError, MissingDependencyError, NotFoundError, StoreClosedError
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect  # isort: skip - after what names the extra
 from sqlalchemy.exc import SQLAlchemyError  # isort: skip
@@ -57,6 +57,7 @@ class DatabaseReader:
 
         Raises:
             NotFoundError: when the SQLite file does not exist.
+        ArgumentError: when it is a folder.
             StoreError: when the database cannot be reached or rejects.
         """
         if self._closed:
@@ -124,7 +125,9 @@ def _read_only(config: Config) -> Any:
     if name.startswith("file:"):
         joined = "&" if "?" in name else "?"
         return config.url.set(database=f"{name}{joined}mode=ro").update_query_dict({"uri": "true"})
-    if not Path(name).is_file():
+    if Path(name).is_dir():
+        raise ArgumentError(f"the source must be an SQLite file, got the folder {name!r}")
+    if not Path(name).exists():
         raise NotFoundError(f"there is no SQLite file {name!r}")
     uri = f"file:{quote(name)}?mode=ro"
     return config.url.set(database=uri).update_query_dict({"uri": "true"})

@@ -8,8 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from agent_stores.backends.tables.dynamodb import DynamoDBTable
-from agent_stores.backends.tables.dynamodb_config import arguments_from_url, parse_config
+from agent_stores.backends.tables.dynamodb import DynamoDBTable, arguments_from_url, parse_config
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.parsers.decoding import read_data
 from agent_stores.importers.parsers.langchain import langchain_message

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from agent_stores.backends.tables.azure import AzureTable
-from agent_stores.backends.tables.azure_config import arguments_from_url, check_table_name, parse_config
-from agent_stores.backends.tables.service import redactor, store_error
+from agent_stores.backends.tables.azure import AzureTable, arguments_from_url, check_table_name, parse_config
+from agent_stores.backends.tables.service import store_error
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.parsers.decoding import read_data
 from agent_stores.importers.parsers.llama_index import llama_index_message
@@ -49,7 +49,7 @@ class LlamaIndexAzureTable:
         self._table = check_table_name(chat_table_name)
         self._metadata_table = check_table_name(metadata_table_name)
         self._partition = chat_table_name if metadata_partition_key is None else metadata_partition_key
-        self._config = parse_config(**arguments_from_url(url, chat_table_name))
+        self._config = parse_config(**{**arguments_from_url(url), "table_name": chat_table_name})
         self._service: TableServiceClient | None = None
         self._credential: Any = None
         self._closed = False
@@ -89,7 +89,7 @@ class LlamaIndexAzureTable:
 
     async def _entities(self, table: str, partition: str) -> AsyncGenerator[list[Any], None]:
         """The entities of a partition in the order of their row keys; none where there is no such table."""
-        client = self._open_client().get_table_client(table)
+        client = (await self._open_client()).get_table_client(table)
         found = client.query_entities(
             "PartitionKey eq @partition", parameters={"partition": partition}, results_per_page=_PAGE
         )
@@ -99,17 +99,19 @@ class LlamaIndexAzureTable:
         except ResourceNotFoundError:
             return
         except (AzureError, OSError) as error:
-            failure, redact = AzureTable.explain(error), redactor(self._config.secrets)
-            raise store_error(failure, self._config.location, redact) from error
+            raise store_error(AzureTable.explain(error), self._config) from error
 
-    def _open_client(self) -> TableServiceClient:
+    async def _open_client(self) -> TableServiceClient:
         if self._closed:
             raise StoreClosedError("this source is closed")
         if self._service is None:
             credential = self._config.credential
             if isinstance(credential, type):
                 credential = self._credential = credential()
-            self._service = TableServiceClient(self._config.endpoint, credential=credential)
+            # On a thread: the SDK asks for the platform, and Python may run a program to know it.
+            self._service = await asyncio.to_thread(
+                TableServiceClient, self._config.endpoint, credential=credential
+            )
         return self._service
 
 

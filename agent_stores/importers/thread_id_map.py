@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent_stores.errors import ArgumentError
+from agent_stores.errors import ArgumentError, NotFoundError
 
 
 class ThreadIdMap:
@@ -45,12 +45,17 @@ def read_id_map(file: str) -> dict[str, str | None]:
     """Read `renamed` from a JSON file; null skips a thread.
 
     Raises:
+        NotFoundError: when there is no such file.
         ArgumentError: when it cannot be read or is not such an object.
     """
     try:
         data = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"the file of ids {file!r} cannot be read: {error}") from None
+    except FileNotFoundError:
+        raise NotFoundError(f"no such file: {file!r}") from None
+    except OSError as error:
+        raise ArgumentError(f"the file {file!r} cannot be read: {error.strerror}") from None
+    except ValueError:  # neither text nor JSON
+        data = None
     if not isinstance(data, dict) or not all(
         new is None or (isinstance(new, str) and new) for new in data.values()
     ):

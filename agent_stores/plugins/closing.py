@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
-from agent_stores.plugins.store_resolver import StoreResolver
+if TYPE_CHECKING:
+    from agent_stores.plugins.store_resolver import StoreResolver
 
 
-class AsyncClosing:
-    """The asynchronous form."""
-
-    _opened: StoreResolver[Any]
+class AsyncContext:
+    """What is closed by `aclose`, at the end of ``async with``, too."""
 
     async def aclose(self) -> None:
-        """Close what was opened here; what was given stays open."""
-        await self._opened.aclose()
+        """Close it."""
+        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         return self
@@ -31,8 +30,18 @@ class AsyncClosing:
         await self.aclose()
 
 
+class AsyncClosing(AsyncContext):
+    """The asynchronous form, for what has stores."""
+
+    _opened: StoreResolver[Any]
+
+    async def aclose(self) -> None:
+        """Close what was opened here; what was given stays open."""
+        await self._opened.aclose()
+
+
 class SyncClosing:
-    """The synchronous form."""
+    """The synchronous form, for what has stores."""
 
     _opened: StoreResolver[Any]
 

@@ -127,7 +127,7 @@ class JsonCodec:
             if not hints.get("own"):
                 return None
             base = {}
-        exact = bool(hints.get("own")) and hints.get("of", None) in (None, digest(base))
+        exact = bool(hints.get("own")) and ("of" not in hints or hints["of"] == digest(base))
         if not (exact or quiet):
             self._tell_fields(message)
         return Decoded(apply_diff(message, self.framework, base), exact)

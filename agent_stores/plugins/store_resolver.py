@@ -6,19 +6,19 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
-from typing_extensions import Self, TypedDict, TypeVar
+from typing_extensions import TypedDict, TypeVar
 
 from agent_stores.backend import ThreadOrder, TtlRefresh
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.listing import ThreadStats
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.merge_messages import joined
+from agent_stores.plugins.closing import AsyncContext
+from agent_stores.plugins.merge_messages import model_view
 from agent_stores.protocols import MessageCodec
-from agent_stores.retention import DanglingCalls, Window, repair
+from agent_stores.retention import DanglingCalls, Window
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import OnCorrupt, identifier, log_options
 from agent_stores.sync import block_on
@@ -60,13 +60,13 @@ _REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call i
 _PAGE = 500  # threads
 
 
-class StoreResolver(Generic[M]):
+class StoreResolver(AsyncContext, Generic[M]):
     """The stores of a plug-in, by thread id.
 
     Args:
         source: a URL, a log, or a function that makes the store of a thread id. A log is borrowed; what a URL
             opens and a function makes is closed by `aclose`, and a function is asked once for a thread id.
-        codec: converts the framework's messages.
+        codec: converts the framework's messages; None where the stores have our own.
         options: for a URL or a log, what the caller gave; the stores that a function makes have their own.
         defaults: for a URL or a log, the options that the caller did not give.
         dangling_calls: what reading does with tool calls that have no result, where the plug-in decides it.
@@ -86,7 +86,7 @@ class StoreResolver(Generic[M]):
         self,
         source: StoreLike,
         *,
-        codec: MessageCodec[M],
+        codec: MessageCodec[M] | None = None,
         options: PluginOptions,
         defaults: PluginOptions | None = None,
         dangling_calls: DanglingCalls | None = None,
@@ -144,11 +144,6 @@ class StoreResolver(Generic[M]):
         self._owned = log
 
     @property
-    def codec(self) -> MessageCodec[M]:
-        """What converts the framework's messages."""
-        return self._codec
-
-    @property
     def options(self) -> PluginOptions:
         """The options of the stores."""
         return self._options
@@ -199,7 +194,7 @@ class StoreResolver(Generic[M]):
             max_tokens: in place of the window's, if given.
         """
         shown = await self.neutral(thread_id).list_messages(max_tokens=max_tokens)
-        return repair(joined(shown), self.store(thread_id).dangling_calls, keep_open=True)
+        return model_view(shown, self.store(thread_id).dangling_calls)
 
     def wait(self, work: Coroutine[Any, Any, T], thread_id: str | None = None) -> T:
         """Run a coroutine that works on these stores, and wait for it; see `block_on`.
@@ -243,17 +238,6 @@ class StoreResolver(Generic[M]):
         self._made.clear()
         if self._owned is not None:
             await self._owned.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def _on_log(self, log: MessageLog) -> Callable[[str], ChatMessageStore[M]]:
         return lambda thread_id: ChatMessageStore(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 
 import streamlit as st
@@ -17,7 +18,8 @@ from transcript import MODEL_AVATAR, USER_AVATAR, memory_list, transcript
 _NEWEST = 60
 _BEHIND_HIT = 10  # messages that are shown behind the one that a search led to
 _WHILE_RUNNING = 0.4  # seconds between two looks at an answer that is being made
-_WHILE_IDLE = 2.0  # seconds between two looks at what other windows did
+_WHILE_IDLE = 1.0  # seconds between two looks at what other windows did
+_MARKED = 3.0  # seconds between two calls of the store for what is no new message: settings, edits, the end
 
 SUGGESTIONS = (
     "Hello, my name is Alice",
@@ -35,6 +37,8 @@ def conversation(page: Page, thread_id: str) -> None:
         return
     is_running = run is not None and run.is_running
     head(page, found, is_running=is_running)
+    added = page.engine.added(page.threads, thread_id, found.mark.position)  # before messages are read
+    st.session_state["marked"] = (time.monotonic(), found.expires_at)
     newest: int = st.session_state.get("newest") or _NEWEST
     end = _end(found, is_running=is_running)
     messages, has_older = page.call(page.threads.read(thread_id, newest=newest, end=end))
@@ -51,7 +55,7 @@ def conversation(page: Page, thread_id: str) -> None:
     if run is not None and not run.is_running:
         _after(page, run, is_shown=is_shown)
     every = _WHILE_RUNNING if is_running else _WHILE_IDLE
-    st.fragment(_live, run_every=every)(page, found, run, is_running, is_shown)
+    st.fragment(_live, run_every=every)(page, found, added, run, is_running, is_shown)
     _unsent(page, thread_id, is_running=is_running)
     st.chat_input(
         "The answer is being made …" if is_running else "Message",
@@ -111,11 +115,14 @@ def _unsent(page: Page, thread_id: str, *, is_running: bool) -> None:
                 st.rerun()
 
 
-def _live(page: Page, drawn: Conversation, run: Run | None, was_running: bool, is_shown: bool) -> None:
+def _live(
+    page: Page, drawn: Conversation, added: int, run: Run | None, was_running: bool, is_shown: bool
+) -> None:
     """The part that changes by itself: the answer that is being made, or what other windows do.
 
-    While an answer is made nothing is read but its run. Otherwise one call of the store tells whether there
-    is something new; then the whole page is drawn again.
+    While an answer is made nothing is read but its run. Otherwise a watcher, which all windows share, tells
+    whether there are new messages, and now and then one call of the store whether something else is new;
+    then the whole page is drawn again.
     """
     with problems_shown():
         if run is not None and was_running:
@@ -124,9 +131,16 @@ def _live(page: Page, drawn: Conversation, run: Run | None, was_running: bool, i
             if not is_shown:  # else it was stored between two looks, and is drawn above
                 _being_made(page, run)
             return
-        mark, expires_at = page.call(page.threads.mark(drawn.thread_id))
-        if mark != drawn.mark or page.engine.run_of(page.threads, drawn.thread_id) is not run:
+        if page.engine.run_of(page.threads, drawn.thread_id) is not run:
             st.rerun()
+        if page.engine.added(page.threads, drawn.thread_id, drawn.mark.position) != added:
+            st.rerun()
+        marked_at, expires_at = st.session_state["marked"]
+        if time.monotonic() > marked_at + _MARKED:
+            mark, expires_at = page.call(page.threads.mark(drawn.thread_id))
+            if mark != drawn.mark:
+                st.rerun()
+            st.session_state["marked"] = (time.monotonic(), expires_at)
         _lifetime(expires_at)
 
 

@@ -10,10 +10,12 @@ import asyncio
 import importlib
 import os
 import threading
+import time
 import uuid
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as LateError
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -34,7 +36,23 @@ from threads import Threads
 T = TypeVar("T")
 
 _PATIENCE = 20.0  # seconds that a page waits for the store
+_UNSEEN = 10.0  # seconds without a window after which a conversation is watched no more
 _LOCAL_PAUSE = 0.04  # seconds between the words of the local test model, so that it can be seen to stream
+
+
+@dataclass
+class Watcher:
+    """What counts the messages that are added to a conversation while windows show it.
+
+    Attributes:
+        count: of the messages.
+        seen_at: when a window asked last, by the monotonic clock.
+        task: which counts.
+    """
+
+    count: int = 0
+    seen_at: float = 0.0
+    task: asyncio.Task[None] | None = None
 
 
 class Engine:
@@ -62,6 +80,7 @@ class Engine:
         self.model_name = name or "no model: set OPENAI_MODEL"
         self._runs: dict[tuple[str, str], Run] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._watchers: dict[tuple[str, str], Watcher] = {}
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chat-app", daemon=True)
@@ -89,6 +108,22 @@ class Engine:
     def run_of(self, threads: Threads, thread_id: str) -> Run | None:
         """The run that goes on in a conversation, or the last one if it has something to say."""
         return self._runs.get((threads.tenant, thread_id))
+
+    def added(self, threads: Threads, thread_id: str, after: int) -> int:
+        """How many messages any process added to a conversation, as far as this one has watched it.
+
+        Asks no store: all windows on a conversation share one watcher, which the first call starts after a
+        position, and which ends when none has called for a while.
+        """
+        key = (threads.tenant, thread_id)
+        with self._lock:
+            watcher = self._watchers.get(key)
+            if is_new := watcher is None:
+                watcher = self._watchers[key] = Watcher()
+            watcher.seen_at = time.monotonic()
+        if is_new:
+            self.call(self._begin_watching(key, watcher, threads, after))
+        return watcher.count
 
     def ask(self, threads: Threads, thread_id: str, text: str, user_id: str) -> bool:
         """Send a message; False when an answer is being made already, and nothing was sent.
@@ -127,7 +162,8 @@ class Engine:
         """Stop every run, close everything that was opened, and end the event loop."""
 
         async def finish() -> None:
-            tasks = list(self._tasks.values())
+            watching = (watcher.task for watcher in self._watchers.values())
+            tasks = [*self._tasks.values(), *(task for task in watching if task is not None)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -158,6 +194,26 @@ class Engine:
             run.problem = explain(error)
             run.state = "failed"
         return True
+
+    async def _begin_watching(
+        self, key: tuple[str, str], watcher: Watcher, threads: Threads, after: int
+    ) -> None:
+        watcher.task = asyncio.create_task(self._watch(key, watcher, threads, after))
+
+    async def _watch(self, key: tuple[str, str], watcher: Watcher, threads: Threads, after: int) -> None:
+        async def count() -> None:
+            async for _ in threads.store(key[1]).watch(after=after):
+                watcher.count += 1
+
+        counting = asyncio.create_task(count())
+        try:
+            while (left := watcher.seen_at + _UNSEEN - time.monotonic()) > 0:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(left)
+        finally:
+            with self._lock:
+                del self._watchers[key]
+            counting.cancel()
+            await asyncio.wait([counting])
 
     async def _begin(self, key: tuple[str, str], run: Run, threads: Threads, user_id: str) -> None:
         task = self._tasks[key] = asyncio.create_task(self._run(run, threads, user_id))

@@ -48,6 +48,11 @@ class AppServer:
         return f"http://localhost:{self._port}"
 
     @property
+    def store_url(self) -> str:
+        """Where the conversations are."""
+        return f"sqlite:///{self._environment['CHAT_APP_FOLDER']}/chat.db"
+
+    @property
     def log(self) -> str:
         """What the server said."""
         return self._log.read_text()

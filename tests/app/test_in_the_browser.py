@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
+from agent_stores import ChatMessage, ChatMessageStore, open_log
 from agent_stores.testing.model_server import ModelServer
 from tests.app.identity_provider import IdentityProvider
 from tests.app.server import AppServer
@@ -193,6 +196,27 @@ def test_two_windows_and_two_users(
     two.sees("There is no such conversation")
 
 
+def test_what_another_process_adds(window: Windows, app_server: AppServer) -> None:
+    here = window()
+    here.sign_in(someone("Alice"))
+    here.begin()
+    here.ask("Hello, my name is Alice", "Nice to meet you, Alice!")
+    thread_id = here.page.url.rpartition("thread=")[2]
+
+    async def add() -> None:
+        log = open_log(app_server.store_url)
+        for tenant in await log.list_tenants():
+            if (await log.list_threads(tenant, prefix=thread_id)).threads:
+                store = ChatMessageStore(log, tenant=tenant, thread_id=thread_id)
+                await store.add_messages([ChatMessage("user", "from elsewhere")])
+        await log.aclose()
+
+    with ThreadPoolExecutor(1) as thread:  # Playwright's event loop is on this one
+        thread.submit(asyncio.run, add()).result()
+    expect(here.turns.last).to_contain_text("from elsewhere", timeout=PATIENCE)
+    expect(here.turns).to_have_count(3)
+
+
 def test_errors_and_memories(
     window: Windows, model: ModelServer, platform: Mem0Platform, app_with_memory: AppServer
 ) -> None:
@@ -214,8 +238,14 @@ def test_errors_and_memories(
         if platform.memories:
             break
         here.page.wait_for_timeout(100)
-    here.begin()
-    here.ask("What's my name?", "Your name is Alice.")
+    for _ in range(5):
+        here.begin()
+        here.ask("What's my name?", "name")
+        if "Alice" in here.turns.last.inner_text():
+            break
+        # Where mem0 took longer than it may, as on a busy machine, it is left alone for 30 seconds.
+        here.page.wait_for_timeout(10_000)
+    expect(here.turns.last).to_contain_text("Your name is Alice.")
     here.sees("1 memory used")
     here.page.get_by_text("1 memory used").click()
     here.page.wait_for_timeout(500)
@@ -240,7 +270,9 @@ def test_signing_in_for_real(
     query = here.page.url.rpartition("/")[2]
     here.page.reload()
     expect(here.turns).to_have_count(2, timeout=PATIENCE)
-    here.page.get_by_role("button", name="Sign out").click()
+    # The page is drawn anew before the browser goes to where its cookie is taken away.
+    with here.page.expect_response(re.compile("/auth/logout")):
+        here.page.get_by_role("button", name="Sign out").click()
     here.sees("Conversations that last")
 
     # Somebody else with the same name, in the same browser, with the address of the conversation.
@@ -254,8 +286,7 @@ def test_signing_in_for_real(
     here.sees("There is no such conversation")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 420)])
 def test_it_fits(window: Windows, scheme: str, width: int) -> None:
     here = window(width, 820, scheme)
     here.open()

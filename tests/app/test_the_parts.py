@@ -25,6 +25,7 @@ from agent_stores import (
     StoreUnavailableError,
     ToolCallContent,
     ToolResultContent,
+    open_log,
 )
 from agent_stores.cli.exit_codes import InputFileError
 from agent_stores.context import delimited_message
@@ -484,3 +485,34 @@ def test_errors_hold_nothing_that_is_not_for_users() -> None:
     problem = explain(StoreUnavailableError("postgresql://host: password=planted refused"))
     assert "planted" not in str(problem)
     assert explain(RuntimeError("planted")).title == "Something went wrong."
+
+
+def test_what_other_processes_add_is_counted_while_a_window_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine._UNSEEN", 0.4)
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    engine = Engine(read_settings({"AGENT_STORES_URL": url, "CHAT_APP_FOLDER": str(tmp_path)}))
+    try:
+        threads = Threads(engine.log, "user:alice")
+        thread_id = engine.call(threads.create(About()))
+        other = Threads(open_log(url), "user:alice").store(thread_id)
+
+        def added() -> int:
+            return engine.added(threads, thread_id, 0)
+
+        assert added() == 0
+        engine.call(other.add_messages([question("1", "a")]))
+        wait_for(lambda: added() == 1, timeout=30, what="a message of another process")
+        engine.call(other.add_messages([question("2", "b")]))
+        wait_for(lambda: added() == 2, timeout=30, what="the next message")
+        (watcher,) = engine._watchers.values()
+        wait_for(lambda: not engine._watchers, timeout=30, what="the end of the watcher")
+        assert watcher.task is not None
+        wait_for(watcher.task.done, timeout=30, what="the end of its task")
+        assert added() == 0  # a new watcher, after the position given
+        wait_for(lambda: added() == 2, timeout=30, what="the messages")
+        engine.call(other.log.aclose())
+    finally:
+        engine.close()
+    assert engine._watchers == {}

@@ -97,6 +97,6 @@ class Window:
         self.page.locator(f"[class*=st-key-{name}-] button:visible").first.click()
 
     def picture(self, name: str) -> None:
-        """Take a screenshot, when what moves has come to rest."""
-        self.page.wait_for_timeout(700)
-        self.page.screenshot(path=self._pictures / f"{name}.png")
+        """Take a screenshot, with what moves at rest."""
+        self.page.wait_for_timeout(100)
+        self.page.screenshot(path=self._pictures / f"{name}.png", animations="disabled")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from agent_stores.search import MAX_TERMS, search_terms
 from agent_stores.testing.conformance.search import TestSearch
 from agent_stores.testing.conformance.search import find as find
 from agent_stores.testing.conformance.target import Clock, Target, anyio_backend, make_store
+from tests.conformance.targets import Setup, database, memory
 
 __all__ = ["TestSearch", "anyio_backend", "make_store"]
 
@@ -36,18 +36,11 @@ def url(request: pytest.FixtureRequest, name: str, folder: Path) -> str:
 
 
 @pytest.fixture(params=["memory", *DATABASES])
-async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Target]:
-    clock = Clock()
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
+    setup = Setup(request.getfixturevalue, tmp_path)
     if request.param == "memory":
-        log = InMemoryMessageLog(clock=clock)
-        yield Target("memory", open_log=lambda: log, advance=clock.advance)
-        return
-    address = url(request, request.param, tmp_path)
-    yield Target(
-        request.param,
-        open_log=lambda: DatabaseMessageLog(address, clock=clock, timeout=30),
-        advance=clock.advance,
-    )
+        return memory(setup)
+    return database(request.param, setup, url(request, request.param, tmp_path))
 
 
 @pytest.fixture(params=DATABASES)

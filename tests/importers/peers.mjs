@@ -1,10 +1,10 @@
 // Writes conversations with LangChain.js; run by node in a folder where @langchain/redis is installed.
 //
-//     node peers.mjs URL < actions
+//     node peers.mjs
 //
-// Actions and output are those of peers.py.
-import { readFileSync } from "node:fs";
+// Input and output are those of peers.py.
 import { createRequire } from "node:module";
+import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
 const require = createRequire(pathToFileURL(`${process.cwd()}/package.json`));
@@ -44,15 +44,18 @@ const messages = () => ({
   narrator: new ChatMessage("Meanwhile.", "narrator"),
 });
 
-const client = createClient({ url: process.argv[2] });
-await client.connect();
-const read = [];
-for (const action of JSON.parse(readFileSync(0, "utf8"))) {
-  const history = new RedisChatMessageHistory({ sessionId: action.thread, client, ...action.options });
-  for (const name of action.add ?? []) {
-    await history.addMessage(messages()[name] ?? new HumanMessage(name.slice("text:".length)));
+for await (const line of createInterface({ input: process.stdin })) {
+  const [, url, actions] = JSON.parse(line);
+  const client = createClient({ url });
+  await client.connect();
+  const read = [];
+  for (const action of actions) {
+    const history = new RedisChatMessageHistory({ sessionId: action.thread, client, ...action.options });
+    for (const name of action.add ?? []) {
+      await history.addMessage(messages()[name] ?? new HumanMessage(name.slice("text:".length)));
+    }
+    if (action.read) read.push(mapChatMessagesToStoredMessages(await history.getMessages()));
   }
-  if (action.read) read.push(mapChatMessagesToStoredMessages(await history.getMessages()));
+  await client.quit();
+  console.log(JSON.stringify(read));
 }
-await client.quit();
-console.log(JSON.stringify(read));

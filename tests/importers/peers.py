@@ -1,14 +1,15 @@
 """Writes conversations with the real packages that others store theirs with; run in an environment of them.
 
-    python peers.py LAYOUT URL < actions
+    python peers.py
 
-The actions are a JSON array of objects, done in order:
+Each line of the input is a JSON array: a layout, a URL, and an array of actions, objects that are done in
+order:
 
 - ``{"thread": id, "add": names}`` adds the messages of those names (see `MESSAGES`; ``text:...`` is a user's)
 - ``{"thread": id, "read": true}`` reads the thread as the package does
 
-A layout's options stand in an action's ``options``. On the output is a JSON array of what was read, each
-message as its framework dumps it.
+A layout's options stand in an action's ``options``. For each line, a line of the output is a JSON array of
+what was read, each message as its framework dumps it.
 """
 
 from __future__ import annotations
@@ -153,7 +154,17 @@ def langchain_dynamodb(url: str, options: dict[str, Any]) -> Layout:
     from langchain_core.messages import HumanMessage, messages_to_dict
 
     table = options.pop("table_name")
-    session = boto3.Session(region_name="eu-central-1")
+
+    class Session(boto3.Session):  # type: ignore[misc]
+        """Makes one resource, which takes long; the package asks for one for each message."""
+
+        made: Any = None
+
+        def resource(self, *args: Any, **kwargs: Any) -> Any:
+            self.made = self.made or super().resource(*args, **kwargs)
+            return self.made
+
+    session = Session(region_name="eu-central-1")
 
     def history(thread: str) -> Any:
         more = {"key": {"SessionId": thread, "App": "chat"}} if options.get("composite") else {}
@@ -304,16 +315,20 @@ LAYOUTS: dict[str, Callable[[str, dict[str, Any]], Layout]] = {
 }
 
 
-def main(layout: str, url: str) -> None:
-    read = []
-    for action in json.load(sys.stdin):
-        add, load = LAYOUTS[layout](url, action.get("options", {}))
-        if "add" in action:
-            add(action["thread"], action["add"])
-        if action.get("read"):
-            read.append(load(action["thread"]))
-    print(json.dumps(read, default=lambda value: int(value)))  # DynamoDB's numbers are Decimal
+def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # what packages print is no answer
+    for line in sys.stdin:
+        layout, url, actions = json.loads(line)
+        read = []
+        for action in actions:
+            add, load = LAYOUTS[layout](url, action.get("options", {}))
+            if "add" in action:
+                add(action["thread"], action["add"])
+            if action.get("read"):
+                read.append(load(action["thread"]))
+        # DynamoDB's numbers are Decimal
+        print(json.dumps(read, default=lambda value: int(value)), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

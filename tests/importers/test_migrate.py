@@ -416,6 +416,7 @@ def test_too_large_for_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, target = session_file(tmp_path, "s"), f"sqlite:///{tmp_path / 'x.db'}"
     (tmp_path / "bad.json").write_text('{"a": 1}')
+    (tmp_path / "text.json").write_text("ids")
     (tmp_path / "two.json").write_text('{"a": "x", "b": "x"}')
     for arguments, status, said in (
         (
@@ -432,7 +433,9 @@ def test_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--from", f"llama-index+AccountName=x;AccountKey={PASSWORD}"], 2, "key must be base64"),
         (["--from", source, "--limit", "-1"], 2, "limit"),
         (["--from", source, "--tenant", ""], 2, "tenant"),
-        (["--from", source, "--map", str(tmp_path / "none.json")], 2, "cannot be read"),
+        (["--from", source, "--map", str(tmp_path / "none.json")], 3, "no such file"),
+        (["--from", source, "--map", str(tmp_path)], 2, "cannot be read: Is a directory"),
+        (["--from", source, "--map", str(tmp_path / "text.json")], 2, "a JSON object"),
         (["--from", source, "--map", str(tmp_path / "bad.json")], 2, "a JSON object"),
         (
             ["--from", source, "--map", str(tmp_path / "two.json")],

@@ -135,70 +135,6 @@ def key_of(store: AzureTableChatMessageStore) -> ThreadKey:
 # What it costs
 
 
-async def test_what_a_turn_costs(make_log: Any, proxy: HttpProxy) -> None:
-    log, key = make_log(), ThreadKey(None, "t")
-    await log.append(key, [row("first")], request_id="first")
-    counts = proxy.counts()
-    # The head, the lists of threads and of tenants, and the transaction; the table is missing.
-    assert (counts["row"], counts["new table"]) == (1, counts["transaction"] - 3)
-    other = ThreadKey(None, "other")
-    await log.append(other, [row("first")], request_id="first")
-    assert proxy.counts() == {"row": 1, "transaction": 3}
-    for length in (1, 300):
-        for n in range(0, length, 40):
-            rows = [row(f"{length}.{m}") for m in range(n, n + 40)]
-            await log.append(key, rows, request_id=f"{length}.{n}")
-        proxy.counts()
-        turn = [row(f"q {length}"), row(f"a {length}")]
-        await log.append(key, turn, request_id=f"turn {length}")
-        request = proxy.requests[0]
-        assert (request.rows, len(proxy.requests)) == (5, 1)
-        assert request.sent < 6_500
-        assert proxy.counts() == {"transaction": 1}
-        await log.append(key, turn, request_id=f"turn {length}")
-        assert proxy.counts() == {"row": 1}  # a retry: the head says so
-        assert len(await log.latest(key, 20)) == 20
-        assert proxy.counts() == {"query": 1}
-        stranger = make_log()
-        assert len(await stranger.latest(key, 20)) == 20
-        assert proxy.counts() == {"query": 1}
-        stranger = make_log()
-        await stranger.append(key, [row(f"by another {length}")], request_id=f"another {length}")
-        assert proxy.counts() == {"row": 1, "transaction": 1}
-        assert await log.stats(key)
-        assert proxy.counts() == {"row": 1}
-
-
-async def test_a_trimmed_turn_is_one_transaction(make_log: Any, proxy: HttpProxy) -> None:
-    log, key = make_log(), ThreadKey(None, "t")
-    for n in range(30):
-        await log.append(key, [row(f"q{n}"), row(f"a{n}")], request_id=str(n), max_messages=40)
-    proxy.counts()
-    for n in range(30, 70):
-        await log.append(key, [row(f"q{n}"), row(f"a{n}")], request_id=str(n), max_messages=40)
-    assert {request.rows for request in proxy.requests} == {9}
-    assert proxy.counts() == {"transaction": 40}
-    stranger = make_log()  # another process reads the head and the oldest messages, once
-    for n in range(70, 75):
-        await stranger.append(key, [row(f"q{n}"), row(f"a{n}")], request_id=str(n), max_messages=40)
-    assert proxy.counts() == {"row": 1, "query": 1, "transaction": 5}
-    assert len(await log.read(key)) == 40
-
-
-async def test_a_turn_and_its_context_at_the_limit(make_store: MakeStore, proxy: HttpProxy) -> None:
-    store = make_store(max_messages=40, ttl=900)
-    for n in range(30):
-        await store.add_messages([user(f"q{n}"), ChatMessage("assistant", f"a{n}")])
-        if n < 25:
-            proxy.counts()
-            continue
-        assert proxy.counts() == {"transaction": 1}
-        assert len(await store.list_messages()) == 40
-        assert proxy.counts() == {"query": 1}
-        assert len(await store.list_messages(last=20)) == 20
-        assert proxy.counts() == {"query": 1}
-
-
 async def test_a_list_of_threads_reads_heads_only(make_log: Any, proxy: HttpProxy) -> None:
     log = make_log()
     for n in range(12):
@@ -314,7 +250,7 @@ async def test_replacing_by_what_takes_many_rows(make_log: Any, rows: Any) -> No
 
 
 async def test_names_that_are_too_long(make_store: MakeStore) -> None:
-    with pytest.raises(ValueError, match="thread_id must have at most 5000 characters, got 5001"):
+    with pytest.raises(ValueError, match="id must have at most 5000 characters, got 5001"):
         await make_store(thread_id="x" * 5001).add_messages([user("x")])
     store = make_store(thread_id="\U0010ffff" * 5000, tenant="\x00" * 5000, ttl=60)
     await store.add_messages([user("1")])
@@ -1043,16 +979,16 @@ def _append(connection_string: str, table: str, number: int) -> None:
     asyncio.run(write())
 
 
-async def test_eight_processes_with_the_same_messages(azurite_server: AzuriteServer, table: str) -> None:
+async def test_four_processes_with_the_same_messages(azurite_server: AzuriteServer, table: str) -> None:
     """Each message is added by one of them only."""
     context = multiprocessing.get_context("spawn")
     work = partial(_append, azurite_server.connection_string, table)
-    processes = [context.Process(target=work, args=(number,)) for number in range(8)]
+    processes = [context.Process(target=work, args=(number,)) for number in range(4)]
     for process in processes:
         process.start()
     for process in processes:
         await asyncio.to_thread(process.join, 60)
-    assert [process.exitcode for process in processes] == [0] * 8
+    assert [process.exitcode for process in processes] == [0] * 4
     store = AzureTableChatMessageStore(azurite_server.connection_string, table_name=table, thread_id="t")
     assert sorted(text.partition(".")[2] for text in await texts(store)) == list("01234")
     await store.aclose()

@@ -18,8 +18,7 @@ from aiobotocore.session import get_session
 from agent_stores import ChatMessage, DynamoDBChatMessageStore, open_log
 from agent_stores.backend import Row, ThreadKey, TimeToLive
 from agent_stores.backends.tables import layout
-from agent_stores.backends.tables.dynamodb import DynamoDBTable
-from agent_stores.backends.tables.dynamodb_config import parse_config
+from agent_stores.backends.tables.dynamodb import DynamoDBTable, parse_config
 from agent_stores.dynamodb import DynamoDBMessageLog
 from agent_stores.errors import (
     ArgumentError,
@@ -96,50 +95,8 @@ async def texts(store: DynamoDBChatMessageStore) -> list[str]:
 
 async def items_of(log: DynamoDBMessageLog) -> list[dict[str, Any]]:
     table: Any = log.backend.table  # type: ignore[attr-defined]
-    answer = await table.call("scan", {"TableName": table._name})
+    answer = await table.call("scan", {"TableName": table.config.table})
     return list(answer["Items"])
-
-
-# What it costs
-
-
-async def test_what_a_turn_costs(make_log: Any, proxy: HttpProxy) -> None:
-    log, key = make_log(), ThreadKey(None, "t")
-    await log.append(key, [row("first")], request_id="first")
-    proxy.counts()
-    await log.append(ThreadKey(None, "other"), [row("first")], request_id="first")
-    # The head; the lists of threads (in one transaction) and of tenants; and the messages.
-    assert proxy.counts() == {"GetItem": 1, "TransactWriteItems": 2, "PutItem": 1}
-    for n in range(60):
-        turn = [row(f"q{n}"), row(f"a{n}")]
-        await log.append(key, turn, request_id=str(n), max_messages=40, ttl=TimeToLive(900.0))
-        request = proxy.requests[-1]
-        assert request.rows == (9 if n > 19 else 7 if n == 19 else 5)
-        if n > 0:
-            assert proxy.counts() == {"TransactWriteItems": 1}
-            assert request.sent < 10_000
-        proxy.counts()
-    assert len(await log.latest(key, 20)) == 20
-    assert proxy.counts() == {"Query": 1}
-    stranger = make_log()
-    assert len(await stranger.latest(key, 20)) == 20
-    assert proxy.counts() == {"Query": 1}
-    assert await log.stats(key)
-    assert proxy.counts() == {"GetItem": 1}
-
-
-async def test_a_turn_and_its_context_at_the_limit(make_store: Any, proxy: HttpProxy) -> None:
-    store = make_store(max_messages=40, ttl=900)
-    for n in range(30):
-        await store.add_messages([user(f"q{n}"), ChatMessage("assistant", f"a{n}")])
-        if n < 25:
-            proxy.counts()
-            continue
-        assert proxy.counts() == {"TransactWriteItems": 1}
-        assert len(await store.list_messages()) == 40
-        assert proxy.counts() == {"Query": 1}
-        assert len(await store.list_messages(last=20)) == 20
-        assert proxy.counts() == {"Query": 1}
 
 
 async def test_the_table_that_is_made(make_log: Any, table: str) -> None:

@@ -87,7 +87,7 @@ async def test_sqlalchemys_recipe_for_transactions_of_sqlite(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_twelve_processes_begin_at_once(postgres_server: PostgresServer, isolation: str) -> None:
+def test_eight_processes_begin_at_once(postgres_server: PostgresServer, isolation: str) -> None:
     url = postgres_server.create_database(f"first-{isolation[:3]}")
     url += f"?options=-c%20default_transaction_isolation%3D{isolation.replace(' ', '%5C%20')}"
     code = f"""
@@ -97,11 +97,11 @@ import agent_stores.backends.sql.backend, psycopg, sqlalchemy.dialects.postgresq
 
 async def main(number):
     async with DatabaseChatMessageStore({url!r}, thread_id="t", timeout=60) as store:
-        for n in range(5):
+        for n in range(4):
             await store.add_messages([ChatMessage("user", f"{{number}}.{{n}}")])
 
 children = []
-for number in range(12):  # forked after the imports, so that all of them begin at once
+for number in range(8):  # forked after the imports, so that all of them begin at once
     pid = os.fork()
     if pid == 0:
         asyncio.run(main(number))
@@ -119,7 +119,7 @@ sys.exit(any([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in childr
         async with DatabaseChatMessageStore(url, thread_id="t") as store:
             return await store.count()
 
-    assert asyncio.run(count()) == 60
+    assert asyncio.run(count()) == 32
 
 
 async def test_writers_of_one_thread_under_serializable(postgres_server: PostgresServer) -> None:

@@ -7,41 +7,46 @@ import hashlib
 import os
 import subprocess
 import sys
+import sysconfig
 import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / ".make" / "envs"
-COMMON = (
-    f"-e{REPOSITORY}[database,redis,testing]",
-    "pytest-timeout>=2.3",
-    "hypothesis>=6.115",
-    "blockbuster>=1.5",
-)
 
 
 def environment(name: str, *requirements: str) -> Path:
-    """The Python of an environment with this library and some packages; made when it is first asked for.
+    """The Python of an environment with some packages; made when it is first asked for.
 
-    It is made again when the packages, this library's own requirements or the version of Python change.
-    Several processes may ask for it at once.
+    Its other packages, and this library, are those of the environment where the tests run: only what differs
+    is installed, which takes seconds. It is made again when any of these change. Several processes may ask
+    for it at once.
     """
     folder = FOLDER / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    parts = [*COMMON, *requirements, sys.version, (REPOSITORY / "pyproject.toml").read_text()]
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    shared = Path(sysconfig.get_path("purelib"))
+    installed = sorted(path.name for path in shared.glob("*.dist-info"))
+    digest = hashlib.sha256("\n".join([*requirements, sys.version, *installed]).encode()).hexdigest()
     stamp = folder / "made"
     FOLDER.mkdir(parents=True, exist_ok=True)
     with _locked(FOLDER / f"{name}.lock"):
         if not (stamp.exists() and stamp.read_text() == digest):
             venv.create(folder, with_pip=False, clear=True)
+            _share(folder, shared)
             pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
-            packages = ["install", "--quiet", "--no-compile", *COMMON, *requirements]
-            done = subprocess.run([*pip, *packages], capture_output=True, text=True)
+            options = ["--quiet", "--no-compile", "--no-warn-conflicts"]
+            done = subprocess.run([*pip, "install", *options, *requirements], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             stamp.write_text(digest)
     return python
+
+
+def _share(folder: Path, shared: Path) -> None:
+    """Let an environment import this library, and packages of another one that it does not have itself."""
+    own = next(folder.glob("lib/python*/site-packages"), folder / "Lib" / "site-packages")
+    paths = [str(REPOSITORY), str(REPOSITORY / "providers" / "mem0")]
+    (own / "shared.pth").write_text("\n".join([*paths, f"import site; site.addsitedir({str(shared)!r})"]))
 
 
 def run_tests(python: Path, *arguments: str, **variables: str) -> str:
@@ -50,12 +55,13 @@ def run_tests(python: Path, *arguments: str, **variables: str) -> str:
     Raises:
         AssertionError: when one fails.
     """
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    plugins = ("anyio", "pytest_timeout", "_hypothesis_pytestplugin", "no:cacheprovider")
+    options = [option for name in plugins for option in ("-p", name)]
     done = subprocess.run(
-        command,
+        [str(python), "-m", "pytest", "-q", *options, *arguments],
         cwd=REPOSITORY,
-        # Compiled files are kept with the environment: the next run there need not compile the frameworks.
-        env={**os.environ, "PYTHONPYCACHEPREFIX": str(python.parents[1] / "compiled"), **variables},
+        # Those of other packages may be there in two versions.
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **variables},
         capture_output=True,
         text=True,
     )

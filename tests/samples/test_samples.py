@@ -77,7 +77,7 @@ OPTIONS = {"chatkit_server.py": ["-W", "ignore:Direct usage of named widget clas
 
 ELSEWHERE = {
     "agent_framework_beta_thread.py",  # tests/plugins/agent_framework/test_versions.py
-    "folder_backend.py",  # tests/conformance/test_conformance_folder.py
+    "folder_backend.py",  # tests/conformance/
 }
 
 

@@ -13,6 +13,7 @@ import atexit
 import json
 import os
 import sys
+import time
 from typing import Any
 
 task: dict[str, Any] = json.load(sys.stdin)
@@ -36,6 +37,9 @@ def guard(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(guard)
+# Telemetry that is refused is tried again after seconds; how often is no concern of the tests.
+pause = time.sleep
+time.sleep = lambda seconds: pause(min(float(seconds), 0.01))
 os.environ.update(task.get("environment", {}))
 for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
     os.environ.pop(name, None)

@@ -133,7 +133,7 @@ class MemoryTable:
         for index, (kind, item, condition) in enumerate(operations):
             stored = items.get(item.sort)
             if kind == "put":
-                assert len(item.meta) <= self.limits.meta_chars
+                assert len(item.meta) <= 30_000
                 assert len(item.body.encode()) <= self.limits.item_bytes
                 for text in item.key:
                     assert text.isascii() and text.isprintable() and len(text) <= 512  # noqa: PT018

@@ -14,7 +14,7 @@ from agent_stores.backend import Limits, Row, ThreadKey, TimeToLive
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.backend import TablesBackend
-from agent_stores.backends.tables.reader import ThreadCache
+from agent_stores.backends.tables.layout import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed, TableLimits
 from agent_stores.errors import OutcomeUnknownError, StoreError
 from agent_stores.log import MessageLog
@@ -133,9 +133,7 @@ async def _expected(history: Sequence[Step], clock: Clock) -> list[tuple[Any, An
     [
         SMALL,
         SMALL._replace(snapshot_pages=False, operations=100),
-        SMALL._replace(transaction_bytes=200_000),
         LARGE,
-        LARGE._replace(snapshot_pages=False),
     ],
 )
 @pytest.mark.parametrize("number", range(len(HISTORIES)))
@@ -293,7 +291,7 @@ def _random_step(story: random.Random, number: int, ids: list[str], max_messages
     return step(kind)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 async def test_random_faults(seed: int) -> None:
     """Two processes, any fault at any call, late transactions: a repeated operation takes effect once."""
     story, clock = random.Random(seed), Clock()

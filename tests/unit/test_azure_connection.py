@@ -16,7 +16,7 @@ from azure.data.tables.aio import TableServiceClient
 
 from agent_stores import AzureTableChatMessageStore, ChatMessage, open_log
 from agent_stores.azure import AzureTableMessageLog
-from agent_stores.backends.tables.azure_config import parse_config
+from agent_stores.backends.tables.azure import parse_config
 from agent_stores.cli.store_access import opened
 from agent_stores.errors import (
     AgentStoresError,
@@ -91,7 +91,7 @@ def test_connection_strings(text: str, endpoint: str) -> None:
     assert open_log(text).location == f"{endpoint}/agentstores"
     assert open_log(text, table_name="Chats").location == f"{endpoint}/chats"
     config = parse_config(connection_string=text, table_name="Chats", **NOTHING)
-    shown = repr(log) + repr(vars(log)) + repr(vars(_table(log))) + repr(config) + repr(config.login)
+    shown = repr(log) + repr(vars(log)) + repr(vars(_table(log))) + repr(config) + repr(config.identity)
     assert not any(hidden in shown for hidden in HIDDEN)
 
 

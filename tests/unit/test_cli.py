@@ -396,14 +396,94 @@ def test_a_file_that_was_cut_short_is_told(tmp_path: Path, capsys: pytest.Captur
     assert "the thread 't' has no end line" in last_error(capsys)
 
 
-def test_files_that_cannot_be_opened(
-    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+READ = {
+    "import": ["import", "{file}", "--store", "{store}"],
+    "map": ["migrate", "--from", "openai-agents+{store}", "--to", "memory:", "--map", "{file}"],
+    "keys": ["threads", "--store", "{store}"],
+}
+
+
+@pytest.mark.parametrize("given", READ)
+def test_files_that_cannot_be_read(
+    given: str,
+    database: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main(["import", "nowhere.jsonl", "--store", str(database)]) == ExitCode.NOT_FOUND
-    assert last_error(capsys) == "agent-stores: there is no file 'nowhere.jsonl'\n"
-    out = str(tmp_path / "no" / "folder")
-    assert main(["export", "--store", str(database), "-o", out]) == ExitCode.FAILED
-    assert "No such file" in last_error(capsys)
+    """One line each: a file that is not there, a folder, and a file that only its owner may read."""
+    closed = tmp_path / "closed"
+    closed.write_text("{}")
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))  # which root never meets
+        return opened(path, *arguments, **options)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", fail)
+    for file, status, text in (
+        (tmp_path / "none", ExitCode.NOT_FOUND, "no such file: '{}'"),
+        (tmp_path, ExitCode.USAGE, "file '{}' cannot be read: Is a directory"),
+        (closed, ExitCode.USAGE, "file '{}' cannot be read: Permission denied"),
+    ):
+        monkeypatch.setenv("AGENT_STORES_KEYS_FILE", str(file) if given == "keys" else "")
+        assert main([part.format(file=file, store=database) for part in READ[given]]) == status
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert text.format(file) in error
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "-o"],
+        ["erase", "--yes", "--all-threads", "--receipt"],
+        ["migrate", "--from", "openai-agents+{store}", "--to", "memory:", "--report"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_files_that_cannot_be_written(
+    command: list[str], database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be written is known before anything is done."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store = [] if command[0] == "migrate" else ["--store", str(database)]
+    before = database.read_bytes()
+    for file, reason in ((tmp_path / "no" / "file", "No such file or directory"), (folder, "Is a directory")):
+        given = [part.format(store=database) for part in command]
+        assert main([*given, str(file), *store]) == ExitCode.FAILED
+        assert capsys.readouterr().err == f"agent-stores: the file '{file}' cannot be written: {reason}\n"
+    assert database.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["threads", "tenants", "show t", "fork t", "export", "delete t --yes", "purge", "erase t --yes", "rekey"],
+)
+def test_a_store_that_is_no_file(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, status, text in (
+        ("none.db", ExitCode.NOT_FOUND, "there is no SQLite file"),
+        (".", ExitCode.USAGE, "the store must be an SQLite file, got the folder"),
+    ):
+        assert main([*command.split(), "--store", str(tmp_path / name)]) == status
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert text in error
+
+
+@pytest.mark.parametrize("framework", ["openai-agents", "pydantic-ai", "google-adk"])
+def test_a_source_that_is_no_file(framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, status, text in (
+        ("none.db", ExitCode.NOT_FOUND, "there is no SQLite file"),
+        ("", ExitCode.USAGE, "the source must be an SQLite file, got the folder"),
+    ):
+        source = f"{framework}+sqlite:///{tmp_path / name}"
+        assert main(["migrate", "--from", source, "--to", "memory:"]) == status
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert text in error
 
 
 def test_foreign_fields_empty_lines_and_a_byte_order_mark_are_accepted() -> None:

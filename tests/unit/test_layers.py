@@ -16,6 +16,7 @@ PACKAGE = Path(agent_stores.__file__).parent
 FOUNDATION = {
     "_attached",
     "_checks",
+    "_concurrency",
     "_encrypted",
     "_json",
     "_version",

@@ -128,7 +128,7 @@ async def test_keys_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     await fill(path)
     monkeypatch.setenv("AGENT_STORES_KEYS_FILE", str(file))
     status, _, error = await run_in_thread("show", "t", "--store", str(path), keys=None)
-    assert (status, "cannot be read" in error) == (ExitCode.USAGE, True)
+    assert (status, "no such file" in error) == (ExitCode.NOT_FOUND, True)
     file.write_text(OLD_KEYS)
     status, out, _ = await run_in_thread("show", "t", "--store", str(path), keys=None)
     assert (status, "hello 2" in out) == (ExitCode.OK, True)

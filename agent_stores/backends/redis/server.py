@@ -48,7 +48,6 @@ class RedisServer(LoopClients[Client]):
 
     def __init__(self, config: Config, *, timeout: float, retries: int | None, max_connections: int) -> None:
         self.config = config
-        self.users = 0
         self.plain: dict[bytes, None] = {}
         self.timeout = timeout
         self._retries = _RETRIES if retries is None and config.kind == "single" else retries

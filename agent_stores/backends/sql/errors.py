@@ -115,7 +115,4 @@ def _redact(cause: BaseException, config: Config) -> str:
     """A driver's error as one line, without secrets, which drivers may repeat."""
     if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
         return f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
-    detail = " ".join(str(cause).split()) or type(cause).__name__
-    for secret in config.secrets:
-        detail = detail.replace(secret, "***")
-    return detail
+    return errors.redact(str(cause) or type(cause).__name__, config.secrets)

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import contextlib
+import hashlib
+import inspect
+import os
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from agent_stores.backends.tables.azure_config import AzureConfig
-from agent_stores.backends.tables.service import Failure, Kind, ServiceTable, TableServer
-from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits, gather
-from agent_stores.connection_pool import ServerRegistry
+from agent_stores._concurrency import gather_or_cancel
+from agent_stores.backends.tables.service import Failure, Kind, ServiceConfig, ServiceTable
+from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits
+from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
-# The modules above say which extra is missing.
-# isort: split
-import aiohttp
-from azure.core import MatchConditions
-from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    ResourceExistsError,
-    ResourceNotFoundError,
-    ServiceRequestTimeoutError,
-)
-from azure.core.pipeline.policies import AsyncRetryPolicy
-from azure.data.tables import UpdateMode
-from azure.data.tables.aio import TableClient
+try:
+    import aiohttp  # what the asynchronous client sends with
+    from azure.core import MatchConditions, exceptions
+    from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+    from azure.core.pipeline.policies import AsyncRetryPolicy
+    from azure.core.utils import parse_connection_string
+    from azure.data.tables import UpdateMode
+    from azure.data.tables.aio import TableClient, TableServiceClient
+except ImportError as error:
+    package = "aiohttp" if error.name == "aiohttp" else "azure-data-tables"
+    raise MissingDependencyError.of(package, extra="azure", purpose="the Azure Tables store") from None
 
 PROPERTY_UNITS = 32 * 1024
 """The longest text of a property, in units of UTF-16, as the service counts: 64 KiB."""
+
+_LOGINS = {"connection_string", "account_key", "sas_token", "credential", "table_service_client"}
+_TABLE = re.compile(r"(?!tables$)[a-z][a-z0-9]{2,62}", re.IGNORECASE | re.ASCII)
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
+_SUFFIX = "core.windows.net"
+_DEVELOPMENT = (  # how Azurite is reached, as its documentation says
+    "AccountName=devstoreaccount1;TableEndpoint=http://127.0.0.1:10002/devstoreaccount1;AccountKey="
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
 
 _CODES: Mapping[Kind, Sequence[str | int]] = {
     "busy": ("TableBeingDeleted", 429, 503),
@@ -43,68 +57,240 @@ _CODES: Mapping[Kind, Sequence[str | int]] = {
 }
 """What the service's codes mean, and HTTP's; 0 is no answer."""
 
-_NO_CONNECTION = (ServiceRequestTimeoutError, aiohttp.ClientConnectorError, ConnectionRefusedError)
 _KINDS: dict[str | int, Kind] = {code: kind for kind, codes in _CODES.items() for code in codes}
+_NO_CONNECTION = (exceptions.ServiceRequestTimeoutError, aiohttp.ClientConnectorError, ConnectionRefusedError)
 _KEYS_AND_META = ["PartitionKey", "RowKey", "meta"]
 _NO_RETRY: Mapping[str, Any] = {"retry_total": 0}  # `ServiceTable` does it, knowing what may be repeated
+_AT_ONCE = 16  # reads of rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class AzureConfig(ServiceConfig):
+    """A table of an account, and how to connect to it.
+
+    Attributes:
+        endpoint: the account's URL for tables, without a query.
+        credential: who signs in; a class for an instance on each event loop, which is closed with it.
+        client_options: further arguments of the service's client.
+        loop_independent: whether nothing that the caller lent belongs to one event loop.
+    """
+
+    endpoint: str
+    credential: Any = field(repr=False)
+    client_options: Mapping[str, Any] = field(repr=False)
+    loop_independent: bool
+
+    async def connect(self, stack: contextlib.AsyncExitStack, timeout: float) -> TableClient:
+        """See `ServiceConfig.connect`; on a thread, as the SDK asks for the platform, maybe by a program."""
+        if self.client is not None:
+            return await asyncio.to_thread(self.client.get_table_client, self.table)
+        credential = self.credential
+        if isinstance(credential, type):
+            credential = await stack.enter_async_context(credential())
+        client = await asyncio.to_thread(
+            TableClient, self.endpoint, self.table, credential=credential, **self.client_options
+        )
+        return await stack.enter_async_context(client)
+
+
+def parse_config(
+    table_name: str, *, client_options: Mapping[str, Any] | None = None, **arguments: Any
+) -> AzureConfig:
+    """Read the connection arguments of `AzureTableMessageLog`, which must name one way of connecting.
+
+    Raises:
+        ArgumentError: when they do not; never repeats an argument that may hold a secret.
+        ArgumentTypeError: for values of other types.
+        MissingDependencyError: when azure-identity is needed and not installed.
+    """
+    check_table_name(table_name)
+    given = {name: value for name, value in arguments.items() if value is not None}
+    for name, value in given.items():
+        if name not in ("credential", "table_service_client") and not isinstance(value, str):
+            raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}")
+        if isinstance(value, str) and not value.strip():
+            raise ArgumentError(f"{name} must not be empty")
+    logins, client = given.keys() & _LOGINS, given.get("table_service_client")
+    if len(logins) > 1 or (("connection_string" in given or client is not None) and len(given) > 1):
+        raise ArgumentError(f"{' and '.join(sorted(given))} cannot be combined")
+    query = ""
+    if "connection_string" in given:
+        given = _from_connection_string(given["connection_string"])
+    elif client is not None:
+        if not isinstance(client, TableServiceClient):
+            raise ArgumentTypeError(
+                "table_service_client must be an azure.data.tables.aio.TableServiceClient, got "
+                f"{type(client).__module__}.{type(client).__name__}"
+            )
+        given["endpoint"], _, query = client.url.partition("?")
+    elif "account_name" not in given and not logins & {"sas_token", "credential"}:
+        raise ArgumentError("connection_string, account_name, sas_token or credential must be given")
+    endpoint, credential = _endpoint(given), client.credential if client else _credential(given)
+    secrets = tuple(filter(None, (*_secrets_of(credential), query)))
+    if not secrets and not endpoint.startswith("https://"):
+        raise ArgumentError(f"endpoint must begin with https:// if a token is sent, got {endpoint!r}")
+    lent = client or given.get("credential")
+    fingerprint = hashlib.sha256(repr((given.get("account_name"), secrets)).encode()).hexdigest()
+    options, location = client_options or {}, f"{endpoint}/{table_name.lower()}"  # names ignore case
+    return AzureConfig(
+        table=table_name,
+        location=location,
+        identity=(location, fingerprint if lent is None else id(lent), repr(sorted(options.items()))),
+        client=client,
+        secrets=secrets,
+        endpoint=endpoint,
+        credential=credential,
+        client_options=options,
+        # A client and a token credential have connections of their own.
+        loop_independent=client is None and (lent is None or bool(secrets)),
+    )
+
+
+def arguments_from_url(url: str) -> dict[str, Any]:
+    """The connection arguments of a connection string, or of ``azure-tables://account/table``.
+
+    Without the account, it is that of the environment's ``AZURE_STORAGE_CONNECTION_STRING``.
+
+    Raises:
+        ArgumentError: when the URL is malformed, or the environment has no login.
+    """
+    if not url.startswith("azure-tables:"):
+        return {"connection_string": url}
+    parts = urlsplit(url)
+    account, table = parts.netloc, parts.path.strip("/")
+    if "@" in account or parts.query or parts.fragment or ":" in account or "/" in table:
+        raise ArgumentError(
+            "the store's URL must be azure-tables://account/table, with the login in the environment"
+        )
+    arguments = {"table_name": table} if table else {}
+    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
+    if text and (not account or _from_connection_string(text).get("account_name") == account):
+        return {**arguments, "connection_string": text}
+    if not account:
+        raise ArgumentError("the store's URL must name an account without AZURE_STORAGE_CONNECTION_STRING")
+    arguments["account_name"] = account
+    if key := os.environ.get("AZURE_STORAGE_KEY"):
+        arguments["account_key"] = key
+    elif token := os.environ.get("AZURE_STORAGE_SAS_TOKEN"):
+        arguments["sas_token"] = token
+    return arguments
+
+
+def check_table_name(table_name: Any) -> str:
+    """A name by Azure's rules for tables; raises `ArgumentError` or `ArgumentTypeError` when it is not."""
+    if not isinstance(table_name, str):
+        raise ArgumentTypeError(f"table_name must be a str, got {type(table_name).__name__}")
+    if not _TABLE.fullmatch(table_name):
+        raise ArgumentError(
+            "table_name must have 3 to 63 letters and digits (A-Z, a-z, 0-9), begin with a letter and not be "
+            f"'tables', got {table_name!r}"
+        )
+    return table_name
+
+
+def _endpoint(given: Mapping[str, Any]) -> str:
+    """An account's URL, without a slash at its end. A part that may be a secret is rejected unseen."""
+    account, endpoint = given.get("account_name", ""), given.get("endpoint")
+    if endpoint is None and not _ACCOUNT.fullmatch(account):
+        raise ArgumentError(f"account_name must be 3 to 24 of a-z, 0-9 without an endpoint, got {account!r}")
+    try:
+        parts = urlsplit(endpoint or f"https://{account}.table.{_SUFFIX}")
+        is_valid = bool(parts.hostname and parts.port != 0) and parts.scheme in ("http", "https")
+        if not is_valid or "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError
+    except ValueError:
+        raise ArgumentError(
+            "endpoint must be a URL such as https://account.table.core.windows.net, or "
+            "http://127.0.0.1:10002/devstoreaccount1 for Azurite, without a token; give that as sas_token"
+        ) from None
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
+
+
+def _from_connection_string(connection_string: str) -> dict[str, str]:
+    """The other arguments that say the same."""
+    try:
+        fields = parse_connection_string("".join(connection_string.split()))
+        if fields.get("usedevelopmentstorage", "").lower() == "true":
+            fields = parse_connection_string(_DEVELOPMENT)
+        account, suffix = fields.get("accountname"), fields.get("endpointsuffix", _SUFFIX)
+        default = f"{fields.get('defaultendpointsprotocol', 'https')}://{account}.table.{suffix}"
+        given = {
+            "account_name": account,
+            "account_key": fields.get("accountkey"),
+            "sas_token": fields.get("sharedaccesssignature"),
+            "endpoint": fields.get("tableendpoint", default if account else None),
+        }
+        if not given["endpoint"] or not (given["account_key"] or given["sas_token"]):
+            raise ValueError
+    except ValueError:
+        raise ArgumentError(
+            "connection_string must be as the portal shows it (AccountName=…;AccountKey=… or TableEndpoint=…;"
+            "SharedAccessSignature=…), or UseDevelopmentStorage=true for Azurite"
+        ) from None
+    return {name: value for name, value in given.items() if value}
+
+
+def _credential(given: Mapping[str, Any]) -> Any:
+    """The credential of the arguments, or the class of the one that finds a login."""
+    account, credential = given.get("account_name"), given.get("credential")
+    if account is not None and "account_key" in given:
+        try:
+            base64.b64decode(given["account_key"], validate=True)
+        except binascii.Error:
+            raise ArgumentError("account_key must be base64") from None
+        return AzureNamedKeyCredential(account, given["account_key"])
+    if "sas_token" in given:
+        if "sig=" not in given["sas_token"]:
+            raise ArgumentError("sas_token must be a query with sig=…, as Azure makes it")
+        return AzureSasCredential(given["sas_token"].strip().lstrip("?"))
+    if credential is not None:
+        is_asynchronous = inspect.iscoroutinefunction(getattr(credential, "get_token", None))
+        if not is_asynchronous and not _secrets_of(credential):
+            raise ArgumentTypeError(
+                "credential must be an AzureNamedKeyCredential, an AzureSasCredential or an asynchronous "
+                f"token credential, such as those of azure.identity.aio, got {type(credential).__name__}"
+            )
+        return credential
+    try:
+        from azure.identity.aio import DefaultAzureCredential
+    except ImportError:
+        raise MissingDependencyError.of(
+            "azure-identity", extra="azure", purpose="the default credential of an Azure account"
+        ) from None
+    return DefaultAzureCredential
+
+
+def _secrets_of(credential: Any) -> tuple[str, ...]:
+    if isinstance(credential, AzureNamedKeyCredential):
+        return (credential.named_key.key,)
+    if not isinstance(credential, AzureSasCredential):
+        return ()
+    signature = credential.signature.partition("sig=")[2].partition("&")[0]
+    return credential.signature, signature, unquote(signature)
 
 
 class AzureTable(ServiceTable):
-    """A table of an account.
+    """A table of an account."""
 
-    Args:
-        config: the table, and how to connect to it.
-        timeout: seconds that a request may take, attempts and pauses included.
-        client_options: further arguments of the service's client.
-    """
-
-    registry: ClassVar[ServerRegistry[TableServer]] = ServerRegistry()
     session_path = "_client._client._pipeline._transport.session"
-    errors = (AzureError, HTTPException)
+    errors = (exceptions.AzureError, HTTPException)
     # JSON on the wire takes up to three times the bytes of UTF-8; a transaction may have 4 MiB, and a row
     # 1 MiB, in at most 255 properties.
     limits = TableLimits(
         operations=100, transaction_bytes=1_300_000, item_bytes=300_000, body_bytes=16 * 1024 * 1024
     )
 
-    def __init__(self, config: AzureConfig, *, timeout: float, client_options: Mapping[str, Any]) -> None:
-        async def connect(stack: AsyncExitStack) -> TableClient:
-            # On a thread: the SDK asks for the platform, and Python may run a program to know it.
-            if config.client is not None:
-                return await asyncio.to_thread(config.client.get_table_client, config.table)
-            credential = config.credential
-            if isinstance(credential, type):
-                credential = await stack.enter_async_context(credential())
-            client = await asyncio.to_thread(
-                TableClient, config.endpoint, config.table, credential=credential, **client_options
-            )
-            return await stack.enter_async_context(client)
-
-        options = sorted((name, repr(value)) for name, value in client_options.items())
-        super().__init__(
-            config.location,
-            (config.endpoint, config.table.lower(), config.login, timeout, tuple(options)),
-            connect,
-            are_ours=config.client is None,
-            timeout=timeout,
-            secrets=config.secrets,
-        )
-
     async def get(self, keys: Sequence[ItemKey], *, bodies: bool = True) -> dict[ItemKey, Item]:
         """See `Table.get`; one request each."""
+        select = None if bodies else _KEYS_AND_META
 
         async def get_one(key: ItemKey) -> Item | None:
-            async def ask(client: TableClient) -> Item | None:
-                try:
-                    return _item(await client.get_entity(*key, select=select, **_NO_RETRY))
-                except ResourceNotFoundError:  # the row, or the table
-                    return None
+            return await self.request(lambda client: client.get_entity(*key, select=select, **_NO_RETRY))
 
-            return await self.request(ask)
-
-        select = None if bodies else _KEYS_AND_META
-        found = await gather(map(get_one, keys))
-        return {item.key: item for item in found if item is not None}
+        found: list[Any] = []
+        for start in range(0, len(keys), _AT_ONCE):
+            found += await gather_or_cancel(map(get_one, keys[start : start + _AT_ONCE]))
+        return {item.key: item for item in map(_item, filter(None, found))}
 
     async def query(
         self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
@@ -131,16 +317,12 @@ class AzureTable(ServiceTable):
     async def transact(self, operations: Sequence[Operation]) -> list[str]:
         """See `Table.transact`."""
         batch = [_batch_operation(operation) for operation in operations]
-
-        async def ask(client: TableClient) -> list[str]:
-            results = await client.submit_transaction(batch, **_NO_RETRY)
-            return [str(result.get("etag", "")) for result in results]
-
-        return await self.request(ask, write=True) or []
+        results = await self.request(lambda client: client.submit_transaction(batch, **_NO_RETRY), write=True)
+        return [str(result.get("etag", "")) for result in results or ()]
 
     async def create_table(self, sdk: TableClient) -> None:
         """See `ServiceTable.create_table`."""
-        with suppress(ResourceExistsError):
+        with contextlib.suppress(exceptions.ResourceExistsError):
             await sdk.create_table(**_NO_RETRY)
 
     @staticmethod
@@ -157,7 +339,7 @@ class AzureTable(ServiceTable):
             getattr(error, "inner_exception", 0), _NO_CONNECTION
         ):
             kind = "busy"
-        if isinstance(error, ClientAuthenticationError):
+        if isinstance(error, exceptions.ClientAuthenticationError):
             kind = "forbidden"
         return Failure(kind, detail, _retry_after(error), getattr(error, "index", None) or 0)
 

@@ -8,70 +8,147 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 import secrets
-import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
 
-from agent_stores.backends.tables.dynamodb_config import (
-    AioConfig,
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    DynamoDBConfig,
-    EndpointConnectionError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    sdk_session,
-)
-from agent_stores.backends.tables.service import Failure, Kind, ServiceTable, TableServer
+from agent_stores.backends.tables.service import Failure, Kind, ServiceConfig, ServiceTable
 from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits
-from agent_stores.connection_pool import ServerRegistry
+from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
+try:
+    from aiobotocore.client import AioBaseClient
+    from aiobotocore.config import AioConfig
+    from aiobotocore.session import AioSession, get_session
+    from botocore import exceptions as botocore
+except ImportError:
+    raise MissingDependencyError.of("aiobotocore", extra="dynamodb", purpose="the DynamoDB store") from None
+
+_TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
+_REGION = re.compile(r"[a-z0-9-]{1,64}")
 _BATCH = 100  # keys of a BatchGetItem
 _NO_BODY = {"ProjectionExpression": "pk, sk, meta, v"}
-_CODES: Mapping[Kind, Sequence[str]] = {
-    "busy": (
-        "LimitExceededException",
-        "ProvisionedThroughputExceeded",
-        "ProvisionedThroughputExceededException",
-        "ReplicatedWriteConflictException",
-        "RequestLimitExceeded",
-        "ThrottlingError",
-        "ThrottlingException",
-        "TransactionConflict",
-        "TransactionConflictException",
-    ),
-    "lost": ("TransactionInProgressException",),
-    "no table": ("ResourceNotFoundException",),
-    "condition": ("ConditionalCheckFailed", "ConditionalCheckFailedException"),
-    "forbidden": (
-        "AccessDeniedException",
-        "ExpiredTokenException",
-        "IncompleteSignature",
-        "InvalidSignatureException",
-        "MissingAuthenticationToken",
-        "MissingAuthenticationTokenException",
-        "UnrecognizedClientException",
-    ),
+_CODES: Mapping[Kind, str] = {
+    "busy": "LimitExceeded ProvisionedThroughputExceeded ReplicatedWriteConflict RequestLimitExceeded "
+    "ThrottlingError Throttling TransactionConflict",
+    "lost": "TransactionInProgress",
+    "no table": "ResourceNotFound",
+    "condition": "ConditionalCheckFailed",
+    "forbidden": "AccessDenied ExpiredToken IncompleteSignature InvalidSignature MissingAuthenticationToken "
+    "UnrecognizedClient",
 }
-"""What the service's codes mean, those of the reasons of a cancelled transaction included."""
+"""What the service's codes mean, without "Exception", also as reasons of a cancelled transaction."""
 
-_KINDS: dict[str, Kind] = {code: kind for kind, codes in _CODES.items() for code in codes}
+_KINDS: dict[str, Kind] = {code: kind for kind, codes in _CODES.items() for code in codes.split()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamoDBConfig(ServiceConfig):
+    """A table, and how to connect to it.
+
+    Attributes:
+        region: its region.
+        endpoint: the URL of another endpoint than the region's; None for that.
+    """
+
+    region: str
+    endpoint: str | None
+
+    async def connect(self, stack: contextlib.AsyncExitStack, timeout: float) -> Any:
+        """See `ServiceConfig.connect`."""
+        if self.client is not None:
+            return self.client
+        options = AioConfig(
+            connect_timeout=timeout,
+            read_timeout=timeout,
+            retries={"total_max_attempts": 1},  # `ServiceTable` tries again
+            max_pool_connections=50,
+        )
+        made = sdk_session()._create_client(
+            "dynamodb", region_name=self.region, endpoint_url=self.endpoint, config=options
+        )
+        # The SDK reads files meanwhile: on a thread, not on the event loop.
+        return await stack.enter_async_context(await asyncio.to_thread(asyncio.run, made))
+
+
+def parse_config(
+    table_name: Any, region_name: Any, endpoint_url: Any, client: AioBaseClient | None
+) -> DynamoDBConfig:
+    """Check the connection arguments; credentials are those that the SDK finds.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: when they are invalid or cannot be combined.
+    """
+    for name, value in (("region_name", region_name), ("endpoint_url", endpoint_url)):
+        if value is not None and not isinstance(value, str):
+            raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}")
+        if value is not None and client is not None:
+            raise ArgumentError(f"client cannot be combined with {name}")
+    if not isinstance(table_name, str):
+        raise ArgumentTypeError(f"table_name must be a str, got {type(table_name).__name__}")
+    if not _TABLE_NAME.fullmatch(table_name):
+        raise ArgumentError(f"table_name must have 3 to 255 of A-Z, a-z, 0-9, _ . -, got {table_name!r}")
+    if client is not None:
+        if not isinstance(client, AioBaseClient) or client.meta.service_model.service_name != "dynamodb":
+            raise ArgumentTypeError(
+                f"client must be aiobotocore's client of dynamodb, got {type(client).__name__}"
+            )
+        region_name, url = client.meta.region_name, client.meta.endpoint_url
+        endpoint_url = None if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else url
+    elif region_name is None:
+        names = ("AWS_DEFAULT_REGION", "AWS_REGION")
+        region_name = next((os.environ[name] for name in names if os.environ.get(name)), None)
+        region_name = region_name or sdk_session().get_config_variable("region")  # a profile's
+    if region_name is None:
+        raise ArgumentError("region_name must be given, as neither AWS_DEFAULT_REGION nor a profile has one")
+    if not _REGION.fullmatch(region_name):
+        raise ArgumentError(f"region_name must be a region such as eu-central-1, got {region_name!r}")
+    if endpoint_url is not None:
+        parts = urlsplit(endpoint_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise ArgumentError("endpoint_url must be a URL such as http://127.0.0.1:8000, without a login")
+    where = f"dynamodb://{region_name}" if endpoint_url is None else endpoint_url.rstrip("/")
+    return DynamoDBConfig(
+        table=table_name,
+        location=f"{where}/{table_name}",
+        identity=(where, region_name, table_name, id(client)),
+        client=client,
+        region=region_name,
+        endpoint=endpoint_url,
+    )
+
+
+def arguments_from_url(url: str) -> dict[str, Any]:
+    """The connection arguments of ``dynamodb://region/table``; both may be empty.
+
+    Raises:
+        ArgumentError: when it is malformed.
+    """
+    parts = urlsplit(url)
+    region, table = parts.netloc, parts.path.strip("/")
+    if "@" in region or ":" in region or parts.query or parts.fragment or "/" in table:
+        raise ArgumentError(
+            "the store's URL must be dynamodb://region/table, with the login in the environment"
+        )
+    options = {"region_name": region or None, "table_name": table or None}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+sdk_session: Callable[[], AioSession] = lru_cache(maxsize=1)(get_session)
+"""The session of all our clients, which finds the credentials."""
 
 
 class DynamoDBTable(ServiceTable):
-    """A table of a region.
+    """A table of a region."""
 
-    Args:
-        config: the table, and how to connect to it.
-        timeout: seconds that a request may take, attempts and pauses included.
-    """
-
-    registry: ClassVar[ServerRegistry[TableServer]] = ServerRegistry()
     session_path = "_endpoint.http_session._sessions"
-    errors = (ClientError, BotoCoreError)
+    errors = (botocore.ClientError, botocore.BotoCoreError)
     # An item may have 400 KB with its keys, and a transaction 4 MB.
     limits = TableLimits(
         operations=100,
@@ -81,50 +158,17 @@ class DynamoDBTable(ServiceTable):
         snapshot_pages=False,
     )
 
-    def __init__(self, config: DynamoDBConfig, *, timeout: float) -> None:
-        async def connect(stack: contextlib.AsyncExitStack) -> Any:
-            if config.client is not None:
-                return config.client
-            options = AioConfig(
-                connect_timeout=timeout,
-                read_timeout=timeout,
-                retries={"total_max_attempts": 1},  # `ServiceTable` tries again
-                max_pool_connections=50,
-            )
-            made = sdk_session()._create_client(
-                "dynamodb", region_name=config.region, endpoint_url=config.endpoint, config=options
-            )
-            # The SDK reads files meanwhile: on a thread, not on the event loop.
-            return await stack.enter_async_context(await asyncio.to_thread(asyncio.run, made))
-
-        super().__init__(
-            config.location,
-            (config._replace(client=None), id(config.client), timeout),
-            connect,
-            are_ours=config.client is None,
-            timeout=timeout,
-        )
-        self._name = config.table
-
     async def get(self, keys: Sequence[ItemKey], *, bodies: bool = True) -> dict[ItemKey, Item]:
         """See `Table.get`; one request for each 100."""
-        options = {} if bodies else _NO_BODY
         found: list[Item] = []
-        if len(keys) == 1:
-            arguments = {"TableName": self._name, "Key": _key(*keys[0]), "ConsistentRead": True, **options}
-            answer = await self.call("get_item", arguments)
-            found = _items([answer["Item"]] if answer.get("Item") else [])
-        for start in range(0, len(keys) if len(keys) > 1 else 0, _BATCH):
-            wanted: Any = [_key(*key) for key in dict.fromkeys(keys[start : start + _BATCH])]
-            attempt = 0
-            while wanted:
-                asked = {self._name: {"Keys": wanted, "ConsistentRead": True, **options}}
-                answer = await self.call("batch_get_item", {"RequestItems": asked})
-                found += _items(answer.get("Responses", {}).get(self._name, ()))
-                wanted = answer.get("UnprocessedKeys", {}).get(self._name, {}).get("Keys")
-                if wanted:
-                    attempt += 1
-                    await asyncio.sleep(min(1.0, 0.01 * 2**attempt))
+        for start in range(0, len(keys), _BATCH):
+            names = [_key(*key) for key in dict.fromkeys(keys[start : start + _BATCH])]
+            options = {"ConsistentRead": True, **({} if bodies else _NO_BODY)}
+            wanted: Any = {self.config.table: {"Keys": names, **options}}
+            while wanted:  # an answer without any item is an error
+                answer = await self.call("batch_get_item", {"RequestItems": wanted})
+                found += map(_item, answer.get("Responses", {}).get(self.config.table, ()))
+                wanted = answer.get("UnprocessedKeys")
         return {item.key: item for item in found}
 
     async def query(
@@ -132,7 +176,7 @@ class DynamoDBTable(ServiceTable):
     ) -> Page:
         """See `Table.query`."""
         arguments: dict[str, Any] = {
-            "TableName": self._name,
+            "TableName": self.config.table,
             "KeyConditionExpression": "pk = :p AND sk BETWEEN :first AND :end",
             "ExpressionAttributeValues": {
                 ":p": {"S": partition},
@@ -145,7 +189,7 @@ class DynamoDBTable(ServiceTable):
         }
         while True:
             answer = await self.call("query", arguments)
-            items = [item for item in _items(answer.get("Items", ())) if item.sort != end]
+            items = [item for item in map(_item, answer.get("Items", ())) if item.sort != end]
             start = answer.get("LastEvaluatedKey")
             if items or not start:
                 return Page(items, not start)
@@ -166,7 +210,7 @@ class DynamoDBTable(ServiceTable):
 
     def _action(self, operation: Operation, version: str) -> dict[str, Any]:
         kind, item, condition = operation
-        action: dict[str, Any] = {"TableName": self._name}
+        action: dict[str, Any] = {"TableName": self.config.table}
         if kind == "put":
             action["Item"] = {**_key(*item.key), "v": {"S": version}}
             for name, text in (("meta", item.meta), ("body", item.body)):
@@ -199,7 +243,7 @@ class DynamoDBTable(ServiceTable):
         """See `ServiceTable.create_table`; the table is billed on demand."""
         with contextlib.suppress(sdk.exceptions.ResourceInUseException):  # it exists, or is being made
             await sdk.create_table(
-                TableName=self._name,
+                TableName=self.config.table,
                 AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
                 KeySchema=[
                     {"AttributeName": "pk", "KeyType": "HASH"},
@@ -207,31 +251,32 @@ class DynamoDBTable(ServiceTable):
                 ],
                 BillingMode="PAY_PER_REQUEST",
             )
-        deadline = time.monotonic() + 0.9 * self._timeout
-        while time.monotonic() < deadline:
-            with contextlib.suppress(sdk.exceptions.ResourceNotFoundException):  # it was created just now
-                if (await sdk.describe_table(TableName=self._name))["Table"]["TableStatus"] == "ACTIVE":
-                    break
-            await asyncio.sleep(0.2)
-        with contextlib.suppress(ClientError):  # it is enabled, or this login may not; sweeps do without it
+        waiter = await asyncio.to_thread(sdk.get_waiter, "table_exists")  # which reads a file
+        pauses = {"Delay": 0.2, "MaxAttempts": max(1, int(4.5 * self._timeout))}
+        await waiter.wait(TableName=self.config.table, WaiterConfig=pauses)
+        with contextlib.suppress(
+            botocore.ClientError
+        ):  # it is enabled, or this login may not; sweeps do without it
             await sdk.update_time_to_live(
-                TableName=self._name,
+                TableName=self.config.table,
                 TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"},
             )
 
     @staticmethod
     def explain(error: Any) -> Failure:
         """See `ServiceTable.explain`."""
-        if not isinstance(error, ClientError):
-            if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+        if not isinstance(error, botocore.ClientError):
+            if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
                 return Failure("rejected", str(error))
-            is_unsent = isinstance(error, (EndpointConnectionError, ConnectTimeoutError))
+            is_unsent = isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError))
             return Failure("busy" if is_unsent else "lost", str(error) or type(error).__name__)
         code = str(error.response["Error"].get("Code", ""))
         message = str(error.response["Error"].get("Message", "")).partition("\n")[0]
         detail = f"{code}: {message}"
         reasons = [str(reason.get("Code")) for reason in error.response.get("CancellationReasons", ())]
-        kinds: list[Kind] = [_KINDS.get(each, "other") for each in reasons or [code]]
+        kinds: list[Kind] = [
+            _KINDS.get(each.removesuffix("Exception"), "other") for each in reasons or [code]
+        ]
         if "condition" in kinds:
             return Failure("condition", detail, operation=kinds.index("condition"))
         for kind in kinds:
@@ -247,15 +292,7 @@ def _key(partition: str, sort: str) -> dict[str, Any]:
     return {"pk": {"S": partition}, "sk": {"S": sort}}
 
 
-def _items(found: Iterable[Mapping[str, Any]]) -> list[Item]:
-    return [
-        Item(
-            each["pk"]["S"],
-            each["sk"]["S"],
-            each["meta"]["S"] if "meta" in each else "",
-            each["body"]["S"] if "body" in each else "",
-            int(each["expires"]["N"]) if "expires" in each else None,
-            each["v"]["S"],
-        )
-        for each in found
-    ]
+def _item(found: Mapping[str, Mapping[str, str]]) -> Item:
+    texts = {name: text for name, value in found.items() for text in value.values()}
+    expires = int(texts["expires"]) if "expires" in texts else None
+    return Item(texts["pk"], texts["sk"], texts.get("meta", ""), texts.get("body", ""), expires, texts["v"])

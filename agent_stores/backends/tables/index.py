@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TypeAlias
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
+from agent_stores._concurrency import gather_or_cancel
 from agent_stores.backend import ListCursor, ListedThread, ThreadKey, ThreadOrder
 from agent_stores.backends.tables import layout
-from agent_stores.backends.tables import table as tables
 from agent_stores.backends.tables.layout import Head
-from agent_stores.backends.tables.table import ConditionFailed, Item, Operation, Table, delete, following
+from agent_stores.backends.tables.table import ConditionFailed, Item, Operation, Table, delete, following, put
 from agent_stores.errors import OutcomeUnknownError, StoreError
 
 RECENT_US = 300 * 1_000_000
@@ -28,10 +27,6 @@ GRACE_US = 3600 * 1_000_000
 
 _PAGE = 100
 _EAGER = 2000  # rows that a write removes itself after it cleared or deleted a thread
-
-
-_Named: TypeAlias = tuple[Item, ThreadKey, "Head | None"]
-"""An item, and the thread that it names, whose head is None when it does not exist."""
 
 
 class Index:
@@ -45,55 +40,56 @@ class Index:
         """The time in microseconds since 1970 UTC."""
         return int(self._clock() * 1_000_000)
 
-    async def announce(self, key: ThreadKey, old: Head | None, new: Head) -> tuple[Head, list[Operation]]:
-        """Note a thread that is about to be written, as far as it is not noted yet.
-
-        Returns:
-            The head to write, and what is to be removed after that.
-        """
-        writes, unused = list[list[Item]](), list[Operation]()
-        listed, updated = 0 if old is None else layout.recent_us(old.listed), new.thread.updated_us
-        if old is None or not listed <= updated <= listed + RECENT_US:
-            tenant, body, now = layout.index_partition(key.tenant), layout.names_body(key), str(self.now_us())
+    async def announce(self, key: ThreadKey, old: Head | None, new: Head) -> Head:
+        """List a thread that is about to be written, as far as it is not listed yet; returns its new head."""
+        writes, updated = list[list[Item]](), new.thread.updated_us
+        if old is None or not 0 <= updated - layout.recent_us(old.listed) <= RECENT_US:
             new = replace(new, listed=layout.recent_sort(updated, secrets.token_hex(4)))
-            writes.append([Item(tenant, new.listed, now, body)])
+            partition = layout.index_partition(key.tenant)
+            entry = (str(self.now_us()), layout.names_body(key))
+            writes.append([Item(partition, new.listed, *entry)])
             if old is None:
-                writes[0].append(Item(tenant, layout.listed_sort(key.thread_id), now, body))
-                writes.append([Item(layout.TENANTS, _tenant_sort(key.tenant), now, body)])
-            else:
-                unused.append(delete(tenant, old.listed))
+                writes[0].append(Item(partition, layout.listed_sort(key.thread_id), *entry))
+                writes.append([Item(layout.TENANTS, layout.listed_sort(key.tenant), *entry)])
         expires = new.thread.expires_us
         was = None if old is None or old.generation != new.generation else old.thread.expires_us
         if expires is not None and (was is None or expires < was):
             writes.append([layout.visit_item(key, expires, new.generation)])
-        await tables.gather(self._table.transact([tables.put(item) for item in items]) for items in writes)
-        return new, unused
+        await gather_or_cancel(self._table.transact(list(map(put, items))) for items in writes)
+        return new
 
-    async def listed(self, key: ThreadKey, head: Head) -> list[Operation]:
-        """What removes a thread from the lists, unless it is created anew meanwhile."""
-        tenant = layout.index_partition(key.tenant)
-        items = await self._table.get([(tenant, layout.listed_sort(key.thread_id))])
-        return [delete(tenant, head.listed), *(delete(*item.key, item.version) for item in items.values())]
+    async def listed(self, key: ThreadKey) -> list[Operation]:
+        """What removes a thread from the list by id, unless it is created anew meanwhile."""
+        name = (layout.index_partition(key.tenant), layout.listed_sort(key.thread_id))
+        return [delete(*name, item.version) for item in (await self._table.get([name])).values()]
 
-    async def schedule(self, key: ThreadKey, names: Sequence[str]) -> list[Operation]:
-        """Note generations and bodies that a write is about to replace, or begin; returns what undoes it."""
-        items = [layout.visit_item(key, self.now_us(), name, secrets.token_hex(4)) for name in names]
-        if items:
-            await self._table.transact([tables.put(item) for item in items])
-        return [delete(*item.key) for item in items]
+    async def schedule(self, key: ThreadKey, names: Iterable[str]) -> list[Item]:
+        """Note generations and bodies that a write is about to replace, or begin, for `clean` or a sweep."""
+        visits = [layout.visit_item(key, self.now_us(), name, secrets.token_hex(4)) for name in names]
+        if visits:
+            await self._table.transact(list(map(put, visits)))
+        return visits
 
     async def clean(
-        self, key: ThreadKey, unused: Sequence[Operation], names: Sequence[str], visits: Sequence[Operation]
+        self,
+        key: ThreadKey,
+        old: Head | None,
+        new: Head | None,
+        visits: Sequence[Item],
+        unlisted: Sequence[Operation] = (),
     ) -> None:
-        """Remove what a write does without, up to a limit; listings and sweeps do what this does not."""
-        for operation in unused:
+        """After a write, remove what it made invisible, up to a limit; listings and sweeps remove the rest.
+
+        `visits` and `unlisted` are what `schedule` and `listed` returned before the write.
+        """
+        for operation in unlisted:
             await self._remove(operation)
+        if old is not None and (new is None or new.listed != old.listed):
+            await self._remove(delete(layout.index_partition(key.tenant), old.listed))
+        left = _EAGER
         with contextlib.suppress(StoreError, ConditionFailed):
-            left = _EAGER
-            for name in names:
-                left -= await self._remove_rows(key, name, left)
-            if visits and left > 0:
-                await self._table.transact(visits)
+            for visit in visits:
+                left -= await self._visit(visit, key, new, left)
 
     async def threads(
         self,
@@ -140,23 +136,6 @@ class Index:
                 break
         return found[:limit]
 
-    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
-        """See `agent_stores.capabilities.TenantLister`."""
-        first = "0" if after is None else following(_tenant_sort(after))
-        found: list[str | None] = []
-        async for page in self._pages(layout.TENANTS, first, "b", limit):
-            for item, key, head in page:
-                tenant, others = layout.index_partition(key.tenant), list[Item]()
-                if head is None:
-                    others, _ = await self._table.query(tenant, "a", "b", limit=1, bodies=False)
-                if head is not None or others:
-                    found.append(key.tenant)
-                else:
-                    await self._remove_old(item)
-            if len(found) >= limit:
-                break
-        return found[:limit]
-
     async def _expired(self, before_us: int, limit: int) -> list[ListedThread]:
         found: dict[ThreadKey, ListedThread] = {}
         async for page in self._pages(layout.VISITS, "0", f"{before_us:016d}", _PAGE):
@@ -166,6 +145,20 @@ class Index:
             if len(found) >= limit:
                 break
         return list(found.values())[:limit]
+
+    async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
+        """See `agent_stores.capabilities.TenantLister`."""
+        first = "0" if after is None else following(layout.listed_sort(after))
+        found: list[str | None] = []
+        async for page in self._pages(layout.TENANTS, first, "b", limit):
+            for item, key, head in page:
+                if head is not None or await self._has_threads(key.tenant):
+                    found.append(key.tenant)
+                else:
+                    await self._remove_old(item)
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     async def sweep(self, *, limit: int) -> int:
         """See `agent_stores.capabilities.Sweeper`."""
@@ -177,7 +170,7 @@ class Index:
                     return removed
                 visited += 1
                 with contextlib.suppress(ConditionFailed, OutcomeUnknownError):  # the next sweep does it
-                    removed += await self._visit(visit, limit - removed)
+                    removed += await self._visit(*visit, limit - removed)
         return removed
 
     async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
@@ -189,41 +182,39 @@ class Index:
         async for page in self._pages(layout.VISITS, "0", "~", _PAGE):
             for item, key, head in page:
                 if head is None and key.tenant in tenants:
-                    generation = item.meta[: layout.GENERATION]
-                    while await self._remove_rows(key, generation, _EAGER) >= _EAGER:
+                    while await self._visit(item, key, head, _EAGER) >= _EAGER:
                         pass
-                    await self._remove(delete(*item.key, item.version))
         for tenant in tenants:
-            name, partition = (layout.TENANTS, _tenant_sort(tenant)), layout.index_partition(tenant)
-            has_threads = (await self._table.query(partition, "a", "b", limit=1, bodies=False)).items
-            for found in (await self._table.get([name])).values():
-                if not has_threads:
-                    await self._remove(delete(*found.key, found.version))
-                elif layout.read_names(found) in keys:  # it names the thread that it was written with
-                    body = layout.names_body(ThreadKey(tenant, ""))
-                    await self._remove(tables.put(found._replace(body=body), found.version))
+            found = await self._table.get([(layout.TENANTS, layout.listed_sort(tenant))])
+            for item in found.values():
+                if not await self._has_threads(tenant):
+                    await self._remove(delete(*item.key, item.version))
+                elif layout.read_names(item) in keys:  # it names the thread that it was written with
+                    unnamed = item._replace(body=layout.names_body(ThreadKey(tenant, "")))
+                    await self._remove(put(unnamed, item.version))
         return True
 
-    async def _visit(self, visit: _Named, limit: int) -> int:
-        item, key, head = visit
-        name, removed = item.meta, 0
-        generation, place = name[: layout.GENERATION], name[layout.GENERATION : -8]
+    async def _has_threads(self, tenant: str | None) -> bool:
+        partition = layout.index_partition(tenant)
+        return bool((await self._table.query(partition, "a", "b", limit=1, bodies=False)).items)
+
+    async def _visit(self, visit: Item, key: ThreadKey, head: Head | None, limit: int) -> int:
+        """Remove the rows that a visit is for, if no reader sees them; returns how many, `limit` at most."""
+        name, removed = visit.meta, 0
+        generation, expires = name[: layout.GENERATION], None
         if head is None or generation not in (head.generation, head.next):
             removed = await self._remove_rows(key, generation, limit)
-        elif place:
+        elif name != generation:
             partition = layout.thread_partition(key)
-            names = [(partition, f"r{generation}{kind}{place}") for kind in "km"]
-            rows = await self._table.get(names, bodies=False)
+            rows = await self._table.get([(partition, sort) for sort in layout.owners(name)], bodies=False)
             if all(layout.read_row(row)[1] != name for row in rows.values()):
                 removed = await self._remove_rows(key, name, limit)
-        elif head.thread.expires_us is not None:
-            if head.thread.expires_us <= self.now_us():
+        elif (expires := head.thread.expires_us) is not None:
+            if expires <= self.now_us():
                 return 0  # the log deletes the thread
-            await self._table.transact(
-                [tables.put(layout.visit_item(key, head.thread.expires_us, generation))]
-            )
+            await self._table.transact([put(layout.visit_item(key, expires, generation))])
         if removed < limit:
-            await self._remove(delete(*item.key, item.version))
+            await self._remove(delete(*visit.key))
         return removed
 
     async def _remove_rows(self, key: ThreadKey, name: str, limit: int) -> int:
@@ -239,18 +230,20 @@ class Index:
                 removed += len(items)
         return removed
 
-    async def _pages(self, partition: str, first: str, end: str, size: int) -> AsyncIterator[list[_Named]]:
-        """The items of a list in pages, with the heads of their threads."""
+    async def _pages(
+        self, partition: str, first: str, end: str, size: int
+    ) -> AsyncIterator[list[tuple[Item, ThreadKey, Head | None]]]:
+        """The items of a list in pages, with the threads that they name and their heads, if those exist."""
         is_last = False
         while not is_last:
             items, is_last = await self._table.query(partition, first, end, limit=size)
             first = following(items[-1].sort) if items else end
             named = [(item, key) for item in items if (key := layout.read_names(item)) is not None]
             names = {key: (layout.thread_partition(key), layout.HEAD) for _, key in named}
-            heads = await self._table.get(list(names.values())) if names else {}
-            read = {name: layout.read_head(head) for name, head in heads.items()}
+            found = await self._table.get(list(names.values())) if names else {}
+            heads = {name: layout.read_head(item) for name, item in found.items()}
             if named:
-                yield [(item, key, read.get(names[key])) for item, key in named]
+                yield [(item, key, heads.get(names[key])) for item, key in named]
 
     async def _remove_old(self, item: Item) -> None:
         """Remove an item that names no thread, unless its thread may be about to be written."""
@@ -258,9 +251,6 @@ class Index:
             await self._remove(delete(*item.key, item.version))
 
     async def _remove(self, operation: Operation) -> None:
+        """Change an item of a list, if it is as it was read."""
         with contextlib.suppress(ConditionFailed, StoreError):
             await self._table.transact([operation])
-
-
-def _tenant_sort(tenant: str | None) -> str:
-    return "0" if tenant is None else layout.listed_sort(tenant)

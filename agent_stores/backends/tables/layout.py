@@ -19,6 +19,8 @@ import base64
 import hashlib
 import re
 import secrets
+import threading
+from collections import OrderedDict
 from functools import lru_cache
 
 import msgspec
@@ -28,6 +30,7 @@ from agent_stores import _json
 from agent_stores.backend import Row, Thread, ThreadKey
 from agent_stores.backends.tables.table import Item
 from agent_stores.errors import ArgumentError, StoreError, UnsupportedVersionError
+from agent_stores.writer_queue import WriterQueue
 
 LAYOUT = 1
 """The version of the layout. A thread with a newer one is refused."""
@@ -40,8 +43,8 @@ GENERATION = 19  # characters
 _LAST_PLACE, _LAST_MILLISECOND, _LAST_MICROSECOND = 10**15 - 1, 10**13 - 1, 10**16 - 1
 _LONGEST_NAME = 240  # characters of a name in a partition key, which has room for 512
 _LONGEST_SORTED = 480  # characters of a name in a sort key, before its digest
+_THREADS = 1024  # that a process remembers
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
-_PLAIN = re.compile(r"[ -}]*")
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,15 +73,36 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.next if self.next and position > self.thread.last_position else self.generation
 
 
+class ThreadCache:
+    """A table's heads, as they were read or written last, and turns for writers. For any thread and loop."""
+
+    def __init__(self) -> None:
+        self._heads: OrderedDict[ThreadKey, Head] = OrderedDict()
+        self._lock = threading.Lock()
+        self.get = self._heads.get
+        self.queue = WriterQueue()
+
+    def put(self, key: ThreadKey, head: Head | None) -> None:
+        """Remember a thread as it was read or written; None forgets it."""
+        with self._lock:
+            old = self._heads.pop(key, None)
+            if head is not None:
+                is_known = old is not None and old.version == head.version and not head.oldest
+                self._heads[key] = old if old is not None and is_known else head
+            if len(self._heads) > _THREADS:
+                self._heads.popitem(last=False)
+
+
 _head_decoder = msgspec.json.Decoder(Head)
-_row_decoder = msgspec.json.Decoder(tuple[str, int, bool, bool, int, int, int, str])
+# A message's id, position, boundary, pinned, bytes, tokens and time, and the name of its body if that is in
+# parts. Ids are bytes, which are Base64 in JSON, because an id may be text that is not UTF-8.
+_row_decoder = msgspec.json.Decoder(tuple[bytes, int, bool, bool, int, int, int, str])
+_names_decoder = msgspec.json.Decoder(tuple[bytes | None, bytes])
 
 
 @lru_cache(maxsize=4096)
 def thread_partition(key: ThreadKey) -> str:
-    """The partition of a thread; raises `ArgumentError` when a name is too long."""
-    _check_length("thread_id", key.thread_id)
-    _check_length("tenant", key.tenant or "")
+    """The partition of a thread."""
     return f"t.{'' if key.tenant is None else _name(key.tenant)}~.{_name(key.thread_id)}"
 
 
@@ -106,8 +130,13 @@ def id_sort(generation: str, message_id: str) -> str:
 
 
 def new_body(generation: str, position: int) -> str:
-    """Names the parts of a message's body."""
+    """A name for the parts of a message's body, which begins with the generation."""
     return f"{generation}{_LAST_PLACE - position:015d}{secrets.token_hex(4)}"
+
+
+def owners(body: str) -> list[str]:
+    """The sort keys that the message of a body in parts may have, pinned or not."""
+    return [f"r{body[:GENERATION]}{kind}{body[GENERATION:-8]}" for kind in "km"]
 
 
 def ranges(name: str) -> list[tuple[str, str]]:
@@ -147,9 +176,8 @@ def read_head(item: Item) -> Head:
 
 def message_items(partition: str, generation: str, row: Row, parts: str = "") -> tuple[Item, Item]:
     """The items of a message and of its id; `parts` names its body, if that is in parts."""
-    _check_length("message_id", row.message_id)
-    name, numbers = escape(row.message_id), (row.bytes, row.tokens, row.created_us)
-    meta = msgspec.json.encode((name, row.position, row.boundary, row.pinned, *numbers, parts)).decode()
+    facts = (row.position, row.boundary, row.pinned, row.bytes, row.tokens, row.created_us, parts)
+    meta = msgspec.json.encode((_encode(row.message_id), *facts)).decode()
     sort = message_sort(generation, row.position, pinned=row.pinned)
     body = "" if parts else row.body.decode()
     return Item(partition, sort, meta, body), Item(partition, id_sort(generation, row.message_id), meta)
@@ -160,7 +188,7 @@ def read_row(item: Item) -> tuple[Row, str]:
     body = item.body.encode("utf-8", "surrogatepass")
     try:
         name, position, boundary, pinned, size, tokens, created_us, parts = _row_decoder.decode(item.meta)
-        return Row(unescape(name), body, position, boundary, pinned, size, tokens, created_us), parts
+        return Row(_decode(name), body, position, boundary, pinned, size, tokens, created_us), parts
     except ValueError:  # msgspec's errors, too
         _, pinned, position = message_place(item.sort)
         return Row("", body, position, pinned=pinned, bytes=len(body)), ""
@@ -171,8 +199,13 @@ def index_partition(tenant: str | None) -> str:
     return f"i.{'~.' if tenant is None else _name(tenant)}"
 
 
-def listed_sort(name: str) -> str:
-    """The sort key of a thread in its tenant's list by id, or of a tenant; a long name ends with a digest."""
+def listed_sort(name: str | None) -> str:
+    """The sort key of a thread in its tenant's list by id, or of a tenant, where None is the first.
+
+    A long name ends with a digest.
+    """
+    if name is None:
+        return "0"
     begin = listed_prefix(name)
     return begin if len(begin) < _LONGEST_SORTED else f"{begin}!{_digest(name)}"
 
@@ -200,38 +233,32 @@ def visit_item(key: ThreadKey, at_us: int, name: str, tag: str = "") -> Item:
 
 def names_body(key: ThreadKey) -> str:
     """The names of a thread, as the items of lists hold them."""
-    tenant = None if key.tenant is None else escape(key.tenant)
-    return msgspec.json.encode((tenant, escape(key.thread_id))).decode()
+    tenant = None if key.tenant is None else _encode(key.tenant)
+    return msgspec.json.encode((tenant, _encode(key.thread_id))).decode()
 
 
 def read_names(item: Item) -> ThreadKey | None:
     """The thread that an item of a list names; None for a damaged one."""
     try:
-        tenant, thread_id = msgspec.json.decode(item.body, type=tuple[str | None, str])
-        return ThreadKey(None if tenant is None else unescape(tenant), unescape(thread_id))
+        tenant, thread_id = _names_decoder.decode(item.body)
+        return ThreadKey(None if tenant is None else _decode(tenant), _decode(thread_id))
     except ValueError:
         return None
 
 
-def escape(text: str) -> str:
-    """Any text in printable ASCII of at most six characters for one; the same for no other text."""
-    return text if _PLAIN.fullmatch(text) else f"~{base64.b64encode(_encode(text)).decode()}"
-
-
-def unescape(text: str) -> str:
-    """The text that `escape` was given; raises `ValueError` when it was given none."""
-    is_plain = not text.startswith("~")
-    return text if is_plain else base64.b64decode(text[1:], validate=True).decode("utf-8", "surrogatepass")
-
-
-def _check_length(what: str, text: str) -> None:
-    if len(text) > MAX_NAME:
-        raise ArgumentError(f"{what} must have at most {MAX_NAME} characters, got {len(text)}")
-
-
 def _encode(text: str) -> bytes:
-    """Any text as bytes; two surrogates differ from the character that they would make."""
+    """A name as bytes; two surrogates differ from the character that they would make.
+
+    Raises:
+        ArgumentError: when it has more than `MAX_NAME` characters.
+    """
+    if len(text) > MAX_NAME:
+        raise ArgumentError(f"an id must have at most {MAX_NAME} characters, got {len(text)}")
     return text.encode("utf-8", "surrogatepass")
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogatepass")
 
 
 def _digest(text: str) -> str:

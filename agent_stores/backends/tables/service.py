@@ -8,11 +8,13 @@ import random
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
-from agent_stores.backends.tables.reader import ThreadCache
+from agent_stores.backends.tables.layout import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed
 from agent_stores.connection_pool import LoopClients, ServerRegistry
 from agent_stores.errors import (
@@ -21,6 +23,7 @@ from agent_stores.errors import (
     StoreError,
     StoreRejectedError,
     StoreUnavailableError,
+    redact,
 )
 
 if sys.version_info >= (3, 11):
@@ -34,9 +37,6 @@ _ATTEMPTS = 5  # of a request, when the time allows them
 _FIRST_PAUSE = 0.02  # seconds before the second attempt, at most; doubles
 _LONGEST_PAUSE = 2.0
 _NETWORK_ERRORS: tuple[type[Exception], ...] = (OSError, asyncio.TimeoutError)
-
-Connect: TypeAlias = Callable[[contextlib.AsyncExitStack], Awaitable[Any]]
-"""Makes an SDK's client on the running loop; what is to be closed later goes on the stack."""
 
 Kind: TypeAlias = Literal[
     "busy", "lost", "no table", "condition", "forbidden", "rejected", "too large", "other"
@@ -69,15 +69,40 @@ class Failure(NamedTuple):
     operation: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServiceConfig(ABC):
+    """A table of a service, and how to connect to it.
+
+    Attributes:
+        table: the table's name.
+        location: where it is, without secrets.
+        identity: equal for tables whose connections may be shared; holds no secret.
+        client: the caller's client; None for clients of ours.
+        secrets: text that must never show.
+    """
+
+    table: str
+    location: str
+    identity: Hashable = field(repr=False)
+    client: Any = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @abstractmethod
+    async def connect(self, stack: contextlib.AsyncExitStack, timeout: float) -> Any:
+        """Make an SDK's client on the running loop; what is to be closed later goes on the stack."""
+
+
 class ServiceClient:
     """An SDK's client on one event loop, made when it is first needed.
 
     Args:
-        connect: makes it.
+        connect: makes it; see `ServiceConfig.connect`.
         session_path: the attribute of the client that is its aiohttp session, or a dictionary of sessions.
     """
 
-    def __init__(self, connect: Connect, session_path: str) -> None:
+    def __init__(
+        self, connect: Callable[[contextlib.AsyncExitStack], Awaitable[Any]], session_path: str
+    ) -> None:
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
         self._connect, self._session_path = connect, session_path
         self._sdk: Any = None
@@ -86,10 +111,9 @@ class ServiceClient:
 
     async def get(self) -> Any:
         """The SDK's client."""
-        if self._sdk is None:
-            async with self._lock:
-                if self._sdk is None:
-                    self._sdk = await self._connect(self._stack)
+        async with self._lock:
+            if self._sdk is None:
+                self._sdk = await self._connect(self._stack)
         return self._sdk
 
     async def aclose(self) -> None:
@@ -108,9 +132,10 @@ class ServiceClient:
 class TableServer(LoopClients[ServiceClient]):
     """The connections to a table, shared by the logs of a process that name it alike."""
 
-    def __init__(self, make: Callable[[], ServiceClient], *, are_ours: bool, timeout: float) -> None:
-        super().__init__(make, are_ours=are_ours, timeout=timeout)
-        self.users = 0
+    def __init__(self, config: ServiceConfig, timeout: float, session_path: str) -> None:
+        connect = partial(config.connect, timeout=timeout)
+        make = partial(ServiceClient, connect, session_path)
+        super().__init__(make, are_ours=config.client is None, timeout=timeout)
         self.cache = ThreadCache()
 
 
@@ -118,46 +143,28 @@ class ServiceTable(ABC):
     """A table of a service; subclasses make the requests.
 
     Args:
-        location: where the table is, without secrets.
-        identity: equal for tables whose connections may be shared.
-        connect: makes an SDK's client.
-        are_ours: whether the clients are to be closed.
+        config: the table, and how to connect to it.
         timeout: seconds that a request may take, attempts and pauses included.
-        secrets: text that must never show.
     """
 
-    registry: ClassVar[ServerRegistry[TableServer]]
     session_path: ClassVar[str]
     """See `ServiceClient`."""
     errors: ClassVar[tuple[type[Exception], ...]]
     """What the SDK raises when a request fails, besides OSError and timeouts."""
 
-    def __init__(
-        self,
-        location: str,
-        identity: Hashable,
-        connect: Connect,
-        *,
-        are_ours: bool,
-        timeout: float,
-        secrets: Sequence[str] = (),
-    ) -> None:
-        def make(path: str = self.session_path) -> TableServer:
-            return TableServer(lambda: ServiceClient(connect, path), are_ours=are_ours, timeout=timeout)
-
-        self.location = location
-        self._timeout = timeout
-        self._redact = redactor(secrets)
-        self._server, self._finalizer = self.registry.acquire(identity, make, user=self)
-
-    @property
-    def cache(self) -> ThreadCache:
-        """What the process knows of the table's threads."""
-        return self._server.cache
+    def __init__(self, config: ServiceConfig, *, timeout: float) -> None:
+        self.location = config.location
+        self.config, self._timeout = config, timeout
+        self._server, self._finalizer = _registry.acquire(
+            (type(self), config.identity, timeout),
+            partial(TableServer, config, timeout, self.session_path),
+            user=self,
+        )
+        self.cache = self._server.cache
 
     async def aclose(self) -> None:
         """Close the connections, if no other log of this process uses them."""
-        await self.registry.release(self._server, self._finalizer)
+        await _registry.release(self._server, self._finalizer)
 
     @abstractmethod
     async def create_table(self, sdk: Any) -> None:
@@ -173,7 +180,7 @@ class ServiceTable(ABC):
     ) -> T | None:
         """Make a request, several times if it is certain to have had no effect and time allows.
 
-        A write creates a missing table; a read of a missing table returns None.
+        A write creates a missing table; a read of an item or a table that is missing returns None.
 
         Args:
             ask: makes the request with the SDK's client.
@@ -193,7 +200,7 @@ class ServiceTable(ABC):
                     return await ask(await self._server.get().get())
             except (*_NETWORK_ERRORS, *self.errors) as error:
                 failure = self._failure(error)
-                if failure.kind == "no table" and not write:
+                if failure.kind in ("no table", "condition") and not write:
                     return None
                 is_unknown = is_unknown or (write and failure.kind == "lost")
                 attempt += 1
@@ -206,10 +213,10 @@ class ServiceTable(ABC):
                         f"the connection to {self.location} was lost while a write was confirmed: "
                         "it may or may not be stored"
                     ) from error
-                if failure.kind == "condition" and write:
+                if failure.kind == "condition":
                     raise ConditionFailed(failure.operation) from error
                 if not may_retry:
-                    raise store_error(failure, self.location, self._redact, write=write) from error
+                    raise store_error(failure, self.config, write=write) from error
             if failure.kind == "no table" and not has_created:
                 has_created = True
                 await self.request(self.create_table, write=True, repeatable=True)
@@ -225,25 +232,11 @@ class ServiceTable(ABC):
         return Failure("busy" if isinstance(error, ConnectionRefusedError) else "lost", str(error))
 
 
-def store_error(
-    failure: Failure, location: str, redact: Callable[[str], str], *, write: bool = False
-) -> StoreError:
+def store_error(failure: Failure, config: ServiceConfig, *, write: bool = False) -> StoreError:
     """The library's error for a failure."""
     kind, text = _ERRORS.get(failure.kind, (StoreError, "{}: {}"))
-    detail = redact(failure.detail) + ("; nothing was written" if write else "")
-    return kind(text.format(location, detail))
-
-
-def redactor(secrets: Sequence[str]) -> Callable[[str], str]:
-    """A function that puts a text on one line and removes secrets; they do not show in its repr."""
-
-    def redact(text: str) -> str:
-        text = " ".join(text.split())
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "***")
-        return text
-
-    return redact
+    detail = redact(failure.detail, config.secrets) + ("; nothing was written" if write else "")
+    return kind(text.format(config.location, detail))
 
 
 def _close_session(session: Any) -> None:
@@ -258,3 +251,6 @@ def _close_session(session: Any) -> None:
                 transport._sock = None
     connector._conns.clear()
     connector._closed = True
+
+
+_registry: ServerRegistry[TableServer] = ServerRegistry()

@@ -7,11 +7,8 @@ built on nothing else.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 ItemKey: TypeAlias = tuple[str, str]
 """A partition and a sort key: printable ASCII, at most 512 characters each, without ``/ \\ # ?``."""
@@ -26,7 +23,7 @@ class Item(NamedTuple):
     Attributes:
         partition: its partition.
         sort: its sort key.
-        meta: a short text, always read; at most `TableLimits.meta_chars` characters.
+        meta: a short text of ASCII, always read; at most 30,000 characters.
         body: a text of at most `TableLimits.item_bytes` bytes in UTF-8; empty if it was not asked for.
         expires_at: when the service may remove the item by itself, in seconds since 1970; None for never.
         version: what the service compares; it changes with every write, and is set by the service.
@@ -81,7 +78,6 @@ class TableLimits(NamedTuple):
         transaction_bytes: the largest sum of the bodies of a transaction.
         item_bytes: the largest body of an item.
         body_bytes: the largest body of a message, which may take several items.
-        meta_chars: the longest `Item.meta`.
         snapshot_pages: whether a page of a query is of one moment.
     """
 
@@ -89,7 +85,6 @@ class TableLimits(NamedTuple):
     transaction_bytes: int
     item_bytes: int
     body_bytes: int
-    meta_chars: int = 30_000
     snapshot_pages: bool = True
 
 
@@ -157,22 +152,3 @@ async def query_all(
 def following(sort: str) -> str:
     """The first sort key after another one."""
     return f"{sort}\x20"
-
-
-async def gather(work: Iterable[Awaitable[T]], limit: int = 16) -> list[T]:
-    """Await several things, at most `limit` at a time; when one fails, the others are cancelled."""
-    free = asyncio.Semaphore(limit)
-
-    async def run(one: Awaitable[T]) -> T:
-        async with free:
-            return await one
-
-    tasks = [asyncio.ensure_future(run(one)) for one in work]
-    if not tasks:
-        return []
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

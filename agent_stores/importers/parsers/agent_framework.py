@@ -7,20 +7,16 @@ one that the plug-in itself would have stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
-from agent_stores._json import json_value
 from agent_stores.importers.parsers.decoding import require_object
 from agent_stores.importers.source import UnreadableError
-from agent_stores.messages import ROLES, ChatMessage, Role
-from agent_stores.plugins.agent_framework.parts import FRAMEWORK, to_part
-from agent_stores.plugins.framework_data import with_framework_data, without_framework_data
-from agent_stores.plugins.json_diff import difference
+from agent_stores.messages import ChatMessage
+from agent_stores.plugins.agent_framework.parts import BETA_TYPE, message_codec
 
-_ASIDE = ("type", "contents", "message_id", "raw_representation")
-_TYPES = ("message", "chat_message")
-_SINCE_1 = frozenset({"hosted", "items"})
+_ASIDE = ("message_id", "raw_representation")
+_TYPES = ("message", BETA_TYPE)
+_codec = message_codec("agent_framework")
 
 
 def agent_framework_message(data: Any) -> ChatMessage:
@@ -30,32 +26,16 @@ def agent_framework_message(data: Any) -> ChatMessage:
         UnreadableError: for what is no message of the framework.
         ArgumentError: for a number that JSON cannot hold.
     """
-    stored = cast("dict[str, Any]", json_value(require_object(data), "the message"))
+    stored = require_object(data)
     if stored.get("type", "message") not in _TYPES or "role" not in stored:
         raise UnreadableError("without a role, or of another type: no message of Agent Framework")
-    contents = _contents(stored)
-    properties = stored.get("additional_properties")
     wanted = {name: value for name, value in stored.items() if name not in _ASIDE and value is not None}
-    wanted["role"] = role = _role(stored["role"])
-    wanted["additional_properties"] = properties = properties if isinstance(properties, dict) else {}
-    author = stored.get("author_name")
-    # A difference to what the plug-in reads plainly is kept: which fields that has, depends on the version.
-    fields = frozenset(_names(contents)) | (_SINCE_1 if stored.get("type") == "message" else frozenset())
-    plain = ChatMessage(
-        cast("Role", role if role in ROLES else "user"),
-        contents=[to_part(content, fields) for content in contents],
-        author_name=author if isinstance(author, str) else None,
-        message_id=stored.get("message_id") or None,
-        additional_properties=without_framework_data(properties, FRAMEWORK),
-    )
-    shown: dict[str, Any] = {"role": plain.role, "additional_properties": dict(plain.additional_properties)}
-    if plain.author_name is not None:
-        shown["author_name"] = plain.author_name
-    rest = difference(shown, wanted)
-    if not rest:
-        return plain
-    kept = with_framework_data(plain.additional_properties, FRAMEWORK, rest)
-    return plain.replace(additional_properties=kept)
+    wanted["type"] = stored.get("type", "message")
+    wanted["role"] = _role(stored["role"])
+    wanted["contents"] = _contents(stored)
+    properties = stored.get("additional_properties")
+    wanted["additional_properties"] = properties if isinstance(properties, dict) else {}
+    return _codec.encode(wanted, message_id=stored.get("message_id") or None)
 
 
 def _role(role: Any) -> str:
@@ -80,15 +60,3 @@ def _contents(stored: dict[str, Any]) -> list[dict[str, Any]]:
 def _complete(content: dict[str, Any]) -> dict[str, Any]:
     """A content without fields that say nothing, as the framework's own serialization has it."""
     return {name: value for name, value in content.items() if value is not None}
-
-
-def _names(value: Any) -> Iterator[str]:
-    """The field names in contents, at any depth; they identify the version."""
-    if isinstance(value, dict):
-        yield from value
-        for name, inner in value.items():
-            if name != "additional_properties":
-                yield from _names(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _names(inner)

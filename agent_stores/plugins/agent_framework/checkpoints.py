@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from datetime import datetime, timezone
 from importlib import import_module
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
 from typing_extensions import Unpack
 
-from agent_stores.backend import Row, ThreadKey
+from agent_stores.backend import Row
 from agent_stores.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -22,7 +22,6 @@ from agent_stores.errors import (
 )
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.documents import pack, unpack
-from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
@@ -39,7 +38,6 @@ _WORKFLOWS = f"#{FRAMEWORK}/workflow/"
 _POINTERS = f"#{FRAMEWORK}/checkpoint/"
 _WORKFLOW = f"{FRAMEWORK}.workflow"
 _PAGE = 32  # checkpoints, which may be large
-_INDEX_PAGE = 1024  # rows without bodies
 
 
 class AgentStoresCheckpointStorage(AsyncClosing):
@@ -80,7 +78,6 @@ class AgentStoresCheckpointStorage(AsyncClosing):
             raise ArgumentTypeError("allowed_checkpoint_types must be a collection of str, got a str")
         self._opened: StoreResolver[ChatMessage] = StoreResolver(
             source,
-            codec=NeutralCodec(),
             options=options,
             dangling_calls="keep",
             accepts=("source", "allowed_checkpoint_types"),
@@ -156,16 +153,13 @@ class AgentStoresCheckpointStorage(AsyncClosing):
     async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
         """The checkpoint of a workflow with the latest time stamp, of equal ones the first; None for none."""
         store = self._checkpoints(workflow_name)
-        latest: Row | None = None
-        async for row in self._index(store):
-            if latest is None or row.created_us > latest.created_us:
-                latest = row
+        latest = max(await self._index(store), key=lambda row: row.created_us or 0, default=None)
         message = None if latest is None else await store.get(latest.message_id)
         return None if message is None else self._restore(message)
 
     async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
         """The ids of a workflow's checkpoints, in the order in which they were stored; reads no bodies."""
-        return [row.message_id async for row in self._index(self._checkpoints(workflow_name))]
+        return [row.message_id for row in await self._index(self._checkpoints(workflow_name))]
 
     def _checkpoints(self, workflow: str) -> ChatMessageStore[ChatMessage]:
         return self._opened.store(_WORKFLOWS + escape(workflow))
@@ -203,16 +197,9 @@ class AgentStoresCheckpointStorage(AsyncClosing):
         return None
 
     @staticmethod
-    async def _index(store: ChatMessageStore[ChatMessage]) -> AsyncIterator[Row]:
+    async def _index(store: ChatMessageStore[ChatMessage]) -> list[Row]:
         """The rows of a thread without their bodies, oldest first."""
-        key, after = ThreadKey(store.tenant, store.thread_id), 0
-        while True:
-            rows = await store.log.read(key, after=after, limit=_INDEX_PAGE, bodies=False)
-            for row in rows:
-                yield row
-            if len(rows) < _INDEX_PAGE:
-                return
-            after = rows[-1].position
+        return await store.log.read(store._key, bodies=False)
 
     def _restore(self, row: ChatMessage) -> WorkflowCheckpoint:
         try:

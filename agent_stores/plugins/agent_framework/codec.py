@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
+from datetime import date, time
 from typing import TYPE_CHECKING, Any, cast
 
-from agent_stores.contents import AnyContent, ToolResultContent
+from agent_stores.contents import ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
-from agent_stores.messages import ROLES, ChatMessage, Role
+from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.compat import installed
-from agent_stores.plugins.agent_framework.parts import FRAMEWORK, from_part, to_part
-from agent_stores.plugins.agent_framework.serialization import dump_content, dump_message
-from agent_stores.plugins.framework_data import framework_data, with_framework_data, without_framework_data
-from agent_stores.plugins.json_diff import changed, difference
-from agent_stores.plugins.unsupported import UnsupportedWarnings
+from agent_stores.plugins.agent_framework.parts import (
+    BETA_TYPE,
+    FRAMEWORK,
+    message_codec,
+    result_fields,
+)
+from agent_stores.plugins.framework_data import framework_data
+from agent_stores.plugins.json_codec import Data
 
 if TYPE_CHECKING:
     from agent_framework import Message
@@ -26,8 +29,9 @@ class AgentFrameworkCodec:
     """Converts the messages of the installed Agent Framework; implements `MessageCodec`.
 
     A message and each of its contents come back as they were, as far as the framework's own serialization
-    says what they are: raw representations of a provider are not kept. What another version or framework
-    wrote is read as this version says it; a part that it cannot say is left out, with a warning in the log.
+    says what they are: raw representations of a provider are not kept, and 1.x has the text of a tool's
+    exception replaced by a constant. What another version or framework wrote is read as this version says it;
+    a part that it cannot say is left out, with a warning in the log.
 
     Raises:
         MissingDependencyError: when the framework is not installed.
@@ -35,7 +39,8 @@ class AgentFrameworkCodec:
 
     def __init__(self) -> None:
         self._names = installed()
-        self._unsupported = UnsupportedWarnings(f"the installed agent_framework, {self._names.version},")
+        title = f"the installed agent_framework, {self._names.version},"
+        self._json = message_codec(title, is_beta=self._names.is_beta)
 
     def to_chat_message(self, message: Message) -> ChatMessage:
         """Our message for the framework's.
@@ -50,25 +55,12 @@ class AgentFrameworkCodec:
                 f"a message must be agent_framework's {self._names.message.__name__}, "
                 f"got {type(message).__name__}"
             )
-        known = self._names.content_fields
-        parts = [
-            to_part(dump_content(content, f"contents[{index}]"), known)
-            for index, content in enumerate(message.contents)
-        ]
-        wanted = dump_message(message)
-        properties = wanted["additional_properties"]
-        plain = ChatMessage(
-            cast("Role", wanted["role"] if wanted["role"] in ROLES else "user"),
-            contents=parts,
-            author_name=message.author_name,
-            message_id=message.message_id or None,
-            additional_properties=without_framework_data(properties, FRAMEWORK),
-        )
-        rest = difference(_plain(plain), wanted)
-        if not rest:
-            return plain
-        kept = with_framework_data(plain.additional_properties, FRAMEWORK, rest)
-        return plain.replace(additional_properties=kept)
+        data = self._dump(message)
+        name = message.message_id or None
+        try:
+            return self._json.encode(data, message_id=name)
+        except ArgumentTypeError:
+            return self._json.encode(_as_framework(data), message_id=name)
 
     def from_chat_message(self, message: ChatMessage) -> Message:
         """The framework's message for ours.
@@ -76,68 +68,87 @@ class AgentFrameworkCodec:
         Raises:
             MessageFormatError: when the framework refuses what was kept of its message.
         """
-        fields = {**_plain(message), "message_id": message.message_id}
-        with contextlib.suppress(LookupError, TypeError, ValueError):  # it fits a changed message no more
-            fields = changed(fields, framework_data(message, FRAMEWORK))
-        unknown = fields.keys() - self._names.message_fields
-        for name in unknown:
-            self._unsupported.field(f"message.{name}", "it has no such field", message_id=message.message_id)
-            del fields[name]
+        decoded = self._json.decode(message)
+        fields = dict(decoded.data) if decoded else {}
+        name = message.message_id
+        is_older = fields.pop("type", None) == BETA_TYPE and not self._names.is_beta
+        contents = []
+        for data in fields.pop("contents", ()):
+            if self._names.content_types and data["type"] not in self._names.content_types:
+                self._json.unsupported(
+                    f"{FRAMEWORK}.{data['type']}", "it has no such content", message_id=name
+                )
+                continue
+            if is_older and data["type"] == "function_result":
+                data = {**data, **result_fields(ToolResultContent("-", data.get("result")), _ignore)}
+            contents.append(self._accepted(data, name))
+        for field in fields.keys() - self._names.message_fields:
+            self._json.unsupported.field(f"message.{field}", "it has no such field", message_id=name)
+            del fields[field]
+        fields["message_id"] = framework_data(message, FRAMEWORK).get("id", name)
         try:
-            contents = [
-                c for c in (self._content(part, message) for part in message.contents) if c is not None
-            ]
-            return cast("Message", self._names.message(**fields, contents=contents))
+            made = [self._names.content.from_dict(data) for data in contents]
+            return cast("Message", self._names.message(**fields, contents=made))
         except (TypeError, ValueError) as error:
             raise MessageFormatError(
-                f"the message {message.message_id!r} is not one of agent_framework's: {error}"
+                f"the message {name!r} is not one of agent_framework's: {error}"
             ) from error
 
-    def _content(self, part: AnyContent, message: ChatMessage) -> Any:
-        data = from_part(part, self._names.content_fields)
-        known = self._names.content_types
-        if data is None or (known and data["type"] not in known):
-            self._unsupported(part.type, "it has no such content", message_id=message.message_id)
-            return None
-        if isinstance(part, ToolResultContent):
-            self._tell_contents(part, message)
-        return self._names.content.from_dict(self._accepted(data, message))
+    def _dump(self, message: Any) -> Data:
+        """A message as the framework's own serialization has it, which drops what is not JSON."""
+        # Fields that a later version adds are among them.
+        fields = {name: value for name, value in vars(message).items() if not name.startswith("_")}
+        for name in ("message_id", "raw_representation"):
+            fields.pop(name, None)
+        role = message.role
+        fields["type"] = BETA_TYPE if self._names.is_beta else "message"
+        fields["role"] = role if isinstance(role, str) else role.value
+        fields["contents"] = [_dump_content(content) for content in message.contents]
+        return {name: value for name, value in fields.items() if value is not None}
 
-    def _tell_contents(self, result: ToolResultContent, message: ChatMessage) -> None:
-        """Say which parts of a tool's result it is not shown."""
-        known = self._names.content_fields
-        for inner in result.contents:
-            if "items" not in known or from_part(inner, known) is None:
-                self._unsupported(inner.type, "a tool's result cannot hold it", message_id=message.message_id)
-
-    def _accepted(self, data: Mapping[str, Any], message: ChatMessage) -> dict[str, Any]:
-        """A content's form without the fields that this version does not have."""
-        accepted: dict[str, Any] = {}
+    def _accepted(self, data: Mapping[str, Any], message_id: str | None) -> Data:
+        """A content without the fields that this version does not have."""
+        accepted: Data = {}
         for name, value in data.items():
             if name not in self._names.content_fields:
-                self._unsupported.field(
-                    f"{data['type']}.{name}", "it has no such field", message_id=message.message_id
-                )
-            elif name in _NESTED and self._is_content(value):
-                accepted[name] = self._accepted(value, message)
+                field = f"{data['type']}.{name}"
+                self._json.unsupported.field(field, "it has no such field", message_id=message_id)
             elif name in _NESTED and isinstance(value, list):
-                items: list[Any] = [
-                    self._accepted(item, message) if self._is_content(item) else item for item in value
-                ]
-                accepted[name] = items
+                accepted[name] = [self._accepted_nested(item, message_id) for item in value]
             else:
-                accepted[name] = value
+                accepted[name] = self._accepted_nested(value, message_id) if name in _NESTED else value
         return accepted
 
-    def _is_content(self, value: Any) -> bool:
-        return isinstance(value, dict) and value.get("type") in self._names.content_types
+    def _accepted_nested(self, value: Any, message_id: str | None) -> Any:
+        if isinstance(value, dict) and value.get("type") in self._names.content_types:
+            return self._accepted(value, message_id)
+        return value
 
 
-def _plain(message: ChatMessage) -> dict[str, Any]:
-    """The fields of the framework's message that our neutral ones say."""
-    fields = {
-        "role": message.role,
-        "author_name": message.author_name,
-        "additional_properties": without_framework_data(message.additional_properties, FRAMEWORK),
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+def _dump_content(content: Any) -> Data:
+    data: Data = content.to_dict()
+    if not data.get("annotations"):
+        return data
+    annotations = [
+        {name: value for name, value in annotation.items() if name != "raw_representation"}
+        for annotation in data["annotations"]
+    ]
+    return {**data, "annotations": annotations}
+
+
+def _as_framework(value: Any) -> Any:
+    """The JSON form that the framework itself gives to times and to objects that have one."""
+    if isinstance(value, Mapping):
+        return {
+            name: str(item) if isinstance(item, (date, time)) else _as_framework(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_as_framework(item) for item in value]
+    if callable(getattr(value, "to_dict", None)) and callable(getattr(type(value), "from_dict", None)):
+        return _as_framework(value.to_dict())
+    return value
+
+
+def _ignore(part: Any, why: str) -> None:
+    return None

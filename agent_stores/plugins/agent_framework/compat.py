@@ -42,6 +42,11 @@ class Installed:
         """The version's number."""
         return _VERSION
 
+    @property
+    def is_beta(self) -> bool:
+        """Whether its messages have the betas' layout."""
+        return "items" not in self.content_fields
+
     @cached_property
     def message_fields(self) -> frozenset[str]:
         """What the message class takes as keywords."""

@@ -13,7 +13,7 @@ from agent_stores.protocols import ContextProvider
 from agent_stores.store_options import identifier
 
 if TYPE_CHECKING:
-    from agent_framework import AgentSession, SessionContext, SupportsAgentRun
+    from agent_framework import AgentSession, SessionContext
 
 
 class ContextProviderAdapter(ProviderAdapter, FrameworkContextProvider):
@@ -41,34 +41,20 @@ class ContextProviderAdapter(ProviderAdapter, FrameworkContextProvider):
         super().__init__(self._providers.name if source_id is None else identifier("source_id", source_id))
         self._introduced: WeakSet[AgentSession] = WeakSet()
 
-    async def before_run(
-        self,
-        *,
-        agent: SupportsAgentRun,
-        session: AgentSession,
-        context: SessionContext,
-        state: dict[str, Any],
-    ) -> None:
+    async def before_run(self, *, session: AgentSession, context: SessionContext, **run: Any) -> None:
         """Add context to a run; called by the agent."""
         if session not in self._introduced:
             self._introduced.add(session)
             await self._providers.thread_created(session.session_id)
-        found = await self._providers.invoking(context.input_messages, thread_id=session.session_id)
+        found, messages = await self._providers.invoking(context.input_messages, thread_id=session.session_id)
         if found.instructions:
             context.extend_instructions(self.source_id, found.instructions)
-        if found.messages:
-            context.extend_messages(self, self._providers.messages(found))
+        if messages:
+            context.extend_messages(self, messages)
         if found.tools:
             context.extend_tools(self.source_id, framework_tools(found.tools))
 
-    async def after_run(
-        self,
-        *,
-        agent: SupportsAgentRun,
-        session: AgentSession,
-        context: SessionContext,
-        state: dict[str, Any],
-    ) -> None:
+    async def after_run(self, *, session: AgentSession, context: SessionContext, **run: Any) -> None:
         """Let the providers learn from a run; called by the agent."""
         answer = context.response.messages if context.response else []
         await self._providers.invoked(context.input_messages, answer, thread_id=session.session_id)

@@ -2,55 +2,52 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agent_framework import HistoryProvider, Message
 from typing_extensions import Unpack
 
-from agent_stores.errors import ArgumentTypeError
+from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
-from agent_stores.plugins.agent_framework.ids import loaded, replayed_ids, stored, with_ids
-from agent_stores.plugins.agent_framework.overlap import find_repeated, may_repeat
-from agent_stores.plugins.agent_framework.view import model_view
+from agent_stores.plugins.agent_framework.ids import (
+    find_repeated,
+    loaded,
+    may_repeat,
+    replayed_ids,
+    stored,
+    with_ids,
+)
 from agent_stores.plugins.closing import AsyncClosing
+from agent_stores.plugins.merge_messages import model_view
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
+from agent_stores.plugins.thread_ids import escape
 from agent_stores.retention import DanglingCalls
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import choice, identifier, sequence
 
 if TYPE_CHECKING:
-    from agent_framework import AgentSession, SessionContext, SupportsAgentRun
+    import redis.asyncio as aioredis
+    from agent_framework import SessionContext, SupportsAgentRun
+    from redis.credentials import CredentialProvider
 
 
-@dataclass(eq=False)
-class _Run:
-    """The part of a run that is in progress: `before_run` or `after_run`.
+PREFIX = "chat_messages"
+"""The framework's default for the beginning of all keys."""
 
-    Attributes:
-        context: the framework's own object for the run.
-        answered: the ids of the calls that the run's messages answer.
-        inputs: the run's input, when its end is stored.
-        replayed: the messages that another history provider loaded, and its id, by the identity of each.
-    """
+KeyFormat = Literal["scoped", "legacy"]
 
-    context: SessionContext
-    answered: Collection[str] = ()
-    inputs: Sequence[Message] = ()
-    replayed: dict[int, str] = field(default_factory=dict)
-
-
-_run: ContextVar[_Run | None] = ContextVar("agent_stores_run", default=None)
+_run: ContextVar[tuple[SessionContext, Collection[str]] | None] = ContextVar("agent_stores_run", default=None)
+"""The framework's own object for the run whose begin or end is in progress; the agent's history providers."""
 
 
 @contextmanager
-def _running(run: _Run) -> Iterator[None]:
-    token = _run.set(run)
+def _running(context: SessionContext, histories: Collection[str] = ()) -> Iterator[None]:
+    token = _run.set((context, histories))
     try:
         yield
     finally:
@@ -118,7 +115,7 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
             "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
         )
         self._codec = AgentFrameworkCodec()
-        self._opened = StoreResolver(source, codec=NeutralCodec(), options=options, dangling_calls="keep")
+        self._opened = StoreResolver(source, options=options, dangling_calls="keep")
 
     def store(self, session_id: str | None) -> ChatMessageStore[ChatMessage]:
         """The store of a session: for counting, clearing, branching and all that a history provider has not.
@@ -149,7 +146,7 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
         history = await self.store(session_id).list_messages()
         run = _run.get()
         if run is not None:
-            history = model_view(history, self._dangling_calls, run.answered)
+            history = model_view(history, self._dangling_calls, _answered(run[0].input_messages))
         found = [self._codec.from_chat_message(message) for message in history]
         loaded(found, history)
         if self.skip_excluded:
@@ -178,15 +175,21 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
         if not given:
             return
         neutral = [self._codec.to_chat_message(message) for message in given]
-        run = _run.get()
-        if repeated := await self._repeated(store, given, neutral, run):
+        context, histories = _run.get() or (None, ())
+        if repeated := await self._repeated(store, given, neutral, context):
             given = [message for at, message in enumerate(given) if at not in repeated]
             neutral = [message for at, message in enumerate(neutral) if at not in repeated]
             if not given:
                 return
-        if run is not None and run.replayed:
-            neutral = replayed_ids(neutral, [run.replayed.get(id(message)) for message in given])
-        await store.add_messages(with_ids(given, neutral, None if run is None else run.context))
+        if context is not None and histories:
+            loaders = {
+                id(message): source
+                for source, loaded_messages in context.context_messages.items()
+                if source in histories
+                for message in loaded_messages
+            }
+            neutral = replayed_ids(neutral, [loaders.get(id(message)) for message in given])
+        await store.add_messages(with_ids(given, neutral, context))
         stored(given)
 
     async def clear(self, session_id: str | None) -> None:
@@ -198,66 +201,125 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
         store: ChatMessageStore[ChatMessage],
         given: Sequence[Message],
         neutral: Sequence[ChatMessage],
-        run: _Run | None,
+        context: SessionContext | None,
     ) -> range:
         """The indexes of messages that a client sent again, among the input of a run or of one call."""
-        span = range(len(given)) if run is None else _span(given, run.inputs)
+        span = range(len(given)) if context is None else _span(given, context.input_messages)
         sent = neutral[span.start : span.stop]
         if not may_repeat(sent):
             return range(0)
         newest = [one.message for one in await store.latest(len(sent) + 1)]
         shown = [self._codec.from_chat_message(message).message_id for message in newest]
         end, size = find_repeated(newest, shown, sent)
-        if run is None and end == len(sent):
+        if context is None and end == len(sent):
             return range(0)  # there is nothing else in the call: it is a turn that says the same
         repeated = range(span.start, span.start + end)
         if size:  # so that a run that is tried again knows them
             loaded([given[at] for at in repeated[-size:]], newest[-size:])
         return repeated
 
-    async def before_run(
-        self,
-        *,
-        agent: SupportsAgentRun,
-        session: AgentSession,
-        context: SessionContext,
-        state: dict[str, Any],
-    ) -> None:
+    async def before_run(self, *, context: SessionContext, **run: Any) -> None:
         """Give a run the history; called by the agent."""
-        answered = [
-            content.call_id
-            for message in context.input_messages
-            for content in message.contents
-            if content.type == "function_result" and content.call_id
-        ]
-        with _running(_Run(context, answered)):
-            await super().before_run(agent=agent, session=session, context=context, state=state)
+        with _running(context):
+            await super().before_run(context=context, **run)
 
-    async def after_run(
-        self,
-        *,
-        agent: SupportsAgentRun,
-        session: AgentSession,
-        context: SessionContext,
-        state: dict[str, Any],
-    ) -> None:
+    async def after_run(self, *, agent: SupportsAgentRun, context: SessionContext, **run: Any) -> None:
         """Store what a run added; called by the agent."""
-        others = {
-            provider.source_id
-            for provider in getattr(agent, "context_providers", None) or ()
-            if isinstance(provider, HistoryProvider)
-        }
-        replayed = {
-            id(message): source
-            for source, messages in context.context_messages.items()
-            if source in others
-            for message in messages
-        }
-        with _running(_Run(context, inputs=context.input_messages, replayed=replayed)):
-            await super().after_run(agent=agent, session=session, context=context, state=state)
+        providers = getattr(agent, "context_providers", None) or ()
+        histories = {one.source_id for one in providers if isinstance(one, HistoryProvider)}
+        with _running(context, histories):
+            await super().after_run(agent=agent, context=context, **run)
+
+
+def _answered(inputs: Sequence[Message]) -> list[str]:
+    """The ids of the calls that a run's input answers."""
+    contents = (content for message in inputs for content in message.contents)
+    return [one.call_id for one in contents if one.type == "function_result" and one.call_id]
 
 
 def _span(given: Sequence[Message], inputs: Sequence[Message]) -> range:
     """Where a run's input is among the messages that it stores."""
     first = next((at for at, message in enumerate(given) if inputs and message is inputs[0]), len(given))
     return range(first, min(first + len(inputs), len(given)))
+
+
+class RedisHistoryProvider(AgentStoresHistoryProvider):
+    """`AgentStoresHistoryProvider` as agent-framework-redis' ``RedisHistoryProvider`` is made.
+
+    Its data is in our layout; ``agent-stores migrate`` copies what the framework's own provider wrote.
+
+    With the key format ``"scoped"``, the threads' tenant is
+    ``{tenant_id}/{application_id}/{agent_id}/{source_id}``, with ``%`` and ``/`` escaped in each, and nothing
+    for one that is None. With ``"legacy"``, they have no tenant.
+
+    Args:
+        source_id: names this provider among those of its agent.
+        redis_url: the server.
+        credential_provider: gives user and password, or token, at each connection to `host`.
+        host, port, ssl, username: the server, with a `credential_provider`.
+        redis_client: an asynchronous client of the caller's, which stays open.
+        key_prefix: the beginning of all keys; the framework's default stands for ours, which is ``agent``.
+        tenant_id, application_id, agent_id: whose the conversations are; see above.
+        key_format: ``"legacy"`` is deprecated.
+        max_messages: the newest messages that a session keeps.
+        load_messages, store_outputs, store_inputs, store_context_messages, store_context_from: see
+            `AgentStoresHistoryProvider`.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted.
+    """
+
+    DEFAULT_SOURCE_ID = "redis_memory"
+
+    def __init__(
+        self,
+        source_id: str = DEFAULT_SOURCE_ID,
+        redis_url: str | None = None,
+        credential_provider: CredentialProvider | None = None,
+        host: str | None = None,
+        port: int = 6380,
+        ssl: bool = True,
+        username: str | None = None,
+        *,
+        redis_client: aioredis.Redis | None = None,
+        key_prefix: str = PREFIX,
+        tenant_id: str | None = None,
+        application_id: str | None = None,
+        agent_id: str | None = None,
+        key_format: KeyFormat = "scoped",
+        max_messages: int | None = None,
+        load_messages: bool = True,
+        store_outputs: bool = True,
+        store_inputs: bool = True,
+        store_context_messages: bool = False,
+        store_context_from: set[str] | None = None,
+    ) -> None:
+        from agent_stores.redis import RedisMessageLog
+
+        scope = (tenant_id, application_id, agent_id)
+        if choice("key_format", key_format, KeyFormat) == "legacy":
+            if scope != (None, None, None):
+                raise ArgumentError(
+                    "tenant_id, application_id and agent_id must be None for the legacy format"
+                )
+            warnings.warn("key_format='legacy' is deprecated: use 'scoped'", DeprecationWarning, stacklevel=2)
+        elif not application_id or "" in scope:
+            raise ArgumentError("application_id must be given, and no id may be empty, for the scoped format")
+        names = [escape(name or "", "/") for name in (*scope, source_id)]
+        server: dict[str, Any] = {"redis_client": redis_client, "credential_provider": credential_provider}
+        if credential_provider is not None:
+            server |= {"host": host, "port": port, "ssl": ssl, "username": username}
+        prefix = "agent" if key_prefix == PREFIX else key_prefix
+        log = RedisMessageLog(redis_url, key_prefix=prefix, **server)
+        super().__init__(
+            log,
+            source_id=source_id,
+            load_messages=load_messages,
+            store_inputs=store_inputs,
+            store_outputs=store_outputs,
+            store_context_messages=store_context_messages,
+            store_context_from=store_context_from,
+            tenant=None if key_format == "legacy" else "/".join(names),
+            max_messages=max_messages,
+        )
+        self._opened.own(log)

@@ -8,6 +8,10 @@ run that failed to store it may be repeated, and goes on with the id that it gav
 The ids that services give are not always ids: Ollama, for one, draws a number below 999 for each answer. So
 an answer with an id of its own is stored under this id and a digest of what it says, and is shown with its
 own.
+
+A client may send the whole conversation again, without ids. The framework's own providers compare what is
+saved with all that is stored, and also take a turn for a repetition that says the same as the last one. Here
+only messages count that hold an answer: a user who says the same twice says it twice.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -29,26 +34,27 @@ _OURS = re.compile(r"as_[0-9a-f]{32}(#\d+)?")
 _ANSWERS = ("assistant", "tool")
 
 
-class _Given:
-    """An id that was given here.
+@dataclass
+class _Known:
+    """What is known of a message object.
 
     Attributes:
-        message_id: the id.
-        run: the run that gave it, if one did.
-        is_stored: whether a message was stored under it.
+        shown_id: the id that the object has, unless it was changed since.
+        stored_id: the id under which it is stored.
+        is_loaded: whether it was read from a store.
+        run: the run that gave it its id, if one did.
+        is_stored: whether a message was stored under the id that it was given here.
     """
 
-    __slots__ = ("is_stored", "message_id", "run")
+    shown_id: str | None
+    stored_id: str
+    is_loaded: bool = False
+    run: ReferenceType[object] | None = None
+    is_stored: bool = False
 
-    def __init__(self, message_id: str, run: object | None) -> None:
-        self.message_id = message_id
-        self.run: ReferenceType[object] | None = None if run is None else ref(run)
-        self.is_stored = False
 
-
-_given: WeakKeyDictionary[Any, _Given] = WeakKeyDictionary()
-_loaded: WeakKeyDictionary[Any, tuple[str | None, str]] = WeakKeyDictionary()
-_again: WeakKeyDictionary[Any, list[tuple[Any, str]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[Any, _Known] = WeakKeyDictionary()
+_runs: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def with_ids(
@@ -64,17 +70,17 @@ def with_ids(
     named: list[ChatMessage] = []
     counts: dict[int, int] = {}
     for message, plain in zip(messages, neutral, strict=True):
-        shown, message_id = _loaded.get(message, (None, ""))
-        if message_id and shown == message.message_id:
-            named.append(stored_as(plain, message_id))
+        known = _known.get(message)
+        if known is None or known.shown_id != message.message_id:
+            if plain.message_id:
+                named.append(_with_own_id(plain))
+                continue
+            message.message_id = name = _new_id()
+            known = _known[message] = _Known(name, name, run=None if run is None else ref(run))
+        if known.is_loaded:
+            named.append(stored_as(plain, known.stored_id))
             continue
-        is_own = bool(plain.message_id) and (
-            message not in _given or _given[message].message_id != plain.message_id
-        )
-        if is_own:
-            named.append(_with_own_id(plain))
-            continue
-        message_id = _id_given(message, run)
+        message_id = _id_in_run(known, run)
         count = counts[id(message)] = counts.get(id(message), 0) + 1
         # An object that stands in one call twice is two messages, unless it says by an id that it is one.
         named.append(plain.replace(message_id=message_id if count == 1 else f"{message_id}#{count}"))
@@ -85,14 +91,23 @@ def loaded(messages: Sequence[Any], neutral: Sequence[ChatMessage]) -> None:
     """Note under which ids messages are stored: saving them once more, as they are, adds nothing."""
     for message, plain in zip(messages, neutral, strict=True):
         if plain.message_id:
-            _loaded[message] = (message.message_id, plain.message_id)
+            _known[message] = _Known(message.message_id, plain.message_id, is_loaded=True)
 
 
 def stored(messages: Sequence[Any]) -> None:
     """Note that messages are stored."""
     for message in messages:
-        if message in _given:
-            _given[message].is_stored = True
+        if message in _known:
+            _known[message].is_stored = True
+
+
+def stored_as(plain: ChatMessage, message_id: str) -> ChatMessage:
+    """A message under another id than its own, with which it is shown."""
+    if message_id == plain.message_id:
+        return plain
+    rest = {**framework_data(plain, FRAMEWORK), "id": plain.message_id}
+    properties = with_framework_data(plain.additional_properties, FRAMEWORK, rest)
+    return plain.replace(message_id=message_id, additional_properties=properties)
 
 
 def replayed_ids(neutral: Sequence[ChatMessage], sources: Sequence[str | None]) -> list[ChatMessage]:
@@ -108,50 +123,78 @@ def replayed_ids(neutral: Sequence[ChatMessage], sources: Sequence[str | None]) 
     named = []
     for plain, source in zip(neutral, sources, strict=True):
         if source is not None and plain.message_id is None:
-            digest = _digest(plain, 16, source)
-            counts[digest] = counts.get(digest, 0) + 1
-            plain = plain.replace(message_id=f"as_{digest}#{counts[digest]}")
+            name = f"as_{_digest(f'{source} {_said(plain)}', 16)}"
+            counts[name] = counts.get(name, 0) + 1
+            plain = plain.replace(message_id=f"{name}#{counts[name]}")
         named.append(plain)
     return named
 
 
-def _digest(message: ChatMessage, size: int, *also: str) -> str:
-    """A digest of a message's role and contents, in hexadecimal."""
+def may_repeat(messages: Sequence[ChatMessage]) -> bool:
+    """Whether messages may be a conversation that is stored: it holds an answer, and a message without id."""
+    return any(message.role == "assistant" for message in messages) and any(
+        message.message_id is None for message in messages
+    )
+
+
+def find_repeated(
+    stored: Sequence[ChatMessage], shown_ids: Sequence[str | None], given: Sequence[ChatMessage]
+) -> tuple[int, int]:
+    """How many messages, from the first on, are stored or were trimmed; how many of them are stored.
+
+    Args:
+        stored: the newest messages of the thread, one more than are given, if there are as many.
+        shown_ids: the ids that the framework's messages for them have.
+        given: what is to be added, with the ids that the caller gave.
+    """
+    known = [(_said(message), shown) for message, shown in zip(stored, shown_ids, strict=True)]
+    wanted = [(_said(message), message.message_id) for message in given]
+
+    def repeats(end: int, size: int) -> bool:
+        """Whether the newest `size` stored messages are those that end at an index of the given ones."""
+        pairs = zip(known[len(known) - size :], wanted[end - size : end], strict=True)
+        return any(message.role == "assistant" for message in given[end - size : end]) and all(
+            shown == own if own is not None else said == now for (said, shown), (now, own) in pairs
+        )
+
+    for end in range(len(known), len(wanted) + 1):  # the whole thread is among them
+        if known and repeats(end, len(known)):
+            return end, len(known)
+    for size in range(min(len(known), len(wanted)), 0, -1):  # they begin with the thread's end
+        if repeats(size, size):
+            return size, size
+    return 0, 0
+
+
+def _said(message: ChatMessage) -> str:
+    """What a message says: its role and contents, without what frameworks keep beside them."""
     data = message_to_dict(message)
-    said = json.dumps([data["role"], data.get("contents"), *also], sort_keys=True)
-    return hashlib.blake2b(said.encode(), digest_size=size).hexdigest()
+    parts = [part for part in data.get("contents", ()) if part.get("type") != "usage"]
+    return json.dumps([data["role"], _without_properties(parts)], sort_keys=True)
+
+
+def _without_properties(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {name: item for name, item in value.items() if name != "additional_properties"}
+        return {name: _without_properties(item) for name, item in kept.items()}
+    return [_without_properties(item) for item in value] if isinstance(value, list) else value
+
+
+def _digest(text: str, size: int) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
 
 
 def _with_own_id(plain: ChatMessage) -> ChatMessage:
     if plain.role not in _ANSWERS or _OURS.fullmatch(plain.message_id or ""):
         return plain
-    return stored_as(plain, f"{plain.message_id}~{_digest(plain, 8)}")
+    return stored_as(plain, f"{plain.message_id}~{_digest(_said(plain), 8)}")
 
 
-def stored_as(plain: ChatMessage, message_id: str) -> ChatMessage:
-    """A message under another id than its own, with which it is shown."""
-    if message_id == plain.message_id:
-        return plain
-    rest = dict(framework_data(plain, FRAMEWORK))
-    rest["set"] = {**rest.get("set", {}), "message_id": plain.message_id}
-    properties = with_framework_data(plain.additional_properties, FRAMEWORK, rest)
-    return plain.replace(message_id=message_id, additional_properties=properties)
-
-
-def _id_given(message: Any, run: object | None) -> str:
-    given = _given.get(message)
-    if given is None or not message.message_id:
-        given = _given[message] = _Given(_new_id(), run)
-        message.message_id = given.message_id
-        return given.message_id
-    if run is None or not given.is_stored or (given.run is not None and given.run() is run):
-        return given.message_id
-    others = _again.setdefault(run, [])
-    for other, message_id in others:
-        if other is message:
-            return message_id
-    others.append((message, _new_id()))
-    return others[-1][1]
+def _id_in_run(known: _Known, run: object | None) -> str:
+    """The id that was given to an object, or that of another run's message which is the same object."""
+    if run is None or not known.is_stored or (known.run is not None and known.run() is run):
+        return known.stored_id
+    return f"as_{_digest(known.stored_id + _runs.setdefault(run, _new_id()), 16)}"
 
 
 def _new_id() -> str:

@@ -1,15 +1,15 @@
-"""The contents of a framework's message as parts of ours, and back.
+"""The framework's messages as JSON, and ours; needs no package of the framework.
 
-Both ways work on the framework's JSON form. What the plain reading of a part lacks is kept beside it (see
-`agent_stores.plugins.json_diff`), so that every content comes back exactly, and one that was written by
-another framework reads as plainly as this one can say it.
+The neutral form is read from the JSON that 1.x and the betas write of a message, without its id, with its
+role as text. The betas' ``chat_message`` has another layout: a tool's result is any data there, and a call
+does not say whether a server makes it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from msgspec.structs import replace as structs_replace
 
@@ -17,7 +17,6 @@ from agent_stores.contents import (
     AnyContent,
     ApprovalRequestContent,
     ApprovalResponseContent,
-    Content,
     DataContent,
     ErrorContent,
     OpaqueContent,
@@ -28,13 +27,16 @@ from agent_stores.contents import (
     UriContent,
     UsageContent,
 )
-from agent_stores.errors import ArgumentError, ArgumentTypeError
-from agent_stores.plugins.framework_data import framework_data, with_framework_data, without_framework_data
-from agent_stores.plugins.json_diff import changed, difference
+from agent_stores.messages import ROLES, ChatMessage, Role
+from agent_stores.plugins.framework_data import without_framework_data
+from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
 from agent_stores.plugins.media import data_url, decode_base64
 
 FRAMEWORK = "agent_framework"
 """The name under which messages keep what is this framework's own, in all of its versions."""
+
+BETA_TYPE = "chat_message"
+"""The type of the betas' messages."""
 
 FAILED = "FunctionInvocationError"
 """What stands for the exception of a tool that failed; the framework's own constant."""
@@ -47,63 +49,74 @@ _USAGE = {
     "total_tokens": "total_token_count",
 }
 
-Data = dict[str, Any]
-Fields = Collection[str]
-"""The names of the fields that a version's contents have."""
 
+def message_codec(title: str, *, is_beta: bool = False) -> JsonCodec:
+    """Converts messages without loss.
 
-def to_part(data: Mapping[str, Any], fields: Fields) -> AnyContent:
-    """Our part for a content.
-
-    A content of which nothing has a neutral form becomes an opaque part.
+    Args:
+        title: the framework, for the log.
+        is_beta: whether messages of others are shown in the layout of the betas.
     """
-    read = _READERS.get(data["type"])
-    try:
-        part = None if read is None else read(data, fields)
-    except (ArgumentError, ArgumentTypeError):
-        part = None  # an empty id, or a value of another type than the framework says
-    if part is None:
-        return OpaqueContent({**data, "type": _PREFIX + data["type"]})
-    properties = data.get("additional_properties")
-    part = structs_replace(
-        part,
-        additional_properties=without_framework_data(properties, FRAMEWORK)
-        if isinstance(properties, dict)
-        else {},
-    )
-    rest = difference(_plain(part, fields) or {}, data)
-    return structs_replace(
-        part, additional_properties=with_framework_data(part.additional_properties, FRAMEWORK, rest)
-    )
+
+    def build(message: ChatMessage, hints: Mapping[str, Any], leave_out: LeaveOut) -> Data:
+        beta = bool(hints.get("beta")) if hints.get("own") else is_beta
+        return _build_message(message, beta, leave_out)
+
+    return JsonCodec(FRAMEWORK, title, _read_message, build)
 
 
-def from_part(part: Content, fields: Fields) -> Data | None:
-    """The framework's JSON form of a part; None where it has none."""
-    data = _plain(part, fields)
-    rest = framework_data(part, FRAMEWORK)
-    if data is None or not rest:
-        return data
-    try:
-        return changed(data, rest)
-    except (LookupError, TypeError, ValueError):
-        return data  # another client changed the part, so that the difference does not apply
+def result_fields(part: ToolResultContent, leave_out: LeaveOut) -> Data:
+    """What a tool's result says, as 1.x's own `from_function_result` makes it: text, and contents."""
+    text = "" if part.result is None else part.result_text()
+    items = []
+    for inner in part.contents:
+        item = _build_part(inner, False, leave_out)
+        if item is None:
+            leave_out(inner, "a tool's result cannot hold it")
+        else:
+            items.append(item)
+    if text or not items:
+        items.insert(0, {"type": "text", "text": text, "additional_properties": {}})
+    return {"result": text, "items": items}
 
 
 # -- from the framework -----------------------------------------------------------------------------------
 
 
-def _text(data: Mapping[str, Any], _: Fields) -> AnyContent:
+def _read_message(data: Data) -> Shape:
+    role = data["role"]
+    message = ChatMessage(
+        cast("Role", role if role in ROLES else "user"),
+        contents=[_read_part(content) for content in data["contents"]],
+        author_name=data.get("author_name"),
+        additional_properties=without_framework_data(data["additional_properties"], FRAMEWORK),
+    )
+    return Shape(message, {"beta": True} if data["type"] == BETA_TYPE else {})
+
+
+def _read_part(data: Data) -> AnyContent:
+    """Our part for a content; an opaque one where nothing of it has a neutral form."""
+    read = _READERS.get(data["type"])
+    try:
+        part = None if read is None else read(data)
+    except (ValueError, TypeError, LookupError):
+        part = None  # an empty id, or a value of another type than the framework says
+    if part is None:
+        return OpaqueContent({"type": _PREFIX + data["type"], "part": data})
+    properties = data.get("additional_properties")
+    return structs_replace(part, additional_properties=properties) if isinstance(properties, dict) else part
+
+
+def _text(data: Data) -> AnyContent:
     return TextContent(data.get("text") or "")
 
 
-def _reasoning(data: Mapping[str, Any], _: Fields) -> AnyContent:
+def _reasoning(data: Data) -> AnyContent:
     return ReasoningContent(data.get("text") or "", data.get("protected_data"))
 
 
-def _media(data: Mapping[str, Any], _: Fields) -> AnyContent | None:
-    uri = data.get("uri")
-    if not isinstance(uri, str):
-        return None
+def _media(data: Data) -> AnyContent:
+    uri = data["uri"]
     found = _DATA_URI.fullmatch(uri)
     binary = decode_base64(found[2]) if found else None
     if found and binary is not None:
@@ -111,60 +124,46 @@ def _media(data: Mapping[str, Any], _: Fields) -> AnyContent | None:
     return UriContent(uri, data.get("media_type"), data.get("name"))
 
 
-def _call(data: Mapping[str, Any], _: Fields) -> AnyContent | None:
+def _call(data: Data) -> AnyContent | None:
     if data.get("hosted") or data.get("informational_only"):
         return None  # it is neither made nor answered here
     arguments = data.get("arguments")
-    return ToolCallContent(data.get("call_id"), data.get("name"), "" if arguments is None else arguments)  # type: ignore[arg-type]
+    return ToolCallContent(data["call_id"], data["name"], "" if arguments is None else arguments)
 
 
-def _result(data: Mapping[str, Any], fields: Fields) -> AnyContent:
-    items = data.get("items")
-    return ToolResultContent(
-        data.get("call_id"),  # type: ignore[arg-type]
-        data.get("result"),
-        data.get("exception") is not None,
-        tuple(
-            to_part(item, fields)
-            for item in (items if isinstance(items, list) else ())
-            if isinstance(item, dict) and item.get("type") != "text"
-        ),
-    )
+def _result(data: Data) -> AnyContent:
+    items = data.get("items") or ()
+    parts = [_read_part(item) for item in items if item["type"] != "text"]
+    failed = data.get("exception") is not None
+    return ToolResultContent(data["call_id"], data.get("result"), failed, tuple(parts))
 
 
-def _nested_call(data: Mapping[str, Any], fields: Fields) -> ToolCallContent | None:
-    call = data.get("function_call")
-    part = to_part(call, fields) if isinstance(call, dict) else None
-    return part if isinstance(part, ToolCallContent) else None
+def _request(data: Data) -> AnyContent | None:
+    call = _read_part(data["function_call"])
+    return ApprovalRequestContent(data["id"], call) if isinstance(call, ToolCallContent) else None
 
 
-def _request(data: Mapping[str, Any], fields: Fields) -> AnyContent | None:
-    call = _nested_call(data, fields)
-    return None if call is None else ApprovalRequestContent(data.get("id"), call)  # type: ignore[arg-type]
+def _response(data: Data) -> AnyContent | None:
+    call = None if data.get("function_call") is None else _read_part(data["function_call"])
+    if isinstance(call, ToolCallContent) or call is None:
+        return ApprovalResponseContent(data["id"], data["approved"], call)
+    return None
 
 
-def _response(data: Mapping[str, Any], fields: Fields) -> AnyContent | None:
-    call = _nested_call(data, fields)
-    if call is None and data.get("function_call") is not None:
-        return None
-    return ApprovalResponseContent(data.get("id"), data.get("approved"), call)  # type: ignore[arg-type]
-
-
-def _error(data: Mapping[str, Any], _: Fields) -> AnyContent:
+def _error(data: Data) -> AnyContent:
     return ErrorContent(data.get("message") or "", data.get("error_code"), data.get("error_details"))
 
 
-def _usage(data: Mapping[str, Any], _: Fields) -> AnyContent:
-    details = data.get("usage_details")
-    counted = {
-        name: details[theirs]
-        for name, theirs in _USAGE.items()
-        if isinstance(details, dict) and type(details.get(theirs)) is int and details[theirs] >= 0
-    }
+def _usage(data: Data) -> AnyContent:
+    details = data.get("usage_details") or {}
+    counted: Data = {}
+    for name, theirs in _USAGE.items():
+        if type(details.get(theirs)) is int and details[theirs] >= 0:
+            counted[name] = details[theirs]
     return UsageContent(**counted)
 
 
-_READERS: Mapping[str, Callable[[Mapping[str, Any], Fields], AnyContent | None]] = {
+_READERS: Mapping[str, Callable[[Data], AnyContent | None]] = {
     "text": _text,
     "text_reasoning": _reasoning,
     "data": _media,
@@ -181,22 +180,34 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], Fields], AnyContent | None]]
 # -- to the framework -------------------------------------------------------------------------------------
 
 
-def _plain(part: Content, fields: Fields) -> Data | None:
-    """The framework's JSON form of what a part says in neutral terms."""
+def _build_message(message: ChatMessage, beta: bool, leave_out: LeaveOut) -> Data:
+    contents = []
+    for part in message.contents:
+        content = _build_part(part, beta, leave_out)
+        if content is None:
+            leave_out(part, "it has no such content")
+        else:
+            contents.append(content)
+    data = {
+        "type": BETA_TYPE if beta else "message",
+        "role": message.role,
+        "contents": contents,
+        "additional_properties": without_framework_data(message.additional_properties, FRAMEWORK),
+    }
+    return data if message.author_name is None else {**data, "author_name": message.author_name}
+
+
+def _build_part(part: AnyContent, beta: bool, leave_out: LeaveOut) -> Data | None:
+    """The plainest content for a part; None where there is none."""
     if isinstance(part, OpaqueContent):
-        kind = part.type
-        if not kind.startswith(_PREFIX):
-            return None
-        return {**part.data, "type": kind[len(_PREFIX) :]}
-    data = _fields_of(part, fields)
-    if data is None:
-        return None
+        data = part.data.get("part") if part.type.startswith(_PREFIX) else None
+        return data if isinstance(data, dict) else None
+    data = _fields_of(part, beta, leave_out)
     data = {name: value for name, value in data.items() if value is not None}
-    data["additional_properties"] = without_framework_data(part.additional_properties, FRAMEWORK)
-    return data
+    return {**data, "additional_properties": dict(part.additional_properties)}
 
 
-def _fields_of(part: Content, fields: Fields) -> Data | None:
+def _fields_of(part: AnyContent, beta: bool, leave_out: LeaveOut) -> Data:
     if isinstance(part, TextContent):
         return {"type": "text", "text": part.text}
     if isinstance(part, ReasoningContent):
@@ -207,64 +218,26 @@ def _fields_of(part: Content, fields: Fields) -> Data | None:
     if isinstance(part, UriContent):
         return {"type": "uri", "uri": part.uri, "media_type": part.media_type, "name": part.filename}
     if isinstance(part, ToolCallContent):
-        return _call_fields(part, fields)
+        call = {"type": "function_call", "call_id": part.call_id, "name": part.name}
+        return {**call, "arguments": part.arguments, "hosted": None if beta else False}
     if isinstance(part, ToolResultContent):
-        return _result_fields(part, fields)
+        exception = FAILED if part.is_error else None
+        result = {"type": "function_result", "call_id": part.call_id, "exception": exception}
+        if not beta:
+            return {**result, **result_fields(part, leave_out)}
+        for inner in part.contents:
+            leave_out(inner, "a tool's result cannot hold it")
+        return {**result, "result": part.result}
     if isinstance(part, ApprovalRequestContent):
-        return {
-            "type": "function_approval_request",
-            "id": part.request_id,
-            "function_call": from_part(part.tool_call, fields),
-            "user_input_request": True,
-        }
+        asked = _build_part(part.tool_call, beta, leave_out)
+        request = {"type": "function_approval_request", "id": part.request_id, "function_call": asked}
+        return {**request, "user_input_request": True}
     if isinstance(part, ApprovalResponseContent):
-        return {
-            "type": "function_approval_response",
-            "id": part.request_id,
-            "approved": part.approved,
-            "function_call": None if part.tool_call is None else from_part(part.tool_call, fields),
-        }
+        asked = None if part.tool_call is None else _build_part(part.tool_call, beta, leave_out)
+        response = {"type": "function_approval_response", "id": part.request_id, "function_call": asked}
+        return {**response, "approved": part.approved}
     if isinstance(part, ErrorContent):
-        return {
-            "type": "error",
-            "message": part.message,
-            "error_code": part.code,
-            "error_details": part.details,
-        }
-    if isinstance(part, UsageContent):
-        counted = {theirs: getattr(part, name) for name, theirs in _USAGE.items()}
-        return {
-            "type": "usage",
-            "usage_details": {name: value for name, value in counted.items() if value is not None},
-        }
-    return None
-
-
-def _call_fields(part: ToolCallContent, fields: Fields) -> Data:
-    data: Data = {
-        "type": "function_call",
-        "call_id": part.call_id,
-        "name": part.name,
-        "arguments": part.arguments,
-    }
-    # Where an older version left the name of a server, the framework works out by itself what it means.
-    if "hosted" in fields and "server_label" not in part.additional_properties:
-        data["hosted"] = False
-    return data
-
-
-def _result_fields(part: ToolResultContent, fields: Fields) -> Data:
-    data: Data = {
-        "type": "function_result",
-        "call_id": part.call_id,
-        "result": part.result,
-        "exception": FAILED if part.is_error else None,
-    }
-    if "items" in fields:  # as the framework's own `from_function_result` makes it
-        text = "" if part.result is None else part.result_text()
-        items = [from_part(inner, fields) for inner in part.contents]
-        data["result"] = text
-        data["items"] = [item for item in items if item is not None]
-        if text or not data["items"]:
-            data["items"].insert(0, {"type": "text", "text": text, "additional_properties": {}})
-    return data
+        error = {"type": "error", "message": part.message}
+        return {**error, "error_code": part.code, "error_details": part.details}
+    usage = {theirs: getattr(part, name) for name, theirs in _USAGE.items()}
+    return {"type": "usage", "usage_details": {name: n for name, n in usage.items() if n is not None}}

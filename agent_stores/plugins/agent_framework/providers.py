@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
 from typing_extensions import Self
 
-from agent_stores.agent._concurrency import LoopLocal
+from agent_stores._concurrency import LoopLocal
 from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.tools import Tool
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.compat import installed
+from agent_stores.plugins.closing import AsyncContext
 from agent_stores.protocols import Context, ContextProvider
 
 
-class Providers:
+class Providers(AsyncContext):
     """Context providers of ours, asked with the framework's messages.
 
     They are entered by the first run in an event loop, and left by `aclose` or with the loop.
@@ -35,13 +35,14 @@ class Providers:
 
     async def thread_created(self, thread_id: str | None) -> None:
         """Tell them of a conversation."""
-        await self.enter()
+        await self._entered.get()
         await self._all.thread_created(thread_id)
 
-    async def invoking(self, messages: Sequence[Any], **about: Any) -> Context:
-        """What they add to a run; a provider that fails adds nothing."""
-        await self.enter()
-        return await self._all.invoking(self._ours(messages), **about)
+    async def invoking(self, messages: Sequence[Any], **about: Any) -> tuple[Context, list[Any]]:
+        """What they add to a run, and its messages as the framework's; one that fails adds nothing."""
+        await self._entered.get()
+        found = await self._all.invoking(self._ours(messages), **about)
+        return found, [self._codec.from_chat_message(message) for message in found.messages]
 
     async def invoked(
         self,
@@ -51,17 +52,13 @@ class Providers:
         **about: Any,
     ) -> None:
         """Tell them how a run ended."""
-        await self.enter()
+        await self._entered.get()
         answer = None if response is None else self._ours(response)
         await self._all.invoked(self._ours(request), answer, error, **about)
 
-    def messages(self, context: Context) -> list[Any]:
-        """The framework's messages for those of a context."""
-        return [self._codec.from_chat_message(message) for message in context.messages]
-
-    async def enter(self) -> None:
-        """Enter the providers, unless that was done in this event loop."""
+    async def __aenter__(self) -> Self:
         await self._entered.get()
+        return self
 
     async def aclose(self) -> None:
         """Leave the providers; a later run enters them again."""
@@ -71,7 +68,7 @@ class Providers:
         return [self._codec.to_chat_message(message) for message in messages]
 
 
-class ProviderAdapter:
+class ProviderAdapter(AsyncContext):
     """How the adapters are entered and left."""
 
     _providers: Providers
@@ -81,16 +78,8 @@ class ProviderAdapter:
         await self._providers.aclose()
 
     async def __aenter__(self) -> Self:
-        await self._providers.enter()
+        await self._providers.__aenter__()
         return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 def framework_tools(tools: Sequence[Callable[..., Any]]) -> list[Any]:

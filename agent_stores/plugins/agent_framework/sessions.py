@@ -11,7 +11,6 @@ from agent_stores._json import json_value
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.documents import pack, unpack
-from agent_stores.plugins.agent_framework.identity_codec import NeutralCodec
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.plugins.thread_ids import escape
@@ -41,7 +40,7 @@ class AgentStoresSessionStore(AsyncClosing, SessionStore):
     def __init__(self, source: StoreLike, **options: Unpack[PluginOptions]) -> None:
         super().__init__()
         self._opened: StoreResolver[ChatMessage] = StoreResolver(
-            source, codec=NeutralCodec(), options=options, dangling_calls="keep", accepts=("source",)
+            source, options=options, dangling_calls="keep", accepts=("source",)
         )
 
     async def get(self, session_id: str) -> AgentSession | None:

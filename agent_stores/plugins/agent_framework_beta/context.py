@@ -37,12 +37,9 @@ class ContextProviderAdapter(ProviderAdapter, _framework.ContextProvider):  # ty
 
     async def invoking(self, messages: Any, **kwargs: Any) -> Any:
         """What the providers add to a run; called by the agent."""
-        found = await self._providers.invoking(_several(messages))
-        return _framework.Context(
-            instructions=found.instructions,
-            messages=self._providers.messages(found),
-            tools=framework_tools(found.tools),
-        )
+        found, added = await self._providers.invoking(_several(messages))
+        tools = framework_tools(found.tools)
+        return _framework.Context(instructions=found.instructions, messages=added, tools=tools)
 
     async def invoked(
         self,

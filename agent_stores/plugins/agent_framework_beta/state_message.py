@@ -56,11 +56,9 @@ def marked(message: Any) -> Mapping[str, Any] | None:
     properties = fields.get("additional_properties")
     if not isinstance(properties, Mapping) or _STATE not in properties:
         return None
+    contents = fields.get("contents") or ()
+    texts = [one.get("text") if isinstance(one, Mapping) else one.text for one in contents]
     found = properties[_STATE]
-    texts = [
-        content.get("text") if isinstance(content, Mapping) else content.text
-        for content in fields.get("contents") or ()
-    ]
     if not isinstance(found, Mapping) or texts not in ([], [_TEXT]):
         raise StateError(f"a message has the additional property {_STATE!r}, and is not the state of a store")
     return found

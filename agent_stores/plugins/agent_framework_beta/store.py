@@ -1,26 +1,34 @@
-"""`ChatMessageStoreAdapter`: any of our stores in a thread of Agent Framework's betas."""
+"""Any of our stores in the threads of Agent Framework's betas."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, MutableMapping, Sequence
-from types import TracebackType
-from typing import Any
+import uuid
+from collections.abc import MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
+from agent_stores import redis as ours
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError, StoreError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import loaded, stored, stored_as, with_ids
-from agent_stores.plugins.agent_framework.view import model_view
 from agent_stores.plugins.agent_framework_beta.state_message import marked, pack, unpack
+from agent_stores.plugins.closing import AsyncClosing, AsyncContext
+from agent_stores.plugins.merge_messages import model_view
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.retention import DanglingCalls
 from agent_stores.states import StateKey
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import choice, sequence
 
+if TYPE_CHECKING:
+    from redis.credentials import CredentialProvider
 
-class ChatMessageStoreAdapter:
+_PREFIX = "chat_messages"
+
+
+class ChatMessageStoreAdapter(AsyncContext):
     """A store of ours as the beta's `ChatMessageStoreProtocol`: it holds the beta's own messages.
 
     A message with a `message_id` is stored once in its thread (an answer with the id of another one says
@@ -74,10 +82,10 @@ class ChatMessageStoreAdapter:
             StoreUnavailableError: when the server cannot be reached.
         """
         self._is_new = False
-        view = model_view(await self._store.list_messages(), self._dangling_calls)
-        found = [self._codec.from_chat_message(message) for message in view]
-        loaded(found, view)
-        return found
+        view = await self._store.list_messages()
+        if any(message.tool_calls for message in view):
+            view = model_view(view, self._dangling_calls)
+        return self._shown(view)
 
     async def add_messages(self, messages: Sequence[Any]) -> None:
         """Add messages at the end of the thread, in order, all or none.
@@ -94,7 +102,12 @@ class ChatMessageStoreAdapter:
         """
         given = sequence("messages", messages)
         if any(marked(message) is not None for message in given):
-            await self._restore(given)
+            state = unpack({"messages": given}, self._key)
+            if not self._is_new and not (
+                isinstance(state, dict) and state.get("thread_id") == self.thread_id
+            ):
+                raise StateError("a state of another thread must be restored on a new store, got one in use")
+            await self.update_from_state({"messages": given})
             return
         self._is_new = False
         if not given:
@@ -111,23 +124,17 @@ class ChatMessageStoreAdapter:
         return pack(await self._store.serialize(), self._key)
 
     @classmethod
-    async def deserialize(
-        cls, serialized_store_state: MutableMapping[str, Any], *, store: Any = None, **kwargs: Any
-    ) -> Self:
+    async def deserialize(cls, serialized_store_state: MutableMapping[str, Any], **kwargs: Any) -> Self:
         """A store on the conversation of a state.
 
         Args:
             serialized_store_state: what `serialize` returned.
-            store: the store to use; a state makes no connection.
-            kwargs: further arguments of the constructor.
+            kwargs: arguments of the constructor: a state makes no connection.
 
         Raises:
-            ArgumentError: when no store is given.
             StateError, StateSignatureError: for a state that is not valid here.
         """
-        if store is None:
-            raise ArgumentError("store must be given, as a state makes no connection")
-        adapter = cls(store, **kwargs)
+        adapter = cls(**kwargs)
         await adapter.update_from_state(serialized_store_state)
         return adapter
 
@@ -153,14 +160,6 @@ class ChatMessageStoreAdapter:
         else:
             raise StateError("a state with messages must be restored on a new store, got one in use")
 
-    async def _restore(self, messages: Sequence[Any]) -> None:
-        """Take a state that came among the messages: on a new store, or once more on the same thread."""
-        state = unpack({"messages": messages}, self._key)
-        if isinstance(state, list) or (not self._is_new and state.get("thread_id") != self.thread_id):
-            raise StateError("a state of another thread must be restored on a new store, got one in use")
-        await self._store.update_from_state(state)
-        self._is_new = False
-
     # -- as the framework's RedisChatMessageStore has them ------------------------------------------------
 
     async def append(self, item: Any) -> None:
@@ -181,8 +180,7 @@ class ChatMessageStoreAdapter:
         Raises:
             IndexError: when there is none.
         """
-        (_, found) = await self._at(index)
-        return found
+        return (await self._all())[index][1]
 
     async def setitem(self, index: int, item: Any) -> None:
         """Replace the stored message at an index, as `getitem` takes it.
@@ -191,7 +189,7 @@ class ChatMessageStoreAdapter:
             IndexError: when there is none.
         """
         neutral = self._codec.to_chat_message(item)
-        (message_id, _) = await self._at(index)
+        message_id, _ = (await self._all())[index]
         await self._store.replace(message_id, stored_as(neutral, message_id))
         loaded([item], [neutral.replace(message_id=message_id)])
 
@@ -225,32 +223,26 @@ class ChatMessageStoreAdapter:
             return False
         return True
 
-    async def _all(self) -> AsyncIterator[tuple[str, Any]]:
+    async def _all(self) -> list[tuple[str, Any]]:
         """The stored messages, oldest first, with the ids under which they are stored."""
         self._is_new = False
-        async for stored_message in self._store.iter_messages():
-            message = stored_message.message
-            found = self._codec.from_chat_message(message)
-            loaded([found], [message])
-            yield message.message_id or "", found
+        neutral = [stored_message.message async for stored_message in self._store.iter_messages()]
+        found = self._shown(neutral)
+        return [(one.message_id or "", other) for one, other in zip(neutral, found, strict=True)]
 
-    async def _at(self, index: int) -> tuple[str, Any]:
-        wanted = index if index >= 0 else index + await self.count()
-        at = 0
-        async for found in self._all():
-            if at == wanted:
-                return found
-            at += 1
-        raise IndexError(f"index must be that of a stored message, got {index}")
+    def _shown(self, neutral: Sequence[ChatMessage]) -> list[Any]:
+        """The framework's messages for stored ones."""
+        found = [self._codec.from_chat_message(message) for message in neutral]
+        loaded(found, neutral)
+        return found
 
     async def _find(self, item: Any) -> tuple[int, str]:
-        wanted = item.to_dict()
-        at = 0
-        async for message_id, found in self._all():
+        """The index of a stored message that is equal to another one, and the id under which it is stored."""
+        wanted = {**item.to_dict(), "message_id": None}
+        for at, (message_id, found) in enumerate(await self._all()):
             is_it = item.message_id in (None, found.message_id)
-            if is_it and {**found.to_dict(), "message_id": None} == {**wanted, "message_id": None}:
+            if is_it and {**found.to_dict(), "message_id": None} == wanted:
                 return at, message_id
-            at += 1
         raise ArgumentError("item must be equal to a stored message, got another one")
 
     # -- closing ------------------------------------------------------------------------------------------
@@ -264,16 +256,95 @@ class ChatMessageStoreAdapter:
         """True: the framework asks a thread so whether it has a store."""
         return True
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._store!r})"
+
+
+class ChatMessageStoreFactory(AsyncClosing):
+    """Makes the store of a new thread, as ``ChatAgent(chat_message_store_factory=...)`` takes it.
+
+    Each call makes a store on a thread of its own, with a random id; a state that the agent restores turns it
+    to the thread of the state. All of them share one connection; `aclose`
+    closes it, and them.
+
+    Args:
+        source: a URL as `open_log` takes it, a `MessageLog` (which stays open), or a function that makes the
+            store of a thread id.
+        key: signs the states of threads and verifies them; see `ChatMessageStoreAdapter`.
+        options: those of `ChatMessageStore`, such as ``tenant``, ``max_messages``, ``ttl`` and ``window``;
+            with a function, whose stores have their own, only ``dangling_calls``, as
+            `ChatMessageStoreAdapter` takes it.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
+            operation.
+        MissingDependencyError: when the URL's backend is not installed; names the extra.
+    """
+
+    def __init__(
+        self,
+        source: StoreLike,
+        *,
+        key: StateKey | None = None,
+        **options: Unpack[PluginOptions],
+    ) -> None:
+        self._key = key
+        self._dangling_calls: DanglingCalls = choice(
+            "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
+        )
+        self._opened = StoreResolver(source, options=options, dangling_calls="keep")
+
+    def __call__(self) -> ChatMessageStoreAdapter:
+        """The store of a new thread.
+
+        Raises:
+            StoreClosedError: after `aclose`.
+        """
+        store = self._opened.store(f"thread_{uuid.uuid4().hex}")
+        return ChatMessageStoreAdapter(store, key=self._key, dangling_calls=self._dangling_calls)
+
+
+class RedisChatMessageStore(ChatMessageStoreAdapter):
+    """`ChatMessageStoreAdapter` as the ``RedisChatMessageStore`` of agent-framework-redis is made.
+
+    Its data is in our layout; ``agent-stores migrate`` copies what the framework's own store wrote.
+
+    Args:
+        redis_url: the server.
+        credential_provider: gives user and password, or token, at each connection to `host`.
+        host, port, ssl, username: the server, with a `credential_provider`.
+        thread_id: the conversation's id; a random one by default.
+        key_prefix: the beginning of all keys; the framework's default stands for ours, which is ``agent``.
+        max_messages: the newest messages that the thread keeps.
+        messages: what a new thread begins with.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: for values that are not accepted.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        credential_provider: CredentialProvider | None = None,
+        host: str | None = None,
+        port: int = 6380,
+        ssl: bool = True,
+        username: str | None = None,
+        thread_id: str | None = None,
+        key_prefix: str = _PREFIX,
+        max_messages: int | None = None,
+        messages: Sequence[Any] | None = None,
+    ) -> None:
+        server: dict[str, Any] = {"credential_provider": credential_provider}
+        if credential_provider is not None:
+            server |= {"host": host, "port": port, "ssl": ssl, "username": username}
+        store: ours.RedisChatMessageStore[Any] = ours.RedisChatMessageStore(
+            redis_url,
+            key_prefix="agent" if key_prefix == _PREFIX else key_prefix,
+            thread_id=thread_id,
+            max_messages=max_messages,
+            messages=messages,
+            codec=AgentFrameworkCodec(),
+            **server,
+        )
+        super().__init__(store)

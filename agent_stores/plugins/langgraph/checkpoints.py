@@ -1,11 +1,11 @@
-"""`Checkpoints`: reads and writes checkpoints as records and lists of messages."""
+"""`Checkpoints`: reads, writes and deletes checkpoints as records and lists of messages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     Checkpoint,
@@ -15,12 +15,10 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from agent_stores.backend import Row
-from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.plugins.langgraph.codec import dump, is_message_list, load
-from agent_stores.plugins.langgraph.lists import Item, MessageLists, Reference, missing, resolve
+from agent_stores.plugins.langgraph.lists import MessageLists, Reference, positions
 from agent_stores.plugins.langgraph.records import Data, Records, data_of, record_id
-from agent_stores.plugins.langgraph.threads import GraphThreads
+from agent_stores.plugins.langgraph.threads import GraphThreads, ListKey
 from agent_stores.plugins.thread_ids import unescape
 
 BEGINNING = "00000000-0000-6000-8000-000000000000"
@@ -70,9 +68,14 @@ class Place(NamedTuple):
         """The id of the checkpoint's record."""
         return record_id("c", self.namespace, checkpoint_id or self.checkpoint_id or "")
 
-    def writes(self, checkpoint_id: str) -> str:
+    def writes(self) -> str:
         """How the ids of the checkpoint's writes begin."""
-        return record_id("w", self.namespace, checkpoint_id, "")
+        return record_id("w", self.namespace, self.checkpoint_id or "", "")
+
+    def own_records(self, names: Iterable[str]) -> set[str]:
+        """Those of some records that are the checkpoint's, or its writes."""
+        record, writes = self.record(), self.writes()
+        return {name for name in names if name == record or name.startswith(writes)}
 
 
 class Checkpoints:
@@ -106,15 +109,12 @@ class Checkpoints:
             if is_message_list(value):
                 if not parent and parent_id is not None:
                     parent = (await records.get([place.record()])).get(place.record(), {})
-                store = self.threads.messages(place.thread_id, place.namespace, channel)
                 kept = parent.get("lists", {}).get(channel)
-                label = "" if self.threads.is_conversation(place.namespace, channel) else store.thread_id
                 references[channel] = await self.lists.write(
-                    store,
+                    ListKey(place.thread_id, place.namespace, channel),
                     value,
                     None if kept is None else Reference(*kept),
                     serde,
-                    partial(_move, records, label),
                 )
                 continue
             typed = dump(value, serde, f"the channel {channel!r}")
@@ -142,16 +142,19 @@ class Checkpoints:
         newest = place.checkpoint_id is None
         if newest:
             rows = await records.newest(prefix)
-            name = max((name for name in rows if name.startswith(prefix)), default=None)
-            here = place._replace(checkpoint_id=BEGINNING) if name is None else Place.of_record("", name)
-            found = self._related(here, rows)
+            last = max((one for one in rows if one.startswith(prefix)), default=place.record(BEGINNING))
+            place = Place.of_record(place.thread_id, last)
+            found = {one: data_of(rows[one]) for one in place.own_records(rows)}
+            stored = found[last]["stored"].values() if last in found else ()
+            found |= {one: data_of(rows[one]) for one in stored if one in rows}
         else:
-            name = place.record()
-            found = await self._with_writes(records, place, await records.index())
-        if name is None or name not in found:
-            if place.checkpoint_id in (None, BEGINNING) and place.namespace == "":
-                return await self._beginning(place, found, serde)
-            return None
+            index = await records.index()
+            names = place.own_records(index)
+            found = await records.at([index[one] for one in names], names)
+        name = place.record()
+        if name not in found:
+            is_beginning = place.checkpoint_id == BEGINNING and place.namespace == ""
+            return await self._beginning(place, found, serde) if is_beginning else None
         (one,) = await self.build(place.thread_id, {name: found[name]}, found, serde, with_new=newest)
         return one
 
@@ -177,7 +180,7 @@ class Checkpoints:
         wanted = {name for data in chosen.values() for name in data["stored"].values()}
         values = {name: found[name] for name in wanted if name in found}
         values |= await records.get(wanted - set(values))
-        lists = await self._lists(records, thread_id, chosen)
+        lists = await self._lists(thread_id, chosen, serde, with_new=with_new)
         tuples = []
         for name, data in chosen.items():
             place = Place.of_record(thread_id, name)
@@ -185,11 +188,7 @@ class Checkpoints:
             for channel, stored in data["stored"].items():
                 if stored in values:
                     channels[channel] = load(values[stored]["value"], serde)
-            for channel, kept in data["lists"].items():
-                items, moved = lists[place.namespace, channel]
-                new = with_new and self.threads.is_conversation(place.namespace, channel)
-                shown = resolve(Reference(*kept), items, moved, with_new=new)
-                channels[channel] = [message for item in shown for message in self.lists.decode(item, serde)]
+            channels |= {channel: lists[name, channel] for channel in data["lists"]}
             checkpoint = cast("Checkpoint", {**load(data["checkpoint"], serde), "channel_values": channels})
             parent = data["parent"]
             tuples.append(
@@ -204,52 +203,30 @@ class Checkpoints:
         return tuples
 
     async def _lists(
-        self, records: Records, thread_id: str, chosen: Mapping[str, Data]
-    ) -> dict[tuple[str, str], tuple[dict[int, Item], dict[int, Item]]]:
-        """The rows of the lists of checkpoints, and those that left their threads, by position."""
-        kept: dict[tuple[str, str], list[Reference]] = {}
+        self, thread_id: str, chosen: Mapping[str, Data], serde: SerializerProtocol, *, with_new: bool
+    ) -> dict[tuple[str, str], list[BaseMessage]]:
+        """The lists of checkpoints, by the id of the checkpoint's record and the channel."""
+        wanted: dict[ListKey, dict[str, Reference]] = {}
         for name, data in chosen.items():
-            for channel, reference in data["lists"].items():
-                kept.setdefault((Place.of_record("", name).namespace, channel), []).append(
-                    Reference(*reference)
-                )
+            for channel, kept in data["lists"].items():
+                key = ListKey(thread_id, Place.of_record(thread_id, name).namespace, channel)
+                wanted.setdefault(key, {})[name] = Reference(*kept)
         found = {}
-        for (namespace, channel), references in kept.items():
-            store = self.threads.messages(thread_id, namespace, channel)
-            items = {item.position: item for item in (await self.lists.read(store)).items}
-            label = "" if self.threads.is_conversation(namespace, channel) else store.thread_id
-            trimmed = store._settings.max_messages is not None
-            gone = {one for reference in references for one in missing(reference, items, trimmed=trimmed)}
-            names = {record_id("m", label, str(position)): position for position in gone}
-            stored = await records.get(names)
-            moved = {names[name]: _moved(names[name], data) for name, data in stored.items()}
-            found[namespace, channel] = items, moved
+        for key, references in wanted.items():
+            lists = await self.lists.restore(key, list(references.values()), serde, with_new=with_new)
+            found.update({(name, key.channel): one for name, one in zip(references, lists, strict=True)})
         return found
-
-    @staticmethod
-    def _related(place: Place, rows: Mapping[str, Row]) -> dict[str, Data]:
-        """What was read of a checkpoint: its record, its writes, and values of its channels."""
-        name, writes = place.record(), place.writes(place.checkpoint_id or "")
-        found = {one: data_of(row) for one, row in rows.items() if one == name or one.startswith(writes)}
-        stored = found[name]["stored"].values() if name in found else ()
-        return found | {one: data_of(rows[one]) for one in stored if one in rows}
-
-    async def _with_writes(self, records: Records, place: Place, index: Mapping[str, int]) -> dict[str, Data]:
-        """The record of a checkpoint and its writes."""
-        writes = place.writes(place.checkpoint_id or "")
-        names = {name for name in index if name == place.record() or name.startswith(writes)}
-        return await records.at([index[name] for name in names], names)
 
     async def _beginning(
         self, place: Place, found: Mapping[str, Data], serde: SerializerProtocol
     ) -> CheckpointTuple | None:
         """The conversation that others began, as a checkpoint without a past."""
         channel = self.threads.channel
-        items = (await self.lists.read(self.threads.messages(place.thread_id, "", channel))).items
-        shown = [message for item in items if not item.own for message in self.lists.decode(item, serde)]
+        key = ListKey(place.thread_id, "", channel)
+        items = (await self.lists.read(self.threads.messages(key))).items
+        shown = self.lists.decode([item for item in items if not item.own], serde)
         if not shown:
             return None
-        here = place._replace(checkpoint_id=BEGINNING)
         created = items[0].message.created_at
         checkpoint: dict[str, Any] = {
             "v": 4,
@@ -261,26 +238,93 @@ class Checkpoints:
             "updated_channels": None,
         }
         metadata: CheckpointMetadata = {"source": "update", "step": -2, "parents": {}}
-        pending = _writes(here, found, serde)
-        return CheckpointTuple(here.config(), cast("Checkpoint", checkpoint), metadata, None, pending)
+        pending = _writes(place, found, serde)
+        return CheckpointTuple(place.config(), cast("Checkpoint", checkpoint), metadata, None, pending)
 
+    # -- deleting -------------------------------------------------------------------------------------------
 
-async def _move(records: Records, label: str, items: Sequence[Item]) -> None:
-    await records.add(
-        {
-            record_id("m", label, str(item.position)): {"message": message_to_dict(item.message)}
-            for item in items
+    async def delete_runs(self, thread_id: str, run_ids: Collection[str], serde: SerializerProtocol) -> None:
+        """Delete the checkpoints of runs in one thread."""
+        records, index, found = await self._all(thread_id)
+        keep = {
+            name: data
+            for name, data in found.items()
+            if load(data["metadata"], serde).get("run_id") not in run_ids
         }
-    )
+        await self._delete(thread_id, records, index, found, keep)
+
+    async def keep_latest(self, thread_id: str, serde: SerializerProtocol) -> None:
+        """Delete all checkpoints of a thread but the newest of each namespace."""
+        records, index, found = await self._all(thread_id)
+        newest: dict[str, str] = {}
+        for name in sorted(found):
+            newest[Place.of_record(thread_id, name).namespace] = name
+        keep: dict[str, Data] = {}
+        for name in newest.values():
+            keep |= _with_ancestors(name, found, serde)
+        await self._delete(thread_id, records, index, found, keep)
+
+    async def _all(self, thread_id: str) -> tuple[Records, dict[str, int], dict[str, Data]]:
+        records = self.threads.records(thread_id)
+        index = await records.index()
+        names = {name for name in index if name.startswith("c/")}
+        return records, index, await records.at([index[name] for name in names], names)
+
+    async def _delete(
+        self,
+        thread_id: str,
+        records: Records,
+        index: Mapping[str, int],
+        found: Mapping[str, Data],
+        keep: Mapping[str, Data],
+    ) -> None:
+        if len(keep) == len(found):
+            return
+        needed = set(keep)
+        held: dict[ListKey, set[int]] = {}
+        for name, data in found.items():
+            namespace = Place.of_record(thread_id, name).namespace
+            for channel, kept in data["lists"].items():
+                used = held.setdefault(ListKey(thread_id, namespace, channel), set())
+                if name in keep:
+                    used |= set(positions(Reference(*kept).ranges))
+        for data in keep.values():
+            needed |= set(data["stored"].values())
+        for key, used in held.items():
+            needed |= {self.threads.moved_id(key, position) for position in used}
+        places = [Place.of_record(thread_id, name) for name in keep]
+        writes = tuple(place.writes() for place in places)
+        # The checkpoints go last: a call that is interrupted can be made again.
+        gone = [name for name in index if name not in needed and not (writes and name.startswith(writes))]
+        gone.sort(key=lambda name: name.startswith("c/"))
+        for key, used in held.items():
+            await self.lists.keep_only(key, used)
+        await records.delete(gone)
 
 
-def _moved(position: int, data: Data) -> Item:
-    message = message_from_dict(data["message"])
-    return Item(Row(message.message_id or "", b"", position), message)
+def _with_ancestors(name: str, found: Mapping[str, Data], serde: SerializerProtocol) -> dict[str, Data]:
+    """A checkpoint, and those before it from which a channel that stores differences is rebuilt."""
+    keep = {name: found[name]}
+    metadata = load(found[name]["metadata"], serde)
+    wanted = set(metadata.get("counters_since_delta_snapshot") or ())
+    place = Place.of_record("", name)
+    while True:
+        data = found[name]
+        wanted -= {*data["values"], *data["stored"], *data["lists"]}
+        if not wanted or data["parent"] is None:
+            return keep
+        name = place.record(data["parent"])
+        if name not in found:
+            return keep
+        keep[name] = found[name]
 
 
 def _writes(place: Place, found: Mapping[str, Data], serde: SerializerProtocol) -> list[tuple[str, str, Any]]:
-    prefix = place.writes(place.checkpoint_id or "")
-    writes = [data for name, data in found.items() if name.startswith(prefix)]
-    writes.sort(key=lambda data: writes_sort_key(data["path"], data["task"], data["index"]))
-    return [(data["task"], data["channel"], load(data["value"], serde)) for data in writes]
+    prefix = place.writes()
+    writes = []
+    for name, data in found.items():
+        if name.startswith(prefix):
+            task, index = map(unescape, name.removeprefix(prefix).split("/"))
+            writes.append((writes_sort_key(data["path"], task, int(index)), task, data))
+    writes.sort(key=lambda write: write[0])
+    return [(task, data["channel"], load(data["value"], serde)) for _, task, data in writes]

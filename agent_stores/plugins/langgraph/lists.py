@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from langchain_core.messages import BaseMessage
@@ -17,10 +17,11 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agent_stores.backend import Row
 from agent_stores.errors import ConflictError, StoreUnavailableError
-from agent_stores.message_format import decode_stored
+from agent_stores.message_format import decode_stored, message_from_dict, message_to_dict
 from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.langgraph.codec import GraphMessageCodec, copy_message, is_own
+from agent_stores.plugins.langgraph.threads import GraphThreads, ListKey
 from agent_stores.store import ChatMessageStore
 
 Ranges = list[list[int]]
@@ -86,10 +87,12 @@ class MessageLists:
     """The lists of messages of graphs' states.
 
     Args:
+        threads: finds their threads.
         codec: converts the messages.
     """
 
-    def __init__(self, codec: GraphMessageCodec) -> None:
+    def __init__(self, threads: GraphThreads, codec: GraphMessageCodec) -> None:
+        self._threads = threads
         self._codec = codec
         self._cache: dict[tuple[str | None, str], Snapshot] = {}
 
@@ -110,24 +113,23 @@ class MessageLists:
 
     async def write(
         self,
-        store: ChatMessageStore[ChatMessage],
+        key: ListKey,
         messages: Sequence[BaseMessage],
         parent: Reference | None,
         serde: SerializerProtocol,
-        move: Callable[[Sequence[Item]], Awaitable[None]],
     ) -> Reference:
         """Bring the thread of a list to what the newest checkpoint has.
 
         Args:
-            store: the thread.
+            key: names the list.
             messages: the list.
             parent: the list of the checkpoint's parent.
             serde: the graph's serializer.
-            move: keeps rows that leave the thread.
 
         Raises:
             StoreUnavailableError: when other clients write to the thread all the time.
         """
+        store = self._threads.messages(key)
         settings = store._settings
         known = set(positions(parent.ranges)) if parent else set()
         seen = parent.seen if parent else 0
@@ -146,7 +148,11 @@ class MessageLists:
                 and item.messages(self._codec, serde)
             ]
             if gone:
-                await move(gone)
+                moved = {
+                    self._threads.moved_id(key, item.position): {"message": message_to_dict(item.message)}
+                    for item in gone
+                }
+                await self._threads.records(key.thread_id).add(moved)
                 await store.log.delete(store._key, [item.row.message_id for item in gone])
             left = [item for item in snapshot.items if item not in gone]
             encoded = self._encode(tail, {item.row.message_id for item in left}, serde)
@@ -178,13 +184,44 @@ class MessageLists:
             f"{store.location}: thread {store.thread_id!r} changed too often; the checkpoint was not written"
         )
 
-    def decode(self, item: Item, serde: SerializerProtocol) -> list[BaseMessage]:
-        """The messages of a row, to be handed out."""
-        return [copy_message(message) for message in item.messages(self._codec, serde)]
+    async def restore(
+        self, key: ListKey, references: Sequence[Reference], serde: SerializerProtocol, *, with_new: bool
+    ) -> list[list[BaseMessage]]:
+        """The lists of checkpoints.
 
-    def forget(self, tenant: str | None, thread_id: str) -> None:
-        """Read a thread again when it is used next."""
-        self._cache.pop((tenant, thread_id), None)
+        Args:
+            key: names the list.
+            references: the list in each of the checkpoints.
+            serde: the graph's serializer.
+            with_new: whether the conversation has what others added since.
+        """
+        store = self._threads.messages(key)
+        items = {item.position: item for item in (await self.read(store)).items}
+        # Where the oldest rows are trimmed, nothing below the first one is looked for.
+        first = min(items, default=0) if store._settings.max_messages is not None else 0
+        held = {one for reference in references for one in positions(reference.ranges)}
+        names = {self._threads.moved_id(key, one): one for one in held if one not in items and one >= first}
+        moved = {}
+        for name, data in (await self._threads.records(key.thread_id).get(names)).items():
+            message = message_from_dict(data["message"])
+            moved[names[name]] = Item(Row(message.message_id or "", b"", names[name]), message)
+        new = with_new and self._threads.is_conversation(key)
+        return [
+            self.decode(_resolve(reference, items, moved, with_new=new), serde) for reference in references
+        ]
+
+    async def keep_only(self, key: ListKey, used: Collection[int]) -> None:
+        """Delete the rows of a list that graphs wrote, apart from those at some positions."""
+        store = self._threads.messages(key)
+        items = (await self.read(store)).items
+        unused = [item.row.message_id for item in items if item.own and item.position not in used]
+        if unused:
+            await store.delete(unused)
+            self._cache.pop(store._key, None)
+
+    def decode(self, items: Iterable[Item], serde: SerializerProtocol) -> list[BaseMessage]:
+        """The messages of rows, to be handed out."""
+        return [copy_message(message) for item in items for message in item.messages(self._codec, serde)]
 
     def _match(
         self, items: Sequence[Item], messages: Sequence[BaseMessage], serde: SerializerProtocol
@@ -237,7 +274,7 @@ def positions(ranges: Ranges) -> Iterator[int]:
         yield from range(first, last + 1)
 
 
-def resolve(
+def _resolve(
     reference: Reference, items: Mapping[int, Item], moved: Mapping[int, Item], *, with_new: bool
 ) -> list[Item]:
     """The rows of a list in a checkpoint; those that were trimmed or deleted are missing.
@@ -262,18 +299,6 @@ def resolve(
         new = (item for position, item in items.items() if position > reference.seen)
         found += [item for item in new if not item.own and item.position not in held]
     return found
-
-
-def missing(reference: Reference, items: Collection[int], *, trimmed: bool) -> list[int]:
-    """The positions of a list that are not in its thread.
-
-    Args:
-        reference: the list.
-        items: the positions in its thread.
-        trimmed: whether the oldest rows are trimmed, so that nothing below the first one is looked for.
-    """
-    first = min(items, default=0) if trimmed else 0
-    return [one for one in positions(reference.ranges) if one not in items and one >= first]
 
 
 def _ranges(found: Sequence[int]) -> Ranges:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -21,11 +21,11 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from typing_extensions import Unpack
 
 from agent_stores.errors import ArgumentError
+from agent_stores.plugins.blocking import blocking
 from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langgraph.checkpoints import Checkpoints, Place
 from agent_stores.plugins.langgraph.codec import GraphMessageCodec, dump, load
 from agent_stores.plugins.langgraph.lists import MessageLists
-from agent_stores.plugins.langgraph.pruning import Pruning
 from agent_stores.plugins.langgraph.records import Data, record_id
 from agent_stores.plugins.langgraph.threads import GraphThreads
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
@@ -61,11 +61,9 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         **options: Unpack[PluginOptions],
     ) -> None:
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
-        self._opened: StoreResolver[Any] = StoreResolver(
-            store, codec=cast("Any", None), options=options, dangling_calls="keep"
-        )
+        self._opened: StoreResolver[Any] = StoreResolver(store, options=options, dangling_calls="keep")
         self._threads = GraphThreads(self._opened, messages_channel)
-        self._checkpoints = Checkpoints(self._threads, MessageLists(GraphMessageCodec()))
+        self._checkpoints = Checkpoints(self._threads, MessageLists(self._threads, GraphMessageCodec()))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config names, or the newest one; None when there is none.
@@ -110,9 +108,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
             index = WRITES_IDX_MAP.get(channel, number)
             name = record_id("w", place.namespace, place.checkpoint_id or "", task_id, str(index))
             data = {
-                "task": task_id,
                 "path": task_path,
-                "index": index,
                 "channel": channel,
                 "value": dump(value, self.serde, f"a write to {channel!r}"),
             }
@@ -180,7 +176,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
                 for name in page.values()
                 if name in data and _matches(load(data[name]["metadata"], self.serde), filter)
             }
-            prefixes = tuple(p.writes(p.checkpoint_id or "") for p, name in page.items() if name in chosen)
+            prefixes = tuple(p.writes() for p, name in page.items() if name in chosen)
             writes = {name for name in index if name.startswith("w/") and name.startswith(prefixes)}
             data |= await records.at([index[name] for name in writes], writes)
             for one in await self._checkpoints.build(thread_id, chosen, data, self.serde):
@@ -204,9 +200,8 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         Reads the checkpoints of all threads, since a run does not name its thread.
         """
         if wanted := set(run_ids):
-            pruning = Pruning(self._checkpoints, self.serde)
             for thread_id in await self._threads.thread_ids():
-                await pruning.delete_runs(thread_id, wanted)
+                await self._checkpoints.delete_runs(thread_id, wanted, self.serde)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete checkpoints of threads.
@@ -222,7 +217,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
             if strategy == "delete":
                 await self._threads.delete(thread_id)
             else:
-                await Pruning(self._checkpoints, self.serde).keep_latest(thread_id)
+                await self._checkpoints.keep_latest(thread_id, self.serde)
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The version after another one; versions of different branches differ."""
@@ -231,9 +226,13 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
 
     # -- the same, for code without an event loop ---------------------------------------------------------
 
-    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """See `aget_tuple`; blocks."""
-        return self._opened.wait(self.aget_tuple(config))
+    get_tuple = blocking(aget_tuple, BaseCheckpointSaver.get_tuple)
+    put = blocking(aput, BaseCheckpointSaver.put)
+    put_writes = blocking(aput_writes, BaseCheckpointSaver.put_writes)
+    delete_thread = blocking(adelete_thread, BaseCheckpointSaver.delete_thread)
+    copy_thread = blocking(acopy_thread, BaseCheckpointSaver.copy_thread)
+    delete_for_runs = blocking(adelete_for_runs, BaseCheckpointSaver.delete_for_runs)
+    prune = blocking(aprune, BaseCheckpointSaver.prune)
 
     def list(
         self,
@@ -249,42 +248,6 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
             return [one async for one in self.alist(config, filter=filter, before=before, limit=limit)]
 
         yield from self._opened.wait(read())
-
-    def put(
-        self,
-        config: RunnableConfig,
-        checkpoint: Checkpoint,
-        metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
-    ) -> RunnableConfig:
-        """See `aput`; blocks."""
-        return self._opened.wait(self.aput(config, checkpoint, metadata, new_versions))
-
-    def put_writes(
-        self,
-        config: RunnableConfig,
-        writes: Sequence[tuple[str, Any]],
-        task_id: str,
-        task_path: str = "",
-    ) -> None:
-        """See `aput_writes`; blocks."""
-        self._opened.wait(self.aput_writes(config, writes, task_id, task_path))
-
-    def delete_thread(self, thread_id: str) -> None:
-        """See `adelete_thread`; blocks."""
-        self._opened.wait(self.adelete_thread(thread_id))
-
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """See `acopy_thread`; blocks."""
-        self._opened.wait(self.acopy_thread(source_thread_id, target_thread_id))
-
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """See `adelete_for_runs`; blocks."""
-        self._opened.wait(self.adelete_for_runs(run_ids))
-
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """See `aprune`; blocks."""
-        self._opened.wait(self.aprune(thread_ids, strategy=strategy))
 
 
 def _matches(metadata: CheckpointMetadata, filter: dict[str, Any]) -> bool:

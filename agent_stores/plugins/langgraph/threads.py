@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent_stores.backend import ThreadKey
 from agent_stores.errors import ArgumentError
-from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.langgraph.records import Records
+from agent_stores.plugins.langgraph.records import Records, record_id
 from agent_stores.plugins.store_resolver import StoreResolver
 from agent_stores.plugins.thread_ids import escape, unescape
 from agent_stores.store import ChatMessageStore
 
 PREFIX = "#langgraph/"
 """Begins the ids of all threads that are no conversations."""
+
+
+class ListKey(NamedTuple):
+    """Names a list of messages.
+
+    Attributes:
+        thread_id: the graph's thread.
+        namespace: the (sub)graph.
+        channel: the channel that holds it.
+    """
+
+    thread_id: str
+    namespace: str
+    channel: str
 
 
 class GraphThreads:
@@ -39,15 +52,19 @@ class GraphThreads:
         store = self._conversation(thread_id)
         return Records(store.log, ThreadKey(store.tenant, records_id(thread_id)), store._settings.ttl)
 
-    def is_conversation(self, namespace: str, channel: str) -> bool:
-        """Whether the messages of a channel are the conversation."""
-        return namespace == "" and channel == self.channel
+    def is_conversation(self, key: ListKey) -> bool:
+        """Whether a list of messages is the conversation."""
+        return key.namespace == "" and key.channel == self.channel
 
-    def messages(self, thread_id: str, namespace: str, channel: str) -> ChatMessageStore[ChatMessage]:
+    def messages(self, key: ListKey) -> ChatMessageStore[ChatMessage]:
         """The thread of a list of messages."""
-        if self.is_conversation(namespace, channel):
-            return self._conversation(thread_id)
-        return self._opened.neutral(f"{records_id(thread_id)}/{escape(namespace)}/{escape(channel)}")
+        if self.is_conversation(key):
+            return self._conversation(key.thread_id)
+        return self._opened.neutral(_list_id(key))
+
+    def moved_id(self, key: ListKey, position: int) -> str:
+        """The id of the record that holds a row which left the thread of a list."""
+        return record_id("m", "" if self.is_conversation(key) else _list_id(key), str(position))
 
     async def parts(self, thread_id: str) -> list[str]:
         """The ids of the threads that exist for a thread, the conversation last."""
@@ -76,11 +93,6 @@ class GraphThreads:
             if await store.log.stats(ThreadKey(store.tenant, part)) is not None:
                 await store.log.fork(ThreadKey(store.tenant, part), ThreadKey(store.tenant, target))
 
-    @property
-    def log(self) -> MessageLog:
-        """Where the threads are."""
-        return self._opened.store("threads").log
-
     def _conversation(self, thread_id: str) -> ChatMessageStore[ChatMessage]:
         if thread_id.startswith(PREFIX):
             raise ArgumentError(f"thread_id must not begin with {PREFIX!r}, got {thread_id!r}")
@@ -90,3 +102,7 @@ class GraphThreads:
 def records_id(thread_id: str) -> str:
     """The thread id of a thread's records."""
     return f"{PREFIX}{escape(thread_id)}"
+
+
+def _list_id(key: ListKey) -> str:
+    return f"{records_id(key.thread_id)}/{escape(key.namespace)}/{escape(key.channel)}"

@@ -51,11 +51,15 @@ def foreign_record(stats: ThreadStats) -> ConversationRecord:
 
 
 def revision_of(stats: ThreadStats) -> str:
-    """The revision of a conversation: that of the last save, unless another framework added to it since."""
+    """The revision of a conversation: that of the last save, unless messages were added to it since.
+
+    Those may be of a save that has not ended, and takes them back when it loses: their number counts, too.
+    """
+    unsaved = f"{stats.last_position}.{stats.messages}"
     if not kept(stats):
-        return f"position-{stats.last_position}"
+        return f"position-{unsaved}"
     saved = str(kept(stats)["record"]["revision"])
-    return f"{saved}+{stats.last_position}" if _is_changed(stats) else saved
+    return f"{saved}+{unsaved}" if _is_changed(stats) else saved
 
 
 def _is_changed(stats: ThreadStats) -> bool:

@@ -15,7 +15,7 @@ from agent_stores.store import ChatMessageStore
 from agent_stores.testing.conformance.target import MakeStore, Target, stored, user
 
 PROCESSES = 8
-MESSAGES = 200  # of each process, in calls of two
+TURNS = 100  # of each process, of two messages
 
 
 @pytest.mark.anyio
@@ -40,9 +40,11 @@ class TestOrder:
         await reader.add_messages([user("before")])
         writers = [make_store(thread_id=reader.thread_id) for _ in range(3)]
         seen: list[tuple[int, str]] = []
+        looked = asyncio.Event()
 
         async def follow() -> None:
             async for item in reader.watch(after=1, longest_pause=0.1):
+                looked.set()
                 seen.append((item.position, item.message.text))
                 if item.message.text == "end":
                     return
@@ -53,8 +55,7 @@ class TestOrder:
 
         following = asyncio.create_task(follow())
         await asyncio.gather(*(write(number) for number in range(3)))
-        while not seen:  # a watcher cannot tell that a thread was deleted before its first look
-            await asyncio.sleep(0.02)
+        await asyncio.wait_for(looked.wait(), 60)  # else it cannot tell that the thread was deleted
         await writers[0].delete_thread()
         await writers[0].add_messages([user("again"), user("end")])
         await asyncio.wait_for(following, 60)
@@ -96,18 +97,19 @@ class TestOrder:
         if target.open_in_process is None:
             return  # its data cannot be reached from another process
         store = make_store()
+        count, turns = (3, 20) if target.shortened else (PROCESSES, TURNS)
         context = multiprocessing.get_context("spawn")
         processes = [
-            context.Process(target=_write, args=(target.open_in_process, store.thread_id, number))
-            for number in range(PROCESSES)
+            context.Process(target=_write, args=(target.open_in_process, store.thread_id, number, turns))
+            for number in range(count)
         ]
         for process in processes:
             await asyncio.to_thread(process.start)
         for process in processes:
             await asyncio.to_thread(process.join, 120)
-        assert [process.exitcode for process in processes] == [0] * PROCESSES
-        check_turns(await stored(store), writers=PROCESSES, turns=MESSAGES // 2)
-        assert await store.count() == PROCESSES * MESSAGES
+        assert [process.exitcode for process in processes] == [0] * count
+        check_turns(await stored(store), writers=count, turns=turns)
+        assert await store.count() == 2 * count * turns
 
 
 def check_turns(texts: list[str], *, writers: int, turns: int) -> None:
@@ -122,11 +124,11 @@ def check_turns(texts: list[str], *, writers: int, turns: int) -> None:
     assert len(pairs) == writers * turns
 
 
-def _write(open_log: Callable[[], MessageLog], thread_id: str, number: int) -> None:
+def _write(open_log: Callable[[], MessageLog], thread_id: str, number: int, turns: int) -> None:
     async def write() -> None:
         log = open_log()
         store: ChatMessageStore = ChatMessageStore(log, thread_id=thread_id)
-        for turn in range(MESSAGES // 2):
+        for turn in range(turns):
             messages = [ChatMessage("user", f"{number}.{turn}.{half}") for half in "ab"]
             while True:  # on a slow server other writers may be faster for long; the error asks to repeat
                 try:

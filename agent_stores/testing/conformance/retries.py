@@ -226,13 +226,13 @@ class TestRetries:
 
     @pytest.mark.parametrize("operation", ["add_messages", "replace_all"])
     async def test_a_large_call_that_dies(
-        self, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, operation: str
+        self, make_store: MakeStore, target: Target, monkeypatch: pytest.MonkeyPatch, operation: str
     ) -> None:
         """A writer dies at its nth commit: no message of its call is seen, and the next writer goes on.
 
         Servers that limit a commit take several of them for a large call.
         """
-        for at in range(1, 5):
+        for at in (2, 3) if target.shortened else (1, 2, 3, 4):
             store = make_store()
             await store.add_messages([user("before", message_id="before")])
             writer = make_store(thread_id=store.thread_id)

@@ -29,6 +29,8 @@ class Target:
             data lives in this process.
         corrupt: makes the body of the message at a position unreadable; None where that cannot be done.
         advance: lets seconds pass; waits by default. With `Clock`, tests of expiry take no time.
+        shortened: whether the longest tests do less of the same: for emulators that are much slower than a
+            server, and for variants of a backend that passes the suite at its full length.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Target:
     open_in_process: Callable[[], MessageLog] | None = None
     corrupt: Callable[[ThreadKey, int], Awaitable[None]] | None = None
     advance: Callable[[float], Awaitable[None]] = asyncio.sleep
+    shortened: bool = False
 
 
 class Clock:

@@ -507,9 +507,7 @@ async def test_arguments(tmp_path: Path) -> None:
     with pytest.raises(ArgumentTypeError, match="a message must be agent_framework's"):
         await history.save_messages("s", ["x"])  # type: ignore[list-item]
     bad = Content.from_text("x", additional_properties={"a": object()})
-    with pytest.raises(
-        ArgumentTypeError, match=r"contents\[0\].additional_properties\['a'\] must be a str, int,"
-    ):
+    with pytest.raises(ArgumentTypeError, match=r"\['additional_properties'\]\['a'\] must be a str, int,"):
         await history.save_messages("s", [user("good"), Message("user", [bad])])
     assert await history.get_messages("s") == []
     await history.save_messages("s", [])

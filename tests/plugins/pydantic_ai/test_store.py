@@ -336,6 +336,52 @@ async def test_a_save_that_loses_at_the_end_leaves_nothing(
     assert await texts(store) == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("is_new", [False, True])
+async def test_what_a_losing_save_takes_back_is_not_gone_on_with(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch, is_new: bool
+) -> None:
+    """A reader that looked between the two steps of a save that loses, and after they were taken back."""
+    store, reader = AgentStoresConversationStore(log), AgentStoresConversationStore(log)
+    await ChatMessageStore(log, thread_id="c").add_messages([ChatMessage("user", "1")])
+    if not is_new:
+        loaded = await store.load("c")
+        assert loaded is not None
+        await store.save(loaded)
+    loaded = await store.load("c")
+    assert loaded is not None
+    loaded.messages.append(answer("lost"))
+    update = log.update_metadata
+    seen: list[Conversation | None] = []
+    left = []
+
+    async def lose(key: Any, changes: Any, **options: Any) -> int:
+        seen.append(await reader.load("c"))
+        left.append(await reader.read_record("c"))
+        await update(key, {"title": "changed by another writer"})
+        return await update(key, changes, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "update_metadata", lose)
+        with pytest.raises(ConversationConflict):
+            await store.save(loaded)
+    (conversation,), (record,) = seen, left
+    assert conversation is not None
+    assert record is not None
+    assert [text_of(message) for message in conversation.messages] == ["1", "lost"]
+    conversation.messages.append(ask("2"))
+    with pytest.raises(ConversationConflict):
+        await reader.save(conversation)
+    with pytest.raises(LookupError):
+        await reader.read_history(record.head_id)
+
+    async def late(conversation_id: str) -> ConversationRecord | None:
+        return await read_record(conversation_id) if is_read_again.pop() else record
+
+    read_record, is_read_again = reader.read_record, [True, True, False]
+    monkeypatch.setattr(reader, "read_record", late)
+    assert await texts(reader) == ["1"]
+
+
 async def test_a_message_is_stored_once_and_others_read_it(log: MessageLog) -> None:
     store = AgentStoresConversationStore(log)
     conversation = Conversation(conversation_id="c", messages=list(unusual_messages()))

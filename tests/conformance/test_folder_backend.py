@@ -1,55 +1,28 @@
-"""The conformance suite on the sample of a backend, `samples/folder_backend.py`."""
+"""What is special about the sample of a backend, `samples/folder_backend.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from agent_stores.backend import Backend, ThreadKey
-from agent_stores.log import MessageLog
+from agent_stores.backend import Backend
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.testing.conformance import *  # noqa: F403
-from agent_stores.testing.conformance import Clock, Target
 from samples import folder_backend
 from samples.folder_backend import FolderBackend
+from tests.conformance.targets import open_folder
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Target:
-    """The backend, in a folder of each test's own."""
-    folder, clock = str(tmp_path), Clock()
-    return Target(
-        "folder",
-        open_log=lambda: MessageLog(FolderBackend(folder), clock=clock),
-        open_in_process=partial(_open_log, folder),
-        corrupt=lambda key, position: asyncio.to_thread(_corrupt, tmp_path, key, position),
-        advance=clock.advance,
-    )
-
-
-def _open_log(folder: str) -> MessageLog:
-    return MessageLog(FolderBackend(folder))
-
-
-def _corrupt(folder: Path, key: ThreadKey, position: int) -> None:
-    (state,) = [file for file in folder.glob("*/*/*.state") if json.loads(file.read_text())[0] == [*key]]
-    body = next(name for row, name in json.loads(state.read_text())[2] if row["position"] == position)
-    (state.parent / body).write_text('{"role": ')
 
 
 @pytest.mark.anyio
 async def test_a_process_that_is_killed(tmp_path: Path) -> None:
     """Whenever a writer is killed, the thread has whole turns, and others go on."""
-    store = ChatMessageStore(_open_log(str(tmp_path)), thread_id="thread", max_messages=9)
-    code = "from tests.conformance.test_conformance_folder import write; import sys; write(sys.argv[1])"
+    store = ChatMessageStore(open_folder(str(tmp_path)), thread_id="thread", max_messages=9)
+    code = "from tests.conformance.test_folder_backend import write; import sys; write(sys.argv[1])"
     for turn in range(4):
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, str(tmp_path), stdout=asyncio.subprocess.PIPE, cwd=ROOT
@@ -70,7 +43,7 @@ def write(folder: str) -> None:
     """Write turns of three messages until the process is killed."""
 
     async def forever() -> None:
-        store = ChatMessageStore(_open_log(folder), thread_id="thread", max_messages=9)
+        store = ChatMessageStore(open_folder(folder), thread_id="thread", max_messages=9)
         for turn in range(100_000):
             await store.add_messages([ChatMessage("user", f"of the writer {turn}") for _ in range(3)])
             print(turn, flush=True)
