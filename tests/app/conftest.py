@@ -76,7 +76,7 @@ def app_with_memory(tmp_path: Path, model: ModelServer, platform: Mem0Platform) 
 
 @pytest.fixture
 def identity_provider() -> Iterator[IdentityProvider]:
-    """Who says who somebody is."""
+    """Identifies the users."""
     with IdentityProvider() as provider:
         yield provider
 

@@ -183,13 +183,13 @@ def test_two_windows_and_two_users(
     two.sees("This conversation is gone in")
     two.picture("lifetime")
 
-    # Somebody else, with the address of the conversation.
+    # Another user, with the address of the conversation.
     bob = window()
     bob.sign_in(someone("Bob"), query)
     bob.sees("There is no such conversation")
     bob.sees("No conversations yet")
     expect(bob.page.get_by_text("Alice")).to_have_count(0)
-    bob.picture("somebody-else")
+    bob.picture("another-user")
 
     # Its time runs out: 10 seconds after the last message.
     one.sees("There is no such conversation")
@@ -275,7 +275,7 @@ def test_signing_in_for_real(
         here.page.get_by_role("button", name="Sign out").click()
     here.sees("Conversations that last")
 
-    # Somebody else with the same name, in the same browser, with the address of the conversation.
+    # Another user with the same name, in the same browser, with the address of the conversation.
     identity_provider.person = {"sub": "2", "name": "Alice Example"}
     here.open(query)
     expect(here.turns).to_have_count(0)

@@ -155,7 +155,7 @@ def test_a_conversation(model: ModelServer) -> None:
     assert opened(test) != first
     assert next(s for s in test.select_slider if "History" in s.label).value == 1
 
-    # Somebody else who knows the address.
+    # Another user who knows the address.
     bob = sign_in("Bob", first)
     assert "There is no such conversation" in texts(bob)
     assert "Alice" not in texts(bob)

@@ -47,7 +47,7 @@ def items(count: int, *, start: int = 0, size: int = 0) -> list[Any]:
 
 
 def session_file(folder: Path, *names: str, count: int = 10, start: int = 0, size: int = 0) -> str:
-    """A source: the SDK's sessions in a file, with so many items more."""
+    """A source: the SDK's sessions in a file, with `count` items added to each."""
     file = folder / "source.db"
     for name in names:
         session = SQLiteSession(name, file)
@@ -57,7 +57,7 @@ def session_file(folder: Path, *names: str, count: int = 10, start: int = 0, siz
 
 
 def redis_list(url: str, name: str, values: list[Any], **options: Any) -> str:
-    """A source: one of the SDK's sessions in a list, with so many items more."""
+    """A source: one of the SDK's sessions in a list, with `values` added."""
 
     async def work() -> None:
         session = RedisSession.from_url(name, url=url, **options)

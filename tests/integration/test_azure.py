@@ -479,7 +479,7 @@ async def test_without_the_right_to_make_tables(make_store: MakeStore, proxy: Ht
     with pytest.raises(StoreRejectedError, match="nothing was written"):
         await store.add_messages([user("1")])
     proxy.heal()
-    await make_store().add_messages([user("1")])  # by somebody who may
+    await make_store().add_messages([user("1")])  # by a login that may
     proxy.counts()
     proxy.answer(403, b"POST /devstoreaccount1/Tables", times=100, code="AuthorizationPermissionMismatch")
     await store.add_messages([user("2")])

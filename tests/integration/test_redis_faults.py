@@ -351,7 +351,7 @@ class Load:
                 raise result
 
     async def progress(self, turns: int) -> None:
-        """Wait until so many more turns were acknowledged."""
+        """Wait until `turns` more turns were acknowledged."""
         wanted = len(self.acknowledged) + turns
         while len(self.acknowledged) < wanted:
             for task in self._tasks:

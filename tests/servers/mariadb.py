@@ -78,7 +78,7 @@ class MariaDBServer(ServerProcess):
         return self.url_of(name)
 
     def _prepare(self) -> None:
-        # Read at each start. The server answers nobody before it has run these lines.
+        # Read at each start. The server answers no client before it has run these lines.
         (self.folder / "init.sql").write_text(
             f"CREATE DATABASE IF NOT EXISTS {self.database};\n"
             f"CREATE USER IF NOT EXISTS {self.user}@'%' IDENTIFIED BY '{self.password}';\n"

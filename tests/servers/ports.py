@@ -1,4 +1,4 @@
-"""Free ports on loopback, held so that nobody else gets them."""
+"""Free ports on loopback, held so that no other process gets them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class PortLease:
     """A free port on loopback, kept for a server also while that server is down.
 
     On Linux the lease holds a socket that is bound and does not listen. A server may still bind the port
-    (both sides set ``SO_REUSEADDR``), the system gives it to nobody who asks for any free port, and a
+    (both sides set ``SO_REUSEADDR``), the system gives it to no process that asks for any free port, and an
     attempt to connect while the server is down is refused. Elsewhere the port was only free a moment ago.
     """
 

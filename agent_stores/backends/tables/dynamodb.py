@@ -83,13 +83,13 @@ def parse_config(
     """Check the connection arguments; credentials are those that the SDK finds.
 
     Raises:
-        ArgumentError, ArgumentTypeError: when they are invalid or cannot be combined.
+        ArgumentError, ArgumentTypeError: when they are invalid or exclude each other.
     """
     for name, value in (("region_name", region_name), ("endpoint_url", endpoint_url)):
         if value is not None and not isinstance(value, str):
             raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}")
         if value is not None and client is not None:
-            raise ArgumentError(f"client cannot be combined with {name}")
+            raise ArgumentError(f"client must not be given together with {name}")
     if not isinstance(table_name, str):
         raise ArgumentTypeError(f"table_name must be a str, got {type(table_name).__name__}")
     if not _TABLE_NAME.fullmatch(table_name):
