@@ -52,7 +52,7 @@ class AzureTableMessageLog(MessageLog):
         attachments: where large data of messages is stored; in the messages by default.
 
     Raises:
-        ArgumentError, ArgumentTypeError: for arguments that are invalid or cannot be combined.
+        ArgumentError, ArgumentTypeError: for arguments that are invalid or exclude each other.
         MissingDependencyError: when a package is missing; names the extra.
     """
 
@@ -81,7 +81,7 @@ class AzureTableMessageLog(MessageLog):
         if client_options is not None and not isinstance(client_options, Mapping):
             raise ArgumentTypeError(f"client_options must be a mapping, got {type(client_options).__name__}")
         if client_options and table_service_client is not None:
-            raise ArgumentError("client_options cannot be combined with table_service_client")
+            raise ArgumentError("client_options must not be given together with table_service_client")
         config = parse_config(
             connection_string=connection_string,
             endpoint=endpoint,
@@ -132,7 +132,7 @@ class AzureTableChatMessageStore(ChatMessageStore[M]):
         options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
 
     Raises:
-        ArgumentError, ArgumentTypeError: for arguments that are invalid or cannot be combined.
+        ArgumentError, ArgumentTypeError: for arguments that are invalid or exclude each other.
         MissingDependencyError: when azure-data-tables is not installed; names the extra.
     """
 

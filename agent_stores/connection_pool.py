@@ -268,7 +268,7 @@ class EventLoopPool:
                 task.cancel()
                 self._all.discard(loop)
                 _end(loop)
-                # Nobody goes on with what still waits; left to garbage collection, it crashed Python 3.11.
+                # Close pending coroutines now: Python 3.11 crashed when the garbage collector closed them.
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 for each in (whole, work):
                     with contextlib.suppress(Exception):

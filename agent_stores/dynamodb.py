@@ -43,7 +43,7 @@ class DynamoDBMessageLog(MessageLog):
         attachments: where large data of messages is stored; in the messages by default.
 
     Raises:
-        ArgumentError, ArgumentTypeError: for arguments that are invalid or cannot be combined.
+        ArgumentError, ArgumentTypeError: for arguments that are invalid or exclude each other.
         MissingDependencyError: when aiobotocore is not installed; names the extra.
     """
 
@@ -85,7 +85,7 @@ class DynamoDBChatMessageStore(ChatMessageStore[M]):
         options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
 
     Raises:
-        ArgumentError, ArgumentTypeError: for arguments that are invalid or cannot be combined.
+        ArgumentError, ArgumentTypeError: for arguments that are invalid or exclude each other.
         MissingDependencyError: when aiobotocore is not installed; names the extra.
     """
 

@@ -121,8 +121,8 @@ class RedisMessageLog(MessageLog):
             "wait_timeout": _seconds("wait_timeout", given.pop("wait_timeout", 1.0)),
         }
         if unknown := given.keys() - RedisOptions.__annotations__.keys():
-            accepted = ", ".join(["redis_url", *RedisOptions.__annotations__])
-            raise ArgumentTypeError(f"{min(unknown)} is not an option; the arguments are {accepted}")
+            known = ", ".join(["redis_url", *RedisOptions.__annotations__])
+            raise ArgumentTypeError(f"keyword argument must be one of {known}, got {min(unknown)!r}")
         backend = RedisBackend(parse_config(redis_url, **given), **settings)
         super().__init__(backend, encryption=encryption, attachments=attachments)
         self._redis = backend

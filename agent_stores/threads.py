@@ -62,9 +62,7 @@ class AgentThread:
         context_provider: ContextProvider | None = None,
     ) -> None:
         if service_thread_id is not None and message_store is not None:
-            raise ArgumentError(
-                "service_thread_id and message_store are both given; a thread is kept in one place only"
-            )
+            raise ArgumentError("service_thread_id and message_store must not be given together")
         if context_provider is not None and not isinstance(context_provider, ContextProvider):
             raise ArgumentTypeError(
                 "context_provider must have the methods of ContextProvider, "
@@ -99,9 +97,9 @@ class AgentThread:
                 f"message_store must have the methods of ChatMessageStoreProtocol, got {type(store).__name__}"
             )
         if self._service_thread_id is not None:
-            raise ArgumentError("the conversation of this thread is kept by a service; it takes no store")
+            raise ArgumentError("message_store must not be set on a thread with a service_thread_id")
         if self._message_store is not None and self._message_store is not store:
-            raise ArgumentError("this thread has a store already; make another thread for another store")
+            raise ArgumentError("message_store must be set only once; create another AgentThread")
         self._message_store = store
 
     @property
@@ -118,7 +116,7 @@ class AgentThread:
     def service_thread_id(self, service_thread_id: str) -> None:
         check.name(service_thread_id, "service_thread_id")
         if self._message_store is not None:
-            raise ArgumentError("the conversation of this thread is in a store; a service cannot keep it too")
+            raise ArgumentError("service_thread_id must not be set on a thread with a message_store")
         self._service_thread_id = service_thread_id
 
     @property

@@ -68,7 +68,7 @@ class OpenAIChatClient:
         self._api_key = None if api_key is None else _key(api_key, "api_key")
         self._base_url = None if base_url is None else _url(base_url, "base_url")
         if client is not None and (api_key is not None or base_url is not None):
-            raise ArgumentError("client is given together with api_key or base_url; it has its own")
+            raise ArgumentError("client must not be given together with api_key or base_url; it has its own")
         sdk = sys.modules.get("openai")
         if client is not None and sdk is not None and isinstance(client, sdk.OpenAI):
             raise ArgumentTypeError("client must be an AsyncOpenAI, got a synchronous OpenAI")
@@ -269,7 +269,7 @@ class ToolCallAccumulator:
 def _key(value: Any, where: str) -> str:
     key = str(check.name(value, where)).strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise ArgumentError(f"{where} is blank, or holds characters that no API key has")
+        raise ArgumentError(f"{where} must be non-empty printable ASCII without spaces")
     return key
 
 
@@ -295,10 +295,10 @@ def _url(value: Any, where: str) -> str:
     except ValueError:
         parts = None
     if parts is None or parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ArgumentError(f"{where} is not a URL that begins with https:// or http://")
+        raise ArgumentError(f"{where} must be an http:// or https:// URL")
     if "@" in parts.netloc or parts.query:
         # The HTTP library writes the address of each request into its log.
         raise ArgumentError(
-            f"{where} holds a user, password or query, which would be logged; give client=, set up with them"
+            f"{where} must not hold a user, password or query, which would be logged; pass them in client="
         )
     return url

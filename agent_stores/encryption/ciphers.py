@@ -161,7 +161,9 @@ def check_key(key_id: str, key: bytes) -> None:
         ArgumentError, ArgumentTypeError: when they cannot be used.
     """
     if not isinstance(key_id, str) or not isinstance(key, bytes):
-        raise ArgumentTypeError("keys must map ids of type str to keys of type bytes")
+        raise ArgumentTypeError(
+            f"keys must map str to bytes, got {type(key_id).__name__} to {type(key).__name__}"
+        )
     if not 0 < len(key_id) <= _LONGEST_ID or not key_id.isascii():
         raise ArgumentError(f"key ids must be 1 to {_LONGEST_ID} ASCII characters, got {key_id!r}")
     if len(key) != KEY_BYTES:

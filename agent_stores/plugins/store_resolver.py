@@ -103,8 +103,8 @@ class StoreResolver(AsyncContext, Generic[M]):
         unknown = sorted(set(options) - set(PluginOptions.__annotations__))
         if unknown:
             raise ArgumentTypeError(
-                f"{unknown[0]} is not an option; the arguments are "
-                f"{', '.join([*accepts, *PluginOptions.__annotations__])}"
+                f"keyword argument must be one of {', '.join([*accepts, *PluginOptions.__annotations__])}, "
+                f"got {unknown[0]!r}"
             )
         self.url: str | None = None
         self._owned: MessageLog | None = None

@@ -68,7 +68,9 @@ class Engine:
         if settings.is_default_store:
             settings.folder.mkdir(parents=True, exist_ok=True)
         self.log = open_log(settings.store_url)
-        name = os.environ.get("OPENAI_MODEL")
+        # The client has a default model only at OpenAI's own endpoint.
+        default = None if os.environ.get("OPENAI_BASE_URL") else "gpt-5-mini"
+        name = os.environ.get("OPENAI_MODEL") or default
         if settings.has_model:
             self._model = OpenAIChatClient()
             self._memories = Memories(settings, (name or "gpt-5-mini", None, None))
@@ -85,7 +87,7 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="chat-app", daemon=True)
         self._thread.start()
-        # What the first answer imports takes seconds, which it is not to wait for.
+        # Import openai in the background: it takes seconds, which would delay the first answer.
         threading.Thread(target=importlib.import_module, args=("openai",), daemon=True).start()
 
     def call(

@@ -63,7 +63,7 @@ _STORE: tuple[tuple[type[Exception], Problem], ...] = (
     ),
     (
         ConflictError,
-        Problem("Somebody else wrote to this conversation.", "Look at what is new, and try again."),
+        Problem("Another user or window changed this conversation.", "Look at what is new, and try again."),
     ),
     (
         NotFoundError,
@@ -75,8 +75,8 @@ _STORE: tuple[tuple[type[Exception], Problem], ...] = (
     (
         StoreRejectedError,
         Problem(
-            "The store rejects to do this.",
-            "It may be full, read-only, or not permit it to this user. Nothing was written.",
+            "The store rejected this operation.",
+            "It may be full or read-only, or this user lacks the permission. Nothing was written.",
         ),
     ),
     (

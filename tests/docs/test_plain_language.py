@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
+import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PHRASES = re.compile(r"accepted (is|are)\b|\bso many\b|\bsomebody\b|\bnobody\b|\bleftovers\b|left_out")
+PHRASES = re.compile(r"(?i:accepted (is|are)\b|\b(so many|somebody|nobody|leftovers)\b)|left_out")
 FOLDERS = ("agent_stores", "providers", "samples", "benchmarks", "docs")
 
 
@@ -24,6 +26,20 @@ def test_no_phrase_of_the_old_vocabulary() -> None:
         for file in files
         for number, line in enumerate(file.read_text().splitlines(), 1)
         if PHRASES.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_no_phrase_of_the_old_vocabulary_in_comments_and_docstrings_of_tests() -> None:
+    """Names and data are exempt: operating systems have a user that is named so."""
+    files = list((ROOT / "tests").rglob("*.py"))
+    assert len(files) > 100
+    found = [
+        f"{file.relative_to(ROOT)}:{token.start[0]}: {token.string.strip()}"
+        for file in files
+        for token in tokenize.generate_tokens(io.StringIO(file.read_text()).readline)
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and '"""' in token.string)
+        if PHRASES.search(token.string)
     ]
     assert not found, "\n".join(found)
 

@@ -356,7 +356,7 @@ def test_arguments_of_other_types(arguments: dict[str, Any]) -> None:
 
 
 def test_a_client_and_an_endpoint() -> None:
-    with pytest.raises(ArgumentError, match="client cannot be combined"):
+    with pytest.raises(ArgumentError, match="client must not be given together"):
         parse_config("abc", REGION, None, object())
 
 

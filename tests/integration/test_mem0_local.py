@@ -118,7 +118,7 @@ def test_what_async_memory_cannot_scope_is_refused_at_once(tmp_path: Path) -> No
     for options in refused:
         with pytest.raises(ArgumentError, match="by the application only"):
             Mem0Provider(mem0_client=client, **options)
-    with pytest.raises(ArgumentError, match="no white space"):
+    with pytest.raises(ArgumentError, match="must not contain white space"):
         Mem0Provider(mem0_client=client, user_id="a b")
 
 

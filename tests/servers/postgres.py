@@ -44,7 +44,7 @@ def available() -> str | None:
 
 
 class PostgresServer(ServerProcess):
-    """A PostgreSQL server that asks for a password (scram-sha-256). It never runs as root, but as nobody."""
+    """A PostgreSQL server that asks for a password (scram-sha-256). It never runs as root."""
 
     kind = "postgres"
     stop_signal = signal.SIGINT

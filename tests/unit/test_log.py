@@ -113,7 +113,7 @@ def rows(*names: str) -> list[Row]:
 
 
 def numbered(count: int, name: str = "m") -> list[Row]:
-    """So many rows, with numbered ids."""
+    """Rows with numbered ids."""
     return rows(*(f"{name}{n}" for n in range(count)))
 
 

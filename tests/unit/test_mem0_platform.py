@@ -235,16 +235,18 @@ async def test_memories_of_another_user_are_dropped_whatever_the_server_says() -
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "there is no scope"),
+        ({}, "at least one of user_id, .* must be given, got none"),
         (
             {"user_id": "u", "thread_id": "t", "scope_to_per_operation_thread_id": True},
             "must not be given together",
         ),
-        ({"user_id": "u", "limit": -1}, "limit must be a positive number, got -1"),
+        ({"user_id": "u", "limit": -1}, "limit must be an int of at least 0, got -1"),
         ({"user_id": "u", "threshold": 2}, "threshold must be a score"),
-        ({"user_id": "u", "timeout": 0}, "timeout must be more than 0 seconds"),
+        ({"user_id": "u", "max_tokens": -1}, "max_tokens must be an int of at least 0, got -1"),
+        ({"user_id": "u", "timeout": 0}, "timeout must be more than 0 and less than 1e9 seconds, got 0"),
+        ({"user_id": "u", "timeout": float("nan")}, "timeout must be more than 0 and less than 1e9"),
         ({"user_id": "u", "on_error": "ignore"}, "on_error must be 'log' or 'raise'"),
-        ({"user_id": "u", "max_pending_writes": 0}, "max_pending_writes must be a positive number"),
+        ({"user_id": "u", "max_pending_writes": 0}, "max_pending_writes must be an int of at least 1"),
         ({"user_id": "u", "mem0_client": object()}, "mem0_client and api_key"),
     ],
 )
@@ -433,7 +435,7 @@ async def test_the_key_is_in_no_error_log_or_repr(
 async def test_the_key_of_the_environment(platform: Mem0Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     provider = Mem0Provider(host=platform.host, user_id="u", on_error="raise")
     agent = ChatAgent(Model(), context_providers=provider)
-    with pytest.raises(ArgumentError, match="there is no api_key"):
+    with pytest.raises(ArgumentError, match="one of api_key, mem0_client and MEM0_API_KEY"):
         await agent.run("Hello")
     monkeypatch.setenv("MEM0_API_KEY", platform.api_key)
     await agent.run("Hello")
@@ -501,7 +503,7 @@ async def test_closing_takes_no_longer_than_allowed(platform: Mem0Platform) -> N
 
 
 def test_the_end_of_an_event_loop_loses_nothing(platform: Mem0Platform) -> None:
-    """Nobody closes the agent: the loop's end does; a second loop uses the same provider."""
+    """The end of the loop closes the agent; a second loop uses the same provider."""
     provider = on(platform, user_id="u", background_writes=True)
     agent = ChatAgent(Model(), context_providers=provider)
 

@@ -64,16 +64,16 @@ def through_json(state: Any) -> Any:
 
 async def test_a_thread_is_of_one_kind() -> None:
     store = ListStore()
-    with pytest.raises(ArgumentError, match="one place"):
+    with pytest.raises(ArgumentError, match="must not be given together"):
         AgentThread(service_thread_id="t", message_store=store)
     kept = AgentThread(message_store=store)
-    with pytest.raises(ArgumentError, match="in a store"):
+    with pytest.raises(ArgumentError, match="service_thread_id must not be set on a thread with"):
         kept.service_thread_id = "t"
-    with pytest.raises(ArgumentError, match="has a store already"):
+    with pytest.raises(ArgumentError, match="message_store must be set only once"):
         kept.message_store = ListStore()
     kept.message_store = store
     served = AgentThread(service_thread_id="t")
-    with pytest.raises(ArgumentError, match="by a service"):
+    with pytest.raises(ArgumentError, match="message_store must not be set on a thread with"):
         served.message_store = store
     served.service_thread_id = "u"
     assert (served.service_thread_id, served.thread_id, kept.thread_id) == ("u", "u", None)

@@ -18,8 +18,8 @@ except ImportError:
     raise MissingDependencyError.of("redis", extra="redis", purpose="the Redis store") from None
 
 URLS = (
-    "redis://host:port/db, rediss://... (TLS), unix:///path, redis+sentinel://host:port,host:port/service/db "
-    "or redis+cluster://host:port,host:port"
+    "the forms are redis://host:port/db, rediss://... (TLS), unix:///path, "
+    "redis+sentinel://host:port,host:port/service/db and redis+cluster://host:port,host:port"
 )
 _SCHEME = re.compile(r"(?:(redis|valkey)(s?)(?:\+(sentinel|cluster))?|unix)://", re.IGNORECASE)
 _SECRETS = ("password", "ssl_password", "sentinel_password")
@@ -116,10 +116,10 @@ def parse_config(redis_url: str | None = None, **arguments: Any) -> Config:
     for name in given:
         allowed = _GO_WITH.get(name, (name,))
         if ways[0] not in allowed:
-            raise ArgumentError(f"{name} cannot be combined with {ways[0]}, only with {' or '.join(allowed)}")
+            raise ArgumentError(f"{name} must be given with {' or '.join(allowed)}, got it with {ways[0]}")
     login = {name: given[name] for name in _LOGIN if name in given}
     if "credential_provider" in login and len(login) > 1:
-        raise ArgumentError("credential_provider cannot be combined with username or password")
+        raise ArgumentError("credential_provider must not be given together with username or password")
     options = {**login, **given.get("client_options", {})}
     if "redis_client" in given:
         return _from_client(given["redis_client"])
@@ -147,7 +147,7 @@ def _from_url(
     if found is None:
         # Only what is a host and a port for certain is repeated: the text may hold a password.
         hint = re.fullmatch(r"[\w.-]+:\d{2,5}(/\d*)?", redis_url) and f": write redis://{redis_url}"
-        raise ArgumentError(f"redis_url has an unknown scheme; it must be {URLS}{hint or ''}")
+        raise ArgumentError(f"redis_url must have one of the schemes of Redis{hint or ''}; {URLS}")
     kind: Any = found[3] or "single"
     try:
         parts = urlsplit(redis_url)
@@ -163,7 +163,7 @@ def _from_url(
         hosts = [urlsplit(f"//{one}") for one in (address or "localhost").split(",")]
         ports = [one.port or (26379 if kind == "sentinel" else 6379) for one in hosts]
     except ValueError:
-        raise ArgumentError(f"redis_url has a malformed host, port or option; it must be {URLS}") from None
+        raise ArgumentError(f"redis_url must have a valid host, port and options; {URLS}") from None
     is_socket = parsed.pop("connection_class", None) is not None and "path" in parsed
     rules = {
         "must name one host, or several for sentinels or a Cluster": is_socket
@@ -179,7 +179,7 @@ def _from_url(
     }
     for rule, is_kept in rules.items():
         if not is_kept:
-            raise ArgumentError(f"redis_url {rule}; it must be {URLS}")
+            raise ArgumentError(f"redis_url {rule}; {URLS}")
     if is_socket:
         parsed["unix_socket_path"] = parsed.pop("path")
     options = {**parsed, **options, **({"ssl": True} if found[2] else {})}
@@ -236,7 +236,7 @@ def _copied(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _address(host: Any, port: Any) -> str:
     if not isinstance(host, str) or not host or re.search("[,@/?#]", host):
-        raise ArgumentError(f"host name is missing or malformed; a redis_url must be {URLS}")
+        raise ArgumentError("host must be a host name or an IP address, without a port, path or login")
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
         raise ArgumentError(f"port must be an int from 1 to 65535, got {port!r}")
     return f"{_bracketed(host)}:{port}"

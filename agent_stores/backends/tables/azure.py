@@ -111,7 +111,7 @@ def parse_config(
             _checks.name(value, name)
     logins, client = given.keys() & _LOGINS, given.get("table_service_client")
     if len(logins) > 1 or (("connection_string" in given or client is not None) and len(given) > 1):
-        raise ArgumentError(f"{' and '.join(sorted(given))} cannot be combined")
+        raise ArgumentError(f"{' and '.join(sorted(given))} must not be given together")
     query = ""
     if "connection_string" in given:
         given = _from_connection_string(given["connection_string"])

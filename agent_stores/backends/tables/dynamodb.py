@@ -84,12 +84,12 @@ def parse_config(
     """Check the connection arguments; credentials are those that the SDK finds.
 
     Raises:
-        ArgumentError, ArgumentTypeError: when they are invalid or cannot be combined.
+        ArgumentError, ArgumentTypeError: when they are invalid or exclude each other.
     """
     for name, value in (("region_name", region_name), ("endpoint_url", endpoint_url)):
         _checks.optional(_checks.text)(value, name)
         if value is not None and client is not None:
-            raise ArgumentError(f"client cannot be combined with {name}")
+            raise ArgumentError(f"client must not be given together with {name}")
     if not _TABLE_NAME.fullmatch(_checks.text(table_name, "table_name")):
         raise ArgumentError(f"table_name must have 3 to 255 of A-Z, a-z, 0-9, _ . -, got {table_name!r}")
     if client is not None:

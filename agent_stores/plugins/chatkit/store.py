@@ -68,7 +68,7 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
             "tenant" in options or not isinstance(store, (str, os.PathLike, MessageLog))
         ):
             raise ArgumentError(
-                "tenant_of cannot be combined with tenant, or with a function that makes stores"
+                "tenant_of must not be given together with tenant, or with a function that makes stores"
             )
         self._by_tenant: OrderedDict[str, StoreResolver[Any]] = OrderedDict()
 

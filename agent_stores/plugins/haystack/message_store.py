@@ -129,7 +129,7 @@ class AgentStoresChatMessageStore(SyncClosing):
             ValueError: when `last_k` is negative.
         """
         if last_k is not None and last_k < 0:
-            raise ValueError("last_k must be 0 or greater")
+            raise ValueError(f"last_k must be 0 or greater, got {last_k}")
         count = self.last_k if last_k is None else last_k
         if count == 0:
             return []

@@ -29,16 +29,25 @@ def check_count(name: str, value: int, *, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ArgumentTypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < least:
-        raise ArgumentError(f"{name} must be a positive number, got {value}")
+        raise ArgumentError(f"{name} must be an int of at least {least}, got {value}")
     return value
 
 
+def check_optional_count(name: str, value: int | None) -> int | None:
+    """An int that is not negative, or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(f"{name} must be an int or None, got {type(value).__name__}")
+    return check_count(name, value)
+
+
 def check_positive_seconds(name: str, value: float) -> float:
-    """A positive number of seconds."""
+    """A number of seconds that is more than 0 and less than 1e9."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ArgumentTypeError(f"{name} must be a number of seconds, got {type(value).__name__}")
     if not 0 < value < 1e9:
-        raise ArgumentError(f"{name} must be more than 0 seconds, got {value}")
+        raise ArgumentError(f"{name} must be more than 0 and less than 1e9 seconds, got {value}")
     return float(value)
 
 

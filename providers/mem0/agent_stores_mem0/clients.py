@@ -132,12 +132,12 @@ class LocalApi:
         """See `Api.check`."""
         if not _LOCAL_OWNERS & set(entities):
             raise ArgumentError(
-                f"{purpose} is by the application only, which mem0's AsyncMemory cannot do: give a user, an "
-                "agent or a thread beside it"
+                f"{purpose} with mem0's AsyncMemory must be by a user, an agent or a thread, "
+                "got the application only"
             )
         for name, value in entities.items():
             if name in _LOCAL_OWNERS and any(c.isspace() for c in value):
-                raise ArgumentError(f"{name} is {value!r}; mem0's AsyncMemory accepts no white space in ids")
+                raise ArgumentError(f"{name} must not contain white space with AsyncMemory, got {value!r}")
 
     async def add(self, messages: Sequence[Mapping[str, str]], entities: Entities) -> None:
         """See `Api.add`."""
@@ -261,7 +261,7 @@ class Connection:
             return None
         key = self._api_key or os.environ.get("MEM0_API_KEY")
         if not key:
-            raise ArgumentError("there is no api_key; give one, or a mem0_client, or set MEM0_API_KEY")
+            raise ArgumentError("one of api_key, mem0_client and MEM0_API_KEY must be given, got none")
         return key
 
     async def get(self) -> Api:

@@ -27,6 +27,7 @@ from agent_stores_mem0.arguments import (
     OnError,
     check_count,
     check_flag,
+    check_optional_count,
     check_positive_seconds,
     check_threshold,
 )
@@ -147,14 +148,14 @@ class Mem0Provider(ErasesMemories, ContextProvider):
             raise ArgumentError("thread_id and scope_to_per_operation_thread_id must not be given together")
         if not any(self._storing) and not any(asked) and not self._is_per_thread:
             raise ArgumentError(
-                "there is no scope: give user_id, agent_id, application_id, thread_id or "
-                "scope_to_per_operation_thread_id, or a search_ argument for a provider that only retrieves"
+                "at least one of user_id, agent_id, application_id, thread_id, "
+                "scope_to_per_operation_thread_id and the search_ arguments must be given, got none"
             )
         self._asked = asked if any(asked) else None
         self._bound: str | None = None
         self._context_prompt = context_prompt
         self._limit = check_count("limit", limit)
-        self._max_tokens = None if max_tokens is None else check_count("max_tokens", max_tokens)
+        self._max_tokens = check_optional_count("max_tokens", max_tokens)
         self._threshold = check_threshold(threshold)
         self._timeout = check_positive_seconds("timeout", timeout)
         self._close_timeout = check_positive_seconds("close_timeout", close_timeout)

@@ -278,7 +278,7 @@ async def test_a_call_without_a_result(log: MessageLog) -> None:
     assert [message.type for message in shown] == ["human", "ai", "tool", "human"]
     made_up = cast("ToolMessage", shown[2])
     assert (made_up.tool_call_id, made_up.status) == ("a", "error")
-    # Somebody may store the view. The real result goes before the made-up one all the same.
+    # A caller may store the view. The real result goes before the made-up one all the same.
     await history.aadd_messages(shown)
     await history.aadd_messages([ToolMessage("42", tool_call_id="a")])
     assert texts(await history.aget_messages()) == ["q", "", "42", "still there?"]
@@ -305,7 +305,7 @@ async def test_options(log: MessageLog) -> None:
         ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got -1"
     ):
         AgentStoresChatMessageHistory("s", log, ttl=-1)
-    with pytest.raises(ArgumentTypeError, match="thread_id is not an option"):
+    with pytest.raises(ArgumentTypeError, match=r"must be one of .*, got 'thread_id'"):
         AgentStoresChatMessageHistory("s", log, thread_id="x")  # type: ignore[call-arg]
     with pytest.raises(ArgumentError, match="session_id must be a non-empty str"):
         AgentStoresChatMessageHistory("", log)
