@@ -120,7 +120,8 @@ class StoreResolver(AsyncContext, Generic[M]):
             wrapping = log_options(self._options)
             self._options_are_accepted()
             self._owned = self._log = open_log(source, **wrapping)
-            self.url = _url_without_login(source, self._owned.location)
+            # Keys and places of attachments are not in a URL: a store made of it alone would write in clear.
+            self.url = None if any(wrapping.values()) else _url_without_login(source, self._owned.location)
             self._make = self._on_log(self._owned)
         elif isinstance(source, MessageLog):
             self._options_are_accepted()

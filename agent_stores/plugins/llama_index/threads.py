@@ -76,7 +76,7 @@ class Threads:
         is_new = self.is_in_memory or (isinstance(source, str) and ":memory:" in source)
         if location is not None and (is_new or location != self.opened.location):
             raise StateError(
-                f"the state is of a store at {location!r}, and a state has no login: give that store, as in "
+                f"the state is of a store at {location!r}, and a state has no login and no keys: give that store, as in "
                 f"from_dict(state, store=url), got one at {self.opened.location!r}"
             )
         if threads:

@@ -15,6 +15,7 @@ from llama_index.core.llms import ChatMessage as LlamaMessage
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.storage.chat_store.base_db import MessageStatus
 
+from agent_stores import KeyRing
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
 from agent_stores.llama_index import AgentStoresChatStore, AgentStoresDBChatStore, AgentStoresMemory
 from agent_stores.log import MessageLog
@@ -117,12 +118,12 @@ def test_a_login_is_not_carried(make: Any) -> None:
     one = make(SECRET, tenant="acme")
     text = one.model_dump_json()
     assert "hunter2" not in text + repr(pickle.dumps(one)) + repr(one)
-    with pytest.raises(ValueError, match="has no login: give that store"):
+    with pytest.raises(ValueError, match="has no login and no keys: give that store"):
         make.model_validate_json(text)
-    with pytest.raises(StateError, match="has no login: give that store"):
+    with pytest.raises(StateError, match="has no login and no keys: give that store"):
         pickle.loads(pickle.dumps(one))
     if make is not AgentStoresDBChatStore:
-        with pytest.raises(StateError, match="has no login: give that store"):
+        with pytest.raises(StateError, match="has no login and no keys: give that store"):
             make.from_json(text)
         again = make.from_json(text, store=SECRET)
         assert again.model_dump_json() == text
@@ -132,9 +133,20 @@ def test_a_login_is_not_carried(make: Any) -> None:
         make(**{**json.loads(text), "class_name": "SimpleChatStore"})
 
 
+def test_a_store_without_its_keys_is_not_restored(url: str) -> None:
+    ring = KeyRing({"1": b"k" * 32}, "1")
+    one = AgentStoresChatStore(url, encryption=ring)
+    one.add_message("a", user("Hello"))
+    assert b"kkkk" not in pickle.dumps(one)
+    with pytest.raises(StateError, match="no keys: give that store"):
+        pickle.loads(pickle.dumps(one))
+    again = AgentStoresChatStore(**{**one.model_dump(), "store": url, "encryption": ring})
+    assert said(again.get_messages("a")) == ["Hello"]
+
+
 def test_pickled_buffers_of_stores_with_a_login() -> None:
     text = pickle.dumps(buffer(AgentStoresChatStore(SECRET)))
-    with pytest.raises(StateError, match="has no login: give that store"):
+    with pytest.raises(StateError, match="has no login and no keys: give that store"):
         pickle.loads(text)
 
 
