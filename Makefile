@@ -15,7 +15,7 @@ SOURCES := agent_stores samples tests $(wildcard benchmarks providers)
 help:
 	@echo "make demo    a conversation that survives the end of its process"
 	@echo "make app     the chat application, in a browser"
-	@echo "make test    all tests, real servers included; takes about 15 minutes"
+	@echo "make test    all tests, real servers included; takes about 12 minutes"
 	@echo "             (PYTEST_ARGS='-k name' for some of them)"
 	@echo "make test-quick  those that need no server; takes about a minute"
 	@echo "make test-matrix  the conformance suite on every backend, with encryption and attachments"

@@ -43,7 +43,8 @@ def rekey(
     """Encrypt with the current key what is stored in the clear or with another key.
 
     Applications may write meanwhile. Safe to stop at any moment, and to run again: the next run does the
-    rest. What cannot be encrypted stays as it is and is reported; the exit status is then 4.
+    rest. What cannot be encrypted stays as it is and is reported; the exit status is then 4. The files of
+    attachments are not rewritten: keep the keys that they were written with.
     """
     if tenant is not None and no_tenant:
         raise ArgumentError("--tenant and --no-tenant must not be given together")
@@ -51,7 +52,7 @@ def rekey(
 
     async def work() -> None:
         async with store_access.opened(store) as log:
-            if not isinstance(log.backend, EncryptedBackend):
+            if not isinstance(getattr(log.backend, "stored", log.backend), EncryptedBackend):
                 raise ArgumentError(f"there is no key: set {VARIABLE} or {FILE_VARIABLE}")
             tenants = [tenant] if tenant is not None or no_tenant else await _tenants(log)
             with _Bar() as bar:
@@ -116,6 +117,11 @@ def _print(report: RekeyReport) -> None:
         f"encrypted {encrypted}, and the metadata of {render.count(report.metadata, 'thread')}; "
         f"looked through {render.count(report.threads, 'thread')}"
     )
+    if report.attachments:
+        line(
+            f"the attachments of {render.count(report.attachments, 'message')} stay encrypted with the key "
+            "that they were written with: do not remove it"
+        )
     for problem in report.problems[:_SHOWN]:
         place = f", position {problem.position}" if problem.position else ""
         line(f"thread {render.shorten(problem.thread_id, 60)!r}{place}: {problem.reason}")

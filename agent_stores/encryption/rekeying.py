@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
+from agent_stores._attached import PREFIX
 from agent_stores._encrypted import check_keys, is_marked
 from agent_stores.backend import (
     Backend,
@@ -62,6 +63,8 @@ class RekeyReport:
     Attributes:
         threads: threads that were looked through.
         messages: messages that were encrypted with the current key.
+        attachments: how many of those messages have attachments. Their files stay as they are, encrypted with
+            the key that they were written with, which is needed as long as a message refers to them.
         metadata: threads whose metadata was.
         damaged: messages and values of metadata that cannot be decrypted although the key is right.
         too_large: messages that are larger, when encrypted, than the server can store.
@@ -71,6 +74,7 @@ class RekeyReport:
 
     threads: int = 0
     messages: int = 0
+    attachments: int = 0
     metadata: int = 0
     damaged: int = 0
     too_large: int = 0
@@ -79,7 +83,7 @@ class RekeyReport:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that was looked through is encrypted with the current key."""
+        """Whether everything that was looked through, but files of attachments, has the current key."""
         return not (self.damaged or self.too_large or self.failed)
 
     def add_problem(self, key: ThreadKey, position: int, reason: str) -> None:
@@ -96,6 +100,8 @@ async def rekey(
     progress: Callable[[RekeyReport], None] = lambda report: None,
 ) -> RekeyReport:
     """Encrypt all threads of a tenant with the current key, while applications write.
+
+    The files of attachments are not rewritten: keep the keys that they were written with.
 
     Each step is one atomic commit that changes neither times, order nor time-to-live. Stopped at any moment,
     it has lost nothing, and the next run does the rest. What cannot be encrypted stays as it is, is reported,
@@ -187,12 +193,14 @@ async def _rekey_page(
     limit = backend.inner.limits.body_bytes
     readable = [row for row in opened if row.body != DAMAGED]
     sealed = encrypt_rows(ciphers, key, readable)
+    attached = {row.position for row in readable if row.body.startswith(PREFIX)}
     large = [row for row in sealed if limit is not None and row.bytes > limit]
     for batch in in_batches([row for row in sealed if row not in large], backend.inner.limits):
         grown = sum(row.bytes - stale[row.position].bytes for row in batch)
         thread = replace(thread, bytes=thread.bytes + grown)
         version = await backend.inner.commit(key, thread, expected=version, put=batch)
         report.messages += len(batch)
+        report.attachments += sum(row.position in attached for row in batch)
     report.damaged += len(opened) - len(readable)
     report.too_large += len(large)
     for row in opened:

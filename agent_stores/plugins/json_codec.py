@@ -6,18 +6,30 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from agent_stores._json import json_value
-from agent_stores.contents import AnyContent, DataContent, OpaqueContent, ReasoningContent, UriContent
+from agent_stores.contents import (
+    AnyContent,
+    DataContent,
+    ErrorContent,
+    OpaqueContent,
+    ReasoningContent,
+    ToolResultContent,
+    UriContent,
+)
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.plugins.framework_data import framework_data
-from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest
-from agent_stores.plugins.unsupported import UnsupportedWarnings
+from agent_stores.plugins.framework_data import framework_data, without_framework_data
+from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, json_equal
+from agent_stores.plugins.unsupported import UnsupportedWarnings, error_text, holds
+from agent_stores.retention import is_synthesized
 
 Data = dict[str, Any]
 """A framework's message, or a part of one, as JSON."""
 
 LeaveOut = Callable[[AnyContent, str], None]
 """Takes a part that a framework is not shown, and the reason."""
+
+Split = Callable[[ChatMessage], Sequence[Sequence[int]]]
+"""Gives the indexes of the parts of each of the framework's messages that a neutral one is shown as."""
 
 
 class Shape(NamedTuple):
@@ -38,10 +50,12 @@ class Decoded(NamedTuple):
     Attributes:
         data: the message.
         exact: whether this is what the framework wrote; False for messages of others, and for changed ones.
+        parts: the indexes of the neutral message's parts that it shows.
     """
 
     data: Data
     exact: bool
+    parts: tuple[int, ...]
 
 
 class JsonCodec:
@@ -55,8 +69,11 @@ class JsonCodec:
         build: the plainest message of the framework for a neutral form, from its role and contents and the
             hints of `Shape` alone; None when there is nothing to show. The hint ``own`` says that the
             framework itself wrote the message.
-        no_place: fields of ours that the framework's messages cannot hold: ``author_name``,
-            ``<kind>.filename`` of media, ``reasoning.protected_data``.
+        no_place: fields of ours that the framework's messages cannot hold, or not always: ``author_name``,
+            ``reasoning.protected_data``, ``tool_result.is_error``. Names of files need not be given.
+        split: for a framework that needs several messages for some neutral ones; its own are always one.
+            Nothing is kept of a message that follows from its neutral form, so that there is no hint ``own``.
+        has_errors: whether the framework has parts for errors; `build` gets text in their place otherwise.
     """
 
     def __init__(
@@ -66,12 +83,16 @@ class JsonCodec:
         read: Callable[[Data], Shape],
         build: Callable[[ChatMessage, Mapping[str, Any], LeaveOut], Data | None],
         no_place: Sequence[str] = (),
+        split: Split | None = None,
+        has_errors: bool = False,
     ) -> None:
         self.framework = framework
         self.unsupported = UnsupportedWarnings(title)
         self._read = read
         self._build = build
         self._no_place = frozenset(no_place)
+        self._split = split
+        self._has_errors = has_errors
 
     def encode(
         self,
@@ -80,6 +101,7 @@ class JsonCodec:
         message_id: str | None = None,
         kind: str | None = None,
         role: Role = "assistant",
+        what: str = "the message",
     ) -> ChatMessage:
         """Our message for a framework's.
 
@@ -88,19 +110,24 @@ class JsonCodec:
             message_id: its id in the thread.
             kind: the name of its kind, for one that has no neutral form; by default its ``type``.
             role: the role of a message that has no neutral form.
+            what: names the message in errors.
 
         Raises:
             ArgumentTypeError: when it is not a JSON object.
             ArgumentError: when it holds a number that JSON cannot.
         """
         if not isinstance(data, Mapping):
-            raise ArgumentTypeError(f"a message must be a JSON object, got {type(data).__name__}")
-        wanted = cast("Data", json_value(data, "the message"))
+            raise ArgumentTypeError(f"{what} must be a JSON object, got {type(data).__name__}")
+        wanted = cast("Data", json_value(data, what))
         kind = kind or wanted.get("type")
         try:
-            message, found = self._read(wanted)
-            hints = {"own": True, **found}
-            base = self._build(message, hints, _ignore) or {}
+            message, hints = self._read(wanted)
+            base = self._build(message, {"own": True, **hints}, _ignore) or {}
+            if self._split is None:
+                hints = {"own": True, **hints}
+            elif hints and len(self._split(message)) == 1:
+                plain = self._build(message, {}, _ignore)
+                hints = {} if plain is not None and json_equal(plain, base) else hints
         except (ValueError, TypeError, LookupError, AttributeError):
             opaque = {"type": f"{self.framework}.{kind or 'message'}", "data": wanted}
             return ChatMessage(role, contents=[OpaqueContent(opaque)], message_id=message_id)
@@ -115,40 +142,78 @@ class JsonCodec:
             message: our message.
             quiet: whether to log nothing about the parts that are left out.
         """
+        every = tuple(range(len(message.contents)))
         if len(message.contents) == 1 and (data := self._opaque(message.contents[0])) is not None:
-            return Decoded(data, True)
+            return Decoded(data, True, every)
         hints = framework_data(message, self.framework)
+        left_out: list[int] = []
 
         def leave_out(part: AnyContent, why: str) -> None:
-            self.unsupported(part.type, why, message_id=message.message_id)
+            left_out.append(id(part))
+            if not quiet:
+                self.unsupported(part.type, why, message_id=message.message_id)
 
-        base = self._build(message, hints, _ignore if quiet else leave_out)
+        base = self._build(message if self._has_errors else _without_errors(message), hints, leave_out)
+        is_own = bool(hints.get("own") or (self._split and hints))
         if base is None:
             if not hints.get("own"):
                 return None
             base = {}
-        exact = bool(hints.get("own")) and ("of" not in hints or hints["of"] == digest(base))
+        exact = is_own and ("of" not in hints or hints["of"] == digest(base))
+        data = apply_diff(message, self.framework, base)
         if not (exact or quiet):
-            self._tell_fields(message)
-        return Decoded(apply_diff(message, self.framework, base), exact)
+            self._tell_fields(message, data, left_out)
+        return Decoded(data, exact, every)
 
-    def _tell_fields(self, message: ChatMessage) -> None:
+    def decode_all(self, message: ChatMessage) -> list[Decoded]:
+        """The framework's messages for one of ours, for a codec with a `split`."""
+        runs = [] if self._split is None else self._split(message)
+        if len(runs) <= 1:
+            found = self.decode(message)
+            return [] if found is None else [found]
+        return [
+            found._replace(parts=tuple(run))
+            for run in runs
+            if (found := self.decode(self._part(message, run))) is not None
+        ]
+
+    def _part(self, message: ChatMessage, run: Sequence[int]) -> ChatMessage:
+        """A message of some of the parts, as another framework would have written it."""
+        properties = without_framework_data(message.additional_properties, self.framework)
+        contents = [message.contents[index] for index in run]
+        return message.replace(contents=contents, additional_properties=properties)
+
+    def _tell_fields(self, message: ChatMessage, data: Data, left_out: Sequence[int]) -> None:
         """Say which fields of another framework's message are not shown."""
-        present = {"author_name"} if message.author_name is not None else set()
-        inner = [part for result in message.tool_results for part in result.contents]
-        for part in (*message.contents, *inner):
-            if isinstance(part, (DataContent, UriContent)) and part.filename is not None:
-                present.add(f"{part.kind}.filename")
-            elif isinstance(part, ReasoningContent) and part.protected_data is not None:
-                present.add("reasoning.protected_data")
-        for name in sorted(present & self._no_place):
-            self.unsupported.field(name, "the framework has no field for it", message_id=message.message_id)
+        found = {"author_name": message.author_name}
+        for part in (*message.contents, *(inner for one in message.tool_results for inner in one.contents)):
+            if id(part) in left_out:
+                continue
+            if isinstance(part, (DataContent, UriContent)):
+                self.unsupported.filename(part, data, message_id=message.message_id)
+            elif isinstance(part, ReasoningContent):
+                found["reasoning.protected_data"] = part.protected_data
+            elif isinstance(part, ToolResultContent) and part.is_error and not is_synthesized(part):
+                found["tool_result.is_error"] = ""
+        for name, value in sorted(found.items()):
+            if value is not None and name in self._no_place and not (value and holds(data, value)):
+                self.unsupported.field(
+                    name, "the framework has no field for it", message_id=message.message_id
+                )
 
     def _opaque(self, part: AnyContent) -> Data | None:
         if isinstance(part, OpaqueContent) and part.type.startswith(f"{self.framework}."):
             data = part.data.get("data")
             return data if isinstance(data, dict) else None
         return None
+
+
+def _without_errors(message: ChatMessage) -> ChatMessage:
+    """The message, with errors as the text that frameworks show."""
+    if not any(isinstance(part, ErrorContent) for part in message.contents):
+        return message
+    parts = [error_text(part) if isinstance(part, ErrorContent) else part for part in message.contents]
+    return message.replace(contents=parts)
 
 
 def _ignore(part: AnyContent, why: str) -> None:

@@ -14,7 +14,7 @@ mimetypes.init()  # reads the system's files now, rather than on an event loop
 
 def data_url(part: DataContent) -> str:
     """The part as a ``data:`` URL."""
-    return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
+    return f"data:{part.media_type};base64,{encode_base64(part.data)}"
 
 
 def media_url(part: DataContent | UriContent) -> str:
@@ -46,10 +46,25 @@ def part_of_url(
     return UriContent(url, media_type=media_type, filename=filename)
 
 
-def decode_base64(text: str) -> bytes | None:
-    """The bytes of canonical Base64 text; None for any other text, which would not come back as it was."""
+def decode_base64(text: str, *, urlsafe: bool = False) -> bytes | None:
+    """The bytes of canonical Base64 text; None for any other text, which would not come back as it was.
+
+    Args:
+        text: the text.
+        urlsafe: whether it has ``-`` and ``_``, as pydantic writes it.
+    """
     try:
-        data = base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, altchars=b"-_" if urlsafe else None, validate=True)
     except (binascii.Error, ValueError):
         return None
-    return data if base64.b64encode(data).decode() == text else None
+    return data if encode_base64(data, urlsafe=urlsafe) == text else None
+
+
+def encode_base64(data: bytes, *, urlsafe: bool = False) -> str:
+    """Bytes as Base64 text."""
+    return base64.b64encode(data, b"-_" if urlsafe else None).decode()
+
+
+def known_type(part: DataContent | UriContent) -> str | None:
+    """The media type of a part; None where only its kind is known, as ``image/*``."""
+    return None if part.media_type is None or part.media_type.endswith("/*") else part.media_type

@@ -34,7 +34,8 @@ class UnsupportedWarnings:
         """Say that a file is shown without its name, where what it is shown as does not hold it."""
         if not isinstance(part, (DataContent, UriContent)) or part.filename is None:
             return
-        if not _holds(shown, part.filename):
+        in_address = isinstance(part, UriContent) and part.uri.endswith(f"/{part.filename}")
+        if not in_address and not holds(shown, part.filename):
             self.field(f"{part.kind}.filename", "it has no place for it", message_id=message_id)
 
     def _say(self, what: str, why: str, message_id: str | None) -> None:
@@ -56,9 +57,10 @@ def error_text(part: ErrorContent) -> TextContent:
     return TextContent(f"Error: {part.message}{code}{details}")
 
 
-def _holds(shown: Any, text: str) -> bool:
+def holds(shown: Any, text: str) -> bool:
+    """Whether a JSON value is a text, or has it in it."""
     if isinstance(shown, Mapping):
-        return any(_holds(value, text) for value in shown.values())
+        return any(holds(value, text) for value in shown.values())
     if isinstance(shown, Sequence) and not isinstance(shown, str):
-        return any(_holds(value, text) for value in shown)
+        return any(holds(value, text) for value in shown)
     return bool(shown == text)

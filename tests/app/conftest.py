@@ -76,7 +76,7 @@ def app_with_memory(tmp_path: Path, model: ModelServer, platform: Mem0Platform) 
 
 @pytest.fixture
 def identity_provider() -> Iterator[IdentityProvider]:
-    """Identifies the users."""
+    """Says who a person is."""
     with IdentityProvider() as provider:
         yield provider
 

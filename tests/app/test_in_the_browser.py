@@ -275,7 +275,7 @@ def test_signing_in_for_real(
         here.page.get_by_role("button", name="Sign out").click()
     here.sees("Conversations that last")
 
-    # Another user with the same name, in the same browser, with the address of the conversation.
+    # Another person with the same name, in the same browser, with the address of the conversation.
     identity_provider.person = {"sub": "2", "name": "Alice Example"}
     here.open(query)
     expect(here.turns).to_have_count(0)

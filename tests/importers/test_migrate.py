@@ -47,7 +47,7 @@ def items(count: int, *, start: int = 0, size: int = 0) -> list[Any]:
 
 
 def session_file(folder: Path, *names: str, count: int = 10, start: int = 0, size: int = 0) -> str:
-    """A source: the SDK's sessions in a file, with `count` items added to each."""
+    """A source: the SDK's sessions in a file, with `count` items more."""
     file = folder / "source.db"
     for name in names:
         session = SQLiteSession(name, file)
@@ -57,7 +57,7 @@ def session_file(folder: Path, *names: str, count: int = 10, start: int = 0, siz
 
 
 def redis_list(url: str, name: str, values: list[Any], **options: Any) -> str:
-    """A source: one of the SDK's sessions in a list, with `values` added."""
+    """A source: one of the SDK's sessions in a list, with these items more."""
 
     async def work() -> None:
         session = RedisSession.from_url(name, url=url, **options)
@@ -342,7 +342,7 @@ def state(target: str, folder: Path) -> Any:
     return dumps
 
 
-def test_dry_run_on_a_file_of_somebody_else(tmp_path: Path) -> None:
+def test_dry_run_on_a_file_of_another_program(tmp_path: Path) -> None:
     """Where the target has no tables of ours, a dry run makes none."""
     source = session_file(tmp_path, "s")
     file = tmp_path / "source.db"

@@ -286,7 +286,7 @@ HOSTILE = [
 ]
 
 
-async def test_hostile_keys_reach_nobody_else(make_store: MakeStore) -> None:
+async def test_hostile_keys_reach_no_other_thread(make_store: MakeStore) -> None:
     for name in HOSTILE:
         await make_store(thread_id=name, tenant=name).add_messages([user(f"of {name}", message_id=name)])
     for name in HOSTILE:
@@ -479,7 +479,7 @@ async def test_without_the_right_to_make_tables(make_store: MakeStore, proxy: Ht
     with pytest.raises(StoreRejectedError, match="nothing was written"):
         await store.add_messages([user("1")])
     proxy.heal()
-    await make_store().add_messages([user("1")])  # by a login that may
+    await make_store().add_messages([user("1")])  # by a client that may
     proxy.counts()
     proxy.answer(403, b"POST /devstoreaccount1/Tables", times=100, code="AuthorizationPermissionMismatch")
     await store.add_messages([user("2")])

@@ -124,7 +124,7 @@ class TestConnections:
         for store in stores:
             await store.aclose()
 
-    async def test_stores_that_nobody_closes(self, tmp_path: Path) -> None:
+    async def test_stores_that_are_never_closed(self, tmp_path: Path) -> None:
         for n in range(30):
             await DatabaseChatMessageStore(tmp_path / f"{n}.db", thread_id="t").add_messages([user("x")])
         gc.collect()

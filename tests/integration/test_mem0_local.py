@@ -66,9 +66,7 @@ UNKNOWN = "I don't know your name yet."
 ALICE = "Your name is Alice."
 
 
-def test_told_in_one_thread_remembered_in_another_after_a_restart_by_nobody_else(
-    model: ModelServer, tmp_path: Path
-) -> None:
+def test_memories_are_found_after_a_restart_by_their_user_only(model: ModelServer, tmp_path: Path) -> None:
     shared = {"agent_id": "helper", "application_id": "app"}
     told = ask(model, tmp_path, ({"user_id": "alice", **shared}, [HELLO, WHO]))
     assert told == [["Nice to meet you, Alice!", ALICE]]

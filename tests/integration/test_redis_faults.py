@@ -474,7 +474,7 @@ async def test_a_server_that_hangs(server: RedisServer, make_store: MakeStore) -
     assert await texts(store) == ["1", "2"]
 
 
-async def test_nobody_is_there(make_store: MakeStore) -> None:
+async def test_no_server_is_there(make_store: MakeStore) -> None:
     with RedisServer() as server:
         url, port = server.url, server.port
         store = make_store(url)

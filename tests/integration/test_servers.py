@@ -167,7 +167,7 @@ def test_a_lost_race_for_the_port_is_run_again(kind: str, monkeypatch: pytest.Mo
             assert server.port == leases[1].port
 
 
-def test_a_leased_port_is_nobody_elses() -> None:
+def test_a_leased_port_is_given_to_no_other_process() -> None:
     lease = PortLease(1)
     for port in (lease.port, lease.port + 1):
         with pytest.raises(ConnectionRefusedError):

@@ -14,7 +14,7 @@ class PortLease:
     """A free port on loopback, kept for a server also while that server is down.
 
     On Linux the lease holds a socket that is bound and does not listen. A server may still bind the port
-    (both sides set ``SO_REUSEADDR``), the system gives it to no process that asks for any free port, and an
+    (both sides set ``SO_REUSEADDR``), the system gives it to no process that asks for any free port, and a
     attempt to connect while the server is down is refused. Elsewhere the port was only free a moment ago.
     """
 

@@ -23,7 +23,7 @@ _STOP_TIMEOUT = 15.0
 
 
 def is_gone(process: psutil.Process) -> bool:
-    """Whether a process has ended (a zombie that no process has waited for counts as ended)."""
+    """Whether a process has ended (a zombie that was not collected yet counts as ended)."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -123,7 +123,7 @@ class _Reaper:
                 pipe.flush()
 
     def _abandon(self) -> None:
-        """In a forked child: close the pipe, or the helper would wait for that child too."""
+        """In a forked child: let go of the pipe, or the helper would wait for that child too."""
         if self._helper is not None and self._helper.stdin is not None:
             self._helper.stdin.close()
         self._lock = threading.Lock()

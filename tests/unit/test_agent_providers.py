@@ -183,7 +183,7 @@ async def test_providers_are_asked_at_once() -> None:
     assert client.requests[0]["messages"][0].text == "a\n\nb\n\nc"
 
 
-async def test_a_provider_that_fails_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_provider_that_fails_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
     broken = Recorder("broken", Context(instructions="?"), fails=["thread_created", "invoking", "invoked"])
     good = Recorder("good", Context(instructions="Good."))
     client = Echo()
@@ -197,7 +197,7 @@ async def test_a_provider_that_fails_is_left_out(caplog: pytest.LogCaptureFixtur
     assert "planted-text" not in caplog.text
 
 
-async def test_what_is_no_context_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_no_context_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
     wrong: Any
     for wrong in (None, "text", Context(messages=["text"])):  # type: ignore[list-item]
         provider = Recorder()

@@ -136,8 +136,12 @@ async def test_keys_are_changed_and_wrapped(place: Place) -> None:
     rings = KeyRing({"old": old, "new": new}, "new")
     changed = InMemoryMessageLog(attachments=place.attachments(), encryption=rings)
     changed.backend.stored.inner = log.backend.stored.inner  # type: ignore[attr-defined]
+    files = place.files()
     report = await rekey(changed.backend, "acme")
-    assert report.messages == 1
+    assert (report.messages, report.attachments, report.complete) == (1, 1, True)
+    assert place.files() == files  # they need the old key
+    again = await rekey(changed.backend, "acme")
+    assert (again.messages, again.attachments) == (0, 0)
     assert (await store(changed).list_messages())[0].contents[1].data == IMAGE
     keys = DataKeys(LocalKeyService(KeyRing({"k": old}, "k")), InMemoryMessageLog(), per="thread")
     wrapped = InMemoryMessageLog(attachments=place.attachments(), encryption=keys)

@@ -219,7 +219,7 @@ async def test_a_thread_that_is_called_everything_is_refused() -> None:
         await provider.thread_created("*")
 
 
-async def test_memories_of_another_user_are_left_out_whatever_the_server_says() -> None:
+async def test_memories_of_another_user_are_dropped_whatever_the_server_says() -> None:
     class Careless:
         async def add(self, messages: Any, **options: Any) -> None: ...
 

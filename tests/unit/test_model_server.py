@@ -106,7 +106,7 @@ def test_name_is_found_in_memories(memory: dict[str, Any]) -> None:
     assert answer({"messages": [memory, *users("What's my name?")]}) == Reply("Your name is Alice.")
 
 
-def test_name_of_somebody_else_is_not_the_users() -> None:
+def test_the_name_of_another_person_is_not_the_users() -> None:
     messages = [
         {"role": "assistant", "content": "My name is Bot. My dog's name is Rex."},
         *users("What's my name?"),

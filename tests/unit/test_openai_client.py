@@ -212,7 +212,7 @@ async def test_the_package_is_set_up_beside_the_loop(
     assert len(made_in) == 1
 
 
-def test_nothing_leaks_when_nobody_closes(server: ModelServer) -> None:
+def test_nothing_leaks_without_closing(server: ModelServer) -> None:
     program = f"""
 import asyncio
 from agent_stores.agent import ChatAgent, OpenAIChatClient

@@ -197,7 +197,7 @@ def test_long_ids_are_shortened() -> None:
     assert all(len(one) <= 40 for one in sent)
 
 
-def test_what_is_left_out() -> None:
+def test_what_is_not_sent() -> None:
     waiting = ToolCallContent("1", "f")
     conversation = [
         ChatMessage("assistant", contents=[waiting, ApprovalRequestContent("r", waiting)]),

@@ -145,7 +145,7 @@ async def test_a_log_without_search_is_named() -> None:
         await chat.search("boat")
 
 
-async def test_a_failing_search_is_left_out(log: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_search_is_skipped(log: Any, caplog: pytest.LogCaptureFixture) -> None:
     class Slow(RecallProvider):
         async def invoking(self, *given: Any, **kwargs: Any) -> Any:
             await log.aclose()

@@ -16,7 +16,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from agent_stores import ChatMessage, DatabaseChatMessageStore, DataKeys, KeyRing, LocalKeyService, open_log
+from agent_stores import (
+    Attachments,
+    ChatMessage,
+    DatabaseChatMessageStore,
+    DataContent,
+    DataKeys,
+    EncryptionKeyError,
+    KeyRing,
+    LocalKeyService,
+    open_log,
+)
 from agent_stores.cli import ExitCode, main
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +75,27 @@ async def texts(path: Path, keys: KeyRing, tenant: str | None = None) -> list[st
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AGENT_STORES_URL", "AGENT_STORES_KEYS", "AGENT_STORES_KEYS_FILE"):
         monkeypatch.delenv(name, raising=False)
+
+
+async def test_attachments_keep_the_key_that_they_were_written_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder = tmp_path / "chat.db", tmp_path / "files"
+    image = ChatMessage("user", contents=[DataContent(b"x" * 70_000, "image/png")])
+    options: dict[str, Any] = {"thread_id": "t", "attachments": Attachments(folder)}
+    async with DatabaseChatMessageStore(path, encryption=OLD_RING, **options) as store:
+        await store.add_messages([image, ChatMessage("user", "no image")])
+    monkeypatch.setenv("AGENT_STORES_ATTACHMENTS", str(folder))
+    status, _, error = await run_in_thread("rekey", "--store", str(path), keys=BOTH_KEYS)
+    assert status == ExitCode.OK
+    assert "encrypted 2 messages" in error
+    assert "the attachments of 1 message stay" in error
+    assert "do not remove it" in error
+    async with DatabaseChatMessageStore(path, encryption=BOTH, **options) as store:
+        assert (await store.list_messages())[0].contents == image.contents
+    async with DatabaseChatMessageStore(path, encryption=STRICT, **options) as store:
+        with pytest.raises(EncryptionKeyError, match="'old'"):
+            await store.list_messages()
 
 
 async def test_all_tenants_in_one_call(tmp_path: Path) -> None:

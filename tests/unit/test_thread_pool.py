@@ -50,7 +50,7 @@ async def test_one_thread_keeps_the_order() -> None:
     await asyncio.to_thread(workers.close, 5)
 
 
-async def test_what_was_given_up_before_it_began_is_left_out() -> None:
+async def test_what_was_given_up_before_it_began_never_runs() -> None:
     workers = ThreadPool(1, "work")
     go = threading.Event()
     seen: list[str] = []

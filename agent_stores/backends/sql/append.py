@@ -136,7 +136,7 @@ _APPEND_POSTGRESQL = _procedure(
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
 _LATEST_POSTGRESQL = f"""
 CREATE OR REPLACE FUNCTION {{latest_v3}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint /*type*/)
+RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint)
 LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
@@ -144,22 +144,15 @@ BEGIN
   SELECT id, pinned, ttl_refresh, ttl INTO t FROM {{threads}}
   WHERE thread_key = p_key AND (expires_us IS NULL OR expires_us > p_now);
   IF NOT FOUND THEN RETURN; END IF;
-  RETURN QUERY (SELECT m.position, m.body, m.pinned, m.boundary /*id*/ FROM {{messages}} m
+  RETURN QUERY (SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
   WHERE m.thread = t.id AND m.pinned = 0 ORDER BY m.position DESC LIMIT p_limit)
-  UNION ALL SELECT m.position, m.body, m.pinned, m.boundary /*id*/ FROM {{messages}} m
+  UNION ALL SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
   WHERE m.thread = t.id AND m.pinned = 1 AND t.pinned > 0
-  UNION ALL SELECT 0, '', 0::smallint, 0::smallint /*none*/ WHERE t.ttl_refresh = 'read' AND t.ttl > 0;
+  UNION ALL SELECT 0, '', 0::smallint, 0::smallint WHERE t.ttl_refresh = 'read' AND t.ttl > 0;
 END $$
 """
 
-_LATEST_IDS_POSTGRESQL = (
-    _LATEST_POSTGRESQL.replace("{latest_v3}", "{latest_ids_v3}")
-    .replace("/*type*/", ", name text")
-    .replace("/*none*/", ", ''::text")
-    .replace("/*id*/", ", coalesce(m.long_id, m.message_id)::text")
-)
-
-FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL, _LATEST_IDS_POSTGRESQL)
+FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
 """What creates PostgreSQL's functions."""
 
 _APPEND_MARIADB = _procedure(
@@ -187,7 +180,6 @@ class HotPath:
         latest: reads the newest rows that are not pinned, and the pinned ones, by ``key``, ``now`` and
             ``limit``: position, body, pinned, boundary. A row at position 0 says that reads renew the
             time-to-live.
-        latest_with_ids: the same, and then the message ids.
         append: makes an append of the values of `_PARAMETERS` and the rows. Its result is one row with the
             last position; NULL, and None instead of it, leave the append to the general path.
     """
@@ -201,24 +193,19 @@ class HotPath:
         if statements.dialect == "postgresql":
             self._function = statements.named(f"SELECT {{append_v3}}({statements.marks(20)})")
             self.latest = make("SELECT * FROM {latest_v3}(:key, :now, :limit)")
-            self.latest_with_ids = make("SELECT * FROM {latest_ids_v3}(:key, :now, :limit)")
             self.append = self._call
             return
         self.latest = make(_latest(statements))
-        self.latest_with_ids = make(_latest(statements, ids=True))
         if statements.dialect == "mariadb":
             self.append = self._compose
             return
         self.append = lambda values, rows: partial(self._steps, values, rows)
-
-        def positional(text: str) -> str:
-            return statements.named(text).replace("?", self._mark)
-
+        named = statements.named
         self._insert = statements.insert
         self._values = f", ({statements.marks(len(ROW_COLUMNS))})"
-        self._find = positional(f"SELECT {_FOUND}, updated_minute FROM {{threads}} WHERE thread_key = ?")
-        self._create = positional(f"{fill(_NEW, names='?, ?, ?, ?, ?')} RETURNING {_FOUND}, updated_minute")
-        self._update = positional(
+        self._find = named(f"SELECT {_FOUND}, updated_minute FROM {{threads}} WHERE thread_key = ?")
+        self._create = named(f"{fill(_NEW, names='?, ?, ?, ?, ?')} RETURNING {_FOUND}, updated_minute")
+        self._update = named(
             "UPDATE {threads} SET version = version + 1, last_position = ?, messages = messages + ?, "
             "pinned = pinned + ?, bytes = bytes + ?, tokens = tokens + ?, first_us = coalesce(first_us, ?), "
             "last_us = ?, updated_us = ?, recent = ?"
@@ -295,27 +282,25 @@ class HotPath:
             minute = expires and expires // MINUTE
             if minute != (old_expires and old_expires // MINUTE):
                 more["expires_minute"] = minute
-        text = "".join([f", {name} = {self._mark}" for name in more])
+        text = "".join([f", {name} = ?" for name in more])
         changes = (position, added, pinned, size, tokens, first, last, now, f"{recent}{request}\n")
-        yield f"{self._update}{text} WHERE id = {self._mark}", (*changes, *more.values(), row_id)
+        yield f"{self._update}{text} WHERE id = ?", (*changes, *more.values(), row_id)
         return [(position,)]
 
 
-def _latest(statements: Statements, *, ids: bool = False) -> str:
+def _latest(statements: Statements) -> str:
     """The statement that reads the end of a thread on SQLite and MariaDB; PostgreSQL has functions for it."""
     # The thread is one row, found first: the messages come in the order of their index.
     indexed = "INDEXED BY ix_{messages}_pinned" if statements.dialect == "sqlite" else ""
     alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
-    ids_of_rows, no_id = (", coalesce(m.long_id, m.message_id) AS name", ", ''") if ids else ("", "")
-    columns = f"m.position, m.body, m.pinned, m.boundary{ids_of_rows}"
-    source = f"SELECT {columns} FROM {{threads}} t JOIN {{messages}} m"
+    source = "SELECT m.position, m.body, m.pinned, m.boundary FROM {threads} t JOIN {messages} m"
     of_thread = f"ON {statements.within('t.id')} AND m.pinned"
     newest = f"({source} {of_thread} = 0 {alive} ORDER BY m.{statements.place} DESC LIMIT :limit)"
     if statements.dialect != "mariadb":  # which writes a subquery with bodies to a temporary table on disk
         newest = f"SELECT * FROM {newest} AS newest"
     return (
         f"{newest} UNION ALL {source} {indexed} {of_thread} = 1 {alive} AND t.pinned > 0 "
-        f"UNION ALL SELECT 0, '', 0, 0{no_id} FROM {{threads}} t {alive} "
+        f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} t {alive} "
         "AND t.ttl_refresh = 'read' AND t.ttl > 0"
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import inspect
 import math
 import os
@@ -19,8 +20,7 @@ from typing import Any
 
 from agent_stores.backends.sql.config import Config, check_options
 from agent_stores.backends.sql.database import Call, Database
-from agent_stores.backends.sql.errors import PoolTimeout
-from agent_stores.backends.sql.notifications import Listener
+from agent_stores.backends.sql.errors import PoolTimeout, classify, translate_error
 from agent_stores.connection_pool import LoopClients
 
 _TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
@@ -250,6 +250,51 @@ class _Pool:
         for conn in connections:
             self._open.discard(conn)
             conn.close()
+
+
+def channel_of(prefix: str, thread_key: bytes) -> str:
+    """The channel of a thread, as the trigger names it."""
+    name = f"{prefix}{thread_key.hex()}".encode()
+    return f"agent_stores_{hashlib.md5(name, usedforsecurity=False).hexdigest()}"
+
+
+class Listener:
+    """A `Subscription` over a connection of its own."""
+
+    def __init__(self, database: PostgresDatabase, connection: Any) -> None:
+        self._database = database
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, database: PostgresDatabase, thread_key: bytes) -> Listener:
+        """Listen to the changes of a thread."""
+        connect: Any = database.driver.connect(database.arguments)
+        try:
+            connection: Any = await asyncio.wait_for(connect, database.config.timeout)
+        except Exception as error:
+            raise _translated(database, error) from None
+        listener = cls(database, connection)
+        try:
+            await connection.listen(channel_of(database.config.table_prefix, thread_key))
+        except BaseException as error:
+            await listener.aclose()
+            raise _translated(database, error) if isinstance(error, Exception) else error from None
+        return listener
+
+    async def wait(self, seconds: float) -> None:
+        """See `Subscription.wait`."""
+        try:
+            await self._connection.wait_for_notification(seconds)
+        except Exception as error:
+            raise _translated(self._database, error) from None
+
+    async def aclose(self) -> None:
+        """See `Subscription.aclose`."""
+        self._connection.close()
+
+
+def _translated(database: PostgresDatabase, error: Exception) -> Exception:
+    return translate_error(error, classify(error, database.dialect), database.config, False, False)
 
 
 def _arguments(config: Config, known: Collection[str]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from agent_stores.backends.sql.append import FUNCTIONS
 from agent_stores.backends.sql.names import ID_LENGTH, SORT_LENGTH
-from agent_stores.backends.sql.notifications import create_trigger, has_trigger
 from agent_stores.backends.sql.statements import BEGIN, LARGEST, TEXT_TYPES, Steps, fill
 from agent_stores.errors import StoreRejectedError, UnsupportedVersionError
 
@@ -65,6 +64,16 @@ _INDEXES = (
     "INDEX {exists}messages_pinned ON {messages} ({pinned}){where_pinned}",
 )
 
+# Notifies clients that listen of changes of a thread; see `agent_stores.backends.sql.postgresql.channel_of`.
+_HAS_TRIGGER = "SELECT 1 FROM pg_trigger WHERE tgname = '{p}notify' AND tgrelid = to_regclass('{p}threads')"
+_TRIGGER = (
+    "CREATE OR REPLACE FUNCTION {p}notify() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify("
+    "'agent_stores_' || md5('{p}' || encode(coalesce(NEW.thread_key, OLD.thread_key), 'hex')), ''); "
+    "RETURN NULL; END $$",
+    "CREATE TRIGGER {p}notify AFTER INSERT OR DELETE OR UPDATE OF version ON {p}threads "
+    "FOR EACH ROW EXECUTE FUNCTION {p}notify()",
+)
+
 
 class Schema:
     """The tables of one database.
@@ -102,7 +111,7 @@ class Schema:
 
         With `notify`, creates the trigger that notifies of changes, too.
         """
-        if (yield from self._check()) and (not notify or (yield from has_trigger(self._prefix))):
+        if (yield from self._check()) and (not notify or (yield _HAS_TRIGGER.format(p=self._prefix), ())):
             return
         lock, unlock = (fill(self._parts[name], **self._parts) for name in ("lock", "unlock"))
         yield BEGIN
@@ -111,8 +120,9 @@ class Schema:
         if not (yield from self._check()):
             for text in self.create():
                 yield named(text), ()
-        if notify and not (yield from has_trigger(self._prefix)):
-            yield from create_trigger(self._prefix)
+        if notify and not (yield _HAS_TRIGGER.format(p=self._prefix), ()):
+            for text in _TRIGGER:
+                yield text.format(p=self._prefix), ()
         if unlock:
             yield unlock, ()
 

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from agent_stores import _checks
 from agent_stores._concurrency import gather_or_cancel
 from agent_stores.backends.tables.service import Failure, Kind, ServiceConfig, ServiceTable
 from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits
@@ -106,10 +107,8 @@ def parse_config(
     check_table_name(table_name)
     given = {name: value for name, value in arguments.items() if value is not None}
     for name, value in given.items():
-        if name not in ("credential", "table_service_client") and not isinstance(value, str):
-            raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}")
-        if isinstance(value, str) and not value.strip():
-            raise ArgumentError(f"{name} must not be empty")
+        if name not in ("credential", "table_service_client"):
+            _checks.name(value, name)
     logins, client = given.keys() & _LOGINS, given.get("table_service_client")
     if len(logins) > 1 or (("connection_string" in given or client is not None) and len(given) > 1):
         raise ArgumentError(f"{' and '.join(sorted(given))} must not be given together")
@@ -178,14 +177,12 @@ def arguments_from_url(url: str) -> dict[str, Any]:
 
 def check_table_name(table_name: Any) -> str:
     """A name by Azure's rules for tables; raises `ArgumentError` or `ArgumentTypeError` when it is not."""
-    if not isinstance(table_name, str):
-        raise ArgumentTypeError(f"table_name must be a str, got {type(table_name).__name__}")
-    if not _TABLE.fullmatch(table_name):
+    if not _TABLE.fullmatch(_checks.text(table_name, "table_name")):
         raise ArgumentError(
             "table_name must have 3 to 63 letters and digits (A-Z, a-z, 0-9), begin with a letter and not be "
             f"'tables', got {table_name!r}"
         )
-    return table_name
+    return str(table_name)
 
 
 def _endpoint(given: Mapping[str, Any]) -> str:
@@ -335,9 +332,7 @@ class AzureTable(ServiceTable):
         detail = str(getattr(error, "message", "") or str(error) or type(error).__name__)
         if status:  # the first line is the service's; then come the request's id and the whole answer
             detail = f"{status} {code}: {detail.strip().partition(chr(10))[0]}"
-        elif isinstance(error, _NO_CONNECTION) or isinstance(
-            getattr(error, "inner_exception", 0), _NO_CONNECTION
-        ):
+        elif any(isinstance(each, _NO_CONNECTION) for each in (error, getattr(error, "inner_exception", 0))):
             kind = "busy"
         if isinstance(error, exceptions.ClientAuthenticationError):
             kind = "forbidden"

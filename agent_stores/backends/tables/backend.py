@@ -190,9 +190,8 @@ class TablesBackend:
     ) -> Snapshot | None:
         """See `Backend.rows`."""
         is_end = not after and before is None and (newest or limit is None) and bodies and not staged
-        head, found, is_certain = (
-            await self._first_page(key, limit) if is_end else (await self.head(key), None, False)
-        )
+        first = await self._first_page(key, limit) if is_end else (await self.head(key), None, False)
+        head, found, is_certain = first
         for _ in range(_ATTEMPTS):
             if head is None:
                 return None

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent_stores import _checks
 from agent_stores.backends.tables.service import Failure, Kind, ServiceConfig, ServiceTable
 from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
@@ -86,13 +87,10 @@ def parse_config(
         ArgumentError, ArgumentTypeError: when they are invalid or exclude each other.
     """
     for name, value in (("region_name", region_name), ("endpoint_url", endpoint_url)):
-        if value is not None and not isinstance(value, str):
-            raise ArgumentTypeError(f"{name} must be a str, got {type(value).__name__}")
+        _checks.optional(_checks.text)(value, name)
         if value is not None and client is not None:
             raise ArgumentError(f"client must not be given together with {name}")
-    if not isinstance(table_name, str):
-        raise ArgumentTypeError(f"table_name must be a str, got {type(table_name).__name__}")
-    if not _TABLE_NAME.fullmatch(table_name):
+    if not _TABLE_NAME.fullmatch(_checks.text(table_name, "table_name")):
         raise ArgumentError(f"table_name must have 3 to 255 of A-Z, a-z, 0-9, _ . -, got {table_name!r}")
     if client is not None:
         if not isinstance(client, AioBaseClient) or client.meta.service_model.service_name != "dynamodb":
@@ -241,14 +239,12 @@ class DynamoDBTable(ServiceTable):
 
     async def create_table(self, sdk: Any) -> None:
         """See `ServiceTable.create_table`; the table is billed on demand."""
+        keys = {"pk": "HASH", "sk": "RANGE"}
         with contextlib.suppress(sdk.exceptions.ResourceInUseException):  # it exists, or is being made
             await sdk.create_table(
                 TableName=self.config.table,
-                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-                KeySchema=[
-                    {"AttributeName": "pk", "KeyType": "HASH"},
-                    {"AttributeName": "sk", "KeyType": "RANGE"},
-                ],
+                AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in keys],
+                KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys.items()],
                 BillingMode="PAY_PER_REQUEST",
             )
         waiter = await asyncio.to_thread(sdk.get_waiter, "table_exists")  # which reads a file

@@ -10,7 +10,6 @@ from typing import Any
 from agent_stores.contents import (
     AnyContent,
     DataContent,
-    ErrorContent,
     OpaqueContent,
     TextContent,
     ToolCallContent,
@@ -19,7 +18,6 @@ from agent_stores.contents import (
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
 from agent_stores.plugins.media import decode_base64
-from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "ag2"
 
@@ -54,8 +52,6 @@ def read_input(value: Data) -> AnyContent:
 
 def build_input(part: AnyContent, leave_out: LeaveOut) -> Data | None:
     """The plainest input of a part; None when there is none for it."""
-    if isinstance(part, ErrorContent):
-        part = error_text(part)
     if isinstance(part, TextContent):
         return {EVENT: f"{_INPUTS}TextInput", "content": part.text}
     if isinstance(part, UriContent):

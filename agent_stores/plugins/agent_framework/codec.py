@@ -111,6 +111,8 @@ class AgentFrameworkCodec:
         accepted: Data = {}
         for name, value in data.items():
             if name not in self._names.content_fields:
+                if value is False:
+                    continue  # a version without the field means the same
                 field = f"{data['type']}.{name}"
                 self._json.unsupported.field(field, "it has no such field", message_id=message_id)
             elif name in _NESTED and isinstance(value, list):

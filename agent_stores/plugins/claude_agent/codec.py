@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any, cast
 
 from agent_stores.contents import AnyContent, ReasoningContent, TextContent, ToolResultContent
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.claude_agent.blocks import blocks_of_result, build_block, in_blocks, read_block
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
+from agent_stores.plugins.parts import parse_time
 
 FRAMEWORK = "claude_agent"
 
-_NO_PLACE = ("author_name", "image.filename")
+_NO_PLACE = ("author_name",)
 
 
 class TranscriptEntryCodec:
@@ -58,7 +58,7 @@ def _read(entry: Data) -> Shape:
     ours = ChatMessage(
         "tool" if answers and kind == "user" else cast("Role", kind),
         contents=parts,
-        created_at=_time(entry.get("timestamp")),
+        created_at=parse_time(entry.get("timestamp")),
     )
     hints: Data = {}
     if isinstance(content, list):
@@ -94,13 +94,3 @@ def _build(message: ChatMessage, hints: Mapping[str, Any], leave_out: LeaveOut) 
     if not blocks and parts:
         return None
     return {"type": role, "message": {"role": role, "content": blocks}}
-
-
-def _time(value: Any) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        found = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else None

@@ -8,11 +8,13 @@ from typing import Any, cast
 
 from google.adk.events.event import Event
 
-from agent_stores.contents import ReasoningContent, ToolResultContent
+from agent_stores.contents import ToolResultContent
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
-from agent_stores.plugins.google_adk.parts import FRAMEWORK, build_part, is_signature, read_part
+from agent_stores.plugins.google_adk.parts import FRAMEWORK, build_part, read_part
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
+
+_NOT_ALWAYS = ("author_name", "reasoning.protected_data")  # of agents, and where it is Base64
 
 
 class EventCodec:
@@ -24,7 +26,7 @@ class EventCodec:
     """
 
     def __init__(self) -> None:
-        self.json = JsonCodec(FRAMEWORK, "Google ADK", _read, _build)
+        self.json = JsonCodec(FRAMEWORK, "Google ADK", _read, _build, _NOT_ALWAYS)
 
     def to_chat_message(self, message: Event) -> ChatMessage:
         """Our message for an event; its `message_id` is the event's id.
@@ -44,19 +46,8 @@ class EventCodec:
             return []
         data = found.data
         if not found.exact:
-            self._warn_unsupported(message, data)
             data = {**_defaults(message), **data}
         return [Event.model_validate(data)]
-
-    def _warn_unsupported(self, message: ChatMessage, data: Data) -> None:
-        unsupported, name = self.json.unsupported, message.message_id
-        if message.author_name is not None and message.role != "assistant":
-            unsupported.field("author_name", "the author of a user's event is 'user'", message_id=name)
-        for part in message.contents:
-            unsupported.filename(part, data, message_id=name)
-            signature = part.protected_data if isinstance(part, ReasoningContent) else None
-            if signature is not None and not is_signature(signature):
-                unsupported.field("reasoning.protected_data", "it is no Base64", message_id=name)
 
     def is_own(self, message: ChatMessage) -> bool:
         """Whether ADK wrote a message, unchanged since."""

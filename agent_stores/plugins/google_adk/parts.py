@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
 from agent_stores.contents import (
     AnyContent,
     DataContent,
-    ErrorContent,
-    OpaqueContent,
     ReasoningContent,
     TextContent,
     ToolCallContent,
@@ -18,7 +14,8 @@ from agent_stores.contents import (
     UriContent,
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
-from agent_stores.plugins.unsupported import error_text
+from agent_stores.plugins.media import decode_base64, encode_base64
+from agent_stores.plugins.parts import object_arguments, opaque_part, own_part
 
 FRAMEWORK = "google_adk"
 
@@ -31,34 +28,28 @@ def read_part(part: Data) -> AnyContent:
         found = _read(part)
     except (KeyError, TypeError, ValueError):
         found = None
-    return found or OpaqueContent({"type": f"{FRAMEWORK}.part", "part": part})
+    return found or opaque_part(FRAMEWORK, "part", part)
 
 
 def build_part(part: AnyContent, leave_out: LeaveOut) -> Data | None:
     """The plainest of Gemini's parts for ours; None when there is none for it."""
-    if isinstance(part, ErrorContent):
-        part = error_text(part)
     if isinstance(part, TextContent):
         return {"text": part.text}
     if isinstance(part, ReasoningContent):
-        signed = {"thought_signature": part.protected_data} if is_signature(part.protected_data) else {}
+        sealed = part.protected_data  # bytes
+        is_bytes = sealed is not None and decode_base64(sealed, urlsafe=True) is not None
+        signed = {"thought_signature": sealed} if is_bytes else {}
         return {"text": part.text, "thought": True, **signed}
     if isinstance(part, ToolCallContent):
-        return {"function_call": {"id": part.call_id, "name": part.name, "args": _arguments(part)}}
+        return {"function_call": {"id": part.call_id, "name": part.name, "args": object_arguments(part)}}
     if isinstance(part, ToolResultContent):
         return {"function_response": _build_result(part, leave_out)}
     if isinstance(part, (DataContent, UriContent)):
         return _build_media(part)
-    if isinstance(part, OpaqueContent) and part.type == f"{FRAMEWORK}.part":
-        own = part.data.get("part")
-        return own if isinstance(own, dict) else None
+    if isinstance(own := own_part(FRAMEWORK, part), dict):
+        return dict(own)
     leave_out(part, _NO_PLACE)
     return None
-
-
-def is_signature(text: str | None) -> bool:
-    """Whether Gemini's contents can hold a signature: they hold bytes."""
-    return text is not None and _decode(text) is not None
 
 
 def _read(part: Data) -> AnyContent | None:
@@ -101,7 +92,7 @@ def _build_result(part: ToolResultContent, leave_out: LeaveOut) -> Data:
 def _read_media(part: Data) -> DataContent | UriContent | None:
     if "inline_data" in part:
         blob = part["inline_data"]
-        data = _decode(blob["data"])
+        data = decode_base64(blob["data"], urlsafe=True)
         return None if data is None else DataContent(data, blob["mime_type"], blob.get("display_name"))
     if "file_data" in part:
         file = part["file_data"]
@@ -112,23 +103,7 @@ def _read_media(part: Data) -> DataContent | UriContent | None:
 def _build_media(part: DataContent | UriContent) -> Data:
     named = {} if part.filename is None else {"display_name": part.filename}
     if isinstance(part, DataContent):
-        data = base64.urlsafe_b64encode(part.data).decode()
+        data = encode_base64(part.data, urlsafe=True)
         return {"inline_data": {"data": data, "mime_type": part.media_type, **named}}
     typed = {} if part.media_type is None else {"mime_type": part.media_type}
     return {"file_data": {"file_uri": part.uri, **typed, **named}}
-
-
-def _arguments(call: ToolCallContent) -> Data:
-    try:
-        return call.parse_arguments()
-    except ValueError:  # malformed JSON text of a model; Gemini takes objects only
-        return {"arguments": call.arguments}
-
-
-def _decode(text: str) -> bytes | None:
-    """The bytes of the Base64 that pydantic writes; None where they would not come back as they were."""
-    try:
-        data = base64.urlsafe_b64decode(text)
-    except (binascii.Error, ValueError):
-        return None
-    return data if base64.urlsafe_b64encode(data).decode() == text else None

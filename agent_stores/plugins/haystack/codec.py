@@ -26,7 +26,7 @@ from agent_stores.plugins.media import decode_base64
 from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "haystack"
-_NO_PLACE = ("image.filename", "reasoning.protected_data")
+_NO_PLACE = ("reasoning.protected_data",)
 MESSAGE_ID = "chat_message_id"  # of `meta`, as Haystack's own store calls it
 PART_OF = "agent_stores_part_of"  # of `meta`: the message that the further messages of one belong to
 _EARLIER = "$call"  # a result's origin: the call with that id, which an earlier message has

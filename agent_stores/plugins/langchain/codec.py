@@ -7,13 +7,14 @@ from typing import Any, cast
 from langchain_core.messages import BaseMessage, messages_from_dict
 
 from agent_stores._json import json_value
-from agent_stores.contents import AnyContent, ToolResultContent
+from agent_stores.contents import AnyContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.framework_data import framework_data, with_framework_data
 from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, json_equal
 from agent_stores.plugins.langchain.blocks import FRAMEWORK, Block
 from agent_stores.plugins.langchain.conversion import Data, neutral, plain
+from agent_stores.plugins.parts import results_apart
 from agent_stores.plugins.unsupported import UnsupportedWarnings
 
 _CHUNK = "MessageChunk"
@@ -65,7 +66,7 @@ class LangChainCodec:
             return [_construct(message, kept["original"], kept.get("id", message.message_id))]
 
         leave_out = _Leaving(self._unsupported, message.message_id)
-        runs = _runs(message)
+        runs = results_apart(message)
         found = []
         for number, run in enumerate(runs):
             one = message if len(runs) == 1 else _part_of(message, run, number)
@@ -88,19 +89,6 @@ class _Leaving:
 
     def filename(self, part: AnyContent, shown: Block) -> None:
         self._unsupported.filename(part, shown, message_id=self._message_id)
-
-
-def _runs(message: ChatMessage) -> list[list[int]]:
-    """The indexes of the parts that share a message: each tool result has one of its own."""
-    runs: list[list[int]] = []
-    alone = True
-    for index, part in enumerate(message.contents):
-        is_result = isinstance(part, ToolResultContent)
-        if alone or is_result:
-            runs.append([])
-        runs[-1].append(index)
-        alone = is_result
-    return runs or [[]]
 
 
 def _part_of(message: ChatMessage, run: list[int], number: int) -> ChatMessage:

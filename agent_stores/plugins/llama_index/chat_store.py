@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
 from llama_index.core.storage.chat_store import loading
 from llama_index.core.storage.chat_store.base import BaseChatStore
@@ -125,16 +126,12 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
         """
         if not self._threads.is_in_memory:
             raise ArgumentError("this chat store is not in memory: its conversations are kept already")
-        text, path = self.model_dump_json(), str(persist_path)
-        if fs is None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(text, encoding="utf-8")
-            return
+        fs, path = fs or fsspec.filesystem("file"), str(persist_path)
         folder = path.rpartition("/")[0]
         if folder and not fs.exists(folder):
             fs.makedirs(folder)
         with fs.open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(self.model_dump_json())
 
     @classmethod
     def from_persist_path(cls, persist_path: str | Path = "chat_store.json", fs: Any = None) -> Self:
@@ -143,16 +140,11 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
         Raises:
             StateError: when the file is not one that `persist` wrote.
         """
-        path = str(persist_path)
-        if fs is None:
-            if not Path(path).exists():
-                return cls()
-            text = Path(path).read_text(encoding="utf-8")
-        else:
-            if not fs.exists(path):
-                return cls()
-            with fs.open(path, "r", encoding="utf-8") as file:
-                text = file.read()
+        fs, path = fs or fsspec.filesystem("file"), str(persist_path)
+        if not fs.exists(path):
+            return cls()
+        with fs.open(path, "r", encoding="utf-8") as file:
+            text = file.read()
         try:
             data = json.loads(text)
         except ValueError as error:

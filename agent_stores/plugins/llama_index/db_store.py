@@ -10,20 +10,16 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 from typing_extensions import Unpack
 
 from agent_stores._checks import check_limit
-from agent_stores.errors import ConflictError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.framework_data import framework_data, with_framework_data
-from agent_stores.plugins.llama_index.blocks import FRAMEWORK
 from agent_stores.plugins.llama_index.model import ChatStoreOptions, StoredThreads
 from agent_stores.plugins.llama_index.threads import Stored
 from agent_stores.plugins.store_resolver import StoreLike
 from agent_stores.store_options import sequence
 
-_MARK = "archived"
+_MARK = "llama_index_archived"  # of `additional_properties`
 _THIS = "this"  # the message alone
 _THROUGH = "through"  # the message and all before it
 _FIRST = 64  # messages read at once when the active ones are looked for
-_ATTEMPTS = 32
 
 
 class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
@@ -97,16 +93,11 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
     ) -> None:
         """Let a conversation hold these messages and no others, in one step."""
         given = sequence("messages", messages)
-        for attempt in range(_ATTEMPTS):
-            stats = await self._threads.neutral(key).stats()
-            wanted = self._threads.match_existing(await self._threads.all(key), given)
-            last = None if attempt == _ATTEMPTS - 1 else stats.last_position
-            try:
-                ours = [with_status(message, status) for message in wanted]
-                await self._threads.neutral(key).replace_all(ours, expected_position=last)
-                return
-            except ConflictError:  # another client added a message since: delete it, too
-                continue
+
+        def change(before: list[Stored]) -> list[ChatMessage]:
+            return [with_status(one, status) for one in self._threads.match_existing(before, given)]
+
+        await self._threads.rewrite(key, change)
 
     async def delete_message(self, key: str, idx: int) -> LlamaMessage | None:
         """Delete the message at a position, and return it; None where there is none.
@@ -191,18 +182,15 @@ def with_status(message: ChatMessage, status: str) -> ChatMessage:
 
 
 def _mark_of(message: ChatMessage) -> Any:
-    return framework_data(message, FRAMEWORK).get(_MARK)
+    return message.additional_properties.get(_MARK)
 
 
 def _marked(message: ChatMessage, mark: str | None) -> ChatMessage:
     """The message with that mark, or without one."""
     if _mark_of(message) == mark:
         return message
-    rest = {name: value for name, value in framework_data(message, FRAMEWORK).items() if name != _MARK}
-    if mark is not None:
-        rest[_MARK] = mark
-    others = {name: value for name, value in message.additional_properties.items() if name != FRAMEWORK}
-    return message.replace(additional_properties=with_framework_data(others, FRAMEWORK, rest))
+    rest = {name: value for name, value in message.additional_properties.items() if name != _MARK}
+    return message.replace(additional_properties=rest if mark is None else {**rest, _MARK: mark})
 
 
 def _with_status(items: Sequence[Stored], status: MessageStatus | None) -> list[Stored]:

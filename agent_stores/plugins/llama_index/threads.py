@@ -6,7 +6,7 @@ stored record, and so what other frameworks left with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple, cast
@@ -136,35 +136,40 @@ class Threads:
                 return None
             wanted *= 8
 
-    async def set(self, key: str, messages: Sequence[LlamaMessage]) -> None:
-        """Let a thread hold these messages and no others, in one step."""
-        for attempt in range(_ATTEMPTS):
-            stats = await self.neutral(key).stats()
-            before = await self.all(key)
-            wanted = self.match_existing(before, messages)
-            last = None if attempt == _ATTEMPTS - 1 else stats.last_position
-            try:
-                if [item.message for item in before] != wanted:
-                    await self.neutral(key).replace_all(wanted, expected_position=last)
-                return
-            except ConflictError:  # another client added a message since: delete it, too
-                continue
+    async def rewrite(self, key: str, change: Callable[[list[Stored]], Sequence[ChatMessage]]) -> None:
+        """Give a thread another content, in one step.
 
-    async def insert(self, key: str, index: int, message: LlamaMessage) -> None:
-        """Put a message before the one at an index, in one step."""
+        Args:
+            key: the thread.
+            change: the new content for the present one; is asked again where another client added to it.
+        """
+        store = self.neutral(key)
         for attempt in range(_ATTEMPTS):
-            stats = await self.neutral(key).stats()
+            stats = await store.stats()
             before = await self.all(key)
-            shown = list(_flat(before))
-            at = max(0, len(shown) + index) if index < 0 else index  # as a list takes it
-            messages = [found.message for _, found in shown]
-            wanted = self.match_existing(before, [*messages[:at], message, *messages[at:]])
+            wanted = list(change(before))
+            if [item.message for item in before] == wanted:
+                return
             last = None if attempt == _ATTEMPTS - 1 else stats.last_position
             try:
-                await self.neutral(key).replace_all(wanted, expected_position=last)
+                await store.replace_all(wanted, expected_position=last)
                 return
             except ConflictError:
                 continue
+
+    async def set(self, key: str, messages: Sequence[LlamaMessage]) -> None:
+        """Let a thread hold these messages and no others, in one step."""
+        await self.rewrite(key, lambda before: self.match_existing(before, messages))
+
+    async def insert(self, key: str, index: int, message: LlamaMessage) -> None:
+        """Put a message before the one at an index, as of a list, in one step."""
+
+        def change(before: list[Stored]) -> list[ChatMessage]:
+            messages = [found.message for _, found in _flat(before)]
+            messages.insert(index, message)
+            return self.match_existing(before, messages)
+
+        await self.rewrite(key, change)
 
     async def delete_at(self, key: str, index: int) -> LlamaMessage | None:
         """Delete the message at an index, as of a list; None where there is none."""
@@ -195,40 +200,31 @@ class Threads:
 
     def match_existing(self, before: Sequence[Stored], messages: Sequence[LlamaMessage]) -> list[ChatMessage]:
         """Our messages for a new content of a thread: stored ones where they come back unchanged."""
-        shown = [(index, found) for index, item in enumerate(before) for found in item.shown]
-        old = [_name(self.codec, found.message) for _, found in shown]
-        new = [_name(self.codec, message) for message in messages]
-        start = 0
+        ours = [self.codec.to_chat_message(message) for message in messages]
+        old = [_name(self.codec.to_chat_message(found.message)) for _, found in _flat(before)]
+        new = list(map(_name, ours))
+        start = 0  # where they begin to differ
         while start < min(len(old), len(new)) and old[start] == new[start]:
             start += 1
-        pairs = dict(zip(range(start), range(start), strict=True))
+        pairs = {index: index for index in range(start)}
         matcher = SequenceMatcher(None, old[start:], new[start:], autojunk=False)
-        for block in matcher.get_matching_blocks():
-            for step in range(block.size):
-                pairs[start + block.a + step] = start + block.b + step
-        result: list[ChatMessage | None] = [self.codec.to_chat_message(message) for message in messages]
-        behind: dict[int, list[ChatMessage]] = {}
-        at = 0
-        place: int | None = -1
+        for a, b, size in matcher.get_matching_blocks():
+            pairs |= {start + a + step: start + b + step for step in range(size)}
+        hidden: list[ChatMessage] = []  # before all others
+        result = [[message] for message in ours]
+        at, place = 0, hidden
         for item in before:
             where = [pairs.get(at + step) for step in range(len(item.shown))]
-            at += len(item.shown)
-            if not where:  # not shown to LlamaIndex: it stays behind what it stands behind
-                if place is not None:
-                    behind.setdefault(place, []).append(item.message)
-                continue
-            first = where[0]
-            if first is None or where != list(range(first, first + len(where))):
-                place = None
-                continue
-            place = first + len(where) - 1
-            result[first : place + 1] = [item.message, *([None] * (len(where) - 1))]
-        kept = list(behind.get(-1, ()))
-        for index, message in enumerate(result):
-            if message is not None:
-                kept.append(message)
-            kept += behind.get(index, ())
-        return kept
+            at += len(where)
+            if not where:  # not shown to LlamaIndex: it goes with the message before it
+                place.append(item.message)
+            elif (first := where[0]) is None or where != list(range(first, first + len(where))):
+                place = []
+            else:
+                result[first : first + len(where)] = [[] for _ in where]
+                place = result[first + len(where) - 1]
+                place.append(item.message)
+        return [message for group in (hidden, *result) for message in group]
 
 
 def _seconds(value: Any) -> Any:
@@ -241,5 +237,5 @@ def _flat(items: Sequence[Stored]) -> Iterator[tuple[Stored, MessageOf]]:
             yield item, found
 
 
-def _name(codec: LlamaIndexCodec, message: LlamaMessage) -> str:
-    return digest(codec.to_chat_message(message).to_dict())
+def _name(message: ChatMessage) -> str:
+    return digest(message.to_dict())

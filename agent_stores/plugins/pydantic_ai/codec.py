@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 from agent_stores.contents import OpaqueContent, TextContent, ToolCallContent, ToolResultContent
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
+from agent_stores.plugins.parts import parse_time
 from agent_stores.plugins.pydantic_ai.parts import FRAMEWORK, build_parts, plain_layout, read_part
 
 
@@ -23,7 +23,7 @@ class ModelMessageCodec:
     """
 
     def __init__(self) -> None:
-        self.json = JsonCodec(FRAMEWORK, "Pydantic AI", _read, _build)
+        self.json = JsonCodec(FRAMEWORK, "Pydantic AI", _read, _build, ["author_name"])
 
     def to_chat_message(self, message: ModelMessage) -> ChatMessage:
         """Our message for one of Pydantic AI's."""
@@ -52,7 +52,6 @@ class ModelMessageCodec:
                 continue
             data = decoded.data
             if not decoded.exact:
-                self._warn_unsupported(message, data)
                 data = _completed(data, message, names)
             try:
                 found.append((message, _validate(data)))
@@ -62,13 +61,6 @@ class ModelMessageCodec:
                 part = OpaqueContent({"type": f"{FRAMEWORK}.{data['kind']}"})
                 self.json.unsupported(part.type, str(error), message_id=message.message_id)
         return found
-
-    def _warn_unsupported(self, message: ChatMessage, data: Data) -> None:
-        unsupported, name = self.json.unsupported, message.message_id
-        if message.author_name is not None:
-            unsupported.field("author_name", "its messages have no place for it", message_id=name)
-        for part in message.contents:
-            unsupported.filename(part, data, message_id=name)
 
 
 def _dump(message: ModelMessage, *, exclude_none: bool) -> Data:
@@ -97,7 +89,7 @@ def _read(data: Data) -> Shape:
         answers = bool(parts) and all(isinstance(part, ToolResultContent) for part in parts)
         role = "assistant" if data["kind"] == "response" else "tool" if answers else "user"
     times = (data.get("timestamp"), *(part.get("timestamp") for part in data["parts"]))
-    created_at = next((found for time in times if (found := _time(time)) is not None), None)
+    created_at = next((found for time in times if (found := parse_time(time)) is not None), None)
     message = ChatMessage(role, contents=parts, created_at=created_at)
     return Shape(message, {} if layout == plain_layout(parts, role) else {"layout": layout})
 
@@ -124,13 +116,3 @@ def _completed(data: Data, message: ChatMessage, names: Mapping[str, str]) -> Da
         parts.append(part)
     stamped = {} if time is None or data["kind"] == "request" else {"timestamp": time}
     return {**stamped, **data, "parts": parts}
-
-
-def _time(value: Any) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        found = datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None else None

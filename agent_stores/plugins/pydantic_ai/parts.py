@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any
 
 from agent_stores.contents import (
     AnyContent,
     DataContent,
-    ErrorContent,
     OpaqueContent,
     ReasoningContent,
     TextContent,
@@ -19,7 +16,7 @@ from agent_stores.contents import (
     UriContent,
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
-from agent_stores.plugins.unsupported import error_text
+from agent_stores.plugins.media import decode_base64, encode_base64
 
 FRAMEWORK = "pydantic_ai"
 
@@ -113,8 +110,6 @@ def _read(part: Data, kind: str) -> AnyContent | None:
 
 
 def _build(part: AnyContent, role: str, leave_out: LeaveOut) -> Data | None:
-    if isinstance(part, ErrorContent):
-        part = error_text(part)
     if isinstance(part, OpaqueContent) and part.type == f"{FRAMEWORK}.part":
         own = part.data.get("part")
         return own if isinstance(own, dict) else None
@@ -164,8 +159,6 @@ def _read_item(item: Any) -> AnyContent:
 
 
 def _build_item(part: AnyContent, leave_out: LeaveOut) -> Any:
-    if isinstance(part, ErrorContent):
-        part = error_text(part)
     if isinstance(part, TextContent):
         return part.text
     if isinstance(part, (DataContent, UriContent)):
@@ -181,7 +174,7 @@ def _read_media(item: Any) -> DataContent | UriContent | None:
         return None
     kind = item.get("kind")
     if kind == "binary":
-        data = _decode(item["data"])
+        data = decode_base64(item["data"], urlsafe=True)
         return None if data is None else DataContent(data, item["media_type"])
     if kind in ("image-url", "audio-url", "video-url", "document-url"):
         return UriContent(item["url"], item.get("media_type"))
@@ -191,18 +184,9 @@ def _read_media(item: Any) -> DataContent | UriContent | None:
 def _build_media(part: DataContent | UriContent) -> Data:
     named = {} if part.filename is None else {"identifier": part.filename}
     if isinstance(part, DataContent):
-        data = base64.urlsafe_b64encode(part.data).decode()
+        data = encode_base64(part.data, urlsafe=True)
         return {"data": data, "media_type": part.media_type, "kind": "binary", **named}
     typed = (
         {} if part.media_type is None or part.media_type.endswith("/*") else {"media_type": part.media_type}
     )
     return {"url": part.uri, "kind": _URLS.get(part.kind, "document-url"), **typed, **named}
-
-
-def _decode(text: str) -> bytes | None:
-    """The bytes of the Base64 that pydantic writes; None where they would not come back as they were."""
-    try:
-        data = base64.urlsafe_b64decode(text)
-    except (binascii.Error, ValueError):
-        return None
-    return data if base64.urlsafe_b64encode(data).decode() == text else None

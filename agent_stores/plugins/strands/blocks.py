@@ -12,7 +12,6 @@ from typing import Any
 from agent_stores.contents import (
     AnyContent,
     DataContent,
-    ErrorContent,
     OpaqueContent,
     ReasoningContent,
     TextContent,
@@ -22,7 +21,6 @@ from agent_stores.contents import (
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
 from agent_stores.plugins.media import decode_base64
-from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "strands"
 
@@ -67,8 +65,6 @@ def read_block(block: Any) -> AnyContent:
 
 def build_block(part: AnyContent, leave_out: LeaveOut) -> Data | None:
     """The plainest block of a part; None when there is none for it."""
-    if isinstance(part, ErrorContent):
-        part = error_text(part)
     if isinstance(part, TextContent):
         return {"text": part.text}
     if isinstance(part, OpaqueContent) and part.type.startswith(f"{FRAMEWORK}."):

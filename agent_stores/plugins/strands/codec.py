@@ -17,7 +17,7 @@ from agent_stores.plugins.strands.blocks import FRAMEWORK, build_block, read_blo
 from agent_stores.store import StoredMessage
 
 _REDACTED = "redact_message"
-_NO_PLACE = ("author_name", "image.filename", "audio.filename", "video.filename")
+_NO_PLACE = ("author_name",)
 
 
 class StrandsMessageCodec:

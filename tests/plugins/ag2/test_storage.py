@@ -232,7 +232,7 @@ async def test_a_run_that_died_between_call_and_result_goes_on(log: MessageLog, 
     assert isinstance(found[saved + 1], ModelRequest)
 
 
-async def test_what_refers_to_trimmed_events_is_left_out(log: MessageLog) -> None:
+async def test_what_refers_to_trimmed_events_is_skipped(log: MessageLog) -> None:
     for limit in range(1, len(TURN) + 1):
         stream = uuid4()
         await save(AgentStoresStorage(log, max_messages=limit), TURN, stream)

@@ -461,7 +461,7 @@ async def test_calls_without_results() -> None:
     async def shown(inputs: list[Message], **options: Any) -> list[list[str]]:
         history = AgentStoresHistoryProvider(log, **options)
         context = SessionContext(session_id="s", input_messages=inputs)
-        await history.before_run(agent=None, session=AgentSession(session_id="s"), context=context, state={})  # type: ignore[arg-type]
+        await history.before_run(agent=None, session=AgentSession(session_id="s"), context=context, state={})
         return [
             [f"{content.type} {content.call_id or ''}".strip() for content in message.contents]
             for message in context.get_messages()

@@ -29,7 +29,6 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MessageFormatError
 from agent_stores.llama_index import LlamaIndexCodec
 from agent_stores.log import MessageLog
-from agent_stores.plugins.framework_data import framework_data
 from tests.plugins.conftest import PNG
 from tests.plugins.llama_index.messages import IMAGE, MESSAGES, message, text
 
@@ -49,7 +48,6 @@ def test_every_message_comes_back(name: str) -> None:
     (found,) = codec.from_chat_message(stored)
     assert found == wanted
     assert found.model_dump() == wanted.model_dump()
-    assert "original" not in framework_data(stored, "llama_index")
 
 
 def test_there_is_an_example_of_every_block() -> None:
@@ -211,7 +209,7 @@ def test_objects_of_pydantic_become_dicts() -> None:
 def test_what_json_cannot_hold() -> None:
     codec = LlamaIndexCodec()
     with pytest.raises(
-        ArgumentTypeError, match=r"the ChatMessage.additional_kwargs\['x'\] must be .*, got set"
+        ArgumentTypeError, match=r"the ChatMessage\['additional_kwargs'\]\['x'\] must be .*, got set"
     ):
         codec.to_chat_message(LlamaMessage("", additional_kwargs={"x": {1}}))
     with pytest.raises(ArgumentError, match="got nan"):
@@ -222,7 +220,7 @@ def test_what_json_cannot_hold() -> None:
 
 def test_a_message_that_this_version_does_not_read() -> None:
     block = {"block_type": "hologram"}
-    opaque = OpaqueContent({"type": "llama_index.hologram", "block": block})
+    opaque = OpaqueContent({"type": "llama_index.hologram", "part": block})
     with pytest.raises(MessageFormatError, match="not one that this version of LlamaIndex reads"):
         LlamaIndexCodec().from_chat_message(ChatMessage("user", contents=[opaque]))
 

@@ -67,7 +67,7 @@ json_values = st.recursive(
 
 
 @given(st.sampled_from(sorted(ITEMS)), st.dictionaries(st.text(), json_values, max_size=2), st.data())
-def test_items_with_fields_that_nobody_knows(name: str, extra: dict[str, Any], data: st.DataObject) -> None:
+def test_items_with_unknown_fields(name: str, extra: dict[str, Any], data: st.DataObject) -> None:
     item = {**ITEMS[name], **extra}
     for field in data.draw(st.sets(st.sampled_from(sorted(ITEMS[name])), max_size=1)):
         item[field] = data.draw(json_values)
@@ -180,7 +180,7 @@ def test_what_another_framework_wrote(caplog: pytest.LogCaptureFixture) -> None:
         ("tool", ToolResultContent("a", "x", contents=(ErrorContent("e"),)), "output cannot hold it"),
     ],
 )
-def test_what_is_left_out_is_said(role: Any, part: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_skipped_is_logged(role: Any, part: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
     codec = ResponsesItemCodec()
     for _ in range(2):
         codec.from_chat_message(ChatMessage(role, contents=["text", part]))

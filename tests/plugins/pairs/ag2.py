@@ -118,7 +118,7 @@ def _say(event: Any) -> list[Aspect]:
         return said
     if isinstance(event, ToolResultsEvent):
         return [aspect for one in event.results for aspect in _say_result(one)]
-    raise AssertionError(f"an event that must not be shown here: {event}")
+    raise AssertionError(f"an event that should not be shown here: {event}")
 
 
 def _kind(metadata: Mapping[str, Any]) -> str:

@@ -145,4 +145,4 @@ def _say_content(role: str, content: Any) -> list[Aspect]:
         return [("request", content.id, content.function_call.name)]
     if kind == "function_approval_response":
         return [("response", content.id, content.approved)]
-    raise AssertionError(f"a content that must not be shown here: {content}")
+    raise AssertionError(f"a content that should not be shown here: {content}")

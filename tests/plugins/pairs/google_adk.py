@@ -145,7 +145,7 @@ def _say_part(role: str, part: types.Part) -> list[Aspect]:
     if file is not None:
         name = [] if file.display_name is None else [("filename", file.display_name)]
         return [media(role, _kind(file.mime_type), url=file.file_uri), *name]
-    raise AssertionError(f"a part that must not be shown here: {part}")
+    raise AssertionError(f"a part that should not be shown here: {part}")
 
 
 def _kind(media_type: str | None) -> str:

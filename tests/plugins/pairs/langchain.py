@@ -175,4 +175,4 @@ def _say_block(role: str, block: dict[str, Any]) -> list[Aspect]:
         name = block.get("extras", {}).get("filename")
         said = media(role, kind, url=block.get("url"), data=block.get("base64"))
         return [said, *([] if name is None else [("filename", name)])]
-    raise AssertionError(f"a block that must not be shown here: {block}")
+    raise AssertionError(f"a block that should not be shown here: {block}")

@@ -140,7 +140,7 @@ def _say_block(role: str, block: Any) -> list[Aspect]:
     if isinstance(block, llama.DocumentBlock):
         name: list[Aspect] = [("filename", block.title)] if block.title else []
         return [media(role, "file", url=url, data=_text(block.data)), *name]
-    raise AssertionError(f"a block that must not be shown here: {block}")
+    raise AssertionError(f"a block that should not be shown here: {block}")
 
 
 def _text(data: Any) -> str | None:

@@ -150,7 +150,7 @@ def _say(item: dict[str, Any]) -> list[Aspect]:
         return [*said, ("request", item["id"], item["name"])]
     if kind == "mcp_approval_response":
         return [*said, ("response", item["approval_request_id"], item["approve"])]
-    raise AssertionError(f"an item that must not be shown here: {item}")
+    raise AssertionError(f"an item that should not be shown here: {item}")
 
 
 def _say_part(role: str, part: dict[str, Any]) -> list[Aspect]:
@@ -163,4 +163,4 @@ def _say_part(role: str, part: dict[str, Any]) -> list[Aspect]:
         return [media(role, "file", url=part.get("file_data", part.get("file_url"))), *name]
     if part["type"] == "input_audio":
         return [media(role, "audio", data=part["input_audio"]["data"])]
-    raise AssertionError(f"a part that must not be shown here: {part}")
+    raise AssertionError(f"a part that should not be shown here: {part}")

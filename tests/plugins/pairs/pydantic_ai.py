@@ -128,7 +128,7 @@ def _say(part: Any) -> list[Aspect]:
         return said + ([("failed", part.tool_call_id)] if part.outcome != "success" else [])
     if kind == "file":
         return _say_item("assistant", part.content)
-    raise AssertionError(f"a part that must not be shown here: {part}")
+    raise AssertionError(f"a part that should not be shown here: {part}")
 
 
 def _say_item(role: str, item: Any) -> list[Aspect]:
@@ -140,4 +140,4 @@ def _say_item(role: str, item: Any) -> list[Aspect]:
         return [(role, top if top in ("image", "audio", "video") else "file", item.data), *name]
     if isinstance(item, (ImageUrl, AudioUrl, VideoUrl, DocumentUrl)):
         return [(role, _URLS[item.kind], item.url), *name]
-    raise AssertionError(f"an item that must not be shown here: {item}")
+    raise AssertionError(f"an item that should not be shown here: {item}")
