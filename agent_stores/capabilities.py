@@ -50,7 +50,8 @@ class Appender(Protocol):
                 added to it (`last_position` is 0).
 
         Returns:
-            The thread's last position; None when the log is to append by the general path.
+            The thread's last position; None when the log must append by its general path,
+                `Operations.append`: load the thread, plan the change, commit it under the thread's version.
 
         Raises:
             ConflictError: when `expected_position` differs; nothing was written.

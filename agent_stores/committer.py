@@ -105,7 +105,7 @@ class Committer:
             request_id: names the operation in the thread's recent request ids; a random one by default.
 
         Raises:
-            StoreUnavailableError: when other writers were faster all the time; nothing was written.
+            StoreUnavailableError: after 30 seconds of version conflicts; nothing was written.
             OutcomeUnknownError: when the connection was lost repeatedly while the commit was confirmed.
             StoreError: what the backend raises.
         """
@@ -135,7 +135,7 @@ class Committer:
                     if change is None:  # a read
                         raise
                     uncertain.append(change)
-                    # That the write is on this server does not say that replicas have it.
+                    # A write on the primary may not be on the replicas.
                     if len(uncertain) == _UNKNOWN_OUTCOMES or isinstance(error, NotReplicatedError):
                         raise
                 except StoreUnavailableError as error:
@@ -175,7 +175,7 @@ class Committer:
             after = rows[-1].position
 
     def _too_many_conflicts(self, is_uncertain: bool) -> StoreError:
-        text = f"{self._backend.location}: other writers were faster for {_PATIENCE:g} seconds; "
+        text = f"{self._backend.location}: version conflicts with other writers for {_PATIENCE:g} seconds; "
         if is_uncertain:
             return OutcomeUnknownError(f"{text}the outcome of a write is unknown")
         return StoreUnavailableError(f"{text}nothing was written")

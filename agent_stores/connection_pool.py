@@ -62,14 +62,14 @@ class ServerRegistry(Generic[S]):
         _after_fork(self._reset)
 
     def acquire(self, key: Hashable, make: Callable[[], S], *, user: object) -> tuple[S, _Finalizer]:
-        """The one server of a key, made if there is none; and what counts the user out when it is dropped.
+        """The one server of a key, made if there is none; and a finalizer that counts the user out.
 
         A user that is dropped without releasing the server leaves its connections open for the next one.
         """
         with self._lock:
             server = self._servers.get(key)
             if server is None:
-                # Those longest unused, but for a few, of users that were dropped without a word.
+                # Close the oldest idle servers above the limit: their users were dropped without a release.
                 idle = [other for other, found in self._servers.items() if found.users == 0]
                 for other in idle[:-_MAX_IDLE]:
                     close = self._servers.pop(other).close_unused
@@ -79,7 +79,7 @@ class ServerRegistry(Generic[S]):
         return server, weakref.finalize(user, self._drop, server)
 
     async def release(self, server: S, finalizer: _Finalizer) -> None:
-        """Do without a server; the last one who does closes its connections."""
+        """Release a server; the last release closes its connections."""
         if finalizer.detach() is None:
             return
         with self._lock:
@@ -141,7 +141,7 @@ class LoopClients(Generic[C]):
         closed = _close_soon(loop, client)
         while is_running and not closed.is_set() and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
-            # A caller's loop may stand still again before it came to that.
+            # A caller's loop may stop before it runs the callback.
             await loop_pool.run_in(loop, lambda: asyncio.sleep(0.001), 0)
 
     def close_unused(self) -> None:
@@ -248,13 +248,12 @@ class EventLoopPool:
     def run(self, loop: _Loop, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on a loop that was taken, on this thread, and give the loop back.
 
-        A loop that was interrupted, as by Ctrl-C, is closed instead: it may have been between taking up
-        something and doing it, and then it never will.
+        A loop that was interrupted, as by Ctrl-C, is closed instead: it may have lost a callback.
         """
 
         async def drained() -> T:
             try:
-                await asyncio.sleep(0)  # the loop hears what came while it stood still, as a lost connection
+                await asyncio.sleep(0)  # events since the loop stopped, as a lost connection
                 return await work
             finally:
                 work.close()  # where it never began

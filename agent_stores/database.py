@@ -116,11 +116,7 @@ class DatabaseChatMessageStore(ChatMessageStore[M]):
             ``mariadb://user:password@host:port/database``;
             a driver may be named, as in ``postgresql+asyncpg://``.
         engine: an SQLAlchemy engine, sync or async, instead of a connection string; it stays the caller's.
-        timeout: see `DatabaseMessageLog`, as for the next four.
-        max_connections: see there.
-        table_prefix: see there.
-        engine_options: see there.
-        notify: see there.
+        timeout, max_connections, table_prefix, engine_options, notify: see `DatabaseMessageLog`.
         options: those of `ChatMessageStore`: ``thread_id``, ``tenant``, ``max_messages``, ``ttl`` and so on.
 
     Raises:

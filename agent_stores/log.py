@@ -194,7 +194,7 @@ class MessageLog:
     # -- editing ------------------------------------------------------------------------------------------
 
     async def replace(self, key: ThreadKey, row: Row) -> bool:
-        """Replace the row that has the same id; it keeps its position and boundary. False: there is none."""
+        """Replace the row of the same id, in its position; returns whether there is one."""
         self._check_open()
         return await self._operations.replace(key, row)
 
@@ -292,7 +292,7 @@ class MessageLog:
         )
 
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
-        """Set a thread's time-to-live, counted from now; later appends keep it. False: no such thread."""
+        """Set a thread's time-to-live, counted from now; later appends keep it. Returns whether it exists."""
         self._check_open()
         return await self._operations.set_ttl(key, ttl)
 
@@ -308,7 +308,7 @@ class MessageLog:
         return await fork_thread(self.backend, self._committer, key, new_key, at)
 
     async def delete_thread(self, key: ThreadKey) -> bool:
-        """Delete a thread with all that belongs to it; False when there was none."""
+        """Delete a thread with all that belongs to it; returns whether there was one."""
         self._check_open()
         return await self._operations.delete_thread(key)
 
@@ -346,7 +346,7 @@ class MessageLog:
         return await self.backend.tenants(after=after, limit=limit)
 
     async def purge_expired(self, *, limit: int = 1000) -> int:
-        """Remove expired threads, of every tenant, and unused data, of each at most `limit`.
+        """Remove up to `limit` expired threads, of all tenants, and up to `limit` items of unused data.
 
         Returns how many threads; servers that expire threads by themselves return 0.
         """

@@ -113,9 +113,14 @@ def message_links(message: ChatMessage) -> tuple[tuple[str, ...], tuple[str, ...
 def find_boundaries(messages: Sequence[ChatMessage]) -> list[bool]:
     """For each message of a batch whether a trim or a window may cut directly before it.
 
-    It may not before a message that answers a call of another message; between a call and its answer in the
-    same batch; before a message with nothing but calls directly after another one; and directly after a
-    message with nothing but reasoning. The last two keep a turn whole that a framework stores as items.
+    A cut is not allowed before
+
+    - a message that answers a call of another message;
+    - a message between a call and its answer in the same batch;
+    - a message of calls only that directly follows another such message;
+    - a message that directly follows one of reasoning only.
+
+    The last two keep a turn whole that a framework stores as items.
     """
     boundaries = [True] * len(messages)
     callers: dict[str, int] = {}  # the index of the message that makes a call, by the call's id
@@ -137,6 +142,7 @@ def find_boundaries(messages: Sequence[ChatMessage]) -> list[bool]:
 
 
 def _is_calls_only(kinds: frozenset[type]) -> bool:
+    """Whether a message has calls or approval requests, and otherwise only reasoning and usage."""
     return not kinds.isdisjoint(_CALLS) and kinds <= _CALLS_ONLY
 
 
@@ -193,7 +199,7 @@ def repair(
     Args:
         messages: the conversation.
         dangling_calls: what to do with calls that have no result.
-        keep_open: leave the calls alone that nothing but results follows: a framework's loop is about to
+        keep_open: do not repair calls after which there are only results: a framework's loop is about to
             answer them.
 
     Raises:
@@ -321,7 +327,7 @@ def _open_calls(messages: Sequence[ChatMessage]) -> set[str]:
 
 
 def _says_something(parts: Sequence[AnyContent]) -> bool:
-    """Whether a message is worth sending for these parts: reasoning and usage alone are not."""
+    """Whether the parts contain more than reasoning and usage."""
     return any(not isinstance(part, (ReasoningContent, UsageContent)) for part in parts)
 
 

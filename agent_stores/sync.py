@@ -236,7 +236,7 @@ class SyncChatMessageStore(Generic[M]):
     def _check(self) -> None:
         if _has_loop():
             raise ArgumentError(
-                "a synchronous store would block the running event loop; use the store itself there"
+                "SyncChatMessageStore must not be called in a running event loop; await the store instead"
             )
 
 

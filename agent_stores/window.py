@@ -109,7 +109,7 @@ async def _read_limited(
 
 
 async def _align_end(log: MessageLog, key: ThreadKey, after: int, before: int) -> int:
-    """The end of a range, moved back to the begin of the group that it would cut."""
+    """The end of a range, moved back to the start of the group that it would cut."""
     position = before - 1
     while True:  # pinned rows do not belong to a group
         rows = await log.read(key, after=position, limit=16, bodies=False)

@@ -19,7 +19,7 @@ from relay import Relay
 WHOLE = 1000
 """The length of the thread that is read whole, and of those whose commands and bytes are counted."""
 
-_LONG = 30_000_000  # nanoseconds of an operation that is made once at a time
+_LONG = 30_000_000  # nanoseconds; a longer operation is run once per visit
 _FEWEST = 3  # turns that a median takes at least
 
 
@@ -114,7 +114,7 @@ def _fill(
     previous: int,
     options: Options,
 ) -> dict[Spec, int]:
-    """Make the threads; returns, for each candidate that takes part, every how many rounds."""
+    """Make the threads; returns, for each candidate, the interval between its visits, in rounds."""
     plan: dict[Spec, int] = {}
     for spec in specs:
         if spec.key in workers.failed:

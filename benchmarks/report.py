@@ -17,7 +17,7 @@ NONE = "—"
 def tables(
     specs: Sequence[Spec], medians: Medians, counts: Counts, lengths: Sequence[int]
 ) -> Iterable[tuple[str, list[str], list[list[str]]]]:
-    """Titles, headings and rows."""
+    """Yield each table as its title, column headings and rows."""
     for what, name in _NAMES.items():
         rows = []
         for spec in specs:

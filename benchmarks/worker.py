@@ -95,7 +95,7 @@ class Worker:
         self._grown[name] = 0
 
     def _time(self, candidate: Candidate, calls: Sequence[Callable[[], Any]]) -> tuple[list[int], Any]:
-        """Nanoseconds of each call, and the last one's result, which others' were let go of before."""
+        """Nanoseconds of each call, and the last result; each result is freed before the next call."""
         if not candidate.is_sync:
             return self._loop.run_until_complete(_time_async(calls))
         clock, times = time.perf_counter_ns, []

@@ -132,7 +132,7 @@ class ChatAgent:
 
         The last update has the whole `response`, and comes when the turn is stored. A stream that is not read
         to its end stores nothing. Until it is at its end, closed (``await stream.aclose()``, or
-        `contextlib.aclosing`) or let go of, it holds the thread, and other runs on it wait.
+        `contextlib.aclosing`) or garbage-collected, it holds the thread, and other runs on it wait.
         """
         return self._stream(self._begin(messages, thread, tools, options))
 

@@ -146,10 +146,10 @@ class JsonCodec:
         if len(message.contents) == 1 and (data := self._opaque(message.contents[0])) is not None:
             return Decoded(data, True, every)
         hints = framework_data(message, self.framework)
-        left_out: list[int] = []
+        omitted: list[int] = []
 
         def leave_out(part: AnyContent, why: str) -> None:
-            left_out.append(id(part))
+            omitted.append(id(part))
             if not quiet:
                 self.unsupported(part.type, why, message_id=message.message_id)
 
@@ -162,7 +162,7 @@ class JsonCodec:
         exact = is_own and ("of" not in hints or hints["of"] == digest(base))
         data = apply_diff(message, self.framework, base)
         if not (exact or quiet):
-            self._tell_fields(message, data, left_out)
+            self._tell_fields(message, data, omitted)
         return Decoded(data, exact, every)
 
     def decode_all(self, message: ChatMessage) -> list[Decoded]:
@@ -183,11 +183,11 @@ class JsonCodec:
         contents = [message.contents[index] for index in run]
         return message.replace(contents=contents, additional_properties=properties)
 
-    def _tell_fields(self, message: ChatMessage, data: Data, left_out: Sequence[int]) -> None:
+    def _tell_fields(self, message: ChatMessage, data: Data, omitted: Sequence[int]) -> None:
         """Say which fields of another framework's message are not shown."""
         found = {"author_name": message.author_name}
         for part in (*message.contents, *(inner for one in message.tool_results for inner in one.contents)):
-            if id(part) in left_out:
+            if id(part) in omitted:
                 continue
             if isinstance(part, (DataContent, UriContent)):
                 self.unsupported.filename(part, data, message_id=message.message_id)

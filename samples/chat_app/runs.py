@@ -96,9 +96,9 @@ async def answer(run: Run, threads: Threads, model: ChatClient, memory: ContextP
 
 
 async def _keep_alive(threads: Threads, thread_id: str, pause: float) -> None:
-    """Begin a conversation's time-to-live anew while it is answered: else its end would be its beginning.
+    """Renew a conversation's time-to-live during the run.
 
-    What expired meanwhile would come back with this answer only, for ever and without its settings.
+    If it expired, storing the answer would create a new thread without its settings or time-to-live.
     """
     while True:
         try:
@@ -141,8 +141,8 @@ async def _give_title(run: Run, threads: Threads) -> None:
 async def _keep_what_was_said(run: Run, threads: Threads, position: int) -> None:
     """After a stop: the question and the answer so far become a turn, whole, or nothing is added.
 
-    The stop may have come while the whole turn was being stored. `expected_position` tells: then a writer
-    was first, and if it wrote this turn, it is stored.
+    The stop may have come while the whole turn was being stored. A conflict on `expected_position` means that
+    another write came first; the loop then checks whether it was this turn.
     """
     store = threads.store(run.thread_id)
     try:

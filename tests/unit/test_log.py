@@ -232,7 +232,7 @@ class TestUnknownOutcomes:
         for at in range(2, 1000):
             backend.fail(at, VersionConflict())
         backend.fail(1, OutcomeUnknownError("lost"))
-        with pytest.raises(OutcomeUnknownError, match="other writers were faster"):
+        with pytest.raises(OutcomeUnknownError, match="version conflicts with other writers"):
             await log.clear(KEY)
         with pytest.raises(StoreUnavailableError, match="nothing was written"):
             await log.clear(KEY)

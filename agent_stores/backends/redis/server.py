@@ -167,7 +167,7 @@ class RedisServer(LoopClients[Client]):
                             failures += 1
                             if may_block() and time.monotonic() > deadline:
                                 raise asyncio.TimeoutError from error
-                            # A demoted primary rejects writes; another one takes its place.
+                            # A demoted primary rejects writes until the client finds the new one.
                             is_demoted = config.kind != "single" and errors.code_of(error) == "READONLY"
                             is_over = self._retries is not None and failures > self._retries
                             if is_over or not (is_demoted or errors.is_retryable(error)):

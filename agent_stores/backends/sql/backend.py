@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 registry: ServerRegistry[Database] = ServerRegistry()
 """The databases in use in this process."""
 
-_AT_ONCE = 500  # ids in one statement
+_IDS_PER_STATEMENT = 500
 
 
 def connect(config: Config) -> Database:
@@ -69,7 +69,7 @@ def connect(config: Config) -> Database:
 class SQLBackend:
     """Threads in the tables of an SQLite, PostgreSQL or MariaDB database.
 
-    A version is the number of the thread's row, and how often the thread was written.
+    A version is the pair of the thread's row id and its count of writes.
 
     Args:
         config: the database.
@@ -155,8 +155,8 @@ class SQLBackend:
         """See `Backend.find`."""
         ids = [names.index_id(names.to_text(each)) for each in dict.fromkeys(message_ids)]
         found: list[Row] = []
-        for start in range(0, len(ids), _AT_ONCE):
-            part = {f"id_{n}": each for n, each in enumerate(ids[start : start + _AT_ONCE])}
+        for start in range(0, len(ids), _IDS_PER_STATEMENT):
+            part = {f"id_{n}": each for n, each in enumerate(ids[start : start + _IDS_PER_STATEMENT])}
             statement = self._statements.find(len(part))(key=thread_digest(key), **part)
             found += map(to_row, await self._run(statement))
         return {row.message_id: row for row in found}
@@ -219,7 +219,7 @@ class SQLBackend:
     ) -> int | None:
         """See `Appender.append`: one round trip to PostgreSQL and MariaDB; on SQLite, a transaction.
 
-        Known ids, expired threads, calls that are retried and the like are left to the general path.
+        Known ids, expired threads, retries and the like are left to the general path (`Appender`).
         """
         unpinned = size = tokens = 0
         for row in rows:
@@ -277,8 +277,10 @@ class SQLBackend:
                     raise Abort
                 if clear or thread is None:
                     yield s.delete_rows(**values)
-            for start in range(0, len(delete), _AT_ONCE):
-                yield s.delete([row.position for row in delete[start : start + _AT_ONCE]])(id=number)
+            for start in range(0, len(delete), _IDS_PER_STATEMENT):
+                yield s.delete([row.position for row in delete[start : start + _IDS_PER_STATEMENT]])(
+                    id=number
+                )
             if put:
                 yield s.put, [s.values(number, row) for row in put]
             return None if thread is None else (number, version + 1)

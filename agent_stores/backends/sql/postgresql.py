@@ -2,7 +2,7 @@
 
 The pool is our own: that of `psycopg_pool` reports a server that cannot be reached, or a wrong password, as a
 time-out of its own at the end of the time allowed, and connects in tasks of its own. No statement is prepared
-on the server: a proxy may give each of them another connection.
+on the server: a proxy that pools transactions may route each statement to another connection.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         """See `Database.attempt`."""
         pool = self.get()
         conn = await pool.acquire(deadline)
-        # Instead of a task that waits for another: when the time is up, the connection is interrupted.
+        # A timer interrupts the connection at the deadline: cheaper than a task that waits for another.
         timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out, self._interrupt)
         try:
             call.connection = conn

@@ -252,7 +252,7 @@ class DynamoDBTable(ServiceTable):
         await waiter.wait(TableName=self.config.table, WaiterConfig=pauses)
         with contextlib.suppress(
             botocore.ClientError
-        ):  # it is enabled, or this login may not; sweeps do without it
+        ):  # it is enabled, or this login may not; sweeps work without it
             await sdk.update_time_to_live(
                 TableName=self.config.table,
                 TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"},

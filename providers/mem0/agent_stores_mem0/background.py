@@ -19,9 +19,9 @@ logger = logging.getLogger("agent_stores.mem0")
 
 T = TypeVar("T")
 
-_ATTEMPTS = 4
+_ATTEMPTS = 4  # for each turn, the first included
 _FIRST_PAUSE = 0.5  # seconds before the second attempt; doubles, with jitter
-_LONGEST_PAUSE = 30.0
+_LONGEST_PAUSE = 30.0  # seconds
 _POLL_SECONDS = 0.02  # seconds between two looks for space in the queue
 
 # Non-retryable errors: mem0's own errors by name, as mem0 is imported late, and mistakes in calls.
@@ -37,7 +37,7 @@ _PERMANENT = frozenset(
 
 
 class Write(NamedTuple):
-    """What is to be learned from.
+    """A turn to store in mem0.
 
     Attributes:
         messages: of one turn, with ``role`` and ``content``.

@@ -91,7 +91,7 @@ class PlatformApi:
         self._client = client
 
     def check(self, entities: Entities, purpose: str) -> None:
-        """Everything is accepted."""
+        """Accept all ids: the platform checks them itself."""
 
     async def add(self, messages: Sequence[Mapping[str, str]], entities: Entities) -> None:
         """See `Api.add`."""

@@ -11,7 +11,7 @@ from agent_stores_mem0.clients import Connection
 from agent_stores_mem0.scopes import Entities, Scope
 
 _BATCH = 100  # memories that are listed, and deleted, at once
-_AT_ONCE = 8  # deletions at the same time
+_PARALLEL_DELETES = 8
 _COUNTED = 1_000_000  # memories that are counted at most
 
 
@@ -68,7 +68,7 @@ class ErasesMemories:
         deleted: set[str] = set()
         while ids := set(await api.ids(entities, limit=_BATCH)) - deleted:
             waiting = sorted(ids)
-            for start in range(0, len(waiting), _AT_ONCE):
-                await asyncio.gather(*map(api.delete, waiting[start : start + _AT_ONCE]))
+            for start in range(0, len(waiting), _PARALLEL_DELETES):
+                await asyncio.gather(*map(api.delete, waiting[start : start + _PARALLEL_DELETES]))
             deleted |= ids
         return len(deleted)

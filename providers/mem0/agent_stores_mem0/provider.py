@@ -52,9 +52,9 @@ logger = logging.getLogger("agent_stores.mem0")
 class Mem0Provider(ErasesMemories, ContextProvider):
     """Long-term memory by mem0: its platform, or its open-source package in this process.
 
-    Before a run, what mem0 remembers that fits the user's new messages is shown to the model, in a message of
-    the role ``user`` between ``<memories>`` and ``</memories>``. After a run that succeeded, the new messages
-    of the user and the assistant are given to mem0, which keeps what it finds worth remembering.
+    Before a run, the provider searches mem0 with the user's new messages, and shows the model the results
+    in a ``user`` message, between ``<memories>`` and ``</memories>``. After a run that succeeded, the new
+    messages of the user and the assistant are given to mem0, which keeps what it finds worth remembering.
 
     **Storing.** What is said is stored under all of `user_id`, `agent_id`, `application_id` and `thread_id`
     that are given.
@@ -89,7 +89,7 @@ class Mem0Provider(ErasesMemories, ContextProvider):
         limit: how many memories are shown at most.
         max_tokens: how many tokens they may have together, as estimated offline; None for no limit.
         threshold: the lowest score, from 0 to 1, of a memory that is shown; mem0's own by default.
-        timeout: seconds that a search, and the writing of a turn, may hold up a run.
+        timeout: seconds that a run waits at most for its searches, and then for storing its turn.
         on_error: ``"log"`` lets the run go on when mem0 fails; ``"raise"`` fails it with a
             `ContextProviderError`.
         background_writes: store turns on a task of its own, with retries; a run then does not wait for it.
@@ -271,7 +271,7 @@ class Mem0Provider(ErasesMemories, ContextProvider):
             )
 
     async def __aenter__(self) -> Self:
-        """Begin.
+        """Enter the provider; counts one more user of it in this event loop.
 
         Raises:
             ArgumentError: when there is neither a client nor a key.

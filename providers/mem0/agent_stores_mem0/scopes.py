@@ -24,7 +24,7 @@ class Scope(NamedTuple):
     thread_id: str | None = None
 
     def entities(self) -> Entities:
-        """Those that there are, by mem0's names."""
+        """The ids that are set, by mem0's names."""
         named = {
             "user_id": self.user_id,
             "agent_id": self.agent_id,
