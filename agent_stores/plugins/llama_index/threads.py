@@ -76,8 +76,8 @@ class Threads:
         is_new = self.is_in_memory or (isinstance(source, str) and ":memory:" in source)
         if location is not None and (is_new or location != self.opened.location):
             raise StateError(
-                f"the state is of a store at {location!r}, and a state has no login and no keys: give that store, as in "
-                f"from_dict(state, store=url), got one at {self.opened.location!r}"
+                f"the state is of a store at {location!r}, and a state has no login and no keys: give that "
+                f"store, as in from_dict(state, store=url), got one at {self.opened.location!r}"
             )
         if threads:
             if not self.is_in_memory:

@@ -140,7 +140,8 @@ def test_a_store_without_its_keys_is_not_restored(url: str) -> None:
     assert b"kkkk" not in pickle.dumps(one)
     with pytest.raises(StateError, match="no keys: give that store"):
         pickle.loads(pickle.dumps(one))
-    again = AgentStoresChatStore(**{**one.model_dump(), "store": url, "encryption": ring})
+    state: Any = one.model_dump()
+    again = AgentStoresChatStore(**{**state, "store": url, "encryption": ring})
     assert said(again.get_messages("a")) == ["Hello"]
 
 
