@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr
 from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
@@ -15,6 +15,10 @@ from agent_stores.plugins.store_resolver import Ttl
 from agent_stores.store_options import OnCorrupt
 from agent_stores.tokens import TokenCounter
 
+if TYPE_CHECKING:
+    from agent_stores.attachments import Attachments
+    from agent_stores.encryption import Keys
+
 
 class ChatStoreOptions(TypedDict, total=False):
     """The options of stores that show messages as they are stored; see `ChatMessageStore`."""
@@ -25,20 +29,23 @@ class ChatStoreOptions(TypedDict, total=False):
     ttl_refresh: TtlRefresh
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
+    encryption: Keys | None
+    attachments: Attachments | None
 
 
 class StoredThreads(BaseModel):
     """Conversations by key, each a thread of a store.
 
     As JSON, and pickled, it is the conversations of a store in memory; of any other store, the URL and the
-    options. A URL with a login is not carried: then the JSON has the location only, and is restored with
-    ``from_dict(state, store=url)``, whose store must be there. `count_tokens` is not carried.
+    options. Logins, keys, attachments and `count_tokens` are not carried. With a login, `encryption` or
+    `attachments`, the JSON has the location only, and is restored with ``from_dict(state, store=url)``, whose
+    store must be there.
 
     Args:
         store: where they are kept: a URL as `open_log` takes it, a `MessageLog`, or a function that makes the
             store of a thread id; by default in this process's memory.
         options: those of the store, for a URL or a log: ``tenant``, ``max_messages``, ``ttl``,
-            ``ttl_refresh``, ``on_corrupt`` and ``count_tokens``.
+            ``ttl_refresh``, ``on_corrupt`` and ``count_tokens``; for a URL, ``encryption`` and ``attachments``.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first

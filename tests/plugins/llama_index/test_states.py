@@ -141,7 +141,7 @@ def test_a_store_without_its_keys_is_not_restored(url: str) -> None:
     with pytest.raises(StateError, match="no keys: give that store"):
         pickle.loads(pickle.dumps(one))
     state: Any = one.model_dump()
-    again = AgentStoresChatStore(**{**state, "store": url, "encryption": ring})
+    again = AgentStoresChatStore(**state, store=url, encryption=ring)
     assert said(again.get_messages("a")) == ["Hello"]
 
 
