@@ -45,7 +45,8 @@ class StoredThreads(BaseModel):
         store: where they are kept: a URL as `open_log` takes it, a `MessageLog`, or a function that makes the
             store of a thread id; by default in this process's memory.
         options: those of the store, for a URL or a log: ``tenant``, ``max_messages``, ``ttl``,
-            ``ttl_refresh``, ``on_corrupt`` and ``count_tokens``; for a URL, ``encryption`` and ``attachments``.
+            ``ttl_refresh``, ``on_corrupt`` and ``count_tokens``; for a URL, also ``encryption`` and
+            ``attachments``.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
