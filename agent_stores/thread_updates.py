@@ -25,7 +25,8 @@ def trim_index(boundaries: Sequence[bool], start: int) -> int:
 
     The cut is at the first boundary at or after `start`, so that at most the limit is kept. When there is
     none, it is at the newest boundary before `start`, so that the newest group stays whole; but a run of more
-    than `MAX_RUN` rows without a boundary is cut at `start`.
+    than `MAX_RUN` rows without a boundary is cut at `start`. ``backends/sql/append.py`` and
+    ``backends/redis/lua/trim.lua`` have the same rule for their servers: change all three.
 
     Args:
         boundaries: for each row, in order, whether a cut may fall directly before it.

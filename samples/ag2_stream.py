@@ -27,7 +27,7 @@ def weather(city: str) -> str:
 
 async def main(url: str) -> None:
     async with DefaultAsyncHttpxClient() as client:
-        config = OpenAIConfig(model=os.environ.get("OPENAI_MODEL", "gpt-4.1"), http_client=client)
+        config = OpenAIConfig(model=os.environ.get("OPENAI_MODEL", "gpt-5-mini"), http_client=client)
         agent = Agent("guide", config=config, tools=[weather])
         for question in ("My name is Alice", "The weather in Oslo and Bergen?", "What's my name?"):
             async with AgentStoresStorage(url) as storage:  # anew for each question

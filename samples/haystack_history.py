@@ -19,7 +19,7 @@ from agent_stores.testing.local_model import local_model
 
 
 def main(url: str) -> None:
-    model = os.environ.get("OPENAI_MODEL", "gpt-4.1")
+    model = os.environ.get("OPENAI_MODEL", "gpt-5-mini")
     generator = OpenAIChatGenerator(api_key=Secret.from_env_var("OPENAI_API_KEY"), model=model)
     for question in ("My name is Alice", "What's my name?"):
         with AgentStoresChatMessageStore(url) as store:  # anew for each question

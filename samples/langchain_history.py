@@ -23,7 +23,7 @@ def main(url: str) -> None:
     def history(session_id: str) -> AgentStoresChatMessageHistory:
         return AgentStoresChatMessageHistory(session_id, url, max_messages=100, ttl=30 * 24 * 3600)
 
-    model = ChatOpenAI(model=os.environ.get("OPENAI_MODEL", "gpt-4.1"))
+    model = ChatOpenAI(model=os.environ.get("OPENAI_MODEL", "gpt-5-mini"))
     for session_id, question in (
         ("alice", "Hello, my name is Alice"),
         ("bob", "What's my name?"),

@@ -24,7 +24,7 @@ def weather(city: str) -> str:
 
 async def main(url: str) -> None:
     async with AsyncOpenAI() as client:
-        model = OpenAIChatCompletionsModel(os.environ.get("OPENAI_MODEL", "gpt-4.1"), openai_client=client)
+        model = OpenAIChatCompletionsModel(os.environ.get("OPENAI_MODEL", "gpt-5-mini"), openai_client=client)
         agent = Agent(name="Guide", model=model, tools=[weather])
         for question in ("My name is Alice", "The weather in Oslo and Bergen?", "What's my name?"):
             async with AgentStoresSession("user_123", url, max_messages=100) as session:  # a new one

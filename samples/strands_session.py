@@ -23,7 +23,7 @@ def weather(city: str) -> str:
 
 def main(url: str) -> None:
     for question in ("My name is Alice", "The weather in Oslo and Bergen?", "What's my name?"):
-        model = OpenAIModel(model_id=os.environ.get("OPENAI_MODEL", "gpt-4.1"))
+        model = OpenAIModel(model_id=os.environ.get("OPENAI_MODEL", "gpt-5-mini"))
         with AgentStoresSessionManager("user_123", url) as manager:  # anew for each question
             agent = Agent(model=model, tools=[weather], session_manager=manager, callback_handler=None)
             print("agent:", agent(question))

@@ -33,7 +33,7 @@ from agent_stores.backends.sql.statements import (
     row_values,
 )
 
-_AT_ONCE = 50  # rows in one statement
+_ROWS_PER_INSERT = 50
 
 _NEW = f"""
 INSERT INTO {{threads}} ({", ".join(NAME_COLUMNS)}, version, last_position, staged_position, messages, pinned,
@@ -226,7 +226,7 @@ class HotPath:
 
     def _compose(self, values: tuple[Any, ...], rows: Sequence[Row]) -> Statement | None:
         """MariaDB's compound statement; None for rows that do not fit into one packet."""
-        if len(rows) > _AT_ONCE or sum(row.bytes for row in rows) > (self._largest() or 0):
+        if len(rows) > _ROWS_PER_INSERT or sum(row.bytes for row in rows) > (self._largest() or 0):
             return None
         text = self._texts.get(len(rows))
         if text is None:
@@ -261,7 +261,7 @@ class HotPath:
         if is_new or refresh != "never":
             expires = None if ttl is None else now + round(ttl * 1_000_000)
         given = [row_values(row, n) for n, row in enumerate(rows, row_id * LARGEST + position + 1)]
-        if added <= _AT_ONCE:
+        if added <= _ROWS_PER_INSERT:
             yield self._insert + self._values * (added - 1), tuple(chain.from_iterable(given))
         else:
             yield self._insert, given

@@ -1,4 +1,5 @@
--- Included. Removes `excess` of the oldest entries, up to a boundary; the rule is that of `thread_updates.trim_index`.
+-- Included. Removes `excess` of the oldest entries, up to a boundary; the rule is that of `thread_updates.trim_index`, 256
+-- its MAX_RUN.
 -- The list had `length` entries before those of `fields`.
 local part, total = call('LRANGE', MESSAGES, 0, math.min(excess, 1000)), messages - pinned
 local trimmed = (excess == total or part[excess + 1] and string.byte(part[excess + 1]) % 2 == 1) and excess
