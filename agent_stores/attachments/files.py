@@ -46,13 +46,13 @@ class Copy(NamedTuple):
         stamp: its name.
         exists: whether the data is there, whole.
         references: who may refer to it.
-        doomed: its ``!`` files.
+        deleting: its ``!`` files.
     """
 
     stamp: str
     exists: bool
     references: list[Reference]
-    doomed: list[str]
+    deleting: list[str]
 
     @property
     def made(self) -> int:
@@ -116,14 +116,14 @@ class Files:
 
     def hold(self, key: ThreadKey, folder: str, copy: Copy) -> bool:
         """Let a message of a thread refer to data; False when it is not there, or about to be removed."""
-        if not copy.exists or copy.doomed:
+        if not copy.exists or copy.deleting:
             return False
         thread, now = digest(key), time.time()
         if any(each.thread == thread and each.since > now - self.writing / 2 for each in copy.references):
             return True
         self._refer(key, folder, copy.stamp)
         return any(
-            each.stamp == copy.stamp and each.exists and not each.doomed for each in self.copies(folder)
+            each.stamp == copy.stamp and each.exists and not each.deleting for each in self.copies(folder)
         )
 
     def read(self, tenant: str | None, name: str) -> bytes | None:
@@ -150,7 +150,7 @@ class Files:
                 thread, _, since = rest.partition("@")
                 copy.references.append(Reference(name, thread, int(since) if since.isdecimal() else 0))
             elif kind == "!":
-                copy.doomed.append(name)
+                copy.deleting.append(name)
             else:
                 # A file that is being written, on a file system that shows it, is shorter.
                 found[stamp] = copy._replace(exists=str(size) == parts[2])

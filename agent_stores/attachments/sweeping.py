@@ -98,7 +98,7 @@ class Sweeper:
             await self._do(partial(self._files.remove, folder, [mark]))
             return False
         references = [each.file for each in after.references]
-        stale = [name for name in after.doomed if name == mark or _doomed_at(name) < oldest]
+        stale = [name for name in after.deleting if name == mark or _deleting_since(name) < oldest]
         await self._do(partial(self._files.remove, folder, [copy.stamp, *references, *stale]))
         return True
 
@@ -146,9 +146,12 @@ def _stale(copy: Copy, oldest: float) -> list[str]:
     """Files of sweeps that were stopped, and of references that were renewed."""
     newest = {each.thread: each.since for each in sorted(copy.references, key=lambda each: each.since)}
     renewed = [each for each in copy.references if each.since < min(oldest, newest[each.thread])]
-    return [*(name for name in copy.doomed if _doomed_at(name) < oldest), *(each.file for each in renewed)]
+    return [
+        *(name for name in copy.deleting if _deleting_since(name) < oldest),
+        *(each.file for each in renewed),
+    ]
 
 
-def _doomed_at(name: str) -> int:
+def _deleting_since(name: str) -> int:
     seconds = name.partition("!")[2].partition("-")[0]
     return int(seconds) if seconds.isdecimal() else 0

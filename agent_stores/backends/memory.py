@@ -162,8 +162,8 @@ class MemoryBackend:
         sign = -1 if order == "recent" else 0
         start = None if after is None else (sign * after.updated_us, after.thread_id)
         listed = [i for i in listed if i.key.tenant == tenant and i.key.thread_id.startswith(prefix)]
-        places = sorted(((sign * item.thread.updated_us, item.key.thread_id), item) for item in listed)
-        return [item for name, item in places if start is None or name > start][:limit]
+        ordered = sorted(((sign * item.thread.updated_us, item.key.thread_id), item) for item in listed)
+        return [item for name, item in ordered if start is None or name > start][:limit]
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`."""

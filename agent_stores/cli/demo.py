@@ -55,7 +55,7 @@ def run(url: str | None, *, keep: bool) -> int:
             if status := _step("restore", state_file, store_url):
                 out.print("   The answer lacks the name: the conversation was not restored.")
                 return status
-            return asyncio.run(_look(out, store_url, thread_id))
+            return asyncio.run(_show_thread(out, store_url, thread_id))
         finally:
             if keep:
                 where = "URL" if url else store_url
@@ -96,7 +96,7 @@ def _step(name: str, state_file: Path, url: str) -> int:
     return subprocess.run(command, env={**os.environ, "AGENT_STORES_URL": url}, check=False).returncode  # noqa: S603
 
 
-async def _look(out: Console, url: str, thread_id: str) -> int:
+async def _show_thread(out: Console, url: str, thread_id: str) -> int:
     """Show the thread as this third process reads it, and trim copies of it."""
     async with DatabaseChatMessageStore(url, thread_id=thread_id) as store:
         messages = [stored async for stored in store.iter_messages()]

@@ -58,7 +58,7 @@ class ADKSessions:
 
     async def count(self) -> int | None:
         """See `Source.count`; states are threads, too."""
-        await self._look()
+        await self._read_tables()
 
         def read(connection: Connection) -> int:
             names = ("sessions", "app_states", "user_states")
@@ -73,7 +73,7 @@ class ADKSessions:
         Raises:
             NotFoundError: when the database or its tables do not exist.
         """
-        await self._look()
+        await self._read_tables()
         async for row in self._rows("app_states", _KEY[:1]):
             name = f"{_STATES}{escape(row['app_name'])}"
             yield SourceThread(
@@ -99,7 +99,7 @@ class ADKSessions:
         """See `Source.pages`; the order is that in which ADK reads events."""
         if thread.handle is None:
             return
-        await self._look()
+        await self._read_tables()
         size, after = PageSize(), None
         while True:
             rows = await self._events(thread.handle, after, size.next)
@@ -152,7 +152,7 @@ class ADKSessions:
         raw = bytes(row["actions"] or b"") + json.dumps(row.get("content"), default=str).encode()
         return read_data(stored, raw, legacy_event, location=location, stable_id=str(row["id"]))
 
-    async def _look(self) -> None:
+    async def _read_tables(self) -> None:
         """See whether the tables are there, and which layout they have."""
         if self._is_legacy is not None:
             return

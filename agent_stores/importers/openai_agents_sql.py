@@ -75,7 +75,7 @@ class OpenAIAgentsTables:
 
     async def count(self) -> int | None:
         """See `Source.count`."""
-        await self._look()
+        await self._read_tables()
         wanted = select(func.count(self._messages.c.session_id.distinct()))
         return await self._reader.run(lambda connection: int(connection.execute(wanted).scalar_one()))
 
@@ -85,7 +85,7 @@ class OpenAIAgentsTables:
         Raises:
             NotFoundError: when there is no such table or file.
         """
-        await self._look()
+        await self._read_tables()
         session, after = self._messages.c.session_id, None
         while True:
             wanted = select(session, func.count()).group_by(session).order_by(session).limit(_THREADS)
@@ -106,7 +106,7 @@ class OpenAIAgentsTables:
 
     async def pages(self, thread: SourceThread) -> AsyncGenerator[Sequence[SourceMessage], None]:
         """See `Source.pages`."""
-        await self._look()
+        await self._read_tables()
         size, after = PageSize(), None
         while True:
             rows = await self._page(thread.thread_id, after, size.next)
@@ -148,7 +148,7 @@ class OpenAIAgentsTables:
         query = wanted.where(*conditions).order_by(*order).limit(count)
         return await self._reader.run(lambda connection: list(connection.execute(query)))
 
-    async def _look(self) -> None:
+    async def _read_tables(self) -> None:
         """See whether the table is there, and whether items belong to branches."""
         if self._has_branches is not None:
             return

@@ -62,7 +62,7 @@ _KINDS: dict[str | int, Kind] = {code: kind for kind, codes in _CODES.items() fo
 _NO_CONNECTION = (exceptions.ServiceRequestTimeoutError, aiohttp.ClientConnectorError, ConnectionRefusedError)
 _KEYS_AND_META = ["PartitionKey", "RowKey", "meta"]
 _NO_RETRY: Mapping[str, Any] = {"retry_total": 0}  # `ServiceTable` does it, knowing what may be repeated
-_AT_ONCE = 16  # reads of rows
+_PARALLEL_READS = 16  # of rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,8 +285,8 @@ class AzureTable(ServiceTable):
             return await self.request(lambda client: client.get_entity(*key, select=select, **_NO_RETRY))
 
         found: list[Any] = []
-        for start in range(0, len(keys), _AT_ONCE):
-            found += await gather_or_cancel(map(get_one, keys[start : start + _AT_ONCE]))
+        for start in range(0, len(keys), _PARALLEL_READS):
+            found += await gather_or_cancel(map(get_one, keys[start : start + _PARALLEL_READS]))
         return {item.key: item for item in map(_item, filter(None, found))}
 
     async def query(

@@ -236,14 +236,14 @@ class TablesBackend:
             return None, None, True
         last, begin = head.thread.last_position, f"r{head.generation}"
         found = [layout.read_row(item) for item in items[1:] if item.sort.startswith(begin)]
-        loose = [each for each in found if each[0].position <= last and not each[0].pinned][:limit]
+        unpinned_rows = [each for each in found if each[0].position <= last and not each[0].pinned][:limit]
         found = [each for each in found if each[0].position <= last and each[0].pinned]
         unpinned = head.thread.unpinned if limit is None else min(limit, head.thread.unpinned)
-        if (len(found), len(loose)) != (head.thread.pinned, unpinned):
+        if (len(found), len(unpinned_rows)) != (head.thread.pinned, unpinned):
             return head, None, False
-        found += loose
+        found += unpinned_rows
         # Where a page may change while it is read, positions without a gap show that it did not.
-        low = loose[-1][0].position if loose else last + 1
+        low = unpinned_rows[-1][0].position if unpinned_rows else last + 1
         has_no_gap = sum(row.position >= low for row, _ in found) == last + 1 - low
         return head, found, has_no_gap or self.table.limits.snapshot_pages
 
