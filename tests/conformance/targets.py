@@ -281,6 +281,8 @@ def passer(open_log: Callable[[], MessageLog]) -> Callable[[float], Awaitable[No
         states = await server.pipeline([("HGET", key, "state") for key in metas])
         commands: list[tuple[Any, ...]] = []
         for key, state in zip(metas, states, strict=True):
+            if state is None:  # expired meanwhile
+                continue
             *others, expires, listed_until = state.split(b",")
             times = (b"%d" % (int(each) - passed) for each in (expires, listed_until))
             commands.append(("HSET", key, "state", b",".join([*others, *times])))

@@ -116,7 +116,7 @@ def test_what_async_memory_cannot_scope_is_refused_at_once(tmp_path: Path) -> No
         {"user_id": "u", "search_application_id": "app"},
     ]
     for options in refused:
-        with pytest.raises(ArgumentError, match="by the application only"):
+        with pytest.raises(ArgumentError, match="got the application only"):
             Mem0Provider(mem0_client=client, **options)
     with pytest.raises(ArgumentError, match="must not contain white space"):
         Mem0Provider(mem0_client=client, user_id="a b")

@@ -75,15 +75,17 @@ async def test_what_was_given_up_before_it_began_never_runs() -> None:
 
 async def test_what_has_begun_goes_on() -> None:
     workers = ThreadPool(1, "work")
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
     seen: list[str] = []
 
     def run() -> None:
+        begun.set()
         go.wait(5)
         seen.append("done")
 
     with pytest.raises(asyncio.TimeoutError):
-        await workers.run(time.monotonic() + 0.01, run)
+        await workers.run(time.monotonic() + 0.5, run)
+    assert begun.is_set()
     go.set()
     await asyncio.to_thread(workers.close, 5)  # which waits for it
     assert seen == ["done"]

@@ -351,7 +351,7 @@ if RESTRICTS:
 
 
 async def test_arguments(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="arguments are source, allowed_checkpoint_types, tenant"):
+    with pytest.raises(TypeError, match="must be one of source, allowed_checkpoint_types, tenant"):
         AgentStoresCheckpointStorage("memory:", path="x")  # type: ignore[call-arg]
     if not RESTRICTS:
         with pytest.raises(ValueError, match="allowed_checkpoint_types must be None"):
