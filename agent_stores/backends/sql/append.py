@@ -133,10 +133,19 @@ _APPEND_POSTGRESQL = _procedure(
     "FROM json_to_recordset(p_rows::json) AS r(n bigint, i text, l text, b text, c smallint, p smallint, "
     "s bigint, t bigint, u bigint)",
 )
+
+
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
-_LATEST_POSTGRESQL = f"""
-CREATE OR REPLACE FUNCTION {{latest_v3}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint)
+def _latest_function(*, ids: bool) -> str:
+    """The function that reads the end of a thread on PostgreSQL; with `ids`, message ids, too."""
+    name, column, message_id, no_id = ("latest_v3", "", "", "")
+    if ids:
+        name, column = "latest_ids_v3", ", name text"
+        message_id, no_id = ", coalesce(m.long_id, m.message_id)::text", ", ''::text"
+    columns = f"m.position, m.body, m.pinned, m.boundary{message_id}"
+    return f"""
+CREATE OR REPLACE FUNCTION {{{name}}}(p_key bytea, p_now bigint, p_limit bigint)
+RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint{column})
 LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
@@ -144,15 +153,16 @@ BEGIN
   SELECT id, pinned, ttl_refresh, ttl INTO t FROM {{threads}}
   WHERE thread_key = p_key AND (expires_us IS NULL OR expires_us > p_now);
   IF NOT FOUND THEN RETURN; END IF;
-  RETURN QUERY (SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
+  RETURN QUERY (SELECT {columns} FROM {{messages}} m
   WHERE m.thread = t.id AND m.pinned = 0 ORDER BY m.position DESC LIMIT p_limit)
-  UNION ALL SELECT m.position, m.body, m.pinned, m.boundary FROM {{messages}} m
+  UNION ALL SELECT {columns} FROM {{messages}} m
   WHERE m.thread = t.id AND m.pinned = 1 AND t.pinned > 0
-  UNION ALL SELECT 0, '', 0::smallint, 0::smallint WHERE t.ttl_refresh = 'read' AND t.ttl > 0;
+  UNION ALL SELECT 0, '', 0::smallint, 0::smallint{no_id} WHERE t.ttl_refresh = 'read' AND t.ttl > 0;
 END $$
 """
 
-FUNCTIONS = (_APPEND_POSTGRESQL, _LATEST_POSTGRESQL)
+
+FUNCTIONS = (_APPEND_POSTGRESQL, _latest_function(ids=False), _latest_function(ids=True))
 """What creates PostgreSQL's functions."""
 
 _APPEND_MARIADB = _procedure(
@@ -180,6 +190,7 @@ class HotPath:
         latest: reads the newest rows that are not pinned, and the pinned ones, by ``key``, ``now`` and
             ``limit``: position, body, pinned, boundary. A row at position 0 says that reads renew the
             time-to-live.
+        latest_with_ids: the same, and then the message ids.
         append: makes an append of the values of `_PARAMETERS` and the rows. Its result is one row with the
             last position; NULL, and None instead of it, leave the append to the general path.
     """
@@ -193,9 +204,11 @@ class HotPath:
         if statements.dialect == "postgresql":
             self._function = statements.named(f"SELECT {{append_v3}}({statements.marks(20)})")
             self.latest = make("SELECT * FROM {latest_v3}(:key, :now, :limit)")
+            self.latest_with_ids = make("SELECT * FROM {latest_ids_v3}(:key, :now, :limit)")
             self.append = self._call
             return
         self.latest = make(_latest(statements))
+        self.latest_with_ids = make(_latest(statements, ids=True))
         if statements.dialect == "mariadb":
             self.append = self._compose
             return
@@ -288,19 +301,21 @@ class HotPath:
         return [(position,)]
 
 
-def _latest(statements: Statements) -> str:
+def _latest(statements: Statements, *, ids: bool = False) -> str:
     """The statement that reads the end of a thread on SQLite and MariaDB; PostgreSQL has functions for it."""
     # The thread is one row, found first: the messages come in the order of their index.
     indexed = "INDEXED BY ix_{messages}_pinned" if statements.dialect == "sqlite" else ""
     alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
-    source = "SELECT m.position, m.body, m.pinned, m.boundary FROM {threads} t JOIN {messages} m"
+    message_id, no_id = (", coalesce(m.long_id, m.message_id) AS name", ", ''") if ids else ("", "")
+    columns = f"m.position, m.body, m.pinned, m.boundary{message_id}"
+    source = f"SELECT {columns} FROM {{threads}} t JOIN {{messages}} m"
     of_thread = f"ON {statements.within('t.id')} AND m.pinned"
     newest = f"({source} {of_thread} = 0 {alive} ORDER BY m.{statements.place} DESC LIMIT :limit)"
     if statements.dialect != "mariadb":  # which writes a subquery with bodies to a temporary table on disk
         newest = f"SELECT * FROM {newest} AS newest"
     return (
         f"{newest} UNION ALL {source} {indexed} {of_thread} = 1 {alive} AND t.pinned > 0 "
-        f"UNION ALL SELECT 0, '', 0, 0 FROM {{threads}} t {alive} "
+        f"UNION ALL SELECT 0, '', 0, 0{no_id} FROM {{threads}} t {alive} "
         "AND t.ttl_refresh = 'read' AND t.ttl > 0"
     )
 

@@ -124,32 +124,23 @@ class SQLBackend:
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
-        if ids:
-            return await self._latest_with_ids(key, limit, now_us)
         digest = thread_digest(key)
         limit = LARGEST if limit is None else limit
-        rows = await self._run(self._hot.latest(key=digest, now=now_us, limit=limit))
+        statement = self._hot.latest_with_ids if ids else self._hot.latest
+        rows = await self._run(statement(key=digest, now=now_us, limit=limit))
         rows.sort()
         if rows and rows[0][0] == 0:
             del rows[0]
-            await self._renew(digest, now_us)
+            await self._run(self._statements.renew(key=digest, now=now_us), write=True, repeatable=True)
+        if ids:
+            return [
+                Row(names.from_text(message_id), body.encode(), position, boundary == 1, pinned == 1)
+                for position, body, pinned, boundary, message_id in rows
+            ]
         return [
             Row("", body.encode(), position, boundary == 1, pinned == 1)
             for position, body, pinned, boundary in rows
         ]
-
-    async def _latest_with_ids(self, key: ThreadKey, limit: int | None, now_us: int) -> list[Row]:
-        """The same with message ids, which costs the thread's metadata as well."""
-        snapshot = await self.rows(key, limit=limit, newest=True)
-        if snapshot is None or snapshot.thread.is_expired(now_us):
-            return []
-        if snapshot.thread.ttl_refresh == "read" and snapshot.thread.ttl is not None:
-            await self._renew(thread_digest(key), now_us)
-        return snapshot.rows
-
-    async def _renew(self, digest: bytes, now_us: int) -> None:
-        """Renew a time-to-live that reads renew."""
-        await self._run(self._statements.renew(key=digest, now=now_us), write=True, repeatable=True)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
