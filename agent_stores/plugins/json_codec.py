@@ -18,7 +18,7 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.framework_data import framework_data, without_framework_data
-from agent_stores.plugins.json_diff import apply_diff, attach_diff, digest, json_equal
+from agent_stores.plugins.json_diff import DIFF_FIELDS, apply_diff, attach_diff, digest, json_equal
 from agent_stores.plugins.unsupported import UnsupportedWarnings, error_text, holds
 from agent_stores.retention import is_synthesized
 
@@ -122,11 +122,11 @@ class JsonCodec:
         kind = kind or wanted.get("type")
         try:
             message, hints = self._read(wanted)
-            base = self._build(message, {"own": True, **hints}, _ignore) or {}
+            base = self._build(message, {"own": True, **hints}, ignore) or {}
             if self._split is None:
                 hints = {"own": True, **hints}
             elif hints and len(self._split(message)) == 1:
-                plain = self._build(message, {}, _ignore)
+                plain = self._build(message, {}, ignore)
                 hints = {} if plain is not None and json_equal(plain, base) else hints
         except (ValueError, TypeError, LookupError, AttributeError):
             opaque = {"type": f"{self.framework}.{kind or 'message'}", "data": wanted}
@@ -145,7 +145,8 @@ class JsonCodec:
         every = tuple(range(len(message.contents)))
         if len(message.contents) == 1 and (data := self._opaque(message.contents[0])) is not None:
             return Decoded(data, True, every)
-        hints = framework_data(message, self.framework)
+        kept = framework_data(message, self.framework)
+        hints = {name: value for name, value in kept.items() if name not in DIFF_FIELDS}
         omitted: list[int] = []
 
         def leave_out(part: AnyContent, why: str) -> None:
@@ -154,12 +155,12 @@ class JsonCodec:
                 self.unsupported(part.type, why, message_id=message.message_id)
 
         base = self._build(message if self._has_errors else _without_errors(message), hints, leave_out)
-        is_own = bool(hints.get("own") or (self._split and hints))
+        is_own = bool(hints.get("own") or (self._split and kept))
         if base is None:
             if not hints.get("own"):
                 return None
             base = {}
-        exact = is_own and ("of" not in hints or hints["of"] == digest(base))
+        exact = is_own and ("of" not in kept or kept["of"] == digest(base))
         data = apply_diff(message, self.framework, base)
         if not (exact or quiet):
             self._tell_fields(message, data, omitted)
@@ -216,5 +217,5 @@ def _without_errors(message: ChatMessage) -> ChatMessage:
     return message.replace(contents=parts)
 
 
-def _ignore(part: AnyContent, why: str) -> None:
-    return None
+def ignore(part: AnyContent, why: str) -> None:
+    """The `LeaveOut` that tells no one."""

@@ -22,6 +22,9 @@ from agent_stores.plugins.framework_data import framework_data, with_framework_d
 
 Difference = dict[str, Any]
 
+DIFF_FIELDS = ("difference", "of")
+"""The fields of a framework's data that `attach_diff` sets."""
+
 
 def attach_diff(
     message: ChatMessage, framework: str, base: Mapping[str, Any], wanted: Mapping[str, Any], **more: Any

@@ -27,7 +27,7 @@ from agent_stores.plugins.ag2.parts import (
     read_input,
     read_result,
 )
-from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
+from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape, ignore
 from agent_stores.plugins.media import decode_base64
 
 _REQUEST = "ag2.events.input_events.ModelRequest"
@@ -156,7 +156,7 @@ def _build_response(message: ChatMessage, leave_out: LeaveOut) -> Data | None:
         elif isinstance(part, DataContent):
             files.append(_build_file(part))
         else:
-            shown = build_input(part, _ignore)
+            shown = build_input(part, ignore)
             if shown is not None and "content" in shown:
                 texts.append(shown["content"])
             else:
@@ -187,7 +187,3 @@ def _build_file(part: DataContent) -> Data:
         metadata["filename"] = part.filename
     encoded = base64.b64encode(part.data).decode()
     return {"__dataclass__": _FILE, "data": {"data": {"__bytes__": encoded}, "metadata": metadata}}
-
-
-def _ignore(part: AnyContent, why: str) -> None:
-    return None

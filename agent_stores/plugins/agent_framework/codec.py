@@ -17,7 +17,7 @@ from agent_stores.plugins.agent_framework.parts import (
     result_fields,
 )
 from agent_stores.plugins.framework_data import framework_data
-from agent_stores.plugins.json_codec import Data
+from agent_stores.plugins.json_codec import Data, ignore
 
 if TYPE_CHECKING:
     from agent_framework import Message
@@ -80,7 +80,7 @@ class AgentFrameworkCodec:
                 )
                 continue
             if is_older and data["type"] == "function_result":
-                data = {**data, **result_fields(ToolResultContent("-", data.get("result")), _ignore)}
+                data = {**data, **result_fields(ToolResultContent("-", data.get("result")), ignore)}
             contents.append(self._accepted(data, name))
         for field in fields.keys() - self._names.message_fields:
             self._json.unsupported.field(f"message.{field}", "it has no such field", message_id=name)
@@ -150,7 +150,3 @@ def _as_framework(value: Any) -> Any:
     if callable(getattr(value, "to_dict", None)) and callable(getattr(type(value), "from_dict", None)):
         return _as_framework(value.to_dict())
     return value
-
-
-def _ignore(part: Any, why: str) -> None:
-    return None

@@ -166,15 +166,14 @@ def _build(message: ChatMessage, hints: Mapping[str, Any], leave_out: LeaveOut) 
     contents, more = list(message.contents), Data()
     shapes, count = hints.get("blocks", ()), hints.get("calls", 0)
     calls: list[AnyContent] = []
-    is_ours = "blocks" in hints  # else it is built from the neutral form alone, even if a difference is kept
     if contents and isinstance(result := contents[0], ToolResultContent):
         data["role"], more["tool_call_id"] = "tool", result.call_id
         contents = result_parts(result, shapes)
-    elif message.role == "tool" and not is_ours:
+    elif message.role == "tool" and not hints:
         data["role"] = "user"
     if count and all(isinstance(part, ToolCallContent) for part in contents[-count:]):
         contents, calls = contents[:-count], contents[-count:]
-    elif not is_ours and not is_known("tool_call"):
+    elif not hints and not is_known("tool_call"):
         calls = [part for part in contents if isinstance(part, ToolCallContent)]
         contents = [part for part in contents if not isinstance(part, ToolCallContent)]
     if len(shapes) != len(contents):
