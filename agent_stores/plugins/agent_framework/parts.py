@@ -8,7 +8,7 @@ does not say whether a server makes it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from msgspec.structs import replace as structs_replace
@@ -68,13 +68,7 @@ def message_codec(title: str, *, is_beta: bool = False) -> JsonCodec:
 def result_fields(part: ToolResultContent, leave_out: LeaveOut) -> Data:
     """What a tool's result says, as 1.x's own `from_function_result` makes it: text, and contents."""
     text = "" if part.result is None else part.result_text()
-    items = []
-    for inner in part.contents:
-        item = _build_part(inner, False, leave_out)
-        if item is None:
-            leave_out(inner, "a tool's result cannot hold it")
-        else:
-            items.append(item)
+    items = _build_parts(part.contents, False, leave_out, "a tool's result cannot hold it")
     if text or not items:
         items.insert(0, {"type": "text", "text": text, "additional_properties": {}})
     return {"result": text, "items": items}
@@ -181,13 +175,7 @@ _READERS: Mapping[str, Callable[[Data], AnyContent | None]] = {
 
 
 def _build_message(message: ChatMessage, beta: bool, leave_out: LeaveOut) -> Data:
-    contents = []
-    for part in message.contents:
-        content = _build_part(part, beta, leave_out)
-        if content is None:
-            leave_out(part, "it has no such content")
-        else:
-            contents.append(content)
+    contents = _build_parts(message.contents, beta, leave_out, "it has no such content")
     data = {
         "type": BETA_TYPE if beta else "message",
         "role": message.role,
@@ -195,6 +183,18 @@ def _build_message(message: ChatMessage, beta: bool, leave_out: LeaveOut) -> Dat
         "additional_properties": without_framework_data(message.additional_properties, FRAMEWORK),
     }
     return data if message.author_name is None else {**data, "author_name": message.author_name}
+
+
+def _build_parts(parts: Sequence[AnyContent], beta: bool, leave_out: LeaveOut, why: str) -> list[Data]:
+    """The contents of parts, without those for which there is none."""
+    built = []
+    for part in parts:
+        content = _build_part(part, beta, leave_out)
+        if content is None:
+            leave_out(part, why)
+        else:
+            built.append(content)
+    return built
 
 
 def _build_part(part: AnyContent, beta: bool, leave_out: LeaveOut) -> Data | None:
