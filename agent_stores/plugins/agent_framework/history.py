@@ -22,6 +22,7 @@ from agent_stores.plugins.agent_framework.ids import (
     stored,
     with_ids,
 )
+from agent_stores.plugins.agent_framework.redis_options import PREFIX, redis_options
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.merge_messages import model_view
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from agent_framework import SessionContext, SupportsAgentRun
     from redis.credentials import CredentialProvider
 
-
-PREFIX = "chat_messages"
-"""The framework's default for the beginning of all keys."""
 
 KeyFormat = Literal["scoped", "legacy"]
 
@@ -306,11 +304,8 @@ class RedisHistoryProvider(AgentStoresHistoryProvider):
         elif not application_id or "" in scope:
             raise ArgumentError("application_id must be given, and no id may be empty, for the scoped format")
         names = [escape(name or "", "/") for name in (*scope, source_id)]
-        server: dict[str, Any] = {"redis_client": redis_client, "credential_provider": credential_provider}
-        if credential_provider is not None:
-            server |= {"host": host, "port": port, "ssl": ssl, "username": username}
-        prefix = "agent" if key_prefix == PREFIX else key_prefix
-        log = RedisMessageLog(redis_url, key_prefix=prefix, **server)
+        options = redis_options(key_prefix, credential_provider, host, port, ssl, username)
+        log = RedisMessageLog(redis_url, redis_client=redis_client, **options)
         super().__init__(
             log,
             source_id=source_id,

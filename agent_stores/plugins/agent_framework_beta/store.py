@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
@@ -13,6 +13,7 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError, St
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
 from agent_stores.plugins.agent_framework.ids import loaded, stored, stored_as, with_ids
+from agent_stores.plugins.agent_framework.redis_options import PREFIX, redis_options
 from agent_stores.plugins.agent_framework_beta.state_message import marked, pack, unpack
 from agent_stores.plugins.closing import AsyncClosing, AsyncContext
 from agent_stores.plugins.merge_messages import model_view
@@ -24,8 +25,6 @@ from agent_stores.store_options import choice, sequence
 
 if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
-
-_PREFIX = "chat_messages"
 
 
 class ChatMessageStoreAdapter(AsyncContext):
@@ -180,7 +179,7 @@ class ChatMessageStoreAdapter(AsyncContext):
         Raises:
             IndexError: when there is none.
         """
-        return (await self._all())[index][1]
+        return (await self._at(index))[1]
 
     async def setitem(self, index: int, item: Any) -> None:
         """Replace the stored message at an index, as `getitem` takes it.
@@ -189,7 +188,7 @@ class ChatMessageStoreAdapter(AsyncContext):
             IndexError: when there is none.
         """
         neutral = self._codec.to_chat_message(item)
-        message_id, _ = (await self._all())[index]
+        message_id, _ = await self._at(index)
         await self._store.replace(message_id, stored_as(neutral, message_id))
         loaded([item], [neutral.replace(message_id=message_id)])
 
@@ -223,12 +222,20 @@ class ChatMessageStoreAdapter(AsyncContext):
             return False
         return True
 
-    async def _all(self) -> list[tuple[str, Any]]:
-        """The stored messages, oldest first, with the ids under which they are stored."""
+    async def _all(self) -> AsyncIterator[tuple[str, Any]]:
+        """The stored messages, oldest first, with the ids under which they are stored; read page by page."""
         self._is_new = False
-        neutral = [stored_message.message async for stored_message in self._store.iter_messages()]
-        found = self._shown(neutral)
-        return [(one.message_id or "", other) for one, other in zip(neutral, found, strict=True)]
+        async for stored_message in self._store.iter_messages():
+            (found,) = self._shown([stored_message.message])
+            yield stored_message.message.message_id or "", found
+
+    async def _at(self, index: int) -> tuple[str, Any]:
+        wanted, at = index if index >= 0 else index + await self.count(), 0
+        async for found in self._all():
+            if at == wanted:
+                return found
+            at += 1
+        raise IndexError(f"index must be that of a stored message, got {index}")
 
     def _shown(self, neutral: Sequence[ChatMessage]) -> list[Any]:
         """The framework's messages for stored ones."""
@@ -239,10 +246,12 @@ class ChatMessageStoreAdapter(AsyncContext):
     async def _find(self, item: Any) -> tuple[int, str]:
         """The index of a stored message that is equal to another one, and the id under which it is stored."""
         wanted = {**item.to_dict(), "message_id": None}
-        for at, (message_id, found) in enumerate(await self._all()):
+        at = 0
+        async for message_id, found in self._all():
             is_it = item.message_id in (None, found.message_id)
             if is_it and {**found.to_dict(), "message_id": None} == wanted:
                 return at, message_id
+            at += 1
         raise ArgumentError("item must be equal to a stored message, got another one")
 
     # -- closing ------------------------------------------------------------------------------------------
@@ -331,20 +340,16 @@ class RedisChatMessageStore(ChatMessageStoreAdapter):
         ssl: bool = True,
         username: str | None = None,
         thread_id: str | None = None,
-        key_prefix: str = _PREFIX,
+        key_prefix: str = PREFIX,
         max_messages: int | None = None,
         messages: Sequence[Any] | None = None,
     ) -> None:
-        server: dict[str, Any] = {"credential_provider": credential_provider}
-        if credential_provider is not None:
-            server |= {"host": host, "port": port, "ssl": ssl, "username": username}
         store: ours.RedisChatMessageStore[Any] = ours.RedisChatMessageStore(
             redis_url,
-            key_prefix="agent" if key_prefix == _PREFIX else key_prefix,
             thread_id=thread_id,
             max_messages=max_messages,
             messages=messages,
             codec=AgentFrameworkCodec(),
-            **server,
+            **redis_options(key_prefix, credential_provider, host, port, ssl, username),
         )
         super().__init__(store)
