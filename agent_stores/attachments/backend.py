@@ -64,7 +64,6 @@ class AttachedBackend(WrappedBackend):
         encrypt: makes an encrypting backend of a database; None stores data in the clear.
 
     Attributes:
-        stored: the backend of what is stored, for `rekey`.
         reads: how many attachments were read.
     """
 
@@ -72,7 +71,6 @@ class AttachedBackend(WrappedBackend):
         self, inner: Backend, settings: Attachments, encrypt: Callable[[Any], Any] | None = None
     ) -> None:
         super().__init__(inner)
-        self.stored = inner
         self.reads = 0
         self._settings = settings
         self._cipher = None if encrypt is None else encrypt(_Unlimited())

@@ -14,7 +14,7 @@ from agent_stores.cli.exit_codes import ExitCode
 from agent_stores.cli.keys import FILE_VARIABLE, VARIABLE
 from agent_stores.encryption import RekeyReport
 from agent_stores.encryption import rekey as rekey_tenant
-from agent_stores.encryption.backend import EncryptedBackend
+from agent_stores.encryption.rekeying import encrypted_backend
 from agent_stores.errors import AgentStoresError, ArgumentError, StoreRejectedError
 from agent_stores.log import MessageLog
 from agent_stores.urls import SCHEMES
@@ -52,7 +52,7 @@ def rekey(
 
     async def work() -> None:
         async with store_access.opened(store) as log:
-            if not isinstance(getattr(log.backend, "stored", log.backend), EncryptedBackend):
+            if encrypted_backend(log.backend) is None:
                 raise ArgumentError(f"there is no key: set {VARIABLE} or {FILE_VARIABLE}")
             tenants = [tenant] if tenant is not None or no_tenant else await _tenants(log)
             with _Bar() as bar:

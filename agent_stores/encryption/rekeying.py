@@ -31,6 +31,7 @@ from agent_stores.errors import (
     EncryptionKeyError,
     OutcomeUnknownError,
 )
+from agent_stores.wrapped_backend import WrappedBackend
 
 T = TypeVar("T")
 
@@ -92,6 +93,15 @@ class RekeyReport:
             self.problems.append(RekeyProblem(key.tenant, key.thread_id, position, reason))
 
 
+def encrypted_backend(backend: Backend) -> EncryptedBackend | None:
+    """The part of a log's backend that encrypts; None when there is none."""
+    while isinstance(backend, WrappedBackend):
+        if isinstance(backend, EncryptedBackend):
+            return backend
+        backend = backend.inner
+    return None
+
+
 async def rekey(
     backend: Backend,
     tenant: str | None = None,
@@ -117,16 +127,16 @@ async def rekey(
         ArgumentTypeError: when the log is not encrypted.
         StoreError: when the server fails; the next run does the rest.
     """
-    backend = getattr(backend, "stored", backend)  # of a log with attachments
-    if not isinstance(backend, EncryptedBackend):
+    encrypted = encrypted_backend(backend)
+    if encrypted is None:
         raise ArgumentTypeError("rekey needs a log that is opened with encryption=")
     report = RekeyReport() if report is None else report
     after: ListCursor | None = None
     while True:
-        page = await backend.inner.threads(tenant, after=after, limit=_PAGE)
+        page = await encrypted.inner.threads(tenant, after=after, limit=_PAGE)
         for item in page:
             try:
-                await _rekey_thread(backend, item.key, report, progress)
+                await _rekey_thread(encrypted, item.key, report, progress)
             except (EncryptionKeyError, _BusyError) as error:
                 report.failed += 1
                 report.add_problem(item.key, 0, str(error))

@@ -135,7 +135,7 @@ async def test_keys_are_changed_and_wrapped(place: Place) -> None:
     await store(log).add_messages([image()])
     rings = KeyRing({"old": old, "new": new}, "new")
     changed = InMemoryMessageLog(attachments=place.attachments(), encryption=rings)
-    changed.backend.stored.inner = log.backend.stored.inner  # type: ignore[attr-defined]
+    changed.backend.inner.inner = log.backend.inner.inner  # type: ignore[attr-defined]
     files = place.files()
     report = await rekey(changed.backend, "acme")
     assert (report.messages, report.attachments, report.complete) == (1, 1, True)
