@@ -35,6 +35,7 @@ from threads import Threads
 
 T = TypeVar("T")
 
+_DEFAULT_MODEL = "gpt-5-mini"
 _PATIENCE = 20.0  # seconds that a page waits for the store
 _UNSEEN = 10.0  # seconds without a window after which a conversation is watched no more
 _LOCAL_PAUSE = 0.04  # seconds between the words of the local test model, so that it can be seen to stream
@@ -69,11 +70,11 @@ class Engine:
             settings.folder.mkdir(parents=True, exist_ok=True)
         self.log = open_log(settings.store_url)
         # The client has a default model only at OpenAI's own endpoint.
-        default = None if os.environ.get("OPENAI_BASE_URL") else "gpt-5-mini"
+        default = None if os.environ.get("OPENAI_BASE_URL") else _DEFAULT_MODEL
         name = os.environ.get("OPENAI_MODEL") or default
         if settings.has_model:
             self._model = OpenAIChatClient()
-            self._memories = Memories(settings, (name or "gpt-5-mini", None, None))
+            self._memories = Memories(settings, (name or _DEFAULT_MODEL, None, None))
         else:
             server = self.local_model = ModelServer(chunk_delay=_LOCAL_PAUSE).start()
             name = "test-model"
