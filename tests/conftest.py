@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import sys
 import tempfile
@@ -60,12 +59,6 @@ def pytest_xdist_auto_num_workers() -> int | None:
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None
     return (os.cpu_count() or 1) + 2
-
-
-def pytest_collection_finish() -> None:
-    """Leave the modules of tests and frameworks out of the collections of garbage that follow."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture
