@@ -31,6 +31,7 @@ from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.framework_data import without_framework_data
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
 from agent_stores.plugins.media import data_url, decode_base64
+from agent_stores.plugins.parts import opaque_part, own_part
 
 FRAMEWORK = "agent_framework"
 """The name under which messages keep what is this framework's own, in all of its versions."""
@@ -41,7 +42,6 @@ BETA_TYPE = "chat_message"
 FAILED = "FunctionInvocationError"
 """What stands for the exception of a tool that failed; the framework's own constant."""
 
-_PREFIX = f"{FRAMEWORK}."
 _DATA_URI = re.compile(r"data:([^;,]+);base64,([A-Za-z0-9+/=]*)")
 _USAGE = {
     "input_tokens": "input_token_count",
@@ -96,7 +96,7 @@ def _read_part(data: Data) -> AnyContent:
     except (ValueError, TypeError, LookupError):
         part = None  # an empty id, or a value of another type than the framework says
     if part is None:
-        return OpaqueContent({"type": _PREFIX + data["type"], "part": data})
+        return opaque_part(FRAMEWORK, data["type"], data)
     properties = data.get("additional_properties")
     return structs_replace(part, additional_properties=properties) if isinstance(properties, dict) else part
 
@@ -200,8 +200,8 @@ def _build_parts(parts: Sequence[AnyContent], beta: bool, leave_out: LeaveOut, w
 def _build_part(part: AnyContent, beta: bool, leave_out: LeaveOut) -> Data | None:
     """The plainest content for a part; None where there is none."""
     if isinstance(part, OpaqueContent):
-        data = part.data.get("part") if part.type.startswith(_PREFIX) else None
-        return data if isinstance(data, dict) else None
+        own = own_part(FRAMEWORK, part)
+        return own if isinstance(own, dict) else None
     data = _fields_of(part, beta, leave_out)
     data = {name: value for name, value in data.items() if value is not None}
     return {**data, "additional_properties": dict(part.additional_properties)}
