@@ -12,7 +12,6 @@ from agent_stores.contents import (
     AnyContent,
     DataContent,
     ErrorContent,
-    OpaqueContent,
     ReasoningContent,
     TextContent,
     ToolCallContent,
@@ -23,6 +22,7 @@ from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
 from agent_stores.plugins.json_diff import digest, json_equal
 from agent_stores.plugins.media import decode_base64
+from agent_stores.plugins.parts import opaque_part, own_part
 from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "haystack"
@@ -143,7 +143,7 @@ def _read_part(part: Data) -> AnyContent:
         found = _read_known(kind, part[kind])
     except (LookupError, TypeError, ValueError, AttributeError):
         found = None
-    return found or OpaqueContent({"type": f"{FRAMEWORK}.{kind}", "part": part})
+    return found or opaque_part(FRAMEWORK, kind, part)
 
 
 def _read_known(kind: str, value: Any) -> AnyContent | None:
@@ -197,9 +197,7 @@ def _build_part(part: AnyContent, leave_out: LeaveOut) -> Data | None:
             return {"image": {"base64_image": encoded, "mime_type": part.media_type}}
         file = {"base64_data": encoded, "mime_type": part.media_type}
         return {"file": file if part.filename is None else {**file, "filename": part.filename}}
-    if isinstance(part, OpaqueContent) and part.type.startswith(f"{FRAMEWORK}."):
-        own = part.data.get("part")
-        if isinstance(own, dict):
-            return own
+    if isinstance(own := own_part(FRAMEWORK, part), dict):
+        return own
     leave_out(part, "its messages hold no such part")
     return None

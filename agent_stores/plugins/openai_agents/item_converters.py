@@ -25,6 +25,7 @@ from agent_stores.contents import (
     UriContent,
 )
 from agent_stores.plugins.media import decode_base64, media_url, part_of_url
+from agent_stores.plugins.parts import opaque_part, own_part
 
 FRAMEWORK = "openai_agents"
 
@@ -64,7 +65,7 @@ def part_of(part: Any) -> AnyContent:
         data = decode_base64(audio["data"])
         if data is not None:
             return DataContent(data, media_type=f"audio/{audio['format']}")
-    return OpaqueContent({"type": f"{FRAMEWORK}.{kind}", "part": part})
+    return opaque_part(FRAMEWORK, kind, part)
 
 
 def item_part(part: AnyContent, *, text_type: str = "input_text") -> Item | None:
@@ -73,7 +74,7 @@ def item_part(part: AnyContent, *, text_type: str = "input_text") -> Item | None
         plain: Item = {"type": text_type, "text": part.text}
         return {**plain, "annotations": []} if text_type == "output_text" else plain
     if isinstance(part, OpaqueContent):
-        own = part.data.get("part") if part.type.startswith(f"{FRAMEWORK}.") else None
+        own = own_part(FRAMEWORK, part)
         return own if isinstance(own, dict) else None
     if not isinstance(part, (DataContent, UriContent)) or part.kind == "video":
         return None

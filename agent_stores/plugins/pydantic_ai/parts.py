@@ -17,6 +17,7 @@ from agent_stores.contents import (
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
 from agent_stores.plugins.media import decode_base64, encode_base64
+from agent_stores.plugins.parts import opaque_part
 
 FRAMEWORK = "pydantic_ai"
 
@@ -37,7 +38,7 @@ def read_part(part: Data) -> tuple[list[AnyContent], int]:
         found = _read(part, part["part_kind"])
     except (KeyError, TypeError, ValueError):
         found = None
-    return [found or OpaqueContent({"type": f"{FRAMEWORK}.part", "part": part})], 0
+    return [found or opaque_part(FRAMEWORK, "part", part)], 0
 
 
 def build_parts(
