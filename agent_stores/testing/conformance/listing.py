@@ -157,11 +157,11 @@ class TestListing:
         tenant = new_tenant()
         log = make_store().log
         for n in range(12):
-            options = {"ttl": 1} if n % 4 else {}
+            options = {"ttl": target.unit} if n % 4 else {}
             store = make_store(log, tenant=tenant, thread_id=f"t{n:02}", **options)
             await store.add_messages([user("x")])
             await tick()
-        await target.advance(1.5)
+        await target.advance(1.5 * target.unit)
         kept = ["t00", "t04", "t08"] if order == "id" else ["t08", "t04", "t00"]
         for limit in (1, 2, 3, 100):
             assert await listed(make_store(log, tenant=tenant), order=order, limit=limit) == kept

@@ -174,10 +174,10 @@ class TestMetadata:
         assert await (await alone.fork()).metadata() == {"title": "no messages"}
 
     async def test_it_expires_with_the_thread(self, make_store: MakeStore, target: Target) -> None:
-        store = make_store(ttl=2)
+        store = make_store(ttl=2 * target.unit)
         await store.update_metadata({"title": "soon gone"})
         assert (await store.stats()).expires_at is not None
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert await store.metadata() == {}
         stats = await store.stats()
         assert (stats.revision, stats.expires_at) == (0, None)
@@ -185,10 +185,10 @@ class TestMetadata:
         assert await store.metadata() == {"n": 1}
 
     async def test_updates_renew_the_time_to_live(self, make_store: MakeStore, target: Target) -> None:
-        store = make_store(ttl=3)
+        store = make_store(ttl=3 * target.unit)
         await store.add_messages([user("1")])
         for n in range(2):
-            await target.advance(2)
+            await target.advance(2 * target.unit)
             await store.update_metadata({"n": n})
         assert await stored(store) == ["1"]
 
@@ -214,13 +214,13 @@ class TestMetadata:
 
     async def test_initial_metadata_comes_back(self, make_store: MakeStore, target: Target) -> None:
         rules = ChatMessage("system", "rules", pinned=True)
-        store = make_store(ttl=2, messages=[rules], metadata={"title": "new"})
+        store = make_store(ttl=2 * target.unit, messages=[rules], metadata={"title": "new"})
         assert await store.metadata() == {"title": "new"}
         await store.update_metadata({"title": "later"})
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert await store.metadata() == {"title": "new"}
         assert await stored(store) == ["rules"]
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert await store.update_metadata({"n": 1}) == 2
         assert await store.metadata() == {"title": "new", "n": 1}
         assert await stored(store) == ["rules"]

@@ -251,11 +251,11 @@ class TestWindow:
 @pytest.mark.anyio
 class TestTimeToLive:
     async def test_a_thread_expires_as_a_whole(self, make_store: MakeStore, target: Target) -> None:
-        store = make_store(ttl=2)
+        store = make_store(ttl=2 * target.unit)
         await store.add_messages([pinned("rule"), user("1", message_id="a")])
         stats = await store.stats()
         assert stats.expires_at is not None
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert await labels(store) == []
         assert await stored(store) == []
         assert await store.get("a") is None
@@ -266,74 +266,74 @@ class TestTimeToLive:
         assert await stored(store) == ["2"]
 
     async def test_writes_renew_it(self, make_store: MakeStore, target: Target) -> None:
-        store = make_store(ttl=3)
+        store = make_store(ttl=3 * target.unit)
         await store.add_messages([user("1")])
         for n in range(2):
-            await target.advance(2)
+            await target.advance(2 * target.unit)
             await store.add_messages([user(f"more {n}")])
         assert await stored(store) == ["1", "more 0", "more 1"]
 
     async def test_reads_renew_it_where_asked(self, make_store: MakeStore, target: Target) -> None:
-        written = make_store(ttl=3)
-        read = make_store(ttl=3, ttl_refresh="read")
+        written = make_store(ttl=3 * target.unit)
+        read = make_store(ttl=3 * target.unit, ttl_refresh="read")
         for store in (written, read):
             await store.add_messages([user("1")])
         for _ in range(2):
-            await target.advance(2)
+            await target.advance(2 * target.unit)
             await labels(read)
             await labels(written)
         assert await labels(read) == ["1"]
         assert await labels(written) == []
 
     async def test_a_fixed_one_is_not_renewed(self, make_store: MakeStore, target: Target) -> None:
-        store = make_store(ttl=3, ttl_refresh="never")
+        store = make_store(ttl=3 * target.unit, ttl_refresh="never")
         await store.add_messages([user("1")])
-        await target.advance(1)
+        await target.advance(target.unit)
         await store.add_messages([user("2")])
         await store.replace((await store.list_messages())[0].message_id or "", user("one"))
         await store.replace_all([user("3")])
         assert await stored(store) == ["3"]
-        await target.advance(2.2)  # less than three seconds after the last write
+        await target.advance(2.2 * target.unit)  # less than its time to live after the last write
         assert await stored(store) == []
 
     async def test_a_rewritten_thread_expires(self, make_store: MakeStore, target: Target) -> None:
-        store = make_store(ttl=3)
+        store = make_store(ttl=3 * target.unit)
         await store.replace_all([user("1")])
-        await target.advance(2)
+        await target.advance(2 * target.unit)
         await store.replace_all([user("2")])
-        await target.advance(2)
+        await target.advance(2 * target.unit)
         assert await stored(store) == ["2"]
-        await target.advance(1.5)
+        await target.advance(1.5 * target.unit)
         assert await stored(store) == []
         assert await store.stats() == ThreadStats(tenant=None, thread_id=store.thread_id)
 
     async def test_an_explicit_change(self, make_store: MakeStore, target: Target) -> None:
-        store = make_store(ttl=2)
-        assert not await store.set_ttl(5)
+        store = make_store(ttl=2 * target.unit)
+        assert not await store.set_ttl(5 * target.unit)
         await store.add_messages([user("1")])
         assert await store.set_ttl(None)
         assert (await store.stats()).expires_at is None
         await store.add_messages([user("2")])  # the store's own no longer counts
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert await stored(store) == ["1", "2"]
-        assert await store.set_ttl(1)
-        await target.advance(1.5)
+        assert await store.set_ttl(target.unit)
+        await target.advance(1.5 * target.unit)
         assert await stored(store) == []
 
     async def test_a_store_without_one_leaves_it_as_it_is(
         self, make_store: MakeStore, target: Target
     ) -> None:
-        store = make_store(ttl=3)
+        store = make_store(ttl=3 * target.unit)
         await store.add_messages([user("1")])
         await make_store(thread_id=store.thread_id, log=store.log).add_messages([user("2")])
-        await target.advance(3.5)
+        await target.advance(3.5 * target.unit)
         assert await stored(store) == []
 
     async def test_purging_removes_expired_threads_only(self, make_store: MakeStore, target: Target) -> None:
-        short, long = make_store(ttl=1), make_store(ttl=1000)
+        short, long = make_store(ttl=target.unit), make_store(ttl=1000 * target.unit)
         for store in (short, long):
             await store.add_messages([user("1")])
-        await target.advance(1.5)
+        await target.advance(1.5 * target.unit)
         for _ in range(100):  # expired threads of other tests on the same server are purged, too
             await short.purge_expired()
             if await short.log.backend.load(short._key) is None:

@@ -206,18 +206,18 @@ class TestRetries:
 
     async def test_initial_messages_come_back(self, make_store: MakeStore, target: Target) -> None:
         rules = ChatMessage("system", "rules", pinned=True)
-        store = make_store(messages=[rules], ttl=2)
+        store = make_store(messages=[rules], ttl=2 * target.unit)
         assert await labels(store) == ["rules"]
         await store.add_messages([user("1")])
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert await labels(store) == ["rules"]
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert await store.count() == 1
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert [item.message.text for item in await store.latest(5)] == ["rules"]
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         assert await stored(store) == ["rules"]
-        await target.advance(2.5)
+        await target.advance(2.5 * target.unit)
         await store.add_messages([user("2")])
         assert await labels(store) == ["rules", "2"]
         stats = await store.stats()

@@ -141,11 +141,11 @@ class TestSearch:
 
     async def test_what_expired_is_not_found(self, target: Target, make_store: MakeStore) -> None:
         tenant = own()
-        short, long = make_store(tenant=tenant, ttl=1), make_store(tenant=tenant)
+        short, long = make_store(tenant=tenant, ttl=target.unit), make_store(tenant=tenant)
         await short.add_messages([user("short tea")])
         await long.add_messages([user("long tea")])
         assert len(await find(long, "tea")) == 2
-        await target.advance(1.5)
+        await target.advance(1.5 * target.unit)
         assert await find(long, "tea") == ["long tea"]
         await short.add_messages([user("new tea")])
         assert sorted(await find(long, "tea")) == ["long tea", "new tea"]

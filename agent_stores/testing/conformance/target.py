@@ -28,7 +28,8 @@ class Target:
         open_in_process: the same, as a picklable callable, for tests with several processes; None where the
             data lives in this process.
         corrupt: makes the body of the message at a position unreadable; None where that cannot be done.
-        advance: lets seconds pass; waits by default. With `Clock`, tests of expiry take no time.
+        advance: lets seconds pass; waits by default. With `Clock`, tests of expiry take no time, and do not
+            depend on how fast the machine is.
         shortened: whether the longest tests do less of the same: for emulators that are much slower than a
             server, and for variants of a backend that passes the suite at its full length.
     """
@@ -39,6 +40,11 @@ class Target:
     corrupt: Callable[[ThreadKey, int], Awaitable[None]] | None = None
     advance: Callable[[float], Awaitable[None]] = asyncio.sleep
     shortened: bool = False
+
+    @property
+    def unit(self) -> float:
+        """The seconds that tests of expiry count in: few where they wait, many where a clock is moved."""
+        return 1 if self.advance is asyncio.sleep else 100
 
 
 class Clock:
