@@ -185,12 +185,12 @@ def test_the_first_day_of_all_is_shown() -> None:
 
 
 async def test_a_conversation_does_not_run_out_while_it_is_answered(threads: Threads) -> None:
-    thread_id = await threads.create(About(title="One", ttl=1))
-    with ModelServer(chunk_delay=0.02) as model:
+    thread_id = await threads.create(About(title="One", ttl=2))
+    with ModelServer(chunk_delay=0.03) as model:
         run = Run(thread_id, question("repeat: " + "word " * 120))
         await run_of(threads, model, run)
     conversation = await opened(threads, thread_id)
-    assert (run.state, conversation.about, conversation.messages) == ("stored", About(title="One", ttl=1), 2)
+    assert (run.state, conversation.about, conversation.messages) == ("stored", About(title="One", ttl=2), 2)
 
 
 async def test_what_is_noted_in_a_file_is_not_taken_as_it_is() -> None:
