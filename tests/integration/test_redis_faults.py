@@ -597,7 +597,9 @@ async def test_a_thread_that_lost_a_key(server: RedisServer, lost: str, make_sto
 async def test_nothing_outlives_the_time_to_live(server: RedisServer, make_store: MakeStore) -> None:
     for refresh in ("write", "read", "never"):
         for n in range(3):
-            store = make_store(server.url, tenant=f"{refresh}{n}", ttl=60, ttl_refresh=refresh, max_messages=2)
+            store = make_store(
+                server.url, tenant=f"{refresh}{n}", ttl=60, ttl_refresh=refresh, max_messages=2
+            )
             await store.add_messages([user("1"), ChatMessage("system", "rule", pinned=True)])
             await store.clear()
             await store.add_messages([user("2"), user("3")])
