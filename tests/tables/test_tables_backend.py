@@ -265,7 +265,7 @@ def test_messages_sort_the_newest_first() -> None:
     assert [layout.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
     pinned = layout.message_sort(newer, 1, pinned=True)
     assert layout.HEAD < pinned < sorts[-1] < sorts[0] < f"r{newer}n"
-    assert f"r{newer}n" < layout.message_sort(older, 1, pinned=True) < layout.END_OF_ROWS
+    assert f"r{newer}n" < layout.message_sort(older, 1, pinned=True) < "rn"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,15 @@ from urllib.parse import unquote, urlsplit
 from agent_stores import _checks
 from agent_stores._concurrency import gather_or_cancel
 from agent_stores.backends.tables.service import Failure, Kind, ServiceConfig, ServiceTable
-from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits
+from agent_stores.backends.tables.table import (
+    NEW,
+    ConditionFailed,
+    Item,
+    ItemKey,
+    Operation,
+    Page,
+    TableLimits,
+)
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 try:
@@ -269,7 +277,6 @@ def _secrets_of(credential: Any) -> tuple[str, ...]:
 class AzureTable(ServiceTable):
     """A table of an account."""
 
-    session_path = "_client._client._pipeline._transport.session"
     errors = (exceptions.AzureError, HTTPException)
     # JSON on the wire takes up to three times the bytes of UTF-8; a transaction may have 4 MiB, and a row
     # 1 MiB, in at most 255 properties.
@@ -311,11 +318,21 @@ class AzureTable(ServiceTable):
 
         return await self.request(ask) or Page([], True)
 
-    async def transact(self, operations: Sequence[Operation]) -> list[str]:
-        """See `Table.transact`."""
+    async def transact(self, operations: Sequence[Operation]) -> str:
+        """See `Table.transact`; one more request, and one for each row to delete, when one is missing."""
         batch = [_batch_operation(operation) for operation in operations]
-        results = await self.request(lambda client: client.submit_transaction(batch, **_NO_RETRY), write=True)
-        return [str(result.get("etag", "")) for result in results or ()]
+        try:
+            results: Any = await self.request(
+                lambda client: client.submit_transaction(batch, **_NO_RETRY), write=True
+            )
+            return str(results[0].get("etag", ""))
+        except ConditionFailed as error:
+            if not operations[error.index].may_be_missing:
+                raise
+        names = [one.item.key for one in operations if one.may_be_missing]
+        present = await self.get(names, bodies=False)
+        left = [one for one in operations if not one.may_be_missing or one.item.key in present]
+        return await self.transact(left) if left else ""
 
     async def create_table(self, sdk: TableClient) -> None:
         """See `ServiceTable.create_table`."""
@@ -356,15 +373,15 @@ def _item(entity: Any) -> Item:
 
 
 def _batch_operation(operation: Operation) -> tuple[Any, ...]:
-    kind, item, condition = operation
+    item, condition, is_delete = operation
     entity = {"PartitionKey": item.partition, "RowKey": item.sort}
     match = {"etag": condition, "match_condition": MatchConditions.IfNotModified} if condition else {}
-    if kind == "delete":
+    if is_delete:
         return "delete", entity, match
     entity["meta"] = item.meta
     for number, piece in enumerate(pieces(item.body)):
         entity[f"body{number or ''}"] = piece
-    if condition == NEW and condition is not None:
+    if condition == NEW:
         return "create", entity
     return "update" if condition else "upsert", entity, {"mode": UpdateMode.REPLACE, **match}
 

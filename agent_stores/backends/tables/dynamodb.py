@@ -145,7 +145,6 @@ sdk_session: Callable[[], AioSession] = lru_cache(maxsize=1)(get_session)
 class DynamoDBTable(ServiceTable):
     """A table of a region."""
 
-    session_path = "_endpoint.http_session._sessions"
     errors = (botocore.ClientError, botocore.BotoCoreError)
     # An item may have 400 KB with its keys, and a transaction 4 MB.
     limits = TableLimits(
@@ -193,39 +192,37 @@ class DynamoDBTable(ServiceTable):
                 return Page(items, not start)
             arguments["ExclusiveStartKey"] = start
 
-    async def transact(self, operations: Sequence[Operation]) -> list[str]:
+    async def transact(self, operations: Sequence[Operation]) -> str:
         """See `Table.transact`; a single operation is no transaction, as it costs half of one."""
         version = secrets.token_hex(6)
         actions = [self._action(operation, version) for operation in operations]
         if len(actions) == 1:
             ((name, arguments),) = actions[0].items()
-            is_repeatable = name == "Put" and operations[0].condition is None
+            is_repeatable = operations[0].condition is None
             await self.call(f"{name.lower()}_item", arguments, write=True, repeatable=is_repeatable)
         else:
             request = {"TransactItems": actions, "ClientRequestToken": str(uuid.uuid4())}
             await self.call("transact_write_items", request, write=True, repeatable=True)
-        return [version] * len(operations)
+        return version
 
     def _action(self, operation: Operation, version: str) -> dict[str, Any]:
-        kind, item, condition = operation
+        item, condition, is_delete = operation
         action: dict[str, Any] = {"TableName": self.config.table}
-        if kind == "put":
+        if is_delete:
+            action["Key"] = _key(*item.key)
+        else:
             action["Item"] = {**_key(*item.key), "v": {"S": version}}
             for name, text in (("meta", item.meta), ("body", item.body)):
                 if text:
                     action["Item"][name] = {"S": text}
             if item.expires_at is not None:
                 action["Item"]["expires"] = {"N": str(item.expires_at)}
-        else:
-            action["Key"] = _key(*item.key)
-        if condition == NEW and condition is not None:
+        if condition == NEW:
             action["ConditionExpression"] = "attribute_not_exists(pk)"
         elif condition is not None:
             action["ConditionExpression"] = "v = :v"
             action["ExpressionAttributeValues"] = {":v": {"S": condition}}
-        elif kind == "delete":
-            action["ConditionExpression"] = "attribute_exists(pk)"
-        return {kind.title(): action}
+        return {"Delete" if is_delete else "Put": action}
 
     async def call(
         self, method: str, arguments: Mapping[str, Any], *, write: bool = False, repeatable: bool = False

@@ -20,8 +20,8 @@ import hashlib
 import re
 import secrets
 import threading
-from collections import OrderedDict
 from functools import lru_cache
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -38,13 +38,16 @@ LAYOUT = 1
 MAX_NAME = 5000
 """The longest tenant, thread id or message id, in characters."""
 
-HEAD, END_OF_ROWS, TENANTS, VISITS = "head", "s", "n", "x.visits"
+HEAD, TENANTS, VISITS = "head", "n", "x.visits"
 GENERATION = 19  # characters
 _LAST_PLACE, _LAST_MILLISECOND, _LAST_MICROSECOND = 10**15 - 1, 10**13 - 1, 10**16 - 1
 _LONGEST_NAME = 240  # characters of a name in a partition key, which has room for 512
 _LONGEST_SORTED = 480  # characters of a name in a sort key, before its digest
 _THREADS = 1024  # that a process remembers
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
+StoredRow: TypeAlias = tuple[Row, str]
+"""A message, and the name of its body if that is in parts, which are not read yet."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,7 +56,6 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         generation: names its visible messages.
         next: the generation of the messages that an unfinished commit wrote, if they replace all others.
-        low: no message that is not pinned is at or below this position.
         listed: the sort key of its item in the list by recency.
         thread: its metadata.
         version: its version in the table; neither this nor the next is part of the body.
@@ -62,7 +64,6 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     generation: str
     next: str = ""
-    low: int = 0
     listed: str = ""
     thread: Thread
     version: str = ""
@@ -73,24 +74,30 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.next if self.next and position > self.thread.last_position else self.generation
 
 
+NO_HEAD: Final = Head(generation="", thread=Thread())
+"""That of a thread that does not exist; its version is `NEW`, the condition of creating it."""
+
+
 class ThreadCache:
     """A table's heads, as they were read or written last, and turns for writers. For any thread and loop."""
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[ThreadKey, Head] = OrderedDict()
+        self._heads: dict[ThreadKey, Head] = {}
         self._lock = threading.Lock()
-        self.get = self._heads.get
         self.queue = WriterQueue()
 
-    def put(self, key: ThreadKey, head: Head | None) -> None:
-        """Remember a thread as it was read or written; None forgets it."""
+    def get(self, key: ThreadKey) -> Head:
+        """What is known of a thread; `NO_HEAD` if nothing is."""
+        return self._heads.get(key, NO_HEAD)
+
+    def put(self, key: ThreadKey, head: Head) -> None:
+        """Remember a thread as it was read or written; `NO_HEAD` forgets it."""
         with self._lock:
-            old = self._heads.pop(key, None)
-            if head is not None:
-                is_known = old is not None and old.version == head.version and not head.oldest
-                self._heads[key] = old if old is not None and is_known else head
+            self._heads.pop(key, None)
+            if head.version:
+                self._heads[key] = head
             if len(self._heads) > _THREADS:
-                self._heads.popitem(last=False)
+                del self._heads[next(iter(self._heads))]
 
 
 _head_decoder = msgspec.json.Decoder(Head)
@@ -139,9 +146,10 @@ def owners(body: str) -> list[str]:
     return [f"r{body[:GENERATION]}{kind}{body[GENERATION:-8]}" for kind in "km"]
 
 
-def ranges(name: str) -> list[tuple[str, str]]:
-    """The ranges of sort keys of a generation, or of a body's parts."""
-    return [(f"{kind}{name}", f"{kind}{name}~") for kind in ("rux" if len(name) == GENERATION else "x")]
+def ranges(name: str, kinds: str = "") -> list[tuple[str, str]]:
+    """The ranges of sort keys of a generation, or of a body's parts; by default, of all that it has."""
+    kinds = kinds or ("rux" if len(name) == GENERATION else "x")
+    return [(f"{kind}{name}", f"{kind}{name}~") for kind in kinds]
 
 
 def split_body(body: bytes, size: int) -> list[str]:
@@ -183,14 +191,14 @@ def message_items(partition: str, generation: str, row: Row, parts: str = "") ->
     return Item(partition, sort, meta, body), Item(partition, id_sort(generation, row.message_id), meta)
 
 
-def read_row(item: Item) -> tuple[Row, str]:
-    """The message of an item, and the name of its body if that is in parts; a damaged one has no id."""
+def read_row(item: Item) -> StoredRow:
+    """The message of an item; a damaged one has no id, and that of an id no position either."""
     body = item.body.encode("utf-8", "surrogatepass")
     try:
         name, position, boundary, pinned, size, tokens, created_us, parts = _row_decoder.decode(item.meta)
         return Row(_decode(name), body, position, boundary, pinned, size, tokens, created_us), parts
     except ValueError:  # msgspec's errors, too
-        _, pinned, position = message_place(item.sort)
+        _, pinned, position = message_place(item.sort) if item.sort[0] == "r" else ("", False, 0)
         return Row("", body, position, pinned=pinned, bytes=len(body)), ""
 
 
@@ -225,16 +233,15 @@ def recent_us(sort: str) -> int:
     return _LAST_MICROSECOND - int(sort[1:17])
 
 
-def visit_item(key: ThreadKey, at_us: int, name: str, tag: str = "") -> Item:
-    """The item of a visit to a generation, or to a body, of a thread; a tag tells it from others."""
-    sort = f"{at_us:016d}.{name}{_digest(thread_partition(key))}{tag}"
-    return Item(VISITS, sort, name, names_body(key))
+def visit_item(key: ThreadKey, at_us: int, name: str) -> Item:
+    """The item of a visit to a generation, or to a body, of a thread."""
+    sort = f"{at_us:016d}.{name}{_digest(thread_partition(key))}"
+    return Item(VISITS, sort, name, names_body(*key))
 
 
-def names_body(key: ThreadKey) -> str:
-    """The names of a thread, as the items of lists hold them."""
-    tenant = None if key.tenant is None else _encode(key.tenant)
-    return msgspec.json.encode((tenant, _encode(key.thread_id))).decode()
+def names_body(tenant: str | None, thread_id: str = "") -> str:
+    """The names of a thread, as the items of lists hold them; those of tenants have no thread id."""
+    return msgspec.json.encode((None if tenant is None else _encode(tenant), _encode(thread_id))).decode()
 
 
 def read_names(item: Item) -> ThreadKey | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import sys
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from agent_stores.backends.tables.layout import ThreadCache
@@ -97,14 +98,11 @@ class ServiceClient:
 
     Args:
         connect: makes it; see `ServiceConfig.connect`.
-        session_path: the attribute of the client that is its aiohttp session, or a dictionary of sessions.
     """
 
-    def __init__(
-        self, connect: Callable[[contextlib.AsyncExitStack], Awaitable[Any]], session_path: str
-    ) -> None:
+    def __init__(self, connect: Callable[[contextlib.AsyncExitStack], Awaitable[Any]]) -> None:
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
-        self._connect, self._session_path = connect, session_path
+        self._connect = connect
         self._sdk: Any = None
         self._stack = contextlib.AsyncExitStack()
         self._lock = asyncio.Lock()
@@ -122,19 +120,19 @@ class ServiceClient:
         await asyncio.sleep(0)  # aiohttp's transports end in the loop's next turn
 
     def close_sockets(self) -> None:
-        """Close the sockets, when their loop is gone."""
-        with contextlib.suppress(AttributeError):  # it is not connected, or sends in another way
-            found = attrgetter(self._session_path)(self._sdk)
-            for session in list(found.values()) if isinstance(found, dict) else [found]:
-                _close_session(session)
+        """Close the sockets, when their loop is gone: nothing waits then, and transports end as garbage."""
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            self.aclose().send(None)
+            self._sdk = None
+            gc.collect()
 
 
 class TableServer(LoopClients[ServiceClient]):
     """The connections to a table, shared by the logs of a process that name it alike."""
 
-    def __init__(self, config: ServiceConfig, timeout: float, session_path: str) -> None:
-        connect = partial(config.connect, timeout=timeout)
-        make = partial(ServiceClient, connect, session_path)
+    def __init__(self, config: ServiceConfig, timeout: float) -> None:
+        make = partial(ServiceClient, partial(config.connect, timeout=timeout))
         super().__init__(make, are_ours=config.client is None, timeout=timeout)
         self.cache = ThreadCache()
 
@@ -147,8 +145,6 @@ class ServiceTable(ABC):
         timeout: seconds that a request may take, attempts and pauses included.
     """
 
-    session_path: ClassVar[str]
-    """See `ServiceClient`."""
     errors: ClassVar[tuple[type[Exception], ...]]
     """What the SDK raises when a request fails, besides OSError and timeouts."""
 
@@ -156,9 +152,7 @@ class ServiceTable(ABC):
         self.location = config.location
         self.config, self._timeout = config, timeout
         self._server, self._finalizer = _registry.acquire(
-            (type(self), config.identity, timeout),
-            partial(TableServer, config, timeout, self.session_path),
-            user=self,
+            (type(self), config.identity, timeout), partial(TableServer, config, timeout), user=self
         )
         self.cache = self._server.cache
 
@@ -237,20 +231,6 @@ def store_error(failure: Failure, config: ServiceConfig, *, write: bool = False)
     kind, text = _ERRORS.get(failure.kind, (StoreError, "{}: {}"))
     detail = redact(failure.detail, config.secrets) + ("; nothing was written" if write else "")
     return kind(text.format(config.location, detail))
-
-
-def _close_session(session: Any) -> None:
-    """Close the sockets of an aiohttp session when its event loop is gone and cannot do it."""
-    connector = session._connector
-    for connection, *_ in [each for connections in connector._conns.values() for each in connections]:
-        protocol = getattr(connection.transport, "_ssl_protocol", None)
-        for transport in filter(None, (connection.transport, getattr(protocol, "_transport", None))):
-            with contextlib.suppress(Exception):  # it is closed already
-                transport._closing = transport._closed = True
-                transport._sock.close()
-                transport._sock = None
-    connector._conns.clear()
-    connector._closed = True
 
 
 _registry: ServerRegistry[TableServer] = ServerRegistry()

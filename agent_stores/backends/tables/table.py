@@ -8,7 +8,7 @@ built on nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 ItemKey: TypeAlias = tuple[str, str]
 """A partition and a sort key: printable ASCII, at most 512 characters each, without ``/ \\ # ?``."""
@@ -43,24 +43,24 @@ class Item(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A change of one item: to put it as a whole, or to delete it, for which it must exist.
+    """A change of one item: to put it as a whole, or to delete it.
 
     The condition is `NEW`, or the version that the item must have; None for no condition.
     """
 
-    kind: Literal["put", "delete"]
     item: Item
     condition: str | None = None
+    is_delete: bool = False
 
-
-def put(item: Item, condition: str | None = None) -> Operation:
-    """The operation that writes an item."""
-    return Operation("put", item, condition)
+    @property
+    def may_be_missing(self) -> bool:
+        """Whether it deletes an item that need not exist."""
+        return self.is_delete and self.condition is None
 
 
 def delete(partition: str, sort: str, condition: str | None = None) -> Operation:
     """The operation that removes an item."""
-    return Operation("delete", Item(partition, sort), condition)
+    return Operation(Item(partition, sort), condition, is_delete=True)
 
 
 class Page(NamedTuple):
@@ -123,8 +123,10 @@ class Table(Protocol):
         """
         ...
 
-    async def transact(self, operations: Sequence[Operation]) -> list[str]:
-        """Carry out operations on different items of one partition, all or none; returns their versions.
+    async def transact(self, operations: Sequence[Operation]) -> str:
+        """Carry out operations on different items of one partition, all or none.
+
+        Returns the version of the first item.
 
         Raises:
             ConditionFailed: when the condition of one does not hold.
