@@ -211,7 +211,7 @@ class ServiceTable(ABC):
                     raise ConditionFailed(failure.operation) from error
                 if not may_retry:
                     raise store_error(failure, self.config, write=write) from error
-            if failure.kind == "no table" and not has_created:
+            if failure.kind == "no table" and not has_created and not is_unknown:
                 has_created = True
                 await self.request(self.create_table, write=True, repeatable=True)
                 deadline = time.monotonic() + self._timeout
