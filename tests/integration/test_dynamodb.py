@@ -206,9 +206,7 @@ async def test_a_lost_answer_is_asked_for_again(make_store: Any, proxy: HttpProx
     assert await texts(store) == []
 
 
-async def test_a_table_that_seems_missing_after_a_lost_answer(
-    make_store: Any, proxy: HttpProxy
-) -> None:
+async def test_a_table_that_seems_missing_after_a_lost_answer(make_store: Any, proxy: HttpProxy) -> None:
     store = make_store()
     await store.add_messages([user("1")])
     proxy.lose_answer(b"needle")

@@ -14,8 +14,9 @@ from agent_stores.backends.tables.table import (
     Item,
     ItemKey,
     Operation,
-    Page,
+    Table,
     TableLimits,
+    following,
 )
 from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError
 
@@ -26,7 +27,7 @@ LIMITS = TableLimits(
 )
 
 
-class MemoryTable:
+class MemoryTable(Table):
     """A table of this process.
 
     Args:
@@ -65,15 +66,18 @@ class MemoryTable:
 
     async def query(
         self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
-    ) -> Page:
-        await self._begin("query")
-        items = self.partitions.get(partition, {})
-        sorts = sorted(sort for sort in items if first <= sort < end)
-        size = self.page if limit is None else min(limit, self.page)
-        found = [items[sort] for sort in sorts[:size]]
-        if not bodies:
-            found = [item._replace(body="") for item in found]
-        return Page(found, len(sorts) <= size)
+    ) -> list[Item]:
+        found: list[Item] = []
+        is_last = False
+        while not is_last and (limit is None or len(found) < limit):
+            await self._begin("query")
+            items = self.partitions.get(partition, {})
+            sorts = sorted(sort for sort in items if first <= sort < end)
+            size = self.page if limit is None else min(limit - len(found), self.page)
+            found += [items[sort] if bodies else items[sort]._replace(body="") for sort in sorts[:size]]
+            is_last = len(sorts) <= size
+            first = following(found[-1].sort) if found else end
+        return found
 
     async def transact(self, operations: Sequence[Operation]) -> str:
         fault = await self._begin("transact")

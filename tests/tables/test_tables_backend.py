@@ -28,7 +28,7 @@ from agent_stores.errors import (
 from agent_stores.log import MessageLog
 from agent_stores.store import ChatMessageStore
 from agent_stores.testing.conformance.isolation import HOSTILE_NAMES
-from tests.tables.memory_table import LIMITS, MemoryTable
+from tests.tables.memory_table import MemoryTable
 
 pytestmark = pytest.mark.anyio
 
@@ -78,7 +78,7 @@ async def test_one_request_for_an_append_and_for_a_read() -> None:
 
 
 async def test_reads_that_may_not_be_of_one_moment_are_verified() -> None:
-    table = MemoryTable(LIMITS._replace(snapshot_pages=False))
+    table = MemoryTable()
     log = make_log(table)
     for n in range(30):
         await log.append(KEY, [row(f"q{n}", pinned=n == 3), row(f"a{n}")])
@@ -89,6 +89,9 @@ async def test_reads_that_may_not_be_of_one_moment_are_verified() -> None:
     table.count()
     assert len(await log.latest(KEY, 20)) == 21
     assert table.calls == ["query", "get"]
+    table.count()
+    assert len(await log.latest(KEY)) == 59
+    assert table.calls == ["query"]  # as many as the head counts
 
 
 async def test_a_time_to_live_costs_nothing_on_a_turn() -> None:
@@ -270,7 +273,7 @@ def test_messages_sort_the_newest_first() -> None:
     newer = layout.new_generation(1_700_000_000_000_000, older)
     sorts = [layout.message_sort(newer, position, pinned=False) for position in positions]
     assert sorted(sorts, reverse=True) == sorts
-    assert [layout.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
+    assert [layout.position_at(sort) for sort in sorts] == positions
     pinned = layout.message_sort(newer, 1, pinned=True)
     assert layout.HEAD < pinned < sorts[-1] < sorts[0] < f"r{newer}n"
     assert f"r{newer}n" < layout.message_sort(older, 1, pinned=True) < "rn"
@@ -337,7 +340,7 @@ async def test_a_damaged_row_is_read_from_that_of_its_id(is_id_damaged: bool) ->
     await log.append(KEY, [row("a"), row("b", boundary=False), row("c"), row("d")])
     stats = await log.stats(KEY)
     items = table.partitions[layout.thread_partition(KEY)]
-    (sort,) = [sort for sort in items if sort[0] == "r" and layout.message_place(sort)[2] == 2]
+    (sort,) = [sort for sort in items if sort[0] == "r" and layout.position_at(sort) == 2]
     items[sort] = items[sort]._replace(meta="{")
     if is_id_damaged:
         (sort,) = [sort for sort in items if sort[0] == "u" and layout.read_row(items[sort])[0].position == 2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -18,26 +19,17 @@ from agent_stores.backend import (
     TimeToLive,
     Version,
     VersionConflict,
-    in_batches,
 )
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.index import Index
 from agent_stores.backends.tables.layout import NO_HEAD, Head, StoredRow, ThreadCache
-from agent_stores.backends.tables.table import (
-    NEW,
-    ConditionFailed,
-    Item,
-    Operation,
-    Table,
-    delete,
-    following,
-    query_all,
-)
+from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table, delete, following
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from agent_stores.thread_updates import with_request, with_ttl, written
 
-_FEW = 16  # messages that are remembered of a thread that is not trimmed
-_OLDEST = 256  # messages that are remembered of a thread that is trimmed
+_Rows: TypeAlias = Sequence[Row]
+
+_FEW, _OLDEST = 16, 256  # messages that are remembered of a thread that is not trimmed, and of one that is
 _APPENDS = 3  # attempts before the general path, which waits between them
 _ATTEMPTS = 50  # of reading a thread as of one moment
 _SLACK = 4  # items read beyond those that are needed
@@ -66,10 +58,10 @@ class TablesBackend(Index):
         self.location, self.aclose = table.location, table.aclose
         # A commit writes the head, and two items for a message: itself and its id; one more where a message
         # is no longer pinned. A quarter of the bytes is for the head and the texts of the items.
+        self._most_rows = (table.limits.operations - 2) // 2
+        self._most_bytes = table.limits.transaction_bytes * 3 // 4
         self.limits = Limits(
-            body_bytes=table.limits.body_bytes,
-            commit_rows=(table.limits.operations - 2) // 2,
-            commit_bytes=table.limits.transaction_bytes * 3 // 4,
+            body_bytes=table.limits.body_bytes, commit_rows=self._most_rows, commit_bytes=self._most_bytes
         )
         self._cache = ThreadCache() if cache is None else cache
 
@@ -85,10 +77,7 @@ class TablesBackend(Index):
         ttl: TimeToLive | None = None,
         create: bool = True,
     ) -> int | None:
-        """See `agent_stores.capabilities.Appender`: one commit on what is known of the thread.
-
-        The general path, which reads the thread, does what is not certain.
-        """
+        """See `Appender.append`: one commit on what is known of the thread; None if that is not certain."""
         rows = new_rows(rows, ())
         lost: OutcomeUnknownError | None = None
         async with self._cache.queue.turn(key):
@@ -110,9 +99,10 @@ class TablesBackend(Index):
                     oldest = list(old.oldest)
                     pages = self._oldest(key, old, oldest)
                     thread, put, trimmed = await add_rows(thread, rows, max_messages, pages)
-                    is_one = len(list(in_batches([*put, *trimmed], self.limits))) == 1
-                    is_small = all(len(row.body) <= self.table.limits.item_bytes for row in put)
-                    if not is_one or not is_small or len(put) < len(rows):  # whose ids must be compared, too
+                    sizes = [len(row.body) for row in put]
+                    is_one = len(put) + len(trimmed) <= self._most_rows and sum(sizes) <= self._most_bytes
+                    is_one = is_one and max(sizes, default=0) <= self.table.limits.item_bytes
+                    if not is_one or len(put) < len(rows):  # whose ids must be compared, too
                         return None
                     thread = written(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
                     if len(oldest) == old.thread.unpinned:
@@ -125,12 +115,10 @@ class TablesBackend(Index):
                     lost = None
                 except ConditionFailed:  # an id exists; so that the same write, if it was lost, had no effect
                     return None
-                except OutcomeUnknownError as error:
+                except StoreError as error:
+                    if not isinstance(error, OutcomeUnknownError):
+                        raise (lost or error) from error.__cause__
                     lost = error  # the head tells, or the same write once more
-                except StoreError:
-                    if lost is None:
-                        raise
-                    break
         if lost is not None:
             raise lost
         return None
@@ -182,23 +170,21 @@ class TablesBackend(Index):
         """See `Backend.rows`."""
         is_end = not after and before is None and (newest or limit is None) and bodies and not staged
         first = await self._first_page(key, limit) if is_end else (await self.head(key), None, False)
-        head, found, is_certain = first
+        head, items, is_certain = first
         for _ in range(_ATTEMPTS):
             if head is NO_HEAD:
                 return None
-            if found is None:
+            if items is None:
                 high = head.thread.staged_position if staged else head.thread.last_position
                 high = high if before is None else min(before - 1, high)
                 view = replace(head, generation=head.next or head.generation) if staged else head
-                found = await self._select(key, view, after + 1, high, limit, newest, bodies)
-            rows = await self._with_bodies(key, found) if bodies else [row for row, _ in found]
-            again = head if is_certain and not any(name for _, name in found) else await self.head(key)
+                items = await self._select(key, view, after + 1, high, limit, newest, bodies)
+            rows = await self._read(items, bodies=bodies)
+            again = head if is_certain and all(item.body for item in items) else await self.head(key)
             if again.version == head.version:
-                return Snapshot(head.thread, head.version, sorted(rows, key=lambda row: row.position))
-            head, found = again, None
-        raise StoreUnavailableError(
-            f"{self.table.location}: a thread changed {_ATTEMPTS} times while it was read"
-        )
+                return Snapshot(head.thread, head.version, rows)
+            head, items = again, None
+        raise StoreUnavailableError(f"{self.location}: a thread changed {_ATTEMPTS} times while it was read")
 
     async def find(self, key: ThreadKey, message_ids: Iterable[str]) -> dict[str, Row]:
         """See `Backend.find`."""
@@ -213,53 +199,45 @@ class TablesBackend(Index):
                 return found
         return {}
 
-    async def _first_page(
-        self, key: ThreadKey, limit: int | None
-    ) -> tuple[Head, list[StoredRow] | None, bool]:
+    async def _first_page(self, key: ThreadKey, limit: int | None) -> tuple[Head, list[Item] | None, bool]:
         """By one query: the head; the newest messages, if all are there; whether this is of one moment."""
         known, partition = self._cache.get(key), layout.thread_partition(key)
         size = None if limit is None else 1 + limit + known.thread.pinned + _SLACK
-        items, _ = await self.table.query(partition, layout.HEAD, f"r{known.generation}n", limit=size)
+        items = await self.table.query(partition, layout.HEAD, f"r{known.generation}n", limit=size)
         head = self._remember(key, items[0] if items and items[0].sort == layout.HEAD else None)
         last, begin = head.thread.last_position, f"r{head.generation}"
-        found = await self._read(partition, [item for item in items[1:] if item.sort.startswith(begin)])
-        found = [each for each in found if each[0].position <= last]
-        pinned = [each for each in found if each[0].pinned]
-        newest = [each for each in found if not each[0].pinned][:limit]
+        first, middle = (layout.message_sort(head.generation, last, pinned=each) for each in (True, False))
+        pinned = [item for item in items if first <= item.sort < f"{begin}l"]
+        newest = [item for item in items if middle <= item.sort < f"{begin}n"][:limit]
         unpinned = head.thread.unpinned if limit is None else min(limit, head.thread.unpinned)
         if (len(pinned), len(newest)) != (head.thread.pinned, unpinned):
             return head, None, False
         found = [*pinned, *newest]
-        # Where a page may change while it is read, positions without a gap show that it did not.
-        low = newest[-1][0].position if newest else last + 1
-        has_no_gap = sum(row.position >= low for row, _ in found) == last + 1 - low
-        return head, found, has_no_gap or self.table.limits.snapshot_pages
+        # That no message is missing, or no position, shows that none was removed while the items were read.
+        low = layout.position_at(newest[-1].sort) if newest else last + 1
+        places = {layout.position_at(item.sort) for item in found}
+        has_no_gap = sum(place >= low for place in places) == last + 1 - low
+        return head, found, has_no_gap or len(places) == head.thread.messages
 
-    async def _read(self, partition: str, items: Sequence[Item]) -> list[StoredRow]:
-        """The messages of items of one generation; the item of its id tells what a damaged one has lost."""
+    async def _read(self, items: Sequence[Item], *, bodies: bool) -> list[Row]:
+        """The messages of items of one generation, in order; damaged ones are read from the items of ids."""
         found = list(map(layout.read_row, items))
-        if all(row.message_id for row, _ in found):
-            return found
-        ((first, end),) = layout.ranges(layout.message_place(items[0].sort)[0], "u")
-        ids = await query_all(self.table, partition, first, end, bodies=False)
-        metas = {layout.read_row(item)[0].position: item.meta for item in ids}
-        return [
-            each
-            if each[0].message_id
-            else layout.read_row(item._replace(meta=metas.get(each[0].position, "")))
-            for item, each in zip(items, found, strict=True)
-        ]
+        if not all(row.message_id for row, _ in found):
+            begin = f"u{items[0].sort[1:-16]}"
+            ids = await self.table.query(items[0].partition, begin, f"{begin}~", bodies=False)
+            metas = {layout.read_row(item)[0].position: item.meta for item in ids}
+            metas = {layout.position_at(item.sort): item.meta for item in items} | metas
+            whole = (item._replace(meta=metas[layout.position_at(item.sort)]) for item in items)
+            found = list(map(layout.read_row, whole))
 
-    async def _with_bodies(self, key: ThreadKey, found: Sequence[StoredRow]) -> list[Row]:
-        """The messages with bodies that are in parts."""
-
-        async def whole(row: Row, name: str) -> Row:
+        async def with_body(row: Row, name: str) -> Row:
             ((first, end),) = layout.ranges(name)
-            items = await query_all(self.table, layout.thread_partition(key), first, end)
-            return replace(row, body="".join(item.body for item in items).encode())
+            parts = await self.table.query(items[0].partition, first, end)
+            return replace(row, body="".join(item.body for item in parts).encode())
 
-        large = await gather_or_cancel(whole(row, name) for row, name in found if name)
-        return [*large, *(row for row, name in found if not name)]
+        rows = [row for row, name in found if not (name and bodies)]
+        rows += await gather_or_cancel(with_body(*each) for each in found if each[1] and bodies)
+        return sorted(rows, key=lambda row: row.position)
 
     def _remember(self, key: ThreadKey, item: Item | None) -> Head:
         head = self._cache.get(key)
@@ -270,18 +248,16 @@ class TablesBackend(Index):
 
     async def _select(
         self, key: ThreadKey, head: Head, low: int, high: int, limit: int | None, newest: bool, bodies: bool
-    ) -> list[StoredRow]:
-        """Messages between two positions, by `Backend.rows`."""
-        partition = layout.thread_partition(key)
+    ) -> list[Item]:
+        """The items of messages between two positions, by `Backend.rows`."""
+        partition, generation = layout.thread_partition(key), head.generation
 
-        async def read(low: int, high: int, most: int | None = None, pinned: bool = False) -> list[StoredRow]:
+        async def read(low: int, high: int, most: int | None = None, pinned: bool = False) -> list[Item]:
             if low > high or most == 0:
                 return []
-            first = layout.message_sort(head.generation, high, pinned=pinned)
-            end = following(layout.message_sort(head.generation, low, pinned=pinned))
-            return await self._read(
-                partition, await query_all(self.table, partition, first, end, limit=most, bodies=bodies)
-            )
+            first = layout.message_sort(generation, high, pinned=pinned)
+            end = following(layout.message_sort(generation, low, pinned=pinned))
+            return await self.table.query(partition, first, end, limit=most, bodies=bodies)
 
         is_staged = high > head.thread.last_position
         found = await read(low, high, pinned=True) if head.thread.pinned or is_staged else []
@@ -293,17 +269,10 @@ class TablesBackend(Index):
             window = await read(low, min(high, low + size - 1))
             found += reversed(window)
             low, size = low + size, size if window else 2 * size
-        return sorted(found, key=lambda each: each[0].position)[:limit]
+        return sorted(found, key=lambda item: layout.position_at(item.sort))[:limit]
 
     async def _write(
-        self,
-        key: ThreadKey,
-        old: Head,
-        new: Head,
-        put: Sequence[Row],
-        removed: Sequence[Row],
-        *,
-        are_new: bool = False,
+        self, key: ThreadKey, old: Head, new: Head, put: _Rows, removed: _Rows, *, are_new: bool = False
     ) -> str | None:
         """Write a thread by one transaction under its version: the head, messages, and their ids.
 
@@ -315,21 +284,22 @@ class TablesBackend(Index):
         if old.generation == new.generation:  # what a message had, if it is replaced, or was large
             rows = [row for row in put if row.position <= old.thread.last_position]
             rows += [row for row in removed if row.bytes > limits.item_bytes]
-            ids = [
-                (partition, layout.id_sort(old.generation_at(row.position), row.message_id)) for row in rows
-            ]
+            places = ((old.generation_at(row.position), row.message_id) for row in rows)
+            ids = [(partition, layout.id_sort(*place)) for place in places]
             replaced = [layout.read_row(item) for item in (await self.table.get(ids)).values()] if ids else []
         large = [row for row in put if len(row.body) > limits.item_bytes]
-        parts = {
-            row.position: layout.new_body(new.generation_at(row.position), row.position) for row in large
-        }
+        parts = {n: layout.new_body(new.generation_at(n), n) for n in (row.position for row in large)}
         unused = {old.generation, old.next, *(name for _, name in replaced), *parts.values()}
         new, visits, removals = await self.prepare(key, old, new, unused - {"", new.generation, new.next})
         for row in large:
-            await self._write_parts(partition, parts[row.position], row.body)
-        operations = [Operation(layout.head_item(partition, new), old.version)]
-        if new is NO_HEAD:
-            operations = [delete(partition, layout.HEAD, old.version)]
+            pieces = enumerate(layout.split_body(row.body, limits.item_bytes))
+            name, room = f"x{parts[row.position]}", max(1, limits.transaction_bytes // limits.item_bytes)
+            writes = [
+                Operation(Item(partition, f"{name}{number:04d}", body=piece)) for number, piece in pieces
+            ]
+            for start in range(0, len(writes), room):
+                await self.table.transact(writes[start : start + room])
+        operations = [Operation(layout.head_item(partition, new), old.version, is_delete=new is NO_HEAD)]
         for row in put:
             name = parts.get(row.position, "")
             item, id_item = layout.message_items(partition, new.generation_at(row.position), row, name)
@@ -354,22 +324,13 @@ class TablesBackend(Index):
         await self.clean(key, new, visits, removals)
         return version or None
 
-    async def _write_parts(self, partition: str, name: str, body: bytes) -> None:
-        """Write a large body, which no message names yet."""
-        limits = self.table.limits
-        parts = enumerate(layout.split_body(body, limits.item_bytes))
-        writes = [Operation(Item(partition, f"x{name}{number:04d}", body=part)) for number, part in parts]
-        room = max(1, limits.transaction_bytes // limits.item_bytes)
-        for start in range(0, len(writes), room):
-            await self.table.transact(writes[start : start + room])
-
     async def _oldest(self, key: ThreadKey, head: Head, oldest: list[Row]) -> AsyncIterator[list[Row]]:
         """A thread's oldest messages: those that are known; then all others, which are added to them."""
         yield oldest
         if len(oldest) < head.thread.unpinned:
             low, high = oldest[-1].position + 1 if oldest else 1, head.thread.last_position
-            found = await self._select(key, head, low, high, None, newest=True, bodies=False)
-            rows = sorted((row for row, _ in found if not row.pinned), key=lambda row: row.position)
+            items = await self._select(key, head, low, high, None, newest=True, bodies=False)
+            rows = [row for row in await self._read(items, bodies=False) if not row.pinned]
             oldest += rows
             yield rows
 

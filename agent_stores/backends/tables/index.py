@@ -7,6 +7,7 @@ that no thread is missing in them; those that name no thread are ignored, and re
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
@@ -16,15 +17,7 @@ from agent_stores._concurrency import gather_or_cancel
 from agent_stores.backend import ListCursor, ListedThread, ThreadKey, ThreadOrder
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.layout import NO_HEAD, Head
-from agent_stores.backends.tables.table import (
-    ConditionFailed,
-    Item,
-    Operation,
-    Table,
-    delete,
-    following,
-    query_all,
-)
+from agent_stores.backends.tables.table import ConditionFailed, Item, Operation, Table, delete, following
 from agent_stores.errors import OutcomeUnknownError, StoreError
 
 RECENT_US = 300 * 1_000_000
@@ -53,35 +46,30 @@ class Index:
     ) -> tuple[Head, list[Item], list[Operation]]:
         """Before a write: list a thread, as far as it is not listed yet, and note what to remove.
 
-        Args:
-            key: the thread.
-            old: its head.
-            new: its next head; `NO_HEAD` deletes it.
-            unused: generations and bodies that the write ends, or begins.
-
-        Returns:
-            The next head; and what `clean` does after the write: visits, and changes of lists.
+        `new` is `NO_HEAD` for a deletion; `unused` are generations and bodies that the write ends, or begins.
+        Returns the next head, and what `clean` does after the write: visits, and changes of lists.
         """
-        partition, expires, now_us = layout.index_partition(key.tenant), new.thread.expires_us, self.now_us()
+        partition, now_us = layout.index_partition(key.tenant), self.now_us()
         visits = [layout.visit_item(key, now_us, name) for name in unused]
-        writes, removals = [[*visits]], list[Operation]()
-        late_us = new.thread.updated_us - layout.recent_us(old.listed) if old.listed else -1
-        if new is NO_HEAD or not 0 <= late_us <= RECENT_US:
-            removals = [delete(partition, old.listed)] if old.listed else []
+        items, removals, updated, expires = [*visits], [], new.thread.updated_us, new.thread.expires_us
         if new is NO_HEAD:  # by its version, as it may be created anew meanwhile
             found = await self.table.get([(partition, layout.listed_sort(key.thread_id))])
-            removals += [delete(*name, item.version) for name, item in found.items()]
-        elif not 0 <= late_us <= RECENT_US:
-            new = replace(new, listed=layout.recent_sort(new.thread.updated_us, secrets.token_hex(4)))
+            removals = [delete(*name, item.version) for name, item in found.items()]
+        elif not old.listed or not 0 <= updated - layout.recent_us(old.listed) <= RECENT_US:
+            new = replace(new, listed=layout.recent_sort(updated, secrets.token_hex(4)))
             names = [new.listed] if old.listed else [new.listed, layout.listed_sort(key.thread_id)]
-            writes.append([Item(partition, name, str(now_us), layout.names_body(*key)) for name in names])
+            items += (Item(partition, name, str(now_us), layout.names_body(*key)) for name in names)
             if not old.listed:
-                tenant = layout.listed_sort(key.tenant), str(now_us), layout.names_body(key.tenant)
-                writes.append([Item(layout.TENANTS, *tenant)])
+                name = layout.listed_sort(key.tenant)
+                items.append(Item(layout.TENANTS, name, str(now_us), layout.names_body(key.tenant)))
+        if old.listed not in ("", new.listed):
+            removals.append(delete(partition, old.listed))
         known = old.thread.expires_us if old.generation == new.generation else None
         if expires is not None and (known is None or expires < known):
-            writes[0].append(layout.visit_item(key, expires, new.generation))
-        await gather_or_cancel(self.table.transact(list(map(Operation, each))) for each in writes if each)
+            items.append(layout.visit_item(key, expires, new.generation))
+        partitions = {item.partition for item in items}
+        writes = ([Operation(item) for item in items if item.partition == name] for name in partitions)
+        await gather_or_cancel(map(self.table.transact, writes))
         return new, visits, removals
 
     async def clean(
@@ -113,27 +101,22 @@ class Index:
         """
         if expired_before is not None:
             return await self._expired(expired_before, limit)
-        partition, place = layout.index_partition(tenant), None
-        if order == "id":
-            first, size = layout.listed_prefix(prefix), limit
-            end = f"{first}~~"
-            if after is not None:
-                first = max(first, following(layout.listed_sort(after.thread_id)))
-        else:
-            first, end, size = "r", "s", max(limit, _PAGE)
-            if after is not None:
-                first, place = layout.recent_sort(after.updated_us), (-after.updated_us, after.thread_id)
+        is_recent, place = order == "recent", (-math.inf, "")
+        first, size = ("r", max(limit, _PAGE)) if is_recent else (layout.listed_prefix(prefix), limit)
+        end = f"{first}~~"
+        if after is not None and is_recent:
+            first, place = layout.recent_sort(after.updated_us), (-after.updated_us, after.thread_id)
+        elif after is not None:
+            first = max(first, following(layout.listed_sort(after.thread_id)))
         found: list[ListedThread] = []
-        async for page in self._pages(partition, first, end, size):
+        async for page in self._pages(layout.index_partition(tenant), first, end, size):
             for item, key, head in page:
-                if head is NO_HEAD or (order == "recent" and item.sort != head.listed):
+                if head is NO_HEAD or (is_recent and item.sort != head.listed):
                     await self._remove_old(item)
-                elif key.thread_id.startswith(prefix) and (
-                    place is None or (-head.thread.updated_us, key.thread_id) > place
-                ):
+                elif key.thread_id.startswith(prefix) and (-head.thread.updated_us, key.thread_id) > place:
                     found.append(ListedThread(key, head.thread, head.version))
             horizon = 0
-            if order == "recent":
+            if is_recent:
                 found.sort(key=lambda each: (-each.thread.updated_us, each.key.thread_id))
                 horizon = layout.recent_us(page[-1][0].sort) + RECENT_US
             if len(found) >= limit and found[limit - 1].thread.updated_us > horizon:
@@ -143,9 +126,8 @@ class Index:
     async def _expired(self, before_us: int, limit: int) -> list[ListedThread]:
         found: dict[ThreadKey, ListedThread] = {}
         async for page in self._pages(layout.VISITS, "0", f"{before_us:016d}", _PAGE):
-            for _, key, head in page:
-                if head.thread.is_expired(before_us):
-                    found[key] = ListedThread(key, head.thread, head.version)
+            expired = (each for each in page if each[2].thread.is_expired(before_us))
+            found.update((key, ListedThread(key, head.thread, head.version)) for _, key, head in expired)
             if len(found) >= limit:
                 break
         return list(found.values())[:limit]
@@ -154,29 +136,25 @@ class Index:
         """See `agent_stores.capabilities.TenantLister`."""
         first = "0" if after is None else following(layout.listed_sort(after))
         found: list[str | None] = []
-        while len(found) < limit:
-            items = await query_all(self.table, layout.TENANTS, first, "b", limit=limit)
-            for item in items:
-                first, key = following(item.sort), layout.read_names(item)
-                if key is not None and await self._has_threads(key.tenant):
+        async for page in self._pages(layout.TENANTS, first, "b", limit):
+            for item, key, _ in page:
+                if await self._has_threads(key.tenant):
                     found.append(key.tenant)
                 else:
                     await self._remove_old(item)
-            if len(items) < limit:
+            if len(found) >= limit:
                 break
         return found[:limit]
 
     async def sweep(self, *, limit: int) -> int:
         """See `agent_stores.capabilities.Sweeper`."""
-        visited = removed = 0
-        end = f"{self.now_us() - GRACE_US:016d}"
-        async for page in self._pages(layout.VISITS, "0", end, limit):
+        removed = 0
+        async for page in self._pages(layout.VISITS, "0", f"{self.now_us() - GRACE_US:016d}", limit):
             for visit in page:
-                if max(visited, removed) >= limit:
-                    return removed
-                visited += 1
-                with contextlib.suppress(OutcomeUnknownError):  # the next sweep does it
-                    removed += await self._visit(*visit, limit - removed)
+                if removed < limit:
+                    with contextlib.suppress(OutcomeUnknownError):  # the next sweep does it
+                        removed += await self._visit(*visit, limit - removed)
+            break
         return removed
 
     async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
@@ -198,7 +176,7 @@ class Index:
 
     async def _has_threads(self, tenant: str | None) -> bool:
         partition = layout.index_partition(tenant)
-        return bool(await query_all(self.table, partition, "a", "b", limit=1, bodies=False))
+        return bool(await self.table.query(partition, "a", "b", limit=1, bodies=False))
 
     async def _visit(self, visit: Item, key: ThreadKey, head: Head, limit: int) -> int:
         """Remove the rows that a visit is for, if no reader sees them; returns how many, `limit` at most."""
@@ -206,14 +184,15 @@ class Index:
         generation, expires = name[: layout.GENERATION], head.thread.expires_us
         is_used = generation in (head.generation, head.next)
         if is_used and name != generation:  # a body in parts
-            found = await self.table.get([(partition, sort) for sort in layout.owners(name)], bodies=False)
+            owners = [(partition, f"r{generation}{kind}{name[layout.GENERATION : -8]}") for kind in "km"]
+            found = await self.table.get(owners, bodies=False)
             rows = list(map(layout.read_row, found.values()))
             is_used = any(parts == name or not row.message_id for row, parts in rows)  # or maybe, if damaged
             expires = None
         if not is_used:
             for first, end in layout.ranges(name):
                 size, most = limit - removed, self.table.limits.operations
-                items = await query_all(self.table, partition, first, end, limit=size, bodies=False)
+                items = await self.table.query(partition, first, end, limit=size, bodies=False)
                 removed += len(items)
                 for start in range(0, len(items), most):
                     await self.table.transact([delete(*item.key) for item in items[start : start + most]])
@@ -229,13 +208,13 @@ class Index:
         self, partition: str, first: str, end: str, size: int
     ) -> AsyncIterator[list[tuple[Item, ThreadKey, Head]]]:
         """The items of a list in pages of a size, with the threads that they name and their heads."""
-        while items := await query_all(self.table, partition, first, end, limit=size):
+        while items := await self.table.query(partition, first, end, limit=size):
             named = [(item, key) for item in items if (key := layout.read_names(item)) is not None]
-            names = {key: (layout.thread_partition(key), layout.HEAD) for _, key in named}
+            names = {key: (layout.thread_partition(key), layout.HEAD) for _, key in named if key.thread_id}
             found = await self.table.get(list(names.values())) if names else {}
-            heads = {name: layout.read_head(item) for name, item in found.items()}
+            heads = {key: layout.read_head(found[name]) for key, name in names.items() if name in found}
             if named:
-                yield [(item, key, heads.get(names[key], NO_HEAD)) for item, key in named]
+                yield [(item, key, heads.get(key, NO_HEAD)) for item, key in named]
             if len(items) < size:
                 break
             first = following(items[-1].sort)

@@ -32,18 +32,15 @@ from agent_stores.backends.tables.table import Item
 from agent_stores.errors import ArgumentError, StoreError, UnsupportedVersionError
 from agent_stores.writer_queue import WriterQueue
 
-LAYOUT = 1
-"""The version of the layout. A thread with a newer one is refused."""
-
-MAX_NAME = 5000
-"""The longest tenant, thread id or message id, in characters."""
-
+LAYOUT = 1  # the version of the layout; a thread with a newer one is refused
+MAX_NAME = 5000  # characters of a tenant, thread id or message id
 HEAD, TENANTS, VISITS = "head", "n", "x.visits"
 GENERATION = 19  # characters
 _LAST_PLACE, _LAST_MILLISECOND, _LAST_MICROSECOND = 10**15 - 1, 10**13 - 1, 10**16 - 1
 _LONGEST_NAME = 240  # characters of a name in a partition key, which has room for 512
 _LONGEST_SORTED = 480  # characters of a name in a sort key, before its digest
 _THREADS = 1024  # that a process remembers
+_UTF8 = ("utf-8", "surrogatepass")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 
 StoredRow: TypeAlias = tuple[Row, str]
@@ -126,9 +123,9 @@ def message_sort(generation: str, position: int, *, pinned: bool) -> str:
     return f"r{generation}{'k' if pinned else 'm'}{_LAST_PLACE - position:015d}"
 
 
-def message_place(sort: str) -> tuple[str, bool, int]:
-    """The generation of a message, whether it is pinned, and its position."""
-    return sort[1:-16], sort[-16] == "k", _LAST_PLACE - int(sort[-15:])
+def position_at(sort: str) -> int:
+    """The position of a message with a sort key."""
+    return _LAST_PLACE - int(sort[-15:])
 
 
 def id_sort(generation: str, message_id: str) -> str:
@@ -141,15 +138,9 @@ def new_body(generation: str, position: int) -> str:
     return f"{generation}{_LAST_PLACE - position:015d}{secrets.token_hex(4)}"
 
 
-def owners(body: str) -> list[str]:
-    """The sort keys that the message of a body in parts may have, pinned or not."""
-    return [f"r{body[:GENERATION]}{kind}{body[GENERATION:-8]}" for kind in "km"]
-
-
-def ranges(name: str, kinds: str = "") -> list[tuple[str, str]]:
-    """The ranges of sort keys of a generation, or of a body's parts; by default, of all that it has."""
-    kinds = kinds or ("rux" if len(name) == GENERATION else "x")
-    return [(f"{kind}{name}", f"{kind}{name}~") for kind in kinds]
+def ranges(name: str) -> list[tuple[str, str]]:
+    """The ranges of sort keys of a generation, or of a body's parts."""
+    return [(f"{kind}{name}", f"{kind}{name}~") for kind in ("rux" if len(name) == GENERATION else "x")]
 
 
 def split_body(body: bytes, size: int) -> list[str]:
@@ -193,13 +184,13 @@ def message_items(partition: str, generation: str, row: Row, parts: str = "") ->
 
 def read_row(item: Item) -> StoredRow:
     """The message of an item; a damaged one has no id, and that of an id no position either."""
-    body = item.body.encode("utf-8", "surrogatepass")
+    body = item.body.encode(*_UTF8)
     try:
         name, position, boundary, pinned, size, tokens, created_us, parts = _row_decoder.decode(item.meta)
-        return Row(_decode(name), body, position, boundary, pinned, size, tokens, created_us), parts
+        return Row(name.decode(*_UTF8), body, position, boundary, pinned, size, tokens, created_us), parts
     except ValueError:  # msgspec's errors, too
-        _, pinned, position = message_place(item.sort) if item.sort[0] == "r" else ("", False, 0)
-        return Row("", body, position, pinned=pinned, bytes=len(body)), ""
+        position = position_at(item.sort) if item.sort[0] == "r" else 0
+        return Row("", body, position, pinned=item.sort[-16] == "k", bytes=len(body)), ""
 
 
 def index_partition(tenant: str | None) -> str:
@@ -208,14 +199,9 @@ def index_partition(tenant: str | None) -> str:
 
 
 def listed_sort(name: str | None) -> str:
-    """The sort key of a thread in its tenant's list by id, or of a tenant, where None is the first.
-
-    A long name ends with a digest.
-    """
-    if name is None:
-        return "0"
-    begin = listed_prefix(name)
-    return begin if len(begin) < _LONGEST_SORTED else f"{begin}!{_digest(name)}"
+    """The sort key of a thread in its tenant's list by id, or of a tenant; None is the first."""
+    begin = "0" if name is None else listed_prefix(name)
+    return begin if name is None or len(begin) < _LONGEST_SORTED else f"{begin}!{_digest(name)}"
 
 
 def listed_prefix(text: str) -> str:
@@ -248,7 +234,7 @@ def read_names(item: Item) -> ThreadKey | None:
     """The thread that an item of a list names; None for a damaged one."""
     try:
         tenant, thread_id = _names_decoder.decode(item.body)
-        return ThreadKey(None if tenant is None else _decode(tenant), _decode(thread_id))
+        return ThreadKey(None if tenant is None else tenant.decode(*_UTF8), thread_id.decode(*_UTF8))
     except ValueError:
         return None
 
@@ -261,11 +247,7 @@ def _encode(text: str) -> bytes:
     """
     if len(text) > MAX_NAME:
         raise ArgumentError(f"an id must have at most {MAX_NAME} characters, got {len(text)}")
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
+    return text.encode(*_UTF8)
 
 
 def _digest(text: str) -> str:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
+from agent_stores._concurrency import OpenedOnce
 from agent_stores.backends.tables.layout import ThreadCache
-from agent_stores.backends.tables.table import ConditionFailed
+from agent_stores.backends.tables.table import ConditionFailed, Table
 from agent_stores.connection_pool import LoopClients, ServerRegistry
 from agent_stores.errors import (
     MessageTooLargeError,
@@ -56,9 +57,8 @@ class Failure(NamedTuple):
     """What a failed request means.
 
     Attributes:
-        kind: ``"busy"`` when it had no effect, and may succeed later; ``"lost"`` likewise, but it may have
-            had its effect; ``"condition"`` when an item does not exist, or a condition does not hold; the
-            others are final.
+        kind: ``"busy"`` when it had no effect, and may succeed later; ``"lost"`` when it may have had one;
+            ``"condition"`` when an item is missing, or a condition does not hold; others are final.
         detail: what the service or the client says.
         wait: how many seconds the service asks to wait.
         operation: the index of the operation whose condition does not hold.
@@ -93,30 +93,14 @@ class ServiceConfig(ABC):
         """Make an SDK's client on the running loop; what is to be closed later goes on the stack."""
 
 
-class ServiceClient:
-    """An SDK's client on one event loop, made when it is first needed.
+class ServiceClient(OpenedOnce[Any]):
+    """An SDK's client on one event loop, made when it is first needed."""
 
-    Args:
-        connect: makes it; see `ServiceConfig.connect`.
-    """
-
-    def __init__(self, connect: Callable[[contextlib.AsyncExitStack], Awaitable[Any]]) -> None:
-        self.loop_close_hook: AsyncGenerator[None, None] | None = None
-        self._connect = connect
-        self._sdk: Any = None
-        self._stack = contextlib.AsyncExitStack()
-        self._lock = asyncio.Lock()
-
-    async def get(self) -> Any:
-        """The SDK's client."""
-        async with self._lock:
-            if self._sdk is None:
-                self._sdk = await self._connect(self._stack)
-        return self._sdk
+    loop_close_hook: AsyncGenerator[None, None] | None = None
 
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
-        await self._stack.aclose()
+        await super().aclose()
         await asyncio.sleep(0)  # aiohttp's transports end in the loop's next turn
 
     def close_sockets(self) -> None:
@@ -124,7 +108,6 @@ class ServiceClient:
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             self.aclose().send(None)
-            self._sdk = None
             gc.collect()
 
 
@@ -132,12 +115,12 @@ class TableServer(LoopClients[ServiceClient]):
     """The connections to a table, shared by the logs of a process that name it alike."""
 
     def __init__(self, config: ServiceConfig, timeout: float) -> None:
-        make = partial(ServiceClient, partial(config.connect, timeout=timeout))
-        super().__init__(make, are_ours=config.client is None, timeout=timeout)
+        super().__init__(ServiceClient, are_ours=config.client is None, timeout=timeout)
+        self.connect = partial(config.connect, timeout=timeout)
         self.cache = ThreadCache()
 
 
-class ServiceTable(ABC):
+class ServiceTable(Table, ABC):
     """A table of a service; subclasses make the requests.
 
     Args:
@@ -174,12 +157,8 @@ class ServiceTable(ABC):
     ) -> T | None:
         """Make a request, several times if it is certain to have had no effect and time allows.
 
-        A write creates a missing table; a read of an item or a table that is missing returns None.
-
-        Args:
-            ask: makes the request with the SDK's client.
-            write: whether it writes.
-            repeatable: whether repeating a write that took effect does no harm.
+        A write creates a missing table, and is repeated after a lost reply if it is `repeatable`, so that
+        repeating it does no harm. A read of an item or a table that is missing returns None.
 
         Raises:
             ConditionFailed: a condition of a write does not hold.
@@ -191,7 +170,7 @@ class ServiceTable(ABC):
         while True:
             try:
                 async with time_limit(max(0.0, deadline - time.monotonic())):
-                    return await ask(await self._server.get().get())
+                    return await ask(await self._server.get().get(self._server.connect))
             except (*_NETWORK_ERRORS, *self.errors) as error:
                 failure = self._failure(error)
                 if failure.kind in ("no table", "condition") and not write:
