@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -67,7 +67,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
             store, codec=self._codec, options=options, dangling_calls="keep"
         )
         self._reader = EventReader(self._codec, agent_name)
-        self._locks: dict[tuple[Any, ...], tuple[asyncio.Lock, int]] = {}
+        self._locks: WeakValueDictionary[tuple[Any, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def create_session(
         self,
@@ -285,18 +285,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
         thread_id = "/".join((*map(escape, names), identifier("session_id", session_id)))
         return self._opened.neutral(thread_id)
 
-    @asynccontextmanager
-    async def _lock(self, session: Session) -> AsyncIterator[None]:
+    def _lock(self, session: Session) -> asyncio.Lock:
         """Serializes the appends of parallel agents to one session in one event loop."""
         key = (asyncio.get_running_loop(), session.app_name, session.user_id, session.id)
-        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = lock, users + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            users = self._locks[key][1] - 1
-            if users:
-                self._locks[key] = lock, users
-            else:
-                del self._locks[key]
+        return self._locks.setdefault(key, asyncio.Lock())
