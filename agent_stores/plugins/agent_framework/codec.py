@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from agent_stores.contents import ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.agent_framework.compat import installed
+from agent_stores.plugins.agent_framework import compat
 from agent_stores.plugins.agent_framework.parts import (
     BETA_TYPE,
     FRAMEWORK,
@@ -32,15 +32,11 @@ class AgentFrameworkCodec:
     says what they are: raw representations of a provider are not kept, and 1.x has the text of a tool's
     exception replaced by a constant. What another version or framework wrote is read as this version says it;
     a part that it cannot say is left out, with a warning in the log.
-
-    Raises:
-        MissingDependencyError: when the framework is not installed.
     """
 
     def __init__(self) -> None:
-        self._names = installed()
-        title = f"the installed agent_framework, {self._names.version},"
-        self._json = message_codec(title, is_beta=self._names.is_beta)
+        title = f"the installed agent_framework, {compat.VERSION},"
+        self._json = message_codec(title, is_beta=compat.IS_BETA)
 
     def to_chat_message(self, message: Message) -> ChatMessage:
         """Our message for the framework's.
@@ -50,10 +46,10 @@ class AgentFrameworkCodec:
                 field.
             ArgumentError: for a number that is not finite.
         """
-        if not isinstance(message, self._names.message):
+        if not isinstance(message, compat.MESSAGE):
+            name = compat.MESSAGE.__name__
             raise ArgumentTypeError(
-                f"a message must be agent_framework's {self._names.message.__name__}, "
-                f"got {type(message).__name__}"
+                f"a message must be agent_framework's {name}, got {type(message).__name__}"
             )
         data = self._dump(message)
         name = message.message_id or None
@@ -71,10 +67,10 @@ class AgentFrameworkCodec:
         decoded = self._json.decode(message)
         fields = dict(decoded.data) if decoded else {}
         name = message.message_id
-        is_older = fields.pop("type", None) == BETA_TYPE and not self._names.is_beta
+        is_older = fields.pop("type", None) == BETA_TYPE and not compat.IS_BETA
         contents = []
         for data in fields.pop("contents", ()):
-            if self._names.content_types and data["type"] not in self._names.content_types:
+            if compat.CONTENT_TYPES and data["type"] not in compat.CONTENT_TYPES:
                 self._json.unsupported(
                     f"{FRAMEWORK}.{data['type']}", "it has no such content", message_id=name
                 )
@@ -82,13 +78,13 @@ class AgentFrameworkCodec:
             if is_older and data["type"] == "function_result":
                 data = {**data, **result_fields(ToolResultContent("-", data.get("result")), ignore)}
             contents.append(self._accepted(data, name))
-        for field in fields.keys() - self._names.message_fields:
+        for field in fields.keys() - compat.MESSAGE_FIELDS:
             self._json.unsupported.field(f"message.{field}", "it has no such field", message_id=name)
             del fields[field]
         fields["message_id"] = framework_data(message, FRAMEWORK).get("id", name)
         try:
-            made = [self._names.content.from_dict(data) for data in contents]
-            return cast("Message", self._names.message(**fields, contents=made))
+            made = [compat.CONTENT.from_dict(data) for data in contents]
+            return cast("Message", compat.MESSAGE(**fields, contents=made))
         except (TypeError, ValueError) as error:
             raise MessageFormatError(
                 f"the message {name!r} is not one of agent_framework's: {error}"
@@ -101,7 +97,7 @@ class AgentFrameworkCodec:
         for name in ("message_id", "raw_representation"):
             fields.pop(name, None)
         role = message.role
-        fields["type"] = BETA_TYPE if self._names.is_beta else "message"
+        fields["type"] = BETA_TYPE if compat.IS_BETA else "message"
         fields["role"] = role if isinstance(role, str) else role.value
         fields["contents"] = [_dump_content(content) for content in message.contents]
         return {name: value for name, value in fields.items() if value is not None}
@@ -110,7 +106,7 @@ class AgentFrameworkCodec:
         """A content without the fields that this version does not have."""
         accepted: Data = {}
         for name, value in data.items():
-            if name not in self._names.content_fields:
+            if name not in compat.CONTENT_FIELDS:
                 if value is False:
                     continue  # a version without the field means the same
                 field = f"{data['type']}.{name}"
@@ -122,7 +118,7 @@ class AgentFrameworkCodec:
         return accepted
 
     def _accepted_nested(self, value: Any, message_id: str | None) -> Any:
-        if isinstance(value, dict) and value.get("type") in self._names.content_types:
+        if isinstance(value, dict) and value.get("type") in compat.CONTENT_TYPES:
             return self._accepted(value, message_id)
         return value
 
