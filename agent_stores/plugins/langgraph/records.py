@@ -15,17 +15,22 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from agent_stores.backend import Row, ThreadKey
-from agent_stores.contents import OpaqueContent
 from agent_stores.message_format import decode_stored
 from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.documents import document, document_data
 from agent_stores.plugins.langgraph.codec import FRAMEWORK
 from agent_stores.plugins.thread_ids import escape
 from agent_stores.store import ChatMessageStore
 
 Data = dict[str, Any]
 
-_KINDS = {"c": "checkpoint", "b": "value", "w": "write", "m": "message"}
+_KINDS = {
+    "c": f"{FRAMEWORK}.checkpoint",
+    "b": f"{FRAMEWORK}.value",
+    "w": f"{FRAMEWORK}.write",
+    "m": f"{FRAMEWORK}.message",
+}
 _PAGE = 96  # rows
 _BEFORE = 32  # rows before a checkpoint that may be writes of it: they may be committed first
 _GAP = 16  # rows that are read in vain rather than in another round trip
@@ -95,21 +100,14 @@ class Records:
         return found
 
     def _rows(self, records: Mapping[str, Data]) -> list[Row]:
-        documents = [
-            ChatMessage(
-                "system",
-                contents=[OpaqueContent({"type": f"{FRAMEWORK}.{_KINDS[name[0]]}", **data})],
-                message_id=name,
-            )
-            for name, data in records.items()
-        ]
+        documents = [document(_KINDS[name[0]], name, data) for name, data in records.items()]
         return make_rows(documents, lambda _: 0, max_bytes=self._log.max_message_bytes)
 
 
 def data_of(row: Row) -> Data:
     """What a record holds."""
-    (content,) = decode_stored(row.body).contents
-    return dict(content.data) if isinstance(content, OpaqueContent) else {}
+    data: Data = document_data(_KINDS[row.message_id[0]], decode_stored(row.body))
+    return data
 
 
 def _runs(positions: Iterable[int]) -> list[tuple[int, int]]:

@@ -8,14 +8,15 @@ from typing import Any
 from pydantic_ai.conversation_store import ConversationEntry
 
 from agent_stores.backend import Row
-from agent_stores.contents import OpaqueContent
 from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.message_rows import decode_rows, make_rows
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.documents import document, document_data
 from agent_stores.plugins.pydantic_ai.codec import ModelMessageCodec
 from agent_stores.plugins.pydantic_ai.parts import FRAMEWORK
 from agent_stores.store import ChatMessageStore
 
+_KIND = f"{FRAMEWORK}.entry"
 _AT_LEAST = 8  # rows that are read, since not all of them need be entries
 
 
@@ -110,8 +111,7 @@ class Conversation:
         documents = []
         for entry in entries:
             message = message_to_dict(self._codec.encode(entry.message, entry.id))
-            data = {"type": f"{FRAMEWORK}.entry", "parent": entry.parent_id, "message": message}
-            documents.append(ChatMessage("system", contents=[OpaqueContent(data)], message_id=entry.id))
+            documents.append(document(_KIND, entry.id, {"parent": entry.parent_id, "message": message}))
         if documents:
             rows = make_rows(documents, lambda _: 0)
             await self._left.log.append(self._left._key, rows, ttl=self._left._settings.ttl)
@@ -136,8 +136,7 @@ class Conversation:
         if entry_id not in chain.ids:
             rows = await self._left.log.read(self._left._key)
             for row, message in decode_rows(rows, thread_id=self._left.thread_id, on_corrupt="raise"):
-                if message.contents and isinstance(part := message.contents[0], OpaqueContent):
-                    left[row.message_id] = dict(part.data)
+                left[row.message_id] = document_data(_KIND, message)
         found: list[ConversationEntry] = []
         current: str | None = entry_id
         while current is not None and current not in chain.ids:
