@@ -70,12 +70,11 @@ class AgentFrameworkCodec:
         is_older = fields.pop("type", None) == BETA_TYPE and not compat.IS_BETA
         contents = []
         for data in fields.pop("contents", ()):
-            if compat.CONTENT_TYPES and data["type"] not in compat.CONTENT_TYPES:
-                self._json.unsupported(
-                    f"{FRAMEWORK}.{data['type']}", "it has no such content", message_id=name
-                )
+            kind = data["type"]
+            if compat.CONTENT_TYPES and kind not in compat.CONTENT_TYPES:
+                self._json.unsupported(f"{FRAMEWORK}.{kind}", "it has no such content", message_id=name)
                 continue
-            if is_older and data["type"] == "function_result":
+            if is_older and kind == "function_result":
                 data = {**data, **result_fields(ToolResultContent("-", data.get("result")), ignore)}
             contents.append(self._accepted(data, name))
         for field in fields.keys() - compat.MESSAGE_FIELDS:
@@ -102,25 +101,22 @@ class AgentFrameworkCodec:
         fields["contents"] = [_dump_content(content) for content in message.contents]
         return {name: value for name, value in fields.items() if value is not None}
 
-    def _accepted(self, data: Mapping[str, Any], message_id: str | None) -> Data:
-        """A content without the fields that this version does not have."""
+    def _accepted(self, value: Any, message_id: str | None) -> Any:
+        """A content, or several, without the fields that this version does not have."""
+        if isinstance(value, list):
+            return [self._accepted(item, message_id) for item in value]
+        if not isinstance(value, dict) or (
+            compat.CONTENT_TYPES and value.get("type") not in compat.CONTENT_TYPES
+        ):
+            return value
         accepted: Data = {}
-        for name, value in data.items():
-            if name not in compat.CONTENT_FIELDS:
-                if value is False:
-                    continue  # a version without the field means the same
-                field = f"{data['type']}.{name}"
+        for name, item in value.items():
+            if name in compat.CONTENT_FIELDS:
+                accepted[name] = self._accepted(item, message_id) if name in _NESTED else item
+            elif item is not False:  # a version without the field means the same by it
+                field = f"{value.get('type')}.{name}"
                 self._json.unsupported.field(field, "it has no such field", message_id=message_id)
-            elif name in _NESTED and isinstance(value, list):
-                accepted[name] = [self._accepted_nested(item, message_id) for item in value]
-            else:
-                accepted[name] = self._accepted_nested(value, message_id) if name in _NESTED else value
         return accepted
-
-    def _accepted_nested(self, value: Any, message_id: str | None) -> Any:
-        if isinstance(value, dict) and value.get("type") in compat.CONTENT_TYPES:
-            return self._accepted(value, message_id)
-        return value
 
 
 def _dump_content(content: Any) -> Data:
