@@ -9,7 +9,6 @@ from google.adk.events.event import Event
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from agent_stores.backend import Row
-from agent_stores.message_rows import decode_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.google_adk.codec import EventCodec
 from agent_stores.store import ChatMessageStore
@@ -75,8 +74,7 @@ class EventReader:
         found: list[StoredEvent] = []
         names: dict[str, str] = {}
         agent = self._agent_name
-        on_corrupt = store._settings.on_corrupt
-        for row, message in decode_rows(rows, thread_id=store.thread_id, on_corrupt=on_corrupt):
+        for row, message in store._settings.from_rows(rows, store.thread_id):
             if (decoded := self._codec.decode(message)) is None:
                 continue
             event, own = decoded

@@ -24,7 +24,6 @@ from typing_extensions import Unpack
 from agent_stores.backend import ThreadKey
 from agent_stores.errors import ConflictError
 from agent_stores.listing import ThreadStats
-from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.google_adk.codec import EventCodec
@@ -193,19 +192,18 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
         await self.aclose()
 
     async def _append(self, store: ChatMessageStore[ChatMessage], event: Event, expected: int) -> int:
-        settings = store._settings
-        message = self._codec.to_chat_message(event)
-        (row,) = make_rows([message], settings.count_tokens, max_bytes=store.log.max_message_bytes)
+        settings, log = store._settings, store.log
+        rows = settings.to_rows([self._codec.to_chat_message(event)], log.max_message_bytes)
         try:
-            return await store.log.append(
+            return await log.append(
                 store._key,
-                [row],
+                rows,
                 expected_position=expected,
                 max_messages=settings.max_messages,
                 ttl=settings.ttl,
             )
         except ConflictError:
-            if await store.log.stats(store._key) is None:
+            if await log.stats(store._key) is None:
                 raise SessionNotFoundError(f"Session {store.thread_id!r} not found.") from None
             raise StaleSessionError(
                 f"another writer added to session {store.thread_id!r} since it was loaded; nothing was "

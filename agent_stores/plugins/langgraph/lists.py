@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from langchain_core.messages import BaseMessage
@@ -18,7 +19,6 @@ from msgspec.structs import replace
 from agent_stores.backend import Row, ThreadKey
 from agent_stores.errors import ConflictError, StoreUnavailableError
 from agent_stores.message_format import decode_stored, message_from_dict, message_to_dict
-from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.langgraph.codec import GraphCodec, copy_message, is_own
 from agent_stores.plugins.langgraph.records import Records, record_id
@@ -85,10 +85,11 @@ class Reference(NamedTuple):
             yield from range(first, last + 1)
 
 
+@dataclass
 class MessageList:
     """A list of messages.
 
-    Args:
+    Attributes:
         store: its thread.
         records: where rows are that left the thread.
         name: names the list there.
@@ -96,23 +97,15 @@ class MessageList:
         snapshots: what is known of threads.
     """
 
-    def __init__(
-        self,
-        store: ChatMessageStore[ChatMessage],
-        records: Records,
-        name: str,
-        codec: GraphCodec,
-        snapshots: Snapshots,
-    ) -> None:
-        self._store = store
-        self._records = records
-        self._name = name
-        self._codec = codec
-        self._snapshots = snapshots
+    store: ChatMessageStore[ChatMessage]
+    records: Records
+    name: str
+    codec: GraphCodec
+    snapshots: Snapshots
 
     def moved_id(self, position: int) -> str:
         """The id of the record that holds a row which left the thread."""
-        return record_id("m", self._name, str(position))
+        return record_id("m", self.name, str(position))
 
     async def read(self) -> list[Item]:
         """The rows of the thread, as it is now."""
@@ -129,7 +122,7 @@ class MessageList:
             StoreUnavailableError: when other clients write to the thread all the time.
         """
         known, seen = (set(parent.positions()), parent.seen) if parent else (set[int](), 0)
-        snapshot = self._snapshots.get(self._store._key)
+        snapshot = self.snapshots.get(self.store._key)
         for _ in range(_ATTEMPTS):
             snapshot = snapshot or await self._read()
             kept, tail = self._match(snapshot.items, messages)
@@ -140,16 +133,16 @@ class MessageList:
                 for item in snapshot.items
                 if item.position not in stay
                 and (item.own or item.position in known or item.row.message_id in again)
-                and item.messages(self._codec)
+                and item.messages(self.codec)
             ]
             if gone:
-                await self._records.add(
+                await self.records.add(
                     {
                         self.moved_id(item.position): {"message": message_to_dict(item.message)}
                         for item in gone
                     }
                 )
-                await self._store.delete([item.row.message_id for item in gone])
+                await self.store.delete([item.row.message_id for item in gone])
             left = [item for item in snapshot.items if item not in gone]
             added = await self._append(tail, {item.row.message_id for item in left}, snapshot.last)
             if added is None:
@@ -160,7 +153,7 @@ class MessageList:
             self._remember(Snapshot(left + added, last))
             return Reference(_ranges(item.position for item in (*kept, *added)), seen if unseen else last)
         raise StoreUnavailableError(
-            f"{self._store.location}: thread {self._store.thread_id!r} changed too often; the checkpoint was "
+            f"{self.store.location}: thread {self.store.thread_id!r} changed too often; the checkpoint was "
             "not written"
         )
 
@@ -173,11 +166,11 @@ class MessageList:
         """
         items = {item.position: item for item in await self.read()}
         # Where the oldest rows are trimmed, nothing below the first one is looked for.
-        first = min(items, default=0) if self._store._settings.max_messages is not None else 0
+        first = min(items, default=0) if self.store._settings.max_messages is not None else 0
         held = {position for reference in references for position in reference.positions()}
         names = {self.moved_id(one): one for one in held if one not in items and one >= first}
         every = dict(items)
-        for name, data in (await self._records.get(names)).items():
+        for name, data in (await self.records.get(names)).items():
             every[names[name]] = Item(Row("", b"", names[name]), message_from_dict(data["message"]))
         return [
             self.decode(_with_new(reference, items, every) if with_new else _resolve(reference, every))
@@ -188,18 +181,18 @@ class MessageList:
         """Delete the rows that graphs wrote, apart from those at some positions."""
         unused = [item for item in await self.read() if item.own and item.position not in used]
         if unused:
-            await self._store.delete([item.row.message_id for item in unused])
-            self._snapshots.pop(self._store._key, None)
+            await self.store.delete([item.row.message_id for item in unused])
+            self.snapshots.pop(self.store._key, None)
 
     def decode(self, items: Iterable[Item]) -> list[BaseMessage]:
         """The messages of rows, to be handed out."""
-        return [copy_message(message) for item in items for message in item.messages(self._codec)]
+        return [copy_message(message) for item in items for message in item.messages(self.codec)]
 
     async def _read(self) -> Snapshot:
-        log, key = self._store.log, self._store._key
+        log, key = self.store.log, self.store._key
         stats = await log.stats(key)
         rows = [] if stats is None else await log.read(key, before=stats.last_position + 1)
-        known = self._snapshots.get(key)
+        known = self.snapshots.get(key)
         held = {item.position: item for item in known.items} if known else {}
         items = [
             old
@@ -215,7 +208,7 @@ class MessageList:
         """The rows that hold the beginning of a list, in order, and the rest of the list."""
         by_id: dict[str | None, list[int]] = {}
         for index, item in enumerate(items):
-            if found := item.messages(self._codec):
+            if found := item.messages(self.codec):
                 by_id.setdefault(found[0].id, []).append(index)
         kept: list[Item] = []
         start, last = 0, -1
@@ -225,7 +218,7 @@ class MessageList:
             if at == len(candidates):
                 break
             item = items[candidates[at]]
-            held = item.messages(self._codec)
+            held = item.messages(self.codec)
             if list(messages[start : start + len(held)]) != held:
                 break
             kept.append(item)
@@ -241,14 +234,14 @@ class MessageList:
             if not name or name in taken:
                 name = os.urandom(16).hex()
             taken.add(name)
-            found.append(self._codec.encode(message, name))
+            found.append(self.codec.encode(message, name))
         if not found:
             return []
-        log, settings = self._store.log, self._store._settings
-        rows = make_rows(found, settings.count_tokens, max_bytes=log.max_message_bytes)
+        log, settings = self.store.log, self.store._settings
+        rows = settings.to_rows(found, log.max_message_bytes)
         try:
             position = await log.append(
-                self._store._key,
+                self.store._key,
                 rows,
                 expected_position=last,
                 max_messages=settings.max_messages,
@@ -264,10 +257,10 @@ class MessageList:
         ]
 
     def _remember(self, snapshot: Snapshot) -> Snapshot:
-        self._snapshots.pop(self._store._key, None)
-        self._snapshots[self._store._key] = snapshot
-        if len(self._snapshots) > _CACHED:
-            self._snapshots.pop(next(iter(self._snapshots)), None)
+        self.snapshots.pop(self.store._key, None)
+        self.snapshots[self.store._key] = snapshot
+        if len(self.snapshots) > _CACHED:
+            self.snapshots.pop(next(iter(self.snapshots)), None)
         return snapshot
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from pydantic_ai.conversation_store import ConversationEntry
 
@@ -20,38 +21,36 @@ _KIND = f"{FRAMEWORK}.entry"
 _AT_LEAST = 8  # rows that are read, since not all of them need be entries
 
 
-class Chain:
+class Chain(NamedTuple):
     """The history that a thread holds, or its end.
 
-    Args:
+    Attributes:
         rows: its rows, in order.
         entries: the entries among them; each follows the one before it.
     """
 
-    def __init__(self, rows: list[Row], entries: list[ConversationEntry]) -> None:
-        self.rows = rows
-        self.entries = entries
-        self.ids = [entry.id for entry in entries]
+    rows: list[Row]
+    entries: list[ConversationEntry]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the entries."""
+        return [entry.id for entry in self.entries]
 
 
+@dataclass
 class Conversation:
     """The threads of a conversation.
 
-    Args:
+    Attributes:
         store: the thread of its history.
         left: the thread of the entries that are no longer part of it.
         codec: converts the messages.
     """
 
-    def __init__(
-        self,
-        store: ChatMessageStore[ChatMessage],
-        left: ChatMessageStore[ChatMessage],
-        codec: ModelMessageCodec,
-    ) -> None:
-        self.store = store
-        self._left = left
-        self._codec = codec
+    store: ChatMessageStore[ChatMessage]
+    left: ChatMessageStore[ChatMessage]
+    codec: ModelMessageCodec
 
     async def read(self, limit: int | None = None) -> Chain:
         """The history, or its last `limit` entries and some more."""
@@ -71,7 +70,7 @@ class Conversation:
 
     async def has(self, entry_id: str) -> bool:
         """Whether an entry is in the history, or was."""
-        for store in (self.store, self._left):
+        for store in (self.store, self.left):
             if await store.log.backend.find(store._key, [entry_id]):
                 return True
         return False
@@ -102,48 +101,47 @@ class Conversation:
         Raises:
             MessageTooLargeError: when one is larger than the server can store.
         """
-        messages = [self._codec.encode(entry.message, entry.id) for entry in entries]
-        limit = self.store.log.max_message_bytes
-        return make_rows(messages, self.store._settings.count_tokens, max_bytes=limit)
+        messages = [self.codec.encode(entry.message, entry.id) for entry in entries]
+        return self.store._settings.to_rows(messages, self.store.log.max_message_bytes)
 
     async def leave(self, entries: Sequence[ConversationEntry]) -> None:
         """Keep entries that are to be no longer part of the history; those that are kept stay as they are."""
         documents = []
         for entry in entries:
-            message = message_to_dict(self._codec.encode(entry.message, entry.id))
+            message = message_to_dict(self.codec.encode(entry.message, entry.id))
             documents.append(document(_KIND, entry.id, {"parent": entry.parent_id, "message": message}))
         if documents:
             rows = make_rows(documents, lambda _: 0)
-            await self._left.log.append(self._left._key, rows, ttl=self._left._settings.ttl)
+            await self.left.log.append(self.left._key, rows, ttl=self.left._settings.ttl)
 
     async def delete(self) -> None:
         """Delete all entries."""
-        await self._left.delete_thread()
+        await self.left.delete_thread()
         await self.store.delete_thread()
 
     def _chain(self, rows: list[Row]) -> Chain:
-        store = self.store
-        decoded = decode_rows(rows, thread_id=store.thread_id, on_corrupt=store._settings.on_corrupt)
+        decoded = self.store._settings.from_rows(rows, self.store.thread_id)
         entries: list[ConversationEntry] = []
-        for ours, message in self._codec.decode([message for _, message in decoded]):
+        for ours, message in self.codec.decode([message for _, message in decoded]):
             parent_id = entries[-1].id if entries else None
             entries.append(ConversationEntry(id=str(ours.message_id), parent_id=parent_id, message=message))
         return Chain(rows, entries)
 
     async def _path(self, entry_id: str, chain: Chain) -> tuple[int, list[ConversationEntry]]:
         """How many of the history's entries lead to one, and those after them."""
+        ids = chain.ids
         left: dict[str, dict[str, Any]] = {}
-        if entry_id not in chain.ids:
-            rows = await self._left.log.read(self._left._key)
-            for row, message in decode_rows(rows, thread_id=self._left.thread_id, on_corrupt="raise"):
+        if entry_id not in ids:
+            rows = await self.left.log.read(self.left._key)
+            for row, message in decode_rows(rows, thread_id=self.left.thread_id, on_corrupt="raise"):
                 left[row.message_id] = document_data(_KIND, message)
         found: list[ConversationEntry] = []
         current: str | None = entry_id
-        while current is not None and current not in chain.ids:
+        while current is not None and current not in ids:
             if current not in left:
                 raise LookupError(f"entry {current!r} does not exist")
             data = left[current]
-            ((_, theirs),) = self._codec.decode([message_from_dict(data["message"])])
-            found.insert(0, ConversationEntry(id=current, parent_id=data["parent"], message=theirs))
+            ((_, theirs),) = self.codec.decode([message_from_dict(data["message"])])
+            found.append(ConversationEntry(id=current, parent_id=data["parent"], message=theirs))
             current = data["parent"]
-        return 0 if current is None else chain.ids.index(current) + 1, found
+        return 0 if current is None else ids.index(current) + 1, found[::-1]
