@@ -12,6 +12,7 @@ from tests.servers.redis import RedisServer
 
 PACKAGES = (
     "langchain-community>=0.4",
+    "langchain-redis>=0.2.6",
     "llama-index-storage-chat-store-redis>=0.8",
     "llama-index-storage-chat-store-azure>=0.6",
     "aiohttp",
