@@ -39,7 +39,7 @@ from agent_stores import (
     open_log,
     rekey,
 )
-from agent_stores.attachments.files import Files
+from agent_stores.attachments.files import Files, digest
 from agent_stores.backend import ThreadKey
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.encryption import Keys, RekeyReport
@@ -469,6 +469,46 @@ async def test_readers_and_writers_at_each_change_of_a_file(place: Place) -> Non
         assert [parts[-1].data for parts in await contents(strict, f"new{number}")] == [OTHER, IMAGE]
     assert place.have(b'"old"') == []
     assert len(place.data()) == 3
+
+
+def referring(place: Place) -> list[set[str]]:
+    """For all data of a tenant, the digests of the threads that refer to a file of it that is there."""
+    files = Files(place.fs, place.path, 2)
+    return [
+        {each.thread for copy in files.copies(folder) if copy.exists for each in copy.references}
+        for folder in files.folders("acme")
+    ]
+
+
+async def test_a_writer_at_each_step_that_still_has_the_former_key(place: Place) -> None:
+    """Its messages keep their data, whatever is erased then, and the next run encrypts them."""
+    backend = MemoryBackend()
+    planted = await plant(opened(backend, place, OLD_RING))
+    both, late = opened(backend, place, BOTH), list[str]()
+
+    async def use() -> None:
+        late.append(f"late{len(late)}")
+        await store(opened(backend, place, OLD_RING), late[-1]).add_messages([image(), image(OTHER)])
+
+    def work(name: str, args: tuple[Any, ...]) -> None:
+        place.before = lambda name, args: None
+        asyncio.run(use())
+        place.before = work
+
+    place.before = work
+    await rekey(both.backend, "acme")
+    place.before = lambda name, args: None
+    assert len(late) >= 20
+    await check(both, planted)
+    for kept in await asyncio.to_thread(referring, place):
+        assert {digest(ThreadKey("acme", name)) for name in late} <= kept
+    await erase(both, tenant="acme", thread_ids=["a", "b"])
+    for keys in (BOTH, STRICT):
+        for name in late:
+            found = await contents(opened(backend, place, keys), name)
+            assert [parts[1].data for parts in found] == [IMAGE, OTHER], name
+        assert (await rekey_all(both)).complete
+    assert place.have(b'"old"') == []
 
 
 async def test_a_run_among_writers_readers_and_sweepers(tmp_path: Path) -> None:
