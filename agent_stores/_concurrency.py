@@ -41,7 +41,7 @@ class LoopLocal(Generic[T]):
 
     def __init__(self, opener: Callable[[AsyncExitStack], Awaitable[T]]) -> None:
         self._opener = opener
-        self._entries: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenedOnce[T]] = WeakKeyDictionary()
+        self._entries: WeakKeyDictionary[asyncio.AbstractEventLoop, _Entry[T]] = WeakKeyDictionary()
 
     async def get(self) -> T:
         """The one of the running loop, opened now if it is not open."""
@@ -64,7 +64,7 @@ class LoopLocal(Generic[T]):
         if entry is not None:
             await entry.aclose()
 
-    def _entry(self) -> OpenedOnce[T]:
+    def _entry(self) -> _Entry[T]:
         loop = asyncio.get_running_loop()
         entry = self._entries.get(loop)
         if entry is None:
@@ -72,39 +72,57 @@ class LoopLocal(Generic[T]):
             for known in [reference() for reference in self._entries.keyrefs()]:
                 if known is not None and known.is_closed():
                     self._entries.pop(known, None)
-            entry = self._entries[loop] = OpenedOnce()
+            entry = self._entries[loop] = _Entry()
         return entry
 
 
 class OpenedOnce(Generic[T]):
-    """Something on one event loop, opened when it is first needed; the loop closes it at its end."""
+    """Something on one event loop, opened when it is first needed."""
 
     def __init__(self) -> None:
-        self.users = 0
         self._lock = asyncio.Lock()
-        self._holder: AsyncGenerator[T, None] | None = None
+        self._stack = AsyncExitStack()
         self._value: list[T] = []
 
     async def get(self, opener: Callable[[AsyncExitStack], Awaitable[T]]) -> T:
         """What is open, or is opened now; what is to be closed goes on the stack that `opener` is given."""
         async with self._lock:
             if not self._value:
-                self._holder = _hold(opener)
-                self._value = [await self._holder.__anext__()]
+                try:
+                    self._value = [await opener(self._stack)]
+                except BaseException:
+                    await self._stack.aclose()
+                    raise
             return self._value[0]
 
     async def aclose(self) -> None:
         """Close it, if it is open."""
         async with self._lock:
-            holder, self._holder, self._value = self._holder, None, []
-            if holder is not None:
-                await holder.aclose()
+            self._value = []
+            await self._stack.aclose()
 
 
-async def _hold(opener: Callable[[AsyncExitStack], Awaitable[T]]) -> AsyncGenerator[T, None]:
-    """Open something, and close it when the generator is closed: event loops do that with all of them."""
-    stack = AsyncExitStack()
-    try:
-        yield await opener(stack)
-    finally:
-        await stack.aclose()
+class _Entry(OpenedOnce[T]):
+    """What a loop closes at its end, as it does with all asynchronous generators."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users = 0
+        self._holder: AsyncGenerator[None, None] | None = None
+
+    async def get(self, opener: Callable[[AsyncExitStack], Awaitable[T]]) -> T:
+        if self._holder is None:
+            self._holder = self._hold()
+            await self._holder.__anext__()
+        return await super().get(opener)
+
+    async def aclose(self) -> None:
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            await holder.aclose()
+
+    async def _hold(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await super().aclose()

@@ -13,6 +13,8 @@ import pytest
 from agent_stores import ChatMessage
 from agent_stores.azure import AzureTableMessageLog
 from agent_stores.backend import Row, ThreadKey, TimeToLive
+from agent_stores.backends.tables import layout
+from agent_stores.backends.tables.table import delete
 from agent_stores.dynamodb import DynamoDBMessageLog
 from agent_stores.log import MessageLog
 from agent_stores.store import ChatMessageStore
@@ -128,3 +130,16 @@ async def test_a_turn_and_its_context_at_the_limit(service: Service) -> None:
         assert proxy.counts() == {query: 1}
         assert len(await store.list_messages(last=20)) == 20
         assert proxy.counts() == {query: 1}
+
+
+async def test_rows_that_other_tools_removed_do_not_block_a_thread(service: Service) -> None:
+    log, *_ = service.logs
+    await log.append(KEY, [row(name) for name in "abc"])
+    table: Any = log.backend.table  # type: ignore[attr-defined]
+    ids = await table.query(layout.thread_partition(KEY), "u", "v")
+    await table.transact([delete(*item.key) for item in ids])
+    await table.transact([delete(*item.key) for item in ids])  # they are gone, which is no error
+    await log.append(KEY, [row("d")], max_messages=2)
+    assert [each.message_id for each in await log.read(KEY)] == ["c", "d"]
+    assert await log.pop_last(KEY) is not None
+    assert await log.append(KEY, [row("c")]) == 5
