@@ -94,6 +94,7 @@ class TablesBackend(Index):
                         or request_id in thread.recent_request_ids
                         or expected_position not in (None, thread.last_position)
                         or not (create or thread.last_position)
+                        or (max_messages is not None and thread.unpinned > max_messages + self._most_rows)
                     ):
                         return None
                     oldest = list(old.oldest)
