@@ -109,7 +109,9 @@ def build_message(message: ChatMessage, hints: Mapping[str, Any], leave_out: Lea
     if len(shapes) > len(contents):  # the parts were changed since
         shapes = ()
     for part in contents:
-        if isinstance(part, ToolCallContent):
+        if isinstance(part, ToolCallContent) and "tool_call_id" in data:
+            leave_out(part, "a ToolMessage has no calls")
+        elif isinstance(part, ToolCallContent):
             _add_call(data, _build_call(part))
         elif isinstance(part, OpaqueContent) and part.type == _NAMELESS:
             _add_call(data, part.data["call"])

@@ -282,7 +282,7 @@ class Moody(HumanMessage):
 @pytest.mark.parametrize(
     "message",
     [
-        Moody("Hi", id="m"),
+        Moody(content="Hi", id="m"),
         HumanMessage("", id="m", usage_metadata={"input_tokens": 1}),  # nothing of it is shown otherwise
     ],
 )
