@@ -28,7 +28,6 @@ from agent_stores.plugins.unsupported import error_text
 FRAMEWORK = "chatkit"
 
 _ITEM: TypeAdapter[Any] = TypeAdapter(ThreadItem)
-_ROLES = {"user_message": "user", "assistant_message": "assistant", "client_tool_call": "assistant"}
 
 
 class ThreadItemCodec:
@@ -81,14 +80,11 @@ class ThreadItemCodec:
 
 def _read(item: Data) -> Shape:
     kind = item["type"]
-    hints: Data = {"kind": kind}
     if kind == "user_message":
         parts: list[AnyContent] = [TextContent(part["text"]) for part in item["content"]]
         parts += [_read_attachment(one) for one in item["attachments"]]
-        hints = {}
     elif kind == "assistant_message":
         parts = [TextContent(part["text"]) for part in item["content"]]
-        hints = {}
     elif kind == "client_tool_call":
         parts = [ToolCallContent(item["call_id"], item["name"], item["arguments"])]
         if item["status"] == "completed":
@@ -100,7 +96,8 @@ def _read(item: Data) -> Shape:
     created_at = datetime.fromisoformat(item["created_at"].replace("Z", "+00:00"))
     if created_at.tzinfo is None:
         created_at = created_at.astimezone()
-    role = cast("Role", _ROLES.get(kind, "assistant"))
+    role: Role = "user" if kind == "user_message" else "assistant"
+    hints = {} if kind in ("user_message", "assistant_message") else {"kind": kind}
     return Shape(ChatMessage(role, contents=parts, created_at=created_at), hints)
 
 

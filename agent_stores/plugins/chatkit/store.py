@@ -191,9 +191,8 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
 
     async def save_attachment(self, attachment: Attachment, context: TContext) -> None:
         """Set the metadata of an attachment."""
-        part = OpaqueContent(
-            {"type": f"{FRAMEWORK}.attachment", "attachment": attachment.model_dump(mode="json")}
-        )
+        data = attachment.model_dump(mode="json")
+        part = OpaqueContent({"type": f"{FRAMEWORK}.attachment", "attachment": data})
         message = ChatMessage("user", contents=[part], message_id=attachment.id)
         await _upsert(self._attachments(context), message)
 
@@ -223,7 +222,9 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
         await self._opened.aclose()
 
     def _open(self, store: StoreLike, options: PluginOptions) -> StoreResolver[Any]:
-        return StoreResolver(store, codec=self._codec, options=options, dangling_calls="keep")
+        return StoreResolver(
+            store, codec=self._codec, options=options, dangling_calls="keep", accepts=("tenant_of",)
+        )
 
     def _store(self, thread_id: str, context: TContext) -> ChatMessageStore[ChatMessage]:
         """The store of our messages on a thread of the context's tenant."""

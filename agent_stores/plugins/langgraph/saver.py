@@ -61,7 +61,9 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         **options: Unpack[PluginOptions],
     ) -> None:
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
-        self._opened: StoreResolver[Any] = StoreResolver(store, options=options, dangling_calls="keep")
+        self._opened: StoreResolver[Any] = StoreResolver(
+            store, options=options, dangling_calls="keep", accepts=("serde", "messages_channel")
+        )
         self._threads = GraphThreads(self._opened, messages_channel)
         self._checkpoints = Checkpoints(self._threads, MessageLists(self._threads, GraphMessageCodec()))
 
