@@ -52,7 +52,7 @@ class _OnServer(AgentStoresChatStore):
     def __init__(self, source: str | MessageLog, *, ttl: float | None = None) -> None:
         super().__init__(source, ttl=ttl)
         if isinstance(source, MessageLog):
-            self._threads.opened.own(source)
+            self._opened.own(source)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Any:
@@ -233,17 +233,17 @@ class SQLAlchemyChatStore(AgentStoresDBChatStore):
             uri = async_database_uri if async_engine is None else None
             log = DatabaseMessageLog(uri, engine=async_engine, table_prefix=f"{table_name}_")
             super().__init__(log)
-            self._threads.opened.own(log)
+            self._opened.own(log)
         if db_data:
-            self._threads.opened.wait(self._insert(db_data))
+            self._opened.wait(self._insert(db_data))
 
     async def _insert(self, rows: Sequence[Mapping[str, Any]]) -> None:
         threads: dict[str, list[ChatMessage]] = {}
         for row in sorted(rows, key=lambda row: int(row["timestamp"])):
-            message = self._threads.codec.to_chat_message(LlamaMessage.model_validate(row["data"]))
+            message = self._codec.to_chat_message(LlamaMessage.model_validate(row["data"]))
             threads.setdefault(row["key"], []).append(with_status(message, row["status"]))
         for key, messages in threads.items():
-            await self._threads.neutral(key).add_messages(messages)
+            await self._neutral(key).add_messages(messages)
 
 
 def _table(name: str | None) -> dict[str, Any]:
