@@ -27,6 +27,7 @@ from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "chatkit"
 
+_NO_NAME = "image"  # an attachment must have one
 _ITEM: TypeAdapter[Any] = TypeAdapter(ThreadItem)
 
 
@@ -156,6 +157,7 @@ def _text(part: AnyContent, kind: str, leave_out: LeaveOut) -> Data | None:
 def _read_attachment(attachment: Data) -> AnyContent:
     if attachment["type"] == "image":
         name, media_type = attachment["name"], attachment["mime_type"]
+        name = None if name == _NO_NAME else name
         return part_of_url(attachment["preview_url"], kind="image", media_type=media_type, filename=name)
     return OpaqueContent({"type": f"{FRAMEWORK}.attachment", "attachment": attachment})
 
@@ -168,7 +170,7 @@ def _build_attachment(part: AnyContent, index: int) -> Data | None:
     return {
         "type": "image",
         "id": f"attachment_{index}",
-        "name": part.filename or "image",
+        "name": part.filename or _NO_NAME,
         "mime_type": part.media_type or "image/*",
         "preview_url": media_url(part),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any, cast
 
 from chatkit.store import NotFoundError, Store
@@ -99,7 +98,8 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
             NotFoundError: ChatKit's, when there is no thread `after`.
         """
         threads = await self._saved_threads(context)
-        threads.sort(key=lambda thread: (_aware(thread.created_at), thread.id), reverse=order != "asc")
+        # A time without a time zone is a local time.
+        threads.sort(key=lambda one: (one.created_at.astimezone(), one.id), reverse=order != "asc")
         start = 0
         if after:
             ids = [thread.id for thread in threads]
@@ -269,7 +269,3 @@ async def _upsert(store: ChatMessageStore[ChatMessage], message: ChatMessage) ->
 def _metadata(stats: ThreadStats) -> ThreadMetadata | None:
     data: Data | None = stats.metadata.get(FRAMEWORK)
     return None if data is None else ThreadMetadata.model_validate({**data, "id": stats.thread_id})
-
-
-def _aware(time: datetime) -> datetime:
-    return time.astimezone(timezone.utc)  # one without a time zone is a local time
