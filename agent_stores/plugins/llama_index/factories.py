@@ -244,5 +244,5 @@ def _table(name: str | None, unused: UnusedOptions) -> dict[str, Any]:
     unknown = sorted(set(unused) - set(UnusedOptions.__annotations__))
     if unknown:
         accepted = ", ".join(["chat_table_name", *UnusedOptions.__annotations__])
-        raise ArgumentTypeError(f"{unknown[0]} is not an option; the options are {accepted}")
+        raise ArgumentTypeError(f"keyword argument must be one of {accepted}, got {unknown[0]!r}")
     return {} if name is None else {"table_name": name}

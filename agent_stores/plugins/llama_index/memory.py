@@ -188,7 +188,7 @@ def _chat_store(store: Any, chat_store: Any, options: dict[str, Any]) -> AgentSt
         given.pop("class_name", None)
         return AgentStoresChatStore(cast("Any", Threads(given.pop("store", "memory:"), given)))
     if store is not None and chat_store is not None:
-        raise ArgumentError("store and chat_store cannot be combined")
+        raise ArgumentError("store and chat_store must not be given together")
     source = "memory:" if store is None and chat_store is None else chat_store if store is None else store
     if isinstance(source, AgentStoresChatStore):
         if options:

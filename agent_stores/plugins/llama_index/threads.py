@@ -64,7 +64,7 @@ class Threads:
         for name in () if is_view else ("window", "dangling_calls"):
             if name in given:
                 raise ArgumentError(
-                    f"{name} is accepted by AgentStoresMemory: a chat store shows messages as they are stored"
+                    f"{name} must be given to AgentStoresMemory; a chat store shows what is stored, as it is"
                 )
         if isinstance(given.get("window"), Mapping):
             given["window"] = Window(**given["window"])
@@ -81,7 +81,7 @@ class Threads:
             )
         if threads:
             if not self.is_in_memory:
-                raise ArgumentError("threads cannot be combined with a store that is not in memory")
+                raise ArgumentError("threads must not be given together with a store that is not in memory")
             self.opened.wait(self._load(threads))
 
     def state(self) -> dict[str, Any]:

@@ -156,7 +156,7 @@ async def test_options(log: MessageLog) -> None:
     await store.add_messages("a", [user(str(n)) for n in range(4)])
     assert said(await store.get_messages("a")) == ["2", "3"]
     assert await AgentStoresDBChatStore(log).get_keys() == []
-    with pytest.raises(ArgumentError, match="accepted by AgentStoresMemory"):
+    with pytest.raises(ArgumentError, match="must be given to AgentStoresMemory"):
         AgentStoresDBChatStore(log, window=Window(last=1))  # type: ignore[call-arg]
     await store.aclose()
 
