@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 
 import pytest
@@ -61,7 +62,7 @@ def is_older(framework: str) -> bool:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("framework", [each for each in FRAMEWORKS if is_older(each)])
-def test_on_the_oldest_version(framework: str) -> None:
+def test_on_the_oldest_version(framework: str, record_property: Callable[[str, object], None]) -> None:
     name, _ = FRAMEWORKS[framework]
     python = environment(name, *ENVIRONMENTS[name])
     # Those versions warn of what newer versions of their own requirements have deprecated.
@@ -69,3 +70,4 @@ def test_on_the_oldest_version(framework: str) -> None:
     said = run_tests(python, *alone, f"tests/plugins/{framework}")
     assert " passed" in said
     assert "skipped" not in said
+    record_property("judge", f"{framework}, oldest version: {said.splitlines()[-1].strip()}")
