@@ -23,7 +23,7 @@ from agent_stores.backend import (
 )
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError, StoreUnavailableError
 from agent_stores.inline import may_block
-from agent_stores.thread_updates import expiry_after, with_request, written
+from agent_stores.thread_updates import expiry_after, touch, with_request
 from agent_stores.writer_queue import WriterQueue
 
 T = TypeVar("T")
@@ -199,7 +199,7 @@ class Committer:
             return
         if change.thread is None:
             return
-        thread = written(with_request(change.thread, request_id), self.now_us())
+        thread = touch(with_request(change.thread, request_id), self.now_us())
         # What has expired is removed in the step that creates the thread again.
         clear = change.clear or (version is not None and not base.exists)
         if base.stored is not None and base.stored.staged_position:

@@ -300,7 +300,7 @@ async def test_memories_of_the_user_are_erased(monkeypatch: pytest.MonkeyPatch) 
         for run_id in ("a", "d", "z"):
             platform.remember(f"of {run_id}", run_id=run_id)
         assert await by_thread.erase(["a", "d"]) == 2
-        with pytest.raises(ArgumentError, match="needs a user_id or a thread_id"):
+        with pytest.raises(ArgumentError, match="user_id or thread_id must be given"):
             await on(platform, agent_id="helper").erase()
         platform.failures = [500] * 9
         with pytest.raises(ContextProviderError, match="could not erase all memories"):

@@ -28,7 +28,7 @@ from agent_stores.backends.tables.index import Index
 from agent_stores.backends.tables.layout import Head, ThreadCache
 from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
-from agent_stores.thread_updates import with_request, with_rows, with_ttl, written
+from agent_stores.thread_updates import touch, with_request, with_rows, with_ttl
 
 _Rows: TypeAlias = Sequence[Row]
 
@@ -91,7 +91,7 @@ class TablesBackend:
     ) -> int | None:
         """See `agent_stores.capabilities.Appender`: one commit on what is known of the thread.
 
-        The general path, which reads the thread, does what is not certain.
+        The fallback, which reads the thread, does what is not certain.
         """
         rows = new_rows(rows, ())
         if any(len(row.body) > self.table.limits.item_bytes for row in rows):
@@ -116,7 +116,7 @@ class TablesBackend:
                 if is_over or len(kept) < len(added):  # whose ids must be compared, too
                     return None
                 thread = with_rows(with_rows(thread, added), trimmed, -1)
-                thread = written(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
+                thread = touch(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
                 if len(oldest) == unpinned:
                     oldest += [replace(row, body=b"") for row in added if not row.pinned]
                 oldest = oldest[len(trimmed) :][: _FEW if max_messages is None else _OLDEST]
