@@ -465,6 +465,22 @@ async def test_an_erasure_removes_data(log: MessageLog, place: Place) -> None:
     assert (await store(log, "b").list_messages())[0].contents[1].data == b"s" * 200
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_a_log_without_attachments_does_not_erase_what_has_some(
+    log: MessageLog, place: Place, dry_run: bool
+) -> None:
+    await store(log, "a").add_messages([*(ChatMessage("user", f"{n}") for n in range(100)), image()])
+    await store(log, "b").add_messages([ChatMessage("user", "text")])
+    files, other = place.files(), InMemoryMessageLog()
+    inner: Any = log.backend
+    other.backend = inner.inner
+    with pytest.raises(AttachmentError, match="thread 'a' has attachments: give the log attachments="):
+        await erase(other, tenant="acme", all_threads=True, dry_run=dry_run)
+    assert (await store(log, "a").count(), await store(log, "b").count()) == (101, 1)
+    assert place.files() == files
+    assert (await erase(log, tenant="acme", all_threads=True))["attachments"]["removed"] == 1
+
+
 # -- places -------------------------------------------------------------------------------------------
 
 
