@@ -20,6 +20,7 @@ from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 from agent_stores.redis import RedisMessageLog
 from tests.servers.postgres import PostgresServer
+from tests.servers.proxy import FaultProxy
 from tests.servers.redis import RedisCluster, RedisSentinel, RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -247,3 +248,44 @@ async def test_the_trigger_joins_tables_that_exist(
         await log.aclose()
     with pytest.raises(ArgumentError, match="notify must be False except for a connection string of"):
         DatabaseMessageLog("sqlite:///chat.db", notify=True)
+
+
+@pytest.mark.parametrize(
+    "kind", ["psycopg", "asyncpg", "psycopg polled", "asyncpg polled", "mariadb", "redis"]
+)
+async def test_a_watcher_that_is_cut_off_misses_and_repeats_nothing(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections break, and new ones are refused for a while, as messages go on coming."""
+    driver, _, polled = kind.partition(" ")
+    name = {"mariadb": "mariadb_server", "redis": "valkey_server"}.get(kind, "postgres_server")
+    server = request.getfixturevalue(name)
+
+    def opened(url: str) -> MessageLog:
+        if kind == "redis":
+            return RedisMessageLog(url)
+        url = url.replace("postgresql://", f"postgresql+{driver}://")
+        notify = kind in ("psycopg", "asyncpg")
+        return DatabaseMessageLog(url, notify=notify, table_prefix="cut_off_", timeout=2)
+
+    thread_id = f"t-{uuid.uuid4().hex}"
+    with FaultProxy(server.port) as proxy:
+        log, direct = opened(proxy.url(server.url)), opened(server.url)
+        assert isinstance(log.backend, ChangeNotifier) == (kind not in ("mariadb",) and not polled)
+        writer = ChatMessageStore(direct, thread_id=thread_id)
+        watcher = Watcher(log, thread_id, monkeypatch)
+        async with following(watcher):
+            for number in range(40):
+                if number % 10 == 3:
+                    await asyncio.to_thread(proxy.drop_all)
+                elif number % 10 == 6:
+                    await asyncio.to_thread(proxy.drop_all, refuse=True)
+                elif number % 10 == 9:
+                    proxy.heal()
+                    await watcher.until(number)
+                await writer.add_messages([ChatMessage("user", f"{number}")])
+                await asyncio.sleep(0.02)
+            await watcher.until(40)
+            await asyncio.sleep(0.3)
+        assert watcher.texts == [f"{number}" for number in range(40)]
+        await asyncio.gather(log.aclose(), direct.aclose())
