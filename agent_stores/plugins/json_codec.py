@@ -162,12 +162,10 @@ class JsonCodec:
 
         base = self._build(message if self._has_errors else _without_errors(message), hints, leave_out)
         is_own = bool(hints.get("own") or (self._split and kept))
-        if base is None:
-            if not hints.get("own"):
-                return None
-            base = {}
-        exact = is_own and ("of" not in kept or kept["of"] == digest(base))
-        data = apply_diff(message, self.framework, base)
+        exact = is_own and ("of" not in kept or kept["of"] == digest(base or {}))
+        if base is None and not (hints.get("own") or (exact and "of" in kept)):
+            return None
+        data = apply_diff(message, self.framework, base or {})
         if not (exact or quiet):
             self._tell_fields(message, data, omitted)
         return Decoded(data, exact, every)
