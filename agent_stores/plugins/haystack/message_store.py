@@ -59,7 +59,11 @@ class AgentStoresChatMessageStore(SyncClosing):
         self._codec = HaystackMessageCodec()
         source: Any = store.resolve_value() if isinstance(store, Secret) else store
         self._opened: StoreResolver[Any] = StoreResolver(
-            source, codec=self._codec, options=options, dangling_calls="keep"
+            source,
+            codec=self._codec,
+            options=options,
+            dangling_calls="keep",
+            accepts=("skip_system_messages", "last_k"),
         )
 
     def to_dict(self) -> dict[str, Any]:
