@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import heapq
 import json
-import os
+import math
+import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,6 @@ from agent_stores.backends.redis import keys as naming
 from agent_stores.backends.redis import rows as layout
 from agent_stores.backends.redis import scripts
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.errors import lost_outcome
 from agent_stores.backends.redis.server import RedisServer
 from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
 from agent_stores.connection_pool import ServerRegistry
@@ -103,15 +103,15 @@ class RedisBackend:
         ids = [layout.quote_id(row.message_id) for row in rows]
         if len(set(ids)) < len(ids):
             return None
+        seconds, refresh = (None, "") if ttl is None else (ttl.seconds, ttl.refresh)
         arguments = [
             *(naming.quote_name(request_id), _text(expected_position), _text(max_messages)),
-            *(*layout.encode_ttl(ttl), "1" if create else "", "1" if self._wait else "", now_us),
-            "".join([str(layout.flags_of(row)) for row in rows]),
+            *(layout.milliseconds(seconds), refresh, "1" if create else ""),
+            *("1" if self._wait else "", now_us, "".join([str(layout.flags_of(row)) for row in rows])),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
-            *(rows[0].created_us, rows[-1].created_us, *ids),
-            *map(layout.encode_row, rows),
+            *(rows[0].created_us, rows[-1].created_us, *ids, *map(layout.encode_row, rows)),
         ]
-        reply, _ = await self._run(scripts.APPEND, key, arguments)
+        reply = await self._run(scripts.APPEND, key, arguments)
         if isinstance(reply, list):
             raise position_conflict(expected_position, int(reply[0]))
         return None if reply is None else int(reply)
@@ -123,15 +123,15 @@ class RedisBackend:
             entries = await server.execute("LRANGE", messages, 0 if limit is None else -limit, -1)
             if entries and entries[-1][0] & 4:  # the list is still all there is
                 return layout.decode_latest(entries, ids=ids)
-        reply, _ = await self._run(scripts.LATEST, key, [_text(limit)])
+        reply = await self._run(scripts.LATEST, key, [_text(limit)])
         entries, pinned, plain = reply or ([], [], 0)
-        server.note_plain(messages, plain=bool(plain) and bool(entries))
+        server.note_plain(messages, plain=bool(plain and entries))
         rows = layout.decode_latest(entries, ids=ids)
         return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        reply, _ = await self._run(scripts.LOAD, key)
+        reply = await self._run(scripts.LOAD, key)
         return None if reply is None else Snapshot(*layout.decode_thread(key, *reply))
 
     async def rows(
@@ -147,26 +147,22 @@ class RedisBackend:
     ) -> Snapshot | None:
         """See `Backend.rows`."""
         arguments = [after, _text(before), _text(limit), "1" if newest else "", "1" if bodies else ""]
-        reply, _ = await self._run(scripts.READ, key, arguments)
+        reply = await self._run(scripts.READ, key, arguments)
         if reply is None:
             return None
         fields, left, entries, pinned = reply
-        rows = [layout.decode_row(entry, bodies=bodies) for entry in entries]
-        for row in [layout.decode_row(entry, bodies=bodies) for entry in pinned]:
-            if after < row.position and (before is None or row.position < before):
-                rows.append(row)
-        rows.sort(key=_position)
-        if limit is not None and not newest:
-            del rows[limit:]
+        rows = [layout.decode_row(entry, bodies=bodies) for entry in (*entries, *pinned)]
+        if pinned:
+            last = math.inf if before is None else before
+            rows = sorted([row for row in rows if after < row.position < last], key=_position)
+            rows = rows if newest else rows[:limit]
         return Snapshot(*layout.decode_thread(key, fields, left), rows)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
-        if not message_ids:
-            return {}
         arguments = [0, "", "", "", "", *map(layout.quote_id, message_ids)]
-        reply, _ = await self._run(scripts.READ, key, arguments)
-        rows = () if reply is None else (layout.decode_row(entry, bodies=False) for entry in reply[2])
+        reply = await self._run(scripts.READ, key, arguments) if message_ids else None
+        rows = [layout.decode_row(entry, bodies=False) for entry in reply[2]] if reply else []
         return {row.message_id: row for row in rows}
 
     async def commit(
@@ -179,7 +175,7 @@ class RedisBackend:
         delete: Sequence[Row] = (),
         clear: bool = False,
     ) -> Version | None:
-        """See `Backend.commit`. It may run twice: a commit has an id of its own."""
+        """See `Backend.commit`. It is not repeated: without a reply, its outcome is unknown."""
         assert expected is None or isinstance(expected, layout.RedisVersion)  # noqa: S101
         if thread is None:
             await self._delete(key, expected or b"")
@@ -188,6 +184,7 @@ class RedisBackend:
         if expected is None or thread.expires_us != expected.expires_us:
             expires_us = thread.expires_us
             left = "" if expires_us is None else max(1, (expires_us - time.time_ns() // 1000) // 1000)
+        number = b"%d.%d" % (thread.updated_us, random.getrandbits(63))
         delete = sorted(delete, key=_position)
         lists = [
             *layout.encode_thread(thread),
@@ -195,22 +192,16 @@ class RedisBackend:
             [row.position for row in delete if not row.pinned],
             [row.position for row in delete if row.pinned],
         ]
-        arguments = [
-            *(expected or b"", f"{thread.updated_us}.{os.urandom(8).hex()}", left, "1" if clear else ""),
-            json.dumps(lists),
-            *(
-                b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))
-                for row in sorted(put, key=_position)
-            ),
-        ]
-        reply, was_repeated = await self._run(scripts.COMMIT, key, arguments)
-        if reply is None:
-            raise self._conflict(was_repeated)
-        return layout.RedisVersion.of(reply, thread.expires_us)
+        arguments = [expected or b"", number, left, "1" if clear else "", json.dumps(lists)]
+        for row in sorted(put, key=_position):
+            arguments.append(b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row)))
+        if not await self._run(scripts.COMMIT, key, arguments):
+            raise VersionConflict
+        return layout.RedisVersion(number, thread.expires_us)
 
     async def remove(self, key: ThreadKey) -> bool:
         """Delete a thread in any condition, also one that is damaged; returns whether there was one."""
-        return await self._delete(key, b"*")
+        return bool(await self._run(scripts.DELETE, key, [b"*"]))
 
     async def threads(
         self,
@@ -259,22 +250,13 @@ class RedisBackend:
 
     # -- internals ------------------------------------------------------------------------------------
 
-    async def _run(
-        self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()
-    ) -> tuple[Any, bool]:
-        """See `RedisServer.run`; the thread's id goes before the arguments."""
+    async def _run(self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
         keys = naming.thread_keys(self._prefix, key)
-        wait = self._wait if script.writes else None
-        return await self._server.run(script, keys, [keys.thread_id, *arguments], wait=wait)
+        return await self._server.run(script, keys, arguments, wait=self._wait if script.writes else None)
 
-    async def _delete(self, key: ThreadKey, version: bytes) -> bool:
-        reply, was_repeated = await self._run(scripts.DELETE, key, [version])
-        if not reply and version != b"*":
-            raise self._conflict(was_repeated)
-        return bool(reply) or was_repeated
-
-    def _conflict(self, was_repeated: bool) -> Exception:
-        return lost_outcome(self._server.config) if was_repeated else VersionConflict()
+    async def _delete(self, key: ThreadKey, version: bytes) -> None:
+        if not await self._run(scripts.DELETE, key, [version]):
+            raise VersionConflict
 
     async def _ids(
         self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder

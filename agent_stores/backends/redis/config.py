@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
@@ -21,9 +21,13 @@ URLS = (
     "the forms are redis://host:port/db, rediss://... (TLS), unix:///path, "
     "redis+sentinel://host:port,host:port/service/db and redis+cluster://host:port,host:port"
 )
-_SCHEME = re.compile(r"(?:(redis|valkey)(s?)(?:\+(sentinel|cluster))?|unix)://", re.IGNORECASE)
-_SECRETS = ("password", "ssl_password", "sentinel_password")
-_COPIED = re.compile("username|password|credential_provider|client_name|protocol|db|ssl_.*")
+_URL = re.compile(  # TLS, kind, login, hosts, path and query
+    r"(?:(?:redis|valkey)(s?)(?:\+(sentinel|cluster))?|unix)://([^/?#]*@)?([^/?#]*)([^?#]*)\??([^#]*)",
+    re.IGNORECASE,
+)
+_OF_A_HOST = ("host", "port", "path", "connection_class")
+_SECRETS = ("password", "ssl_password")
+_COPIED = re.compile("username|password|credential_provider|client_name|protocol|db|ssl(_.*)?")
 _LOGIN = ("username", "password", "credential_provider")
 _WAYS = ("redis_client", "redis_url", "host", "sentinels")
 _GO_WITH: dict[str, tuple[str, ...]] = {
@@ -47,7 +51,6 @@ class Config:
         sentinel_options: arguments of the clients of the sentinels.
         client: the caller's client.
         is_blocking: whether that client is a synchronous one.
-        hidden: further texts that must never show.
     """
 
     kind: Literal["single", "sentinel", "cluster"] = "single"
@@ -57,7 +60,6 @@ class Config:
     sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     client: Any = field(default=None, repr=False)
     is_blocking: bool = False
-    hidden: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def names(self) -> str:
@@ -86,8 +88,8 @@ class Config:
 
     def hide_secrets(self, text: str) -> str:
         """A text in which no password shows."""
-        given = [options.get(name) for options in (self.options, self.sentinel_options) for name in _SECRETS]
-        for secret in sorted({str(one) for one in (*given, *self.hidden) if one}, key=len, reverse=True):
+        given = {options.get(name) for options in (self.options, self.sentinel_options) for name in _SECRETS}
+        for secret in sorted({str(one) for one in given if one}, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 
@@ -127,12 +129,9 @@ def parse_config(redis_url: str | None = None, **arguments: Any) -> Config:
         # A token must not travel in the clear: TLS is the default with a credential provider.
         tls = given.get("ssl", "credential_provider" in login)
         named = given.get("sentinels", [(given.get("host"), given.get("port", 6380 if tls else 6379))])
-        kind, path = (
-            ("", "")
-            if "host" in given
-            else ("+sentinel", f"/{quote(given.get('service_name', ''), safe='')}")
-        )
-        redis_url = f"redis{'s' if tls else ''}{kind}://{','.join(_address(*one) for one in named)}{path}"
+        kind = "+sentinel" if "sentinels" in given else ""
+        path = quote(given.get("service_name", ""), safe="")
+        redis_url = f"redis{'s' if tls else ''}{kind}://{','.join(_address(*one) for one in named)}/{path}"
         if not named:
             raise ArgumentError("sentinels must name at least one host")
     elif not isinstance(redis_url, str):
@@ -143,95 +142,85 @@ def parse_config(redis_url: str | None = None, **arguments: Any) -> Config:
 def _from_url(
     redis_url: str, options: dict[str, Any], sentinel: Mapping[str, Any] | None, *, has_login: bool
 ) -> Config:
-    found = _SCHEME.match(redis_url)
+    found = _URL.fullmatch(redis_url)
     if found is None:
         # Only what is a host and a port for certain is repeated: the text may hold a password.
         hint = re.fullmatch(r"[\w.-]+:\d{2,5}(/\d*)?", redis_url) and f": write redis://{redis_url}"
-        raise ArgumentError(f"redis_url must have one of the schemes of Redis{hint or ''}; {URLS}")
-    kind: Any = found[3] or "single"
+        raise ArgumentError(f"redis_url must be a URL of Redis{hint or ''}; {URLS}")
+    parts: list[Any] = [part or "" for part in found.groups()]
+    tls, kind, login, address, path, query = parts
+    service, is_socket = "", redis_url[:4].lower() == "unix"
+    if (kind := kind.lower()) == "sentinel":
+        service, _, path = path.lstrip("/").partition("/")
+    asked = {name[9:]: text for name, text in parse_qsl(query) if name.startswith("sentinel_")}
+    query = "&".join(part for part in query.split("&") if not part.startswith("sentinel_"))
+    # redis-py reads the URL of each host: it knows the options and their types.
+    scheme, rest = "unix" if is_socket else f"redis{tls}", f"/{path.lstrip('/')}?{query}"
     try:
-        parts = urlsplit(redis_url)
-        login, at, address = parts.netloc.rpartition("@")
-        query, path, service = dict(parse_qsl(parts.query)), parts.path, ""
-        asked = {name[9:]: query.pop(name) for name in list(query) if name.startswith("sentinel_")}
-        if kind == "sentinel":
-            service, _, path = path.lstrip("/").partition("/")
-        # redis-py reads the URL of one host: it knows the options and their types.
-        scheme = f"redis{found[2]}" if found[1] else "unix"
-        encoded = urlencode(query, safe="/:", quote_via=quote)
-        parsed: dict[str, Any] = {**parse_url(f"{scheme}://{login}{at}/{path.lstrip('/')}?{encoded}")}
-        hosts = [urlsplit(f"//{one}") for one in (address or "localhost").split(",")]
-        ports = [one.port or (26379 if kind == "sentinel" else 6379) for one in hosts]
+        read: list[Any] = [parse_url(f"{scheme}://{login}{one}{rest}") for one in address.split(",")]
     except ValueError:
         raise ArgumentError(f"redis_url must have a valid host, port and options; {URLS}") from None
-    is_socket = parsed.pop("connection_class", None) is not None and "path" in parsed
+    port = 26379 if kind == "sentinel" else 6379
+    hosts = tuple((one.get("host", "localhost"), one.get("port", port)) for one in read)
+    parsed = {name: value for name, value in read[0].items() if name not in _OF_A_HOST}
     rules = {
-        "must name one host, or several for sentinels or a Cluster": is_socket
-        or (all(one.hostname for one in hosts) and (len(hosts) == 1 or kind != "single")),
-        "must not contain '#': percent-encode it as %23": not parts.fragment,
+        "must name one host, or several for sentinels or a Cluster": len(hosts) == 1
+        or (kind != "" and all("host" in one for one in read)),
         "must not have a user or password together with another login": not has_login
-        or not (login or "password" in query),
+        or not (login or "password" in parsed),
         "must be one of sentinels for sentinel_kwargs and sentinel options": kind == "sentinel"
         or (not asked and sentinel is None),
-        "must name a service of the sentinels (service_name)": kind != "sentinel" or bool(service),
+        "must name a service of the sentinels (service_name)": kind != "sentinel" or service != "",
         "must end with the number of a database": is_socket or re.fullmatch(r"/*\d*/*", path) is not None,
         "must not name a database, as a Cluster has only 0": kind != "cluster" or not parsed.pop("db", 0),
     }
     for rule, is_kept in rules.items():
         if not is_kept:
             raise ArgumentError(f"redis_url {rule}; {URLS}")
+    options = {**parsed, **options, **({"ssl": True} if tls else {})}
     if is_socket:
-        parsed["unix_socket_path"] = parsed.pop("path")
-    options = {**parsed, **options, **({"ssl": True} if found[2] else {})}
+        options["unix_socket_path"] = read[0]["path"]
     # The sentinels are reached as the server is, with logins of their own.
     shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
-    password = login.partition(":")[2] or login
     return Config(
-        kind=kind,
-        hosts=() if is_socket else tuple(zip([str(one.hostname) for one in hosts], ports, strict=True)),
+        kind=kind or "single",
+        hosts=() if is_socket else hosts,
         service=unquote(service),
         options=options,
         sentinel_options={**shared, **asked, **(sentinel or {})} if kind == "sentinel" else {},
-        hidden=(password, unquote(password), *(query.get(option, "") for option in _SECRETS)),
     )
 
 
 def _from_client(client: Any) -> Config:
     """The configuration of a client that the caller made, from which another one can be made."""
-    lent: dict[str, Any] = {
-        "client": client,
-        "is_blocking": isinstance(client, (redis.Redis, redis.RedisCluster)),
-    }
+    is_blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
     if isinstance(client, (aioredis.RedisCluster, redis.RedisCluster)):
-        nodes = client.nodes_manager.startup_nodes.values()
-        hosts = tuple((str(node.host), int(node.port)) for node in nodes)
-        return Config(kind="cluster", hosts=hosts, options=_copied(client.get_connection_kwargs()), **lent)
-    if not isinstance(client, (aioredis.Redis, redis.Redis)):
+        options, nodes = client.get_connection_kwargs(), client.nodes_manager.startup_nodes.values()
+        found: dict[str, Any] = {"kind": "cluster", "hosts": [(node.host, node.port) for node in nodes]}
+    elif not isinstance(client, (aioredis.Redis, redis.Redis)):
         raise ArgumentTypeError(
             "redis_client must be a Redis or RedisCluster of redis or redis.asyncio, "
             f"got {type(client).__module__}.{type(client).__name__}"
         )
-    pool: Any = client.connection_pool
-    given, options = pool.connection_kwargs, _copied(pool.connection_kwargs)
-    if issubclass(pool.connection_class, (redis.SSLConnection, aioredis.SSLConnection)):
-        options["ssl"] = True
-    if "path" in given:
-        return Config(options={**options, "unix_socket_path": given["path"]}, **lent)
-    if not hasattr(pool, "sentinel_manager"):
-        hosts = ((str(given.get("host", "localhost")), int(given.get("port", 6379))),)
-        return Config(hosts=hosts, options=options, **lent)
-    asked = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
-    hosts = tuple((str(one.get("host")), int(one.get("port", 26379))) for one in asked)
-    own = {name: value for name, value in _copied(asked[0]).items() if name != "db"}
-    service = str(pool.service_name)
-    return Config(
-        kind="sentinel", hosts=hosts, service=service, options=options, sentinel_options=own, **lent
-    )
+    else:
+        pool: Any = client.connection_pool
+        options = {"host": "localhost", "port": 6379, **pool.connection_kwargs}
+        found = {"hosts": [] if "path" in options else [(options["host"], options["port"])]}
+        if hasattr(pool, "sentinel_manager"):
+            asked = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
+            found = {"kind": "sentinel", "service": str(pool.service_name)}
+            found["hosts"] = [(one["host"], one.get("port", 26379)) for one in asked]
+            found["sentinel_options"] = {**_copied(asked[0]), "db": 0}
+        if issubclass(pool.connection_class, (redis.SSLConnection, aioredis.SSLConnection)):
+            options["ssl"] = True
+    hosts = tuple((str(host), int(port)) for host, port in found.pop("hosts"))
+    return Config(client=client, is_blocking=is_blocking, hosts=hosts, options=_copied(options), **found)
 
 
 def _copied(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a client that another client may have too."""
-    return {name: value for name, value in given.items() if value is not None and _COPIED.fullmatch(name)}
+    kept = {name: value for name, value in given.items() if value is not None and _COPIED.fullmatch(name)}
+    return {**kept, **({"unix_socket_path": given["path"]} if "path" in given else {})}
 
 
 def _address(host: Any, port: Any) -> str:

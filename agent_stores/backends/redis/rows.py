@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
+from agent_stores.backend import Row, Thread, ThreadKey
 from agent_stores.backends.redis.keys import quote_name, unquote_name
 from agent_stores.errors import StoreError, UnsupportedVersionError
 
@@ -38,10 +38,9 @@ class RedisVersion(bytes):
 
     expires_us: int | None
 
-    @classmethod
-    def of(cls, number: bytes, expires_us: int | None) -> RedisVersion:
-        """A version with a time of expiry."""
-        version = cls(number)
+    def __new__(cls, number: bytes, expires_us: int | None) -> RedisVersion:
+        """A version with the time of expiry."""
+        version = super().__new__(cls, number)
         version.expires_us = expires_us
         return version
 
@@ -95,26 +94,14 @@ def _position(entry: bytes) -> int:
     return int(entry[1 : entry.index(44)])
 
 
-def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
-    """A time-to-live in milliseconds, and what renews it; empty where there is none."""
-    return ("", "") if ttl is None else (_milliseconds(ttl.seconds), ttl.refresh)
-
-
 def encode_thread(thread: Thread) -> tuple[list[str], list[Any]]:
     """A thread's state as far as a client sets it; the other fields and values of its meta hash in turn."""
     values = {name: getattr(thread, name, None) for name in _STATE[:-2]}
-    values |= {"requests": len(thread.recent_request_ids), "ttl": _milliseconds(thread.ttl)}
+    values |= {"requests": len(thread.recent_request_ids), "ttl": milliseconds(thread.ttl)}
     values["ttl_explicit"] = "1" if thread.ttl_explicit else ""
-    requests = "".join([f",{quote_name(request)}" for request in thread.recent_request_ids])
-    fields = [
-        "requests",
-        f"{requests},",
-        "metadata",
-        json.dumps(thread.metadata),
-        "revision",
-        thread.revision,
-    ]
-    return ["" if value is None else str(value) for value in values.values()], fields
+    requests = ",".join(["", *map(quote_name, thread.recent_request_ids), ""])
+    fields = {"requests": requests, "metadata": json.dumps(thread.metadata), "revision": thread.revision}
+    return ["" if value is None else str(value) for value in values.values()], [*sum(fields.items(), ())]
 
 
 def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> tuple[Thread, RedisVersion]:
@@ -143,7 +130,7 @@ def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> 
         thread = msgspec.convert(found, Thread, strict=False)
     except (LookupError, ValueError, msgspec.MsgspecError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
-    return thread, RedisVersion.of(state[0].encode(), expires_us)
+    return thread, RedisVersion(state[0].encode(), expires_us)
 
 
 def unsupported_layout(layout: str) -> UnsupportedVersionError:
@@ -154,5 +141,6 @@ def unsupported_layout(layout: str) -> UnsupportedVersionError:
     )
 
 
-def _milliseconds(seconds: float | None) -> str | int:
+def milliseconds(seconds: float | None) -> str | int:
+    """A time-to-live in milliseconds; empty where there is none."""
     return "" if seconds is None else max(1, round(seconds * 1000))

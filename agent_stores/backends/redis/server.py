@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import sys
 import time
@@ -27,7 +28,6 @@ else:
     from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds before another attempt; they double, with jitter
-_RETRIES = 3  # on a single server; on others, a failover takes seconds, and is waited for
 _PLAIN_THREADS = 10_000  # remembered
 
 
@@ -37,7 +37,8 @@ class RedisServer(LoopClients[Client]):
     Args:
         config: the server.
         timeout: seconds that an operation may take, attempts and pauses included.
-        retries: the number of attempts after the first; None for the default.
+        retries: the number of attempts after the first; by default 3 on a single server, and elsewhere as
+            many as the time allows, since a failover takes seconds.
         max_connections: the largest number of connections on each event loop.
 
     Attributes:
@@ -47,10 +48,10 @@ class RedisServer(LoopClients[Client]):
     """
 
     def __init__(self, config: Config, *, timeout: float, retries: int | None, max_connections: int) -> None:
-        self.config = config
+        self.config, self.timeout = config, timeout
         self.plain: dict[bytes, None] = {}
-        self.timeout = timeout
-        self._retries = _RETRIES if retries is None and config.kind == "single" else retries
+        default = 3 if config.kind == "single" else math.inf
+        self._retries = default if retries is None else retries
         self._limit = max_connections
         self._blocking: Client | None = None
         are_ours = config.client is None or config.is_blocking
@@ -58,37 +59,34 @@ class RedisServer(LoopClients[Client]):
 
     async def run(
         self, script: Script, keys: Keys, arguments: Sequence[Any], *, wait: tuple[int, int] | None = None
-    ) -> tuple[Any, bool]:
-        """Run a script, again when the connection was lost: every script may run twice.
+    ) -> Any:
+        """Run a script, and again when the connection was lost, if it may run twice.
 
         Args:
             script: the script.
-            keys: the thread's keys.
-            arguments: the script's arguments.
+            keys: the thread's keys and its id, which is the first argument.
+            arguments: the script's other arguments.
             wait: how many replicas must have the write, and for how many milliseconds to wait for them.
-
-        Returns:
-            The reply, and whether an earlier attempt may have been carried out.
 
         Raises:
             StoreUnavailableError, StoreRejectedError, StoreError: nothing was written.
             OutcomeUnknownError: it may or may not be stored.
             NotReplicatedError: not enough replicas are known to have it.
         """
-        tail: Command = (script.keys, *keys[: script.keys], *arguments)
-        command: Command = ("EVALSHA", script.sha, *tail)
+        tail = (script.keys, *keys[: script.keys], keys.thread_id, *arguments)
 
         async def attempt(client: Client) -> Any:
-            nonlocal command
             try:
-                if wait is None:
-                    return await client.execute(command)
-                reply, confirmed = await client.pipeline([command, ("WAIT", *wait)], keys.meta)
-                if isinstance(reply, Exception):
-                    raise reply
+                return await once(client, ("EVALSHA", script.sha, *tail))
             except NoScriptError:
-                command = ("EVAL", script.source, *tail)
-                return await attempt(client)
+                return await once(client, ("EVAL", script.source, *tail))
+
+        async def once(client: Client, command: Command) -> Any:
+            if wait is None:
+                return await client.execute(command)
+            reply, confirmed = await client.pipeline([command, ("WAIT", *wait)], keys.meta)
+            if isinstance(reply, Exception):
+                raise reply
             if isinstance(confirmed, Exception):  # the primary was demoted
                 raise ConnectionError(str(confirmed)) from confirmed
             if int(confirmed) < wait[0]:
@@ -99,7 +97,7 @@ class RedisServer(LoopClients[Client]):
             return reply
 
         try:
-            return await self._run(attempt, writes=script.writes)
+            return await self._run(attempt, writes=script.writes, repeats=script.repeats)
         except OutcomeUnknownError as error:
             if wait is None or isinstance(error, NotReplicatedError):
                 raise
@@ -107,11 +105,11 @@ class RedisServer(LoopClients[Client]):
 
     async def execute(self, *command: Any) -> Any:
         """Run a command that reads."""
-        return (await self._run(lambda client: client.execute(command)))[0]
+        return await self._run(lambda client: client.execute(command))
 
     async def scan(self, pattern: str, kind: str) -> list[bytes]:
         """See `Client.scan`."""
-        return list((await self._run(lambda client: client.scan(pattern, kind)))[0])
+        return list(await self._run(lambda client: client.scan(pattern, kind)))
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """Run commands that read, in as few round trips as there are servers."""
@@ -123,16 +121,16 @@ class RedisServer(LoopClients[Client]):
                     raise reply
             return replies
 
-        return list((await self._run(attempt))[0]) if commands else []
+        return list(await self._run(attempt)) if commands else []
 
     def note_plain(self, key: bytes, *, plain: bool) -> None:
         """Remember whether the next read of a thread may be one LRANGE."""
         if not plain:
             self.plain.pop(key, None)
-        elif key not in self.plain:
-            if len(self.plain) >= _PLAIN_THREADS:
-                self.plain.clear()
-            self.plain[key] = None
+            return
+        if len(self.plain) >= _PLAIN_THREADS:
+            self.plain.clear()
+        self.plain[key] = None
 
     async def aclose(self) -> None:
         """Close the connections; without an event loop, those of loops are closed when their loops run."""
@@ -148,8 +146,8 @@ class RedisServer(LoopClients[Client]):
         super().reset_after_fork()
 
     async def _run(
-        self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False
-    ) -> tuple[Any, bool]:
+        self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False, repeats: bool = True
+    ) -> Any:
         config, failures, deadline = self.config, 0, time.monotonic() + self.timeout
         is_running = is_unknown = False  # an attempt; whether one may have been carried out without a reply
         limit: Any = contextlib.nullcontext() if may_block() else time_limit(self.timeout)
@@ -160,7 +158,7 @@ class RedisServer(LoopClients[Client]):
                     async with client.slots:
                         is_running = True
                         try:
-                            return await attempt(client), is_unknown
+                            return await attempt(client)
                         except errors.FAILURES as error:
                             is_running = False
                             is_unknown |= writes and errors.may_have_applied(error)
@@ -168,11 +166,11 @@ class RedisServer(LoopClients[Client]):
                             if may_block() and time.monotonic() > deadline:
                                 raise asyncio.TimeoutError from error
                             # A demoted primary rejects writes until the client finds the new one.
-                            is_demoted = config.kind != "single" and errors.code_of(error) == "READONLY"
-                            is_over = self._retries is not None and failures > self._retries
-                            if is_over or not (is_demoted or errors.is_retryable(error)):
+                            is_moved = config.kind != "single" and errors.is_demoted(error)
+                            is_over = failures > self._retries or (is_unknown and not repeats)
+                            if is_over or not (is_moved or errors.is_retryable(error)):
                                 raise errors.translate_error(error, config, is_unknown=is_unknown) from error
-                            if is_demoted or isinstance(error, AskError):
+                            if is_moved or isinstance(error, AskError):
                                 with contextlib.suppress(*errors.FAILURES):  # the next attempt tells
                                     await client.refresh()
                     pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
