@@ -26,9 +26,7 @@ from agent_stores.backend import (
     Version,
     VersionConflict,
 )
-from agent_stores.backends.redis import keys as naming
-from agent_stores.backends.redis import rows as layout
-from agent_stores.backends.redis import scripts
+from agent_stores.backends.redis import layout, scripts
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.server import RedisServer
 from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
@@ -36,14 +34,12 @@ from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreError
 from agent_stores.thread_updates import position_conflict
 
+_PLAIN_THREADS = 10_000  # remembered
 _LARGEST_BODY = 500_000_000  # bytes; servers take arguments of up to 512 MiB (proto-max-bulk-len)
 
 
 class RedisBackend:
-    """Threads on a Redis or Valkey server, behind Sentinel, or in a Cluster.
-
-    Backends of one process that name a server alike share its connections. Nothing connects before the first
-    operation.
+    """Threads on a server; backends of one process that name it alike share its connections.
 
     Args:
         config: the server.
@@ -105,7 +101,7 @@ class RedisBackend:
             return None
         seconds, refresh = (None, "") if ttl is None else (ttl.seconds, ttl.refresh)
         arguments = [
-            *(naming.quote_name(request_id), _text(expected_position), _text(max_messages)),
+            *(layout.quote_name(request_id), _text(expected_position), _text(max_messages)),
             *(layout.milliseconds(seconds), refresh, "1" if create else ""),
             *("1" if self._wait else "", now_us, "".join([str(layout.flags_of(row)) for row in rows])),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
@@ -118,14 +114,17 @@ class RedisBackend:
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`: one LRANGE where the list alone is known to show all, else a script."""
-        messages, server = naming.thread_keys(self._prefix, key).messages, self._server
+        messages, server = layout.thread_keys(self._prefix, key).messages, self._server
         if messages in server.plain and limit != 0:
-            entries = await server.execute("LRANGE", messages, 0 if limit is None else -limit, -1)
+            command = ("LRANGE", messages, 0 if limit is None else -limit, -1)
+            entries = await server.call(lambda client: client.execute(command))
             if entries and entries[-1][0] & 4:  # the list is still all there is
                 return layout.decode_latest(entries, ids=ids)
         reply = await self._run(scripts.LATEST, key, [_text(limit)])
         entries, pinned, plain = reply or ([], [], 0)
-        server.note_plain(messages, plain=bool(plain and entries))
+        if len(server.plain) >= _PLAIN_THREADS:
+            server.plain.clear()
+        (server.plain.add if plain and entries else server.plain.discard)(messages)
         rows = layout.decode_latest(entries, ids=ids)
         return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
@@ -220,29 +219,29 @@ class RedisBackend:
         found: list[ListedThread] = []
         if expired_before is not None:
             return found  # the server removes expired threads
-        start, is_last = naming.encode(prefix), False
+        start, is_last = prefix.encode(*layout.UTF8), False
         while len(found) < limit and not is_last:
             listed = await self._ids(tenant, start, after, limit - len(found), order)
             is_last = len(listed) < limit - len(found)
             found += await self._listed(tenant, [item for item in listed if item[1].startswith(start)])
-            after = ListCursor(-listed[-1][0], naming.decode(listed[-1][1])) if listed else after
+            after = ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)) if listed else after
         return found
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; walks through the names of all keys of the servers."""
         found: list[str | None] = []
-        keys = await self._server.scan(naming.index_pattern(self._prefix), "zset")
-        for tenant in naming.sort_tenants(keys, after):
-            if len(found) < limit and await self.threads(tenant, limit=1):  # some that is not expired
+        pattern = layout.index_pattern(self._prefix)
+        keys = await self._server.call(lambda client: client.scan(pattern, "zset"))
+        for tenant in layout.tenants_of(keys):
+            is_wanted = len(found) < limit and (after is None or (tenant or "") > after)
+            if is_wanted and await self.threads(tenant, limit=1):  # not only expired ones
                 found.append(tenant)
         return found
 
     async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
         """See `ChangeNotifier.subscribe`."""
-        server = self._server
-        return await subscribe(
-            server.config, naming.thread_keys(self._prefix, key).meta, timeout=server.timeout
-        )
+        server, keys = self._server, layout.thread_keys(self._prefix, key)
+        return await subscribe(server.config, keys.meta, timeout=server.timeout)
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
@@ -251,8 +250,11 @@ class RedisBackend:
     # -- internals ------------------------------------------------------------------------------------
 
     async def _run(self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
-        keys = naming.thread_keys(self._prefix, key)
+        keys = layout.thread_keys(self._prefix, key)
         return await self._server.run(script, keys, arguments, wait=self._wait if script.writes else None)
+
+    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return list(await self._server.call(lambda client: client.pipeline(commands)))
 
     async def _delete(self, key: ThreadKey, version: bytes) -> None:
         if not await self._run(scripts.DELETE, key, [version]):
@@ -262,41 +264,40 @@ class RedisBackend:
         self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder
     ) -> list[tuple[int, bytes]]:
         """Negative times and ids of threads, in order; of each shard at most `limit`."""
-        shards = [naming.shard_keys(self._prefix, tenant, shard) for shard in range(naming.SHARDS)]
+        shards = [layout.shard_keys(self._prefix, tenant, shard) for shard in range(layout.SHARDS)]
         if order == "id":
             low = b"[" + prefix if prefix else b"-"
-            if after is not None and (last := naming.encode(after.thread_id)) >= prefix:
+            if after is not None and (last := after.thread_id.encode(*layout.UTF8)) >= prefix:
                 low = b"(" + last
             high = b"(" + prefix + b"\xff" if prefix else b"+"
             page = (low, high, "LIMIT", 0, limit)
-            ids = await self._server.pipeline([("ZRANGEBYLEX", shard[0], *page) for shard in shards])
+            ids = await self._pipeline([("ZRANGEBYLEX", shard[0], *page) for shard in shards])
             return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
         newest = "+inf" if after is None else after.updated_us
         options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
-        replies = await self._server.pipeline([("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards])
+        replies = await self._pipeline([("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards])
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
-            last_item = (-after.updated_us, naming.encode(after.thread_id))
+            last_item = (-after.updated_us, after.thread_id.encode(*layout.UTF8))
             found = [item for item in found if item > last_item]
         return sorted(found)[:limit]
 
     async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
         """The threads of those ids that exist; the others are removed from their shards."""
-        names = [ThreadKey(tenant, naming.decode(thread_id)) for _, thread_id in items]
-        keys = [naming.thread_keys(self._prefix, name) for name in names]
+        names = [ThreadKey(tenant, thread_id.decode(*layout.UTF8)) for _, thread_id in items]
+        keys = [layout.thread_keys(self._prefix, name) for name in names]
         commands = [
             command for one in keys for command in (("HMGET", one.meta, *layout.FIELDS), ("PTTL", one.meta))
         ]
-        replies = await self._server.pipeline(commands)
-        found = []
-        for index, name in enumerate(names):
-            if replies[2 * index][0] is None:
+        replies, found = iter(await self._pipeline(commands)), []
+        for (time_us, _), name, fields, left in zip(items, names, replies, replies, strict=False):
+            if fields[0] is None:
                 with contextlib.suppress(StoreError, VersionConflict):  # as on a replica
                     await self._delete(name, b"")
                 continue
-            thread, version = layout.decode_thread(name, *replies[2 * index : 2 * index + 2])
-            if items[index][0]:  # so that the next page follows the place in the listing
-                thread = replace(thread, updated_us=-items[index][0])
+            thread, version = layout.decode_thread(name, fields, left)
+            if time_us:  # so that the next page follows the place in the listing
+                thread = replace(thread, updated_us=-time_us)
             found.append(ListedThread(name, thread, version))
         return found
 

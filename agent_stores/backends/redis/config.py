@@ -65,19 +65,17 @@ class Config:
     def names(self) -> str:
         """The hosts and ports, or the socket."""
         names = [f"{_bracketed(host)}:{port}" for host, port in self.hosts]
-        return ",".join(sorted(names) if self.kind == "cluster" else names) or quote(
-            self.options["unix_socket_path"]
-        )
+        names = sorted(names) if self.kind == "cluster" else names
+        return ",".join(names) or quote(self.options["unix_socket_path"])
 
     @property
     def location(self) -> str:
         """Where the server is, without secrets; goes into states."""
         database = int(self.options.get("db") or 0)
-        if self.kind == "cluster":
-            return f"redis+cluster://{self.names}"
-        if self.kind == "sentinel":
-            return f"redis+sentinel://{self.names}/{quote(self.service, safe='')}/{database}"
-        return f"redis://{self.names}/{database}" if self.hosts else f"unix://{self.names}?db={database}"
+        if self.kind == "single":
+            return f"redis://{self.names}/{database}" if self.hosts else f"unix://{self.names}?db={database}"
+        service = f"/{quote(self.service, safe='')}/{database}" if self.kind == "sentinel" else ""
+        return f"redis+{self.kind}://{self.names}{service}"
 
     @property
     def place(self) -> str:
@@ -88,8 +86,8 @@ class Config:
 
     def hide_secrets(self, text: str) -> str:
         """A text in which no password shows."""
-        given = {options.get(name) for options in (self.options, self.sentinel_options) for name in _SECRETS}
-        for secret in sorted({str(one) for one in given if one}, key=len, reverse=True):
+        given = [options.get(name) for options in (self.options, self.sentinel_options) for name in _SECRETS]
+        for secret in sorted([str(one) for one in given if one], key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 

@@ -90,9 +90,9 @@ class Client:
                 await self._disconnect()
 
     async def pipeline(self, commands: Sequence[Command], key: bytes | None = None) -> list[Any]:
-        """Run commands in as few round trips as there are servers; errors are among the replies.
+        """Run commands in as few round trips as there are servers.
 
-        With a key, all go over one connection to the server of the key.
+        With a key, all go over one connection to the server of the key, and errors are among the replies.
         """
         client = self._client
         if self._pool is None and key is not None:
@@ -107,6 +107,9 @@ class Client:
         for command in commands:
             pipe.execute_command(*command, **_RAW)
         replies: list[Any] = await _settle(pipe.execute(raise_on_error=False))
+        for reply in replies if key is None else ():
+            if isinstance(reply, Exception):
+                raise reply
         return replies
 
     async def scan(self, pattern: str, kind: str) -> list[bytes]:

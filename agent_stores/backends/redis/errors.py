@@ -8,7 +8,7 @@ import traceback
 from redis import exceptions as driver
 
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.rows import unsupported_layout
+from agent_stores.backends.redis.layout import unsupported_layout
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreRejectedError, StoreUnavailableError
 
 CONNECTION_ERRORS = (driver.ConnectionError, driver.TimeoutError, driver.RedisClusterException, OSError)

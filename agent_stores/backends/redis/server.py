@@ -16,11 +16,11 @@ from redis.exceptions import AskError, ConnectionError, NoScriptError
 from agent_stores.backends.redis import errors
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import Client, Command, make_client
-from agent_stores.backends.redis.keys import Keys
+from agent_stores.backends.redis.layout import Keys
 from agent_stores.backends.redis.scripts import Script
 from agent_stores.connection_pool import LoopClients
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreUnavailableError
-from agent_stores.inline import may_block, run_inline
+from agent_stores.inline import may_block, run_inline, sleep
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
@@ -28,7 +28,6 @@ else:
     from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds before another attempt; they double, with jitter
-_PLAIN_THREADS = 10_000  # remembered
 
 
 class RedisServer(LoopClients[Client]):
@@ -49,7 +48,7 @@ class RedisServer(LoopClients[Client]):
 
     def __init__(self, config: Config, *, timeout: float, retries: int | None, max_connections: int) -> None:
         self.config, self.timeout = config, timeout
-        self.plain: dict[bytes, None] = {}
+        self.plain: set[bytes] = set()
         default = 3 if config.kind == "single" else math.inf
         self._retries = default if retries is None else retries
         self._limit = max_connections
@@ -97,57 +96,16 @@ class RedisServer(LoopClients[Client]):
             return reply
 
         try:
-            return await self._run(attempt, writes=script.writes, repeats=script.repeats)
+            return await self.call(attempt, writes=script.writes, repeats=script.repeats)
         except OutcomeUnknownError as error:
             if wait is None or isinstance(error, NotReplicatedError):
                 raise
             raise NotReplicatedError(str(error)) from error
 
-    async def execute(self, *command: Any) -> Any:
-        """Run a command that reads."""
-        return await self._run(lambda client: client.execute(command))
-
-    async def scan(self, pattern: str, kind: str) -> list[bytes]:
-        """See `Client.scan`."""
-        return list(await self._run(lambda client: client.scan(pattern, kind)))
-
-    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run commands that read, in as few round trips as there are servers."""
-
-        async def attempt(client: Client) -> list[Any]:
-            replies = await client.pipeline(commands)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
-
-        return list(await self._run(attempt)) if commands else []
-
-    def note_plain(self, key: bytes, *, plain: bool) -> None:
-        """Remember whether the next read of a thread may be one LRANGE."""
-        if not plain:
-            self.plain.pop(key, None)
-            return
-        if len(self.plain) >= _PLAIN_THREADS:
-            self.plain.clear()
-        self.plain[key] = None
-
-    async def aclose(self) -> None:
-        """Close the connections; without an event loop, those of loops are closed when their loops run."""
-        if may_block():
-            self.close_unused()
-        else:
-            await super().aclose()
-
-    def reset_after_fork(self) -> None:
-        """See `SharedConnection.reset_after_fork`."""
-        _of_the_parent.append(self._blocking)
-        self._blocking = None
-        super().reset_after_fork()
-
-    async def _run(
+    async def call(
         self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False, repeats: bool = True
     ) -> Any:
+        """Do what `attempt` does with a client; again when it failed, and may succeed. Raises as `run`."""
         config, failures, deadline = self.config, 0, time.monotonic() + self.timeout
         is_running = is_unknown = False  # an attempt; whether one may have been carried out without a reply
         limit: Any = contextlib.nullcontext() if may_block() else time_limit(self.timeout)
@@ -174,13 +132,19 @@ class RedisServer(LoopClients[Client]):
                                 with contextlib.suppress(*errors.FAILURES):  # the next attempt tells
                                     await client.refresh()
                     pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
-                    await _sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                    await sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         except asyncio.TimeoutError as error:
             is_unknown |= writes and is_running and not errors.is_connecting(error)
             text = f"{config.place} did not answer within {self.timeout:g} seconds"
             if is_unknown:
                 raise OutcomeUnknownError(f"{text}: a write may or may not be stored") from error
             raise StoreUnavailableError(f"{text}; nothing was written") from error
+
+    def reset_after_fork(self) -> None:
+        """See `SharedConnection.reset_after_fork`."""
+        _of_the_parent.append(self._blocking)
+        self._blocking = None
+        super().reset_after_fork()
 
     def get(self) -> Client:
         """The client of the running loop, or the one for blocking calls."""
@@ -205,13 +169,6 @@ class RedisServer(LoopClients[Client]):
         lent = config.client if config.is_blocking == blocking else None
         client = lent or make_client(config, timeout=self.timeout, blocking=blocking)
         return Client(client, self._limit, is_owned=lent is None)
-
-
-async def _sleep(seconds: float) -> None:
-    if may_block():
-        time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to block
-    else:
-        await asyncio.sleep(seconds)
 
 
 _of_the_parent: list[Any] = []
