@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from agent_stores.backends.redis.config import parse_config
+from agent_stores.backends.redis.config import config_from_url
 from agent_stores.backends.redis.connection import close_client, make_client
 from agent_stores.backends.redis.errors import FAILURES, translate_error
 from agent_stores.errors import StoreClosedError
@@ -32,7 +32,7 @@ class RedisReader:
     """
 
     def __init__(self, url: str) -> None:
-        self._config = parse_config(url)
+        self._config = config_from_url(url)
         self._client: Any = None
         self._closed = False
 

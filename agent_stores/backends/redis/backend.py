@@ -101,9 +101,9 @@ class RedisBackend:
             return None
         seconds, refresh = (None, "") if ttl is None else (ttl.seconds, ttl.refresh)
         arguments = [
-            *(layout.quote_name(request_id), _text(expected_position), _text(max_messages)),
-            *(layout.milliseconds(seconds), refresh, "1" if create else ""),
-            *("1" if self._wait else "", now_us, "".join([str(layout.flags_of(row)) for row in rows])),
+            *(layout.quote_name(request_id), *_texts(expected_position, max_messages)),
+            *(layout.milliseconds(seconds), refresh, *_texts(create, self._wait is not None)),
+            *(now_us, "".join([str(layout.flags_of(row)) for row in rows])),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
             *(rows[0].created_us, rows[-1].created_us, *ids, *map(layout.encode_row, rows)),
         ]
@@ -120,7 +120,7 @@ class RedisBackend:
             entries = await server.call(lambda client: client.execute(command))
             if entries and entries[-1][0] & 4:  # the list is still all there is
                 return layout.decode_latest(entries, ids=ids)
-        reply = await self._run(scripts.LATEST, key, [_text(limit)])
+        reply = await self._run(scripts.LATEST, key, _texts(limit))
         entries, pinned, plain = reply or ([], [], 0)
         if len(server.plain) >= _PLAIN_THREADS:
             server.plain.clear()
@@ -145,8 +145,7 @@ class RedisBackend:
         staged: bool = False,
     ) -> Snapshot | None:
         """See `Backend.rows`."""
-        arguments = [after, _text(before), _text(limit), "1" if newest else "", "1" if bodies else ""]
-        reply = await self._run(scripts.READ, key, arguments)
+        reply = await self._run(scripts.READ, key, _texts(after, before, limit, newest, bodies))
         if reply is None:
             return None
         fields, left, entries, pinned = reply
@@ -159,8 +158,9 @@ class RedisBackend:
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
-        arguments = [0, "", "", "", "", *map(layout.quote_id, message_ids)]
-        reply = await self._run(scripts.READ, key, arguments) if message_ids else None
+        if not message_ids:
+            return {}
+        reply = await self._run(scripts.READ, key, [0, "", "", "", "", *map(layout.quote_id, message_ids)])
         rows = [layout.decode_row(entry, bodies=False) for entry in reply[2]] if reply else []
         return {row.message_id: row for row in rows}
 
@@ -191,9 +191,11 @@ class RedisBackend:
             [row.position for row in delete if not row.pinned],
             [row.position for row in delete if row.pinned],
         ]
-        arguments = [expected or b"", number, left, "1" if clear else "", json.dumps(lists)]
-        for row in sorted(put, key=_position):
-            arguments.append(b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row)))
+        rows = [
+            b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))
+            for row in sorted(put, key=_position)
+        ]
+        arguments = [expected or b"", number, left, *_texts(clear), json.dumps(lists), *rows]
         if not await self._run(scripts.COMMIT, key, arguments):
             raise VersionConflict
         return layout.RedisVersion(number, thread.expires_us)
@@ -212,10 +214,7 @@ class RedisBackend:
         order: ThreadOrder = "id",
         expired_before: int | None = None,
     ) -> list[ListedThread]:
-        """See `Backend.threads`.
-
-        One round trip to each server reads ids from the shards, and one reads the threads.
-        """
+        """See `Backend.threads`; one round trip to each server reads ids, and one the threads."""
         found: list[ListedThread] = []
         if expired_before is not None:
             return found  # the server removes expired threads
@@ -309,8 +308,8 @@ def _position(row: Row) -> int:
     return row.position
 
 
-def _text(value: int | None) -> int | str:
-    return "" if value is None else value
+def _texts(*values: int | None) -> list[int | str]:
+    return ["" if value is None or value is False else int(value) for value in values]
 
 
 def _pairs(reply: Sequence[Any]) -> Any:

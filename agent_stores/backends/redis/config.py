@@ -25,18 +25,10 @@ _URL = re.compile(  # TLS, kind, login, hosts, path and query
     r"(?:(?:redis|valkey)(s?)(?:\+(sentinel|cluster))?|unix)://([^/?#]*@)?([^/?#]*)([^?#]*)\??([^#]*)",
     re.IGNORECASE,
 )
+LOGIN = {"username", "password", "credential_provider"}
 _OF_A_HOST = ("host", "port", "path", "connection_class")
 _SECRETS = ("password", "ssl_password")
 _COPIED = re.compile("username|password|credential_provider|client_name|protocol|db|ssl(_.*)?")
-_LOGIN = ("username", "password", "credential_provider")
-_WAYS = ("redis_client", "redis_url", "host", "sentinels")
-_GO_WITH: dict[str, tuple[str, ...]] = {
-    "port": ("host",),
-    "ssl": ("host", "sentinels"),
-    "service_name": ("sentinels",),
-    "sentinel_kwargs": ("sentinels", "redis_url"),
-    **dict.fromkeys(("client_options", *_LOGIN), _WAYS[1:]),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +56,7 @@ class Config:
     @property
     def names(self) -> str:
         """The hosts and ports, or the socket."""
-        names = [f"{_bracketed(host)}:{port}" for host, port in self.hosts]
+        names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts]
         names = sorted(names) if self.kind == "cluster" else names
         return ",".join(names) or quote(self.options["unix_socket_path"])
 
@@ -98,48 +90,22 @@ class Config:
         return id(self.client) if self.client else (self.kind, self.hosts, self.service, repr(options))
 
 
-def parse_config(redis_url: str | None = None, **arguments: Any) -> Config:
-    """Read the connection arguments, which must name one server in one way.
+def config_from_url(
+    redis_url: str, options: Mapping[str, Any] | None = None, sentinel: Mapping[str, Any] | None = None
+) -> Config:
+    """The server of a URL.
+
+    Args:
+        redis_url: see `RedisMessageLog`.
+        options: arguments of redis-py's client, which win over those of the URL; a login must be in one only.
+        sentinel: those of the clients of the sentinels.
 
     Raises:
-        ArgumentError: when they do not; never repeats a URL, which may hold a password.
-        ArgumentTypeError: for values of other types.
+        ArgumentError: when the URL does not name one server; never repeats it, as it may hold a password.
+        ArgumentTypeError: when it is not text.
     """
-    arguments["redis_url"] = redis_url
-    given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
-    ways = [name for name in _WAYS if name in given]
-    if len(ways) != 1:
-        raise ArgumentError(
-            "exactly one of redis_url, redis_client, host and sentinels must be given, "
-            f"got {' and '.join(ways) or 'none of them'}"
-        )
-    for name in given:
-        allowed = _GO_WITH.get(name, (name,))
-        if ways[0] not in allowed:
-            raise ArgumentError(f"{name} must be given with {' or '.join(allowed)}, got it with {ways[0]}")
-    login = {name: given[name] for name in _LOGIN if name in given}
-    if "credential_provider" in login and len(login) > 1:
-        raise ArgumentError("credential_provider must not be given together with username or password")
-    options = {**login, **given.get("client_options", {})}
-    if "redis_client" in given:
-        return _from_client(given["redis_client"])
-    if redis_url is None:
-        # A token must not travel in the clear: TLS is the default with a credential provider.
-        tls = given.get("ssl", "credential_provider" in login)
-        named = given.get("sentinels", [(given.get("host"), given.get("port", 6380 if tls else 6379))])
-        kind = "+sentinel" if "sentinels" in given else ""
-        path = quote(given.get("service_name", ""), safe="")
-        redis_url = f"redis{'s' if tls else ''}{kind}://{','.join(_address(*one) for one in named)}/{path}"
-        if not named:
-            raise ArgumentError("sentinels must name at least one host")
-    elif not isinstance(redis_url, str):
+    if not isinstance(redis_url, str):
         raise ArgumentTypeError(f"redis_url must be a str, got {type(redis_url).__name__}")
-    return _from_url(redis_url, options, given.get("sentinel_kwargs"), has_login=bool(login))
-
-
-def _from_url(
-    redis_url: str, options: dict[str, Any], sentinel: Mapping[str, Any] | None, *, has_login: bool
-) -> Config:
     found = _URL.fullmatch(redis_url)
     if found is None:
         # Only what is a host and a port for certain is repeated: the text may hold a password.
@@ -147,6 +113,7 @@ def _from_url(
         raise ArgumentError(f"redis_url must be a URL of Redis{hint or ''}; {URLS}")
     parts: list[Any] = [part or "" for part in found.groups()]
     tls, kind, login, address, path, query = parts
+    options = options or {}
     service, is_socket = "", redis_url[:4].lower() == "unix"
     if (kind := kind.lower()) == "sentinel":
         service, _, path = path.lstrip("/").partition("/")
@@ -161,18 +128,16 @@ def _from_url(
     port = 26379 if kind == "sentinel" else 6379
     hosts = tuple((one.get("host", "localhost"), one.get("port", port)) for one in read)
     parsed = {name: value for name, value in read[0].items() if name not in _OF_A_HOST}
-    rules = {
-        "must name one host, or several for sentinels or a Cluster": len(hosts) == 1
-        or (kind != "" and all("host" in one for one in read)),
-        "must not have a user or password together with another login": not has_login
-        or not (login or "password" in parsed),
-        "must be one of sentinels for sentinel_kwargs and sentinel options": kind == "sentinel"
-        or (not asked and sentinel is None),
-        "must name a service of the sentinels (service_name)": kind != "sentinel" or service != "",
-        "must end with the number of a database": is_socket or re.fullmatch(r"/*\d*/*", path) is not None,
-        "must not name a database, as a Cluster has only 0": kind != "cluster" or not parsed.pop("db", 0),
-    }
-    for rule, is_kept in rules.items():
+    is_named = len(hosts) == 1 or (kind and all("host" in one for one in read))
+    is_numbered = is_socket or re.fullmatch(r"/*\d*/*", path)
+    for is_kept, rule in (
+        (is_named, "must name one host, or several for sentinels or a Cluster"),
+        (is_numbered, "must end with the number of a database"),
+        (kind != "cluster" or not parsed.pop("db", 0), "must not name a database, as a Cluster has only 0"),
+        (kind != "sentinel" or service, "must name a service of the sentinels (service_name)"),
+        (kind == "sentinel" or (not asked and sentinel is None), "must name sentinels to have their options"),
+        (not (LOGIN & {*options} and LOGIN & {*parsed}), "must not have a login where another is given"),
+    ):
         if not is_kept:
             raise ArgumentError(f"redis_url {rule}; {URLS}")
     options = {**parsed, **options, **({"ssl": True} if tls else {})}
@@ -189,7 +154,7 @@ def _from_url(
     )
 
 
-def _from_client(client: Any) -> Config:
+def config_from_client(client: Any) -> Config:
     """The configuration of a client that the caller made, from which another one can be made."""
     is_blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
     if isinstance(client, (aioredis.RedisCluster, redis.RedisCluster)):
@@ -219,15 +184,3 @@ def _copied(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a client that another client may have too."""
     kept = {name: value for name, value in given.items() if value is not None and _COPIED.fullmatch(name)}
     return {**kept, **({"unix_socket_path": given["path"]} if "path" in given else {})}
-
-
-def _address(host: Any, port: Any) -> str:
-    if not isinstance(host, str) or not host or re.search("[,@/?#]", host):
-        raise ArgumentError("host must be a host name or an IP address, without a port, path or login")
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-        raise ArgumentError(f"port must be an int from 1 to 65535, got {port!r}")
-    return f"{_bracketed(host)}:{port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

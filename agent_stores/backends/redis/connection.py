@@ -40,14 +40,9 @@ class Client:
     Cluster, where a credential provider renews tokens on connections in the pool, and where instrumentation
     wraps `execute_command`.
 
-    Args:
-        client: redis-py's client, asynchronous or synchronous.
-        limit: the largest number of connections on the event loop.
-        is_owned: whether the client is ours.
-
     Attributes:
         slots: to be held while commands run: as many connections as the event loop may have.
-        loop_close_hook: closes it with its loop.
+        loop_close_hook: see `LoopClient`.
     """
 
     def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
@@ -95,14 +90,14 @@ class Client:
         With a key, all go over one connection to the server of the key, and errors are among the replies.
         """
         client = self._client
-        if self._pool is None and key is not None:
-            if not self._blocking:
-                await client.initialize()
-                make = redis.asyncio.cluster.PipelineCommand
-                batch = [make(number, *command, **_RAW) for number, command in enumerate(commands)]
-                await client.get_node_from_key(key).execute_pipeline(batch)
-                return [command.result for command in batch]
+        if self._pool is None and key is not None and self._blocking:
             client = client.get_redis_connection(client.get_node_from_key(key))
+        elif self._pool is None and key is not None:
+            await client.initialize()
+            make = redis.asyncio.cluster.PipelineCommand
+            batch = [make(number, *command, **_RAW) for number, command in enumerate(commands)]
+            await client.get_node_from_key(key).execute_pipeline(batch)
+            return [command.result for command in batch]
         pipe = client.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command, **_RAW)

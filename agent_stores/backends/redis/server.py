@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from redis.exceptions import AskError, ConnectionError, NoScriptError
@@ -41,8 +42,6 @@ class RedisServer(LoopClients[Client]):
         max_connections: the largest number of connections on each event loop.
 
     Attributes:
-        users: how many logs share it.
-        timeout: seconds that an operation may take.
         plain: the lists of threads that a read may get by one LRANGE (docs/redis.md).
     """
 
@@ -52,7 +51,6 @@ class RedisServer(LoopClients[Client]):
         default = 3 if config.kind == "single" else math.inf
         self._retries = default if retries is None else retries
         self._limit = max_connections
-        self._blocking: Client | None = None
         are_ours = config.client is None or config.is_blocking
         super().__init__(self._make_client, are_ours=are_ours, timeout=timeout)
 
@@ -142,22 +140,19 @@ class RedisServer(LoopClients[Client]):
 
     def reset_after_fork(self) -> None:
         """See `SharedConnection.reset_after_fork`."""
-        _of_the_parent.append(self._blocking)
-        self._blocking = None
+        _of_the_parent.append(self.__dict__.pop("_blocking", None))
         super().reset_after_fork()
 
     def get(self) -> Client:
         """The client of the running loop, or the one for blocking calls."""
-        if not may_block():
-            return super().get()
-        with self._lock:
-            if self._blocking is None:
-                self._blocking = self._make_client()
-            return self._blocking
+        return self._blocking if may_block() else super().get()
+
+    @cached_property
+    def _blocking(self) -> Client:
+        return self._make_client()
 
     def _take_all(self) -> dict[asyncio.AbstractEventLoop, Client]:
-        with self._lock:
-            client, self._blocking = self._blocking, None
+        client = self.__dict__.pop("_blocking", None)
         if client is not None and self.config.client is None:
             with contextlib.suppress(Exception):
                 run_inline(client.aclose())
