@@ -22,7 +22,7 @@ from agent_stores.backend import (
     in_batches,
 )
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError, StoreUnavailableError
-from agent_stores.inline import may_block
+from agent_stores.inline import sleep
 from agent_stores.thread_updates import expiry_after, touch, with_request
 from agent_stores.writer_queue import WriterQueue
 
@@ -266,10 +266,4 @@ def _outcome_unknown(error: StoreError) -> OutcomeUnknownError:
 
 async def _pause(attempt: int) -> None:
     longest = min(_LONGEST_PAUSE, 0.001 * 2 ** min(attempt, 10))
-    pause = random.uniform(0, longest)  # noqa: S311 - jitter
-    if may_block():
-        time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
-    else:
-        import asyncio  # takes a third of the time of `import agent_stores`
-
-        await asyncio.sleep(pause)
+    await sleep(random.uniform(0, longest))  # noqa: S311 - jitter

@@ -241,12 +241,13 @@ def passer(open_log: Callable[[], MessageLog]) -> Callable[[float], Awaitable[No
 
     async def advance(seconds: float) -> None:
         log = open_log()
-        server, passed = cast("RedisBackend", innermost(log.backend))._server, round(seconds * 1000)
-        keys = [key for kind in ("hash", "list", "zset") for key in await server.scan("*", kind)]
-        left = await server.pipeline([("PTTL", key) for key in keys])
+        client = cast("RedisBackend", innermost(log.backend))._server.get()
+        passed = round(seconds * 1000)
+        keys = [key for kind in ("hash", "list", "zset") for key in await client.scan("*", kind)]
+        left = await client.pipeline([("PTTL", key) for key in keys])
         timed = {key: int(each) for key, each in zip(keys, left, strict=True) if int(each) >= 0}
         metas = [key for key in timed if b"}:meta:" in key]
-        states = await server.pipeline([("HGET", key, "state") for key in metas])
+        states = await client.pipeline([("HGET", key, "state") for key in metas])
         commands: list[tuple[Any, ...]] = []
         for key, state in zip(metas, states, strict=True):
             if state is None:  # expired meanwhile
@@ -255,7 +256,7 @@ def passer(open_log: Callable[[], MessageLog]) -> Callable[[float], Awaitable[No
             times = (b"%d" % (int(each) - passed) for each in (expires, listed_until))
             commands.append(("HSET", key, "state", b",".join([*others, *times])))
         commands += [("PEXPIRE", key, each - passed) for key, each in timed.items()]
-        await server.pipeline(commands)
+        await client.pipeline(commands)
         await log.aclose()
 
     return advance

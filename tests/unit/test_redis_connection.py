@@ -21,8 +21,14 @@ from agent_stores import ChatMessage, RedisChatMessageStore, open_log
 from agent_stores.backend import RECENT_REQUESTS
 from agent_stores.backends.redis import scripts
 from agent_stores.backends.redis.errors import is_retryable, may_have_applied
-from agent_stores.backends.redis.keys import key_name, quote_name, shard_keys, thread_keys, unquote_name
-from agent_stores.backends.redis.rows import LAYOUT
+from agent_stores.backends.redis.layout import (
+    LAYOUT,
+    key_name,
+    quote_name,
+    shard_keys,
+    thread_keys,
+    unquote_name,
+)
 from agent_stores.errors import (
     AgentStoresError,
     ArgumentError,
