@@ -138,8 +138,9 @@ class Committer:
                     # A write on the primary may not be on the replicas.
                     if len(uncertain) == _UNKNOWN_OUTCOMES or isinstance(error, NotReplicatedError):
                         raise
-                except StoreUnavailableError as error:
-                    if uncertain:  # the server may still be busy with a commit whose reply was lost
+                except StoreError as error:
+                    # The server may still be busy with a commit whose reply was lost.
+                    if uncertain and (change is not None or isinstance(error, StoreUnavailableError)):
                         raise _outcome_unknown(error) from error
                     raise
                 await _pause(attempt)
@@ -261,7 +262,8 @@ def _took_effect(base: Base, change: Change[T], request_id: str) -> bool:
 
 
 def _outcome_unknown(error: StoreError) -> OutcomeUnknownError:
-    return OutcomeUnknownError(f"the outcome of a write is unknown, and the server cannot be asked: {error}")
+    detail = str(error).removesuffix("; nothing was written")  # by the last attempt
+    return OutcomeUnknownError(f"the outcome of a write is unknown, and the server cannot be asked: {detail}")
 
 
 async def _pause(attempt: int) -> None:

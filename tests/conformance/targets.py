@@ -76,13 +76,12 @@ def table(setup: Setup, **options: Any) -> Target:
 
 
 def table_small(setup: Setup) -> Target:
-    """A table in memory with narrow limits, and pages that are not of one moment."""
+    """A table in memory with narrow limits, and short pages."""
     limits = TableLimits(
         operations=12,
         transaction_bytes=400_000,
         item_bytes=120_000,
         body_bytes=16 * 1024 * 1024,
-        snapshot_pages=False,
     )
     return table(setup, limits=limits, page=7)
 

@@ -206,6 +206,17 @@ async def test_a_lost_answer_is_asked_for_again(make_store: Any, proxy: HttpProx
     assert await texts(store) == []
 
 
+async def test_a_table_that_seems_missing_after_a_lost_answer(make_store: Any, proxy: HttpProxy) -> None:
+    store = make_store()
+    await store.add_messages([user("1")])
+    proxy.lose_answer(b"needle")
+    proxy.answer(400, b"needle", times=100, body=problem("ResourceNotFoundException"))
+    proxy.answer(400, b"BillingMode", times=100, body=problem("AccessDeniedException"))
+    await store.add_messages([user("needle")])
+    proxy.heal()
+    assert await texts(store) == ["1", "needle"]
+
+
 async def test_an_answer_that_stays_lost(make_store: Any, proxy: HttpProxy) -> None:
     store = make_store()
     await store.add_messages([user("1")])
