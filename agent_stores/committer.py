@@ -22,8 +22,8 @@ from agent_stores.backend import (
     in_batches,
 )
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError, StoreUnavailableError
-from agent_stores.inline import may_block
-from agent_stores.thread_updates import expiry_after, with_request, written
+from agent_stores.inline import sleep
+from agent_stores.thread_updates import expiry_after, touch, with_request
 from agent_stores.writer_queue import WriterQueue
 
 T = TypeVar("T")
@@ -200,7 +200,7 @@ class Committer:
             return
         if change.thread is None:
             return
-        thread = written(with_request(change.thread, request_id), self.now_us())
+        thread = touch(with_request(change.thread, request_id), self.now_us())
         # What has expired is removed in the step that creates the thread again.
         clear = change.clear or (version is not None and not base.exists)
         if base.stored is not None and base.stored.staged_position:
@@ -268,10 +268,4 @@ def _outcome_unknown(error: StoreError) -> OutcomeUnknownError:
 
 async def _pause(attempt: int) -> None:
     longest = min(_LONGEST_PAUSE, 0.001 * 2 ** min(attempt, 10))
-    pause = random.uniform(0, longest)  # noqa: S311 - jitter
-    if may_block():
-        time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
-    else:
-        import asyncio  # takes a third of the time of `import agent_stores`
-
-        await asyncio.sleep(pause)
+    await sleep(random.uniform(0, longest))  # noqa: S311 - jitter

@@ -229,13 +229,13 @@ def test_partitions_are_valid_readable_and_unambiguous() -> None:
     assert layout.thread_partition(ThreadKey(None, "a/b")) == "t.~.a~2Fb"
     names = [None, *HOSTILE_NAMES, "~", "~.", "a~.b", "~41", "~d", "A~41", "x" * 240, "x" * 241]
     threads = [
-        ThreadKey(tenant, thread or "nobody")
+        ThreadKey(tenant, thread or "missing")
         for tenant in names
         for thread in ("b", "~.b", "b~.", ".", *names[1:3])
     ]
     made = [layout.thread_partition(key) for key in dict.fromkeys(threads)]
     assert len(set(made)) == len(made)
-    more = [layout.thread_partition(ThreadKey(None, name or "nobody")) for name in names]
+    more = [layout.thread_partition(ThreadKey(None, name or "missing")) for name in names]
     assert len(set(more)) == len(more)
     indexes = [layout.index_partition(name) for name in names]
     assert len(set(indexes)) == len(indexes)

@@ -27,7 +27,7 @@ OTHER = ThreadKey("acme", "fork")
 START_US = 1_700_000_000 * 1_000_000
 SMALL = TableLimits(operations=12, transaction_bytes=4_000, item_bytes=1_000, body_bytes=100_000)
 LARGE = SMALL._replace(operations=100, transaction_bytes=200_000)
-"""Most appends are one transaction; under `SMALL`, most take the log's general path."""
+"""Most appends are one transaction; under `SMALL`, most take the log's fallback."""
 FAULTS: tuple[Fault, ...] = ("before", "after", "time out", "conflict")
 
 Step = tuple[str, Callable[[MessageLog], Awaitable[Any]]]

@@ -25,7 +25,7 @@ from agent_stores.backends.tables.index import Index
 from agent_stores.backends.tables.layout import NO_HEAD, Head, StoredRow, ThreadCache
 from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table, delete, following
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
-from agent_stores.thread_updates import with_request, with_ttl, written
+from agent_stores.thread_updates import touch, with_request, with_ttl
 
 _Rows: TypeAlias = Sequence[Row]
 
@@ -105,7 +105,7 @@ class TablesBackend(Index):
                     is_one = is_one and max(sizes, default=0) <= self.table.limits.item_bytes
                     if not is_one or len(put) < len(rows):  # whose ids must be compared, too
                         return None
-                    thread = written(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
+                    thread = touch(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
                     if len(oldest) == old.thread.unpinned:
                         oldest += [replace(row, body=b"") for row in put if not row.pinned]
                     oldest = oldest[len(trimmed) :][: _FEW if max_messages is None else _OLDEST]
