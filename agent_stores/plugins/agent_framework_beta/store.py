@@ -305,7 +305,7 @@ class ChatMessageStoreFactory(AsyncClosing):
         self._dangling_calls: DanglingCalls = choice(
             "dangling_calls", options.pop("dangling_calls", "synthesize"), DanglingCalls
         )
-        self._opened = StoreResolver(source, options=options, dangling_calls="keep")
+        self._opened = StoreResolver(source, options=options, dangling_calls="keep", accepts=("key",))
 
     def __call__(self) -> ChatMessageStoreAdapter:
         """The store of a new thread.

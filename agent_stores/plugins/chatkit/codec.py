@@ -27,8 +27,8 @@ from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "chatkit"
 
+_NO_NAME = "image"  # an attachment must have one
 _ITEM: TypeAdapter[Any] = TypeAdapter(ThreadItem)
-_ROLES = {"user_message": "user", "assistant_message": "assistant", "client_tool_call": "assistant"}
 
 
 class ThreadItemCodec:
@@ -81,14 +81,11 @@ class ThreadItemCodec:
 
 def _read(item: Data) -> Shape:
     kind = item["type"]
-    hints: Data = {"kind": kind}
     if kind == "user_message":
         parts: list[AnyContent] = [TextContent(part["text"]) for part in item["content"]]
         parts += [_read_attachment(one) for one in item["attachments"]]
-        hints = {}
     elif kind == "assistant_message":
         parts = [TextContent(part["text"]) for part in item["content"]]
-        hints = {}
     elif kind == "client_tool_call":
         parts = [ToolCallContent(item["call_id"], item["name"], item["arguments"])]
         if item["status"] == "completed":
@@ -100,7 +97,8 @@ def _read(item: Data) -> Shape:
     created_at = datetime.fromisoformat(item["created_at"].replace("Z", "+00:00"))
     if created_at.tzinfo is None:
         created_at = created_at.astimezone()
-    role = cast("Role", _ROLES.get(kind, "assistant"))
+    role: Role = "user" if kind == "user_message" else "assistant"
+    hints = {} if kind in ("user_message", "assistant_message") else {"kind": kind}
     return Shape(ChatMessage(role, contents=parts, created_at=created_at), hints)
 
 
@@ -159,6 +157,7 @@ def _text(part: AnyContent, kind: str, leave_out: LeaveOut) -> Data | None:
 def _read_attachment(attachment: Data) -> AnyContent:
     if attachment["type"] == "image":
         name, media_type = attachment["name"], attachment["mime_type"]
+        name = None if name == _NO_NAME else name
         return part_of_url(attachment["preview_url"], kind="image", media_type=media_type, filename=name)
     return OpaqueContent({"type": f"{FRAMEWORK}.attachment", "attachment": attachment})
 
@@ -171,7 +170,7 @@ def _build_attachment(part: AnyContent, index: int) -> Data | None:
     return {
         "type": "image",
         "id": f"attachment_{index}",
-        "name": part.filename or "image",
+        "name": part.filename or _NO_NAME,
         "mime_type": part.media_type or "image/*",
         "preview_url": media_url(part),
     }

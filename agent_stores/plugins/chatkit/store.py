@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any, cast
 
 from chatkit.store import NotFoundError, Store
@@ -99,7 +98,8 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
             NotFoundError: ChatKit's, when there is no thread `after`.
         """
         threads = await self._saved_threads(context)
-        threads.sort(key=lambda thread: (_aware(thread.created_at), thread.id), reverse=order != "asc")
+        # A time without a time zone is a local time.
+        threads.sort(key=lambda one: (one.created_at.astimezone(), one.id), reverse=order != "asc")
         start = 0
         if after:
             ids = [thread.id for thread in threads]
@@ -191,9 +191,8 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
 
     async def save_attachment(self, attachment: Attachment, context: TContext) -> None:
         """Set the metadata of an attachment."""
-        part = OpaqueContent(
-            {"type": f"{FRAMEWORK}.attachment", "attachment": attachment.model_dump(mode="json")}
-        )
+        data = attachment.model_dump(mode="json")
+        part = OpaqueContent({"type": f"{FRAMEWORK}.attachment", "attachment": data})
         message = ChatMessage("user", contents=[part], message_id=attachment.id)
         await _upsert(self._attachments(context), message)
 
@@ -223,7 +222,9 @@ class AgentStoresChatKitStore(AsyncClosing, Store[TContext]):
         await self._opened.aclose()
 
     def _open(self, store: StoreLike, options: PluginOptions) -> StoreResolver[Any]:
-        return StoreResolver(store, codec=self._codec, options=options, dangling_calls="keep")
+        return StoreResolver(
+            store, codec=self._codec, options=options, dangling_calls="keep", accepts=("tenant_of",)
+        )
 
     def _store(self, thread_id: str, context: TContext) -> ChatMessageStore[ChatMessage]:
         """The store of our messages on a thread of the context's tenant."""
@@ -268,7 +269,3 @@ async def _upsert(store: ChatMessageStore[ChatMessage], message: ChatMessage) ->
 def _metadata(stats: ThreadStats) -> ThreadMetadata | None:
     data: Data | None = stats.metadata.get(FRAMEWORK)
     return None if data is None else ThreadMetadata.model_validate({**data, "id": stats.thread_id})
-
-
-def _aware(time: datetime) -> datetime:
-    return time.astimezone(timezone.utc)  # one without a time zone is a local time

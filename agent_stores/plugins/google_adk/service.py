@@ -63,7 +63,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
     ) -> None:
         self._codec = EventCodec()
         self._opened: StoreResolver[Any] = StoreResolver(
-            store, codec=self._codec, options=options, dangling_calls="keep"
+            store, codec=self._codec, options=options, dangling_calls="keep", accepts=("agent_name",)
         )
         self._reader = EventReader(self._codec, agent_name)
         self._locks: WeakValueDictionary[tuple[Any, ...], asyncio.Lock] = WeakValueDictionary()

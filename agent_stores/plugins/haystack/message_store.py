@@ -59,7 +59,11 @@ class AgentStoresChatMessageStore(SyncClosing):
         self._codec = HaystackMessageCodec()
         source: Any = store.resolve_value() if isinstance(store, Secret) else store
         self._opened: StoreResolver[Any] = StoreResolver(
-            source, codec=self._codec, options=options, dangling_calls="keep"
+            source,
+            codec=self._codec,
+            options=options,
+            dangling_calls="keep",
+            accepts=("skip_system_messages", "last_k"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -196,5 +200,5 @@ def _without_secret(source: Any) -> str:
             'haystack.utils.Secret.from_env_var("STORE_URL")'
         )
     raise ArgumentError(
-        f"a {type(source).__name__} cannot be written to a configuration; give the store as a URL or a Secret"
+        f"store must be a URL or a Secret to be written to a configuration, got {type(source).__name__}"
     )

@@ -59,7 +59,9 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         **options: Unpack[PluginOptions],
     ) -> None:
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
-        self._opened: StoreResolver[Any] = StoreResolver(store, options=options, dangling_calls="keep")
+        self._opened: StoreResolver[Any] = StoreResolver(
+            store, options=options, dangling_calls="keep", accepts=("serde", "messages_channel")
+        )
         self._channel = messages_channel
         self._messages = LangChainCodec()
         self._snapshots: Snapshots = {}

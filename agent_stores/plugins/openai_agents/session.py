@@ -65,7 +65,12 @@ class AgentStoresSession(AsyncClosing):
         self._codec = ResponsesItemCodec()
         self._read_until: int | None = None  # where the history ended that was last read for compaction
         self._opened: StoreResolver[Any] = StoreResolver(
-            store, codec=self._codec, options=options, defaults={"on_corrupt": "skip"}, dangling_calls="keep"
+            store,
+            codec=self._codec,
+            options=options,
+            defaults={"on_corrupt": "skip"},
+            dangling_calls="keep",
+            accepts=("session_settings",),
         )
 
     @property

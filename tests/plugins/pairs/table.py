@@ -14,6 +14,7 @@ from agent_stores.memory import InMemoryMessageLog
 from agent_stores.messages import ChatMessage
 from tests.plugins.pairs.ag2 import AG2
 from tests.plugins.pairs.agent_framework import AgentFramework
+from tests.plugins.pairs.chatkit import ChatKit
 from tests.plugins.pairs.claude_agent import ClaudeAgent
 from tests.plugins.pairs.features import FEATURES, Aspect, Feature, Framework
 from tests.plugins.pairs.google_adk import GoogleADK
@@ -43,6 +44,7 @@ FRAMEWORKS: dict[str, Framework] = {
     "strands": Strands(),
     "ag2": AG2(),
     "haystack": Haystack(),
+    "chatkit": ChatKit(),
     "neutral": Neutral(),
 }
 
