@@ -18,7 +18,7 @@ from agent_stores.contents import (
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.framework_data import framework_data, without_framework_data
-from agent_stores.plugins.json_diff import DIFF_FIELDS, apply_diff, attach_diff, digest, json_equal
+from agent_stores.plugins.json_diff import DIFF_FIELDS, attach_diff, changed, digest, json_equal
 from agent_stores.plugins.unsupported import UnsupportedWarnings, error_text, holds
 from agent_stores.retention import is_synthesized
 
@@ -162,10 +162,11 @@ class JsonCodec:
 
         base = self._build(message if self._has_errors else _without_errors(message), hints, leave_out)
         is_own = bool(hints.get("own") or (self._split and kept))
-        exact = is_own and ("of" not in kept or kept["of"] == digest(base or {}))
+        fits = "of" not in kept or kept["of"] == digest(base or {})
+        exact = is_own and fits
         if base is None and not (hints.get("own") or (exact and "of" in kept)):
             return None
-        data = apply_diff(message, self.framework, base or {})
+        data = changed(base or {}, kept.get("difference", {}) if fits else {})
         if not (exact or quiet):
             self._tell_fields(message, data, omitted)
         shown = (index for index in every if exact or id(message.contents[index]) not in omitted)
@@ -173,7 +174,7 @@ class JsonCodec:
 
     def decode_all(self, message: ChatMessage) -> list[Decoded]:
         """The framework's messages for one of ours, for a codec with a `split`."""
-        runs = [] if self._split is None else self._split(message)
+        runs = [] if self._split is None or len(message.contents) <= 1 else self._split(message)
         if len(runs) <= 1:
             found = self.decode(message)
             return [] if found is None else [found]

@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.framework_data import framework_data, with_framework_data
+from agent_stores.plugins.framework_data import with_framework_data
 
 Difference = dict[str, Any]
 
@@ -47,17 +48,6 @@ def attach_diff(
     return message.replace(additional_properties=properties)
 
 
-def apply_diff(message: ChatMessage, framework: str, base: Mapping[str, Any]) -> dict[str, Any]:
-    """What the codec reads from the neutral form, with what was kept beside it.
-
-    A message whose neutral form was changed since is read plainly: the difference is one to another message.
-    """
-    kept = framework_data(message, framework)
-    if "difference" not in kept or kept.get("of") != digest(base):
-        return dict(base)
-    return changed(base, kept["difference"])
-
-
 def digest(value: Mapping[str, Any]) -> str:
     """A short name for a JSON object, the same for the same content."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
@@ -82,14 +72,22 @@ def without_defaults(model: Any, dumped: Mapping[str, Any], kind: str) -> dict[s
         dumped: its dump.
         kind: the field that says which class it is; it stays.
     """
-    fields = type(model).model_fields
+    cls: Any = type(model)
+    defaults = _defaults(cls)
     return {
         name: value
         for name, value in dumped.items()
-        if name == kind
-        or name not in fields
-        or fields[name].is_required()
-        or not json_equal(fields[name].get_default(call_default_factory=True), value)
+        if name == kind or name not in defaults or not json_equal(defaults[name], value)
+    }
+
+
+@lru_cache(maxsize=1024)
+def _defaults(cls: Any) -> Mapping[str, Any]:
+    """The fields of a pydantic class that have a default, with it; asking pydantic takes long."""
+    return {
+        name: field.get_default(call_default_factory=True)
+        for name, field in cls.model_fields.items()
+        if not field.is_required()
     }
 
 
