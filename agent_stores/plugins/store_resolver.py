@@ -104,7 +104,7 @@ class StoreResolver(AsyncContext, Generic[M]):
         if dangling_calls is not None:
             if "dangling_calls" in options:
                 raise ArgumentError(
-                    f"dangling_calls is {options['dangling_calls']!r}; here it is always {dangling_calls!r}"
+                    f"dangling_calls must be {dangling_calls!r} here, got {options['dangling_calls']!r}"
                 )
             self._options["dangling_calls"] = dangling_calls
         known = takes.__annotations__
