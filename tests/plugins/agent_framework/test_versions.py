@@ -37,7 +37,7 @@ def test_the_oldest_of_1(valkey_server: RedisServer) -> None:
     names = ("test_messages.py", "test_history.py", "test_context.py", "test_checkpoints.py")
     files = [str(HERE / name) for name in names]
     said = run_tests(oldest(), *files, AGENT_STORES_TEST_REDIS=valkey_server.url)
-    assert "skipped" not in said
+    assert not re.search(r"[1-9]\d* skipped", said)
 
 
 @pytest.mark.parametrize("age", BETAS)
@@ -49,7 +49,7 @@ def test_a_beta(age: str, valkey_server: RedisServer) -> None:
         AGENT_STORES_TEST_REDIS=valkey_server.url,
         AGENT_STORES_TEST_BETA="1",
     )
-    assert "skipped" not in said
+    assert not re.search(r"[1-9]\d* skipped", said)
 
 
 def test_the_extra_of_the_betas_installs_the_newest_of_them() -> None:
