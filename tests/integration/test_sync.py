@@ -131,7 +131,7 @@ def test_closing_closes_the_connections_of_all_loops(
     together = threading.Barrier(3)
 
     async def meet(n: int) -> None:
-        await asyncio.to_thread(together.wait, 10)
+        await asyncio.to_thread(together.wait, 60)
         await ChatMessageStore(log, thread_id="meeting").add_messages([user(str(n))])
 
     with ThreadPoolExecutor(3) as pool:
@@ -266,10 +266,10 @@ def test_closing_on_several_threads_at_once_does_not_wait_for_each_other(redis62
 
     async def meet(log: MessageLog) -> None:
         await log.stats(ThreadKey(None, "t"))
-        await asyncio.to_thread(together.wait, 10)
+        await asyncio.to_thread(together.wait, 60)
 
     def close(log: MessageLog) -> None:
-        together.wait(10)
+        together.wait(60)
         block_on(log.aclose(), log)
 
     with ThreadPoolExecutor(3) as pool:
@@ -277,7 +277,7 @@ def test_closing_on_several_threads_at_once_does_not_wait_for_each_other(redis62
             list(pool.map(lambda _, log=log: block_on(meet(log), log), range(3)))
         began = time.monotonic()
         list(pool.map(close, logs))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # not the time that an operation may take
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal on this system")
@@ -401,7 +401,7 @@ from agent_stores.urls import open_log
 log, together = open_log({url!r}), threading.Barrier(2)
 async def meet(_):
     await log.stats(ThreadKey(None, "t"))
-    together.wait(10)
+    together.wait(60)
 with ThreadPoolExecutor(2) as pool:
     list(pool.map(lambda n: block_on(meet(n), log), range(2)))
 atexit.register(lambda: (block_on(log.aclose(), log), print("closed")))

@@ -398,14 +398,15 @@ class TestUnfinishedCommits:
         assert stats is not None
         assert stats.metadata == {"title": "x"}
 
-    async def test_an_error_that_the_contract_does_not_know(self) -> None:
+    async def test_an_error_that_the_contract_does_not_know(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It reaches the caller as it is, and the next writer has its turn at once."""
+        monkeypatch.setattr("agent_stores.writer_queue._LONGEST_WAIT", 60.0)
         backend, log = await prepared(UNLIMITED)
         backend.fail(1, ZeroDivisionError("a bug of the backend"))
         waiting = [asyncio.ensure_future(log.append(KEY, rows(name))) for name in "abc"]
         start = time.monotonic()
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 25
         assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError, int, int]
         assert (await ids(log))[-2:] == ["b", "c"]
 

@@ -17,6 +17,12 @@ from agent_stores.writer_queue import WriterQueue
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(autouse=True)
+def _long_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that is not given on is waited for so long that a busy machine is no reason for it."""
+    monkeypatch.setattr(writer_queue, "_LONGEST_WAIT", 60.0)
+
+
 async def turns(count: int) -> None:
     """Let other tasks run."""
     for _ in range(count):
@@ -78,7 +84,7 @@ async def test_cancellation_while_waiting(steps: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     assert order == ["first", "last"]
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 25
     assert queue._lines == {}
 
 
@@ -125,7 +131,7 @@ async def test_a_closed_loop_is_passed_over() -> None:
         await turns(3)
     start = time.monotonic()
     await last
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 25
     assert queue._lines == {}
 
 
@@ -138,11 +144,11 @@ async def test_a_turn_on_a_loop_that_no_longer_runs(monkeypatch: pytest.MonkeyPa
     await asyncio.to_thread(loop.run_until_complete, holder.__aenter__())
     start = time.monotonic()
     await asyncio.gather(_take(queue), _take(queue))
-    assert 0.2 < time.monotonic() - start < 5
+    assert 0.2 < time.monotonic() - start < 25
     monkeypatch.setattr(writer_queue, "_LONGEST_WAIT", 60)
     start = time.monotonic()
     await asyncio.gather(_take(queue), _take(queue))
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 25
     async with queue.turn("key"):  # the late one does not take the turn of another
         late = asyncio.ensure_future(_take(queue))
         await asyncio.to_thread(loop.run_until_complete, holder.__aexit__(None, None, None))

@@ -43,7 +43,7 @@ from agent_stores.attachments.files import Files, digest
 from agent_stores.backend import ThreadKey
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.encryption import Keys, RekeyReport
-from tests.unit import rekey_step
+from tests.integration import rekey_step
 
 pytestmark = pytest.mark.anyio
 OLD_RING, BOTH, STRICT = rekey_step.OLD_RING, rekey_step.BOTH, rekey_step.STRICT
