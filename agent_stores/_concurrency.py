@@ -41,7 +41,7 @@ class LoopLocal(Generic[T]):
 
     def __init__(self, opener: Callable[[AsyncExitStack], Awaitable[T]]) -> None:
         self._opener = opener
-        self._entries: WeakKeyDictionary[asyncio.AbstractEventLoop, _Entry[T]] = WeakKeyDictionary()
+        self._entries: WeakKeyDictionary[asyncio.AbstractEventLoop, OpenedOnce[T]] = WeakKeyDictionary()
 
     async def get(self) -> T:
         """The one of the running loop, opened now if it is not open."""
@@ -64,7 +64,7 @@ class LoopLocal(Generic[T]):
         if entry is not None:
             await entry.aclose()
 
-    def _entry(self) -> _Entry[T]:
+    def _entry(self) -> OpenedOnce[T]:
         loop = asyncio.get_running_loop()
         entry = self._entries.get(loop)
         if entry is None:
@@ -72,11 +72,13 @@ class LoopLocal(Generic[T]):
             for known in [reference() for reference in self._entries.keyrefs()]:
                 if known is not None and known.is_closed():
                     self._entries.pop(known, None)
-            entry = self._entries[loop] = _Entry()
+            entry = self._entries[loop] = OpenedOnce()
         return entry
 
 
-class _Entry(Generic[T]):
+class OpenedOnce(Generic[T]):
+    """Something on one event loop, opened when it is first needed; the loop closes it at its end."""
+
     def __init__(self) -> None:
         self.users = 0
         self._lock = asyncio.Lock()
@@ -84,6 +86,7 @@ class _Entry(Generic[T]):
         self._value: list[T] = []
 
     async def get(self, opener: Callable[[AsyncExitStack], Awaitable[T]]) -> T:
+        """What is open, or is opened now; what is to be closed goes on the stack that `opener` is given."""
         async with self._lock:
             if not self._value:
                 self._holder = _hold(opener)
@@ -91,6 +94,7 @@ class _Entry(Generic[T]):
             return self._value[0]
 
     async def aclose(self) -> None:
+        """Close it, if it is open."""
         async with self._lock:
             holder, self._holder, self._value = self._holder, None, []
             if holder is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterable, Collection, Sequence
 
 from msgspec.structs import replace
 
 from agent_stores.backend import Row, Thread
-from agent_stores.thread_updates import trim_index
+from agent_stores.thread_updates import trim_index, with_rows
 
 
 def new_rows(rows: Sequence[Row], known: Collection[str]) -> list[Row]:
@@ -21,46 +21,40 @@ def new_rows(rows: Sequence[Row], known: Collection[str]) -> list[Row]:
     return added
 
 
-def assign_positions(thread: Thread, rows: Sequence[Row]) -> tuple[Thread, list[Row]]:
-    """Give rows the positions after a thread's last one.
+async def add_rows(
+    thread: Thread,
+    rows: Sequence[Row],
+    max_messages: int | None = None,
+    pages: AsyncIterable[Sequence[Row]] | None = None,
+) -> tuple[Thread, list[Row], list[Row]]:
+    """Add rows at the end of a thread, and trim it.
+
+    Args:
+        thread: the thread's metadata.
+        rows: in order, not empty; they get the positions after the thread's last one.
+        max_messages: the largest number of rows that are not pinned; None for no limit.
+        pages: the thread's rows, oldest first, if it has any; read only as far as a trim needs them.
 
     Returns:
-        The thread, which does not count the rows yet, and the rows.
+        The thread, which counts all that; the rows to put; and the rows of the thread to delete.
     """
     first = thread.last_position + 1
-    placed = [replace(row, position=first + index) for index, row in enumerate(rows)]
+    put = [replace(row, position=first + index) for index, row in enumerate(rows)]
+    newest, oldest = [row for row in put if not row.pinned], list[Row]()
+    excess = 0 if max_messages is None else thread.unpinned + len(newest) - max_messages
+    if excess > 0:
+        if pages is not None:
+            async for page in pages:
+                oldest += (row for row in page if not row.pinned)
+                if any(row.boundary for row in oldest[excess:]):
+                    break
+        index = trim_index([row.boundary for row in (*oldest, *newest)], excess)
+        dropped = {row.position for row in newest[: max(0, index - len(oldest))]}
+        put, oldest = [row for row in put if row.position not in dropped], oldest[:index]
     thread = replace(
         thread,
         last_position=thread.last_position + len(rows),
         first_us=rows[0].created_us if thread.first_us is None else thread.first_us,
         last_us=rows[-1].created_us,
     )
-    return thread, placed
-
-
-async def split_trimmed(
-    unpinned: int, added: Sequence[Row], max_messages: int | None, pages: AsyncIterator[Sequence[Row]]
-) -> tuple[list[Row], list[Row]]:
-    """Which rows a trim keeps and removes.
-
-    Args:
-        unpinned: how many rows of the thread are not pinned, without `added`.
-        added: rows that are about to be added.
-        max_messages: the largest number of rows that are not pinned; None for no limit.
-        pages: the thread's rows, oldest first; read only as far as needed.
-
-    Returns:
-        The rows of `added` to put, and the rows of the thread to delete.
-    """
-    newest = [row for row in added if not row.pinned]
-    excess = 0 if max_messages is None else unpinned + len(newest) - max_messages
-    if excess <= 0:
-        return list(added), []
-    oldest: list[Row] = []
-    async for page in pages:
-        oldest += (row for row in page if not row.pinned)
-        if any(row.boundary for row in oldest[excess:]):
-            break
-    index = trim_index([row.boundary for row in (*oldest, *newest)], excess)
-    dropped = {row.position for row in newest[: max(0, index - len(oldest))]}
-    return [row for row in added if row.position not in dropped], oldest[:index]
+    return with_rows(with_rows(thread, put), oldest, -1), put, oldest

@@ -31,12 +31,14 @@ class Appender(Protocol):
         twice in `rows`, the backend returns None. `expected_position` is compared. Rows get the positions
         after `last_position`. While the thread has more than `max_messages` rows that are not pinned, the
         oldest ones are removed, up to a boundary (`agent_stores.thread_updates.trim_index`). Counters, times,
-        `recent_request_ids`, the time-to-live (`agent_stores.thread_updates.with_ttl`, then `written`),
+        `recent_request_ids`, the time-to-live (`agent_stores.thread_updates.with_ttl`, then `touch`),
         `updated_us` and the version change.
 
-        A backend may return None, before it writes, for any other case that it leaves to the log's general
-        path: for example when a trim finds no boundary nearby. It must do so when the thread has rows that an
-        unfinished commit left (`Thread.staged_position`), and when the call exceeds the server's limits.
+        A backend may return None, before it writes, for any other case, for example when a trim finds no
+        boundary nearby. The log then appends by its fallback, `Operations.append`: load the thread, plan the
+        change, commit it under the thread's version. A backend must return None when the thread has rows
+        that an unfinished commit left (`Thread.staged_position`), and when the call exceeds the server's
+        limits.
 
         Args:
             key: the thread.
@@ -50,8 +52,7 @@ class Appender(Protocol):
                 added to it (`last_position` is 0).
 
         Returns:
-            The thread's last position; None when the log must append by its general path,
-                `Operations.append`: load the thread, plan the change, commit it under the thread's version.
+            The thread's last position; None when the log must append by its fallback.
 
         Raises:
             ConflictError: when `expected_position` differs; nothing was written.

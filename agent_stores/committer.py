@@ -22,8 +22,8 @@ from agent_stores.backend import (
     in_batches,
 )
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError, StoreUnavailableError
-from agent_stores.inline import may_block
-from agent_stores.thread_updates import expiry_after, with_request, written
+from agent_stores.inline import sleep
+from agent_stores.thread_updates import expiry_after, touch, with_request
 from agent_stores.writer_queue import WriterQueue
 
 T = TypeVar("T")
@@ -138,8 +138,9 @@ class Committer:
                     # A write on the primary may not be on the replicas.
                     if len(uncertain) == _UNKNOWN_OUTCOMES or isinstance(error, NotReplicatedError):
                         raise
-                except StoreUnavailableError as error:
-                    if uncertain:  # the server may still be busy with a commit whose reply was lost
+                except StoreError as error:
+                    # The server may still be busy with a commit whose reply was lost.
+                    if uncertain and (change is not None or isinstance(error, StoreUnavailableError)):
                         raise _outcome_unknown(error) from error
                     raise
                 await _pause(attempt)
@@ -199,7 +200,7 @@ class Committer:
             return
         if change.thread is None:
             return
-        thread = written(with_request(change.thread, request_id), self.now_us())
+        thread = touch(with_request(change.thread, request_id), self.now_us())
         # What has expired is removed in the step that creates the thread again.
         clear = change.clear or (version is not None and not base.exists)
         if base.stored is not None and base.stored.staged_position:
@@ -261,15 +262,10 @@ def _took_effect(base: Base, change: Change[T], request_id: str) -> bool:
 
 
 def _outcome_unknown(error: StoreError) -> OutcomeUnknownError:
-    return OutcomeUnknownError(f"the outcome of a write is unknown, and the server cannot be asked: {error}")
+    detail = str(error).removesuffix("; nothing was written")  # by the last attempt
+    return OutcomeUnknownError(f"the outcome of a write is unknown, and the server cannot be asked: {detail}")
 
 
 async def _pause(attempt: int) -> None:
     longest = min(_LONGEST_PAUSE, 0.001 * 2 ** min(attempt, 10))
-    pause = random.uniform(0, longest)  # noqa: S311 - jitter
-    if may_block():
-        time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
-    else:
-        import asyncio  # takes a third of the time of `import agent_stores`
-
-        await asyncio.sleep(pause)
+    await sleep(random.uniform(0, longest))  # noqa: S311 - jitter

@@ -12,6 +12,8 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from agent_stores.inline import may_block
+
 _MAX_IDLE = 8  # servers that no log uses, and that stay connected
 
 
@@ -124,7 +126,10 @@ class LoopClients(Generic[C]):
         return self._clients.get(loop) or self._new(loop)
 
     async def aclose(self) -> None:
-        """Close the clients of all loops."""
+        """Close the clients of all loops; without a loop, they are closed when their loops run."""
+        if may_block():
+            self.close_unused()
+            return
         here = asyncio.get_running_loop()
         loop_pool.closing.add(here)
         try:

@@ -12,9 +12,16 @@ from typing import Any, Protocol, runtime_checkable
 from msgspec.structs import replace
 
 from agent_stores import _checks as check
+from agent_stores._attached import PREFIX as ATTACHED
 from agent_stores.backend import ListCursor, ListedThread, ThreadKey
 from agent_stores.capabilities import Scrubber, Sweeper
-from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreError
+from agent_stores.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    AttachmentError,
+    EncryptionKeyError,
+    StoreError,
+)
 from agent_stores.lineage import ancestors, thread_digest
 from agent_stores.log import MessageLog
 from agent_stores.sealing import check_metadata
@@ -25,6 +32,7 @@ RECEIPT_TYPE = "agent_stores.erasure"
 """The ``type`` of a receipt."""
 
 _PAGE = 500  # threads listed, and rows swept, at once
+_BODIES = 100  # rows read at once
 _ROUNDS = 5  # of looking again for forks that were being made meanwhile
 
 
@@ -83,6 +91,8 @@ async def erase(
 
     Raises:
         ArgumentError, ArgumentTypeError: for a choice that is not exactly one of the three.
+        AttachmentError: when a thread has attachments and the log has none, before anything of the threads is
+            removed; when their file system fails.
         EncryptionKeyError: when metadata must be compared that cannot be decrypted.
         StoreError: when the server, or a provider, fails; call it again.
     """
@@ -186,7 +196,9 @@ class _Erasure:
 
     async def look(self) -> None:
         """Count what there is."""
-        for item, is_fork in await self._find():
+        found = await self._find()
+        await self._check_attachments(found)
+        for item, is_fork in found:
             self.remaining.add(item, is_fork=is_fork)
         self.attachments["found"] = self.attachments["remaining"] = await self._attachments(dry_run=True)
         for provider in self.providers:
@@ -196,6 +208,7 @@ class _Erasure:
     async def remove(self) -> None:
         """Remove it, until no fork comes to light."""
         found = await self._find()
+        await self._check_attachments(found)
         for provider in self.providers:
             count = await provider.erase(self._thread_ids())
             self.memories.append(_memories(provider, count, count, 0))
@@ -232,6 +245,23 @@ class _Erasure:
         self.attachments["remaining"] = await self._attachments(dry_run=True)
         for provider, memories in zip(self.providers, self.memories, strict=True):
             memories["remaining"] = await provider.erase(self._thread_ids(), dry_run=True)
+
+    async def _check_attachments(self, found: Sequence[tuple[ListedThread, bool]]) -> None:
+        """Check that no thread has attachments that the log does not know of, as far as it can be read."""
+        if hasattr(self._backend, "erase_attachments"):
+            return
+        for item, _ in found:
+            after: int | None = 0
+            while after is not None:
+                try:
+                    snapshot = await self._backend.rows(item.key, after=after, limit=_BODIES)
+                except EncryptionKeyError:
+                    break
+                rows = [] if snapshot is None else snapshot.rows
+                if any(row.body.startswith(ATTACHED) for row in rows):
+                    name = f"thread {item.key.thread_id!r}"
+                    raise AttachmentError(f"{name} has attachments: give the log attachments= to erase them")
+                after = rows[-1].position if len(rows) == _BODIES else None
 
     async def _attachments(self, *, dry_run: bool = False) -> int:
         erase_attachments: Any = getattr(self._backend, "erase_attachments", None)

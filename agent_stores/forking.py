@@ -10,7 +10,7 @@ from agent_stores.committer import Base, Change, Committer, new_request_id
 from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
 from agent_stores.lineage import fork_metadata
 from agent_stores.sealing import check_metadata, seal_rows
-from agent_stores.thread_updates import with_rows, written
+from agent_stores.thread_updates import touch, with_rows
 
 _ATTEMPTS = 20  # of copying a thread that other clients write to
 
@@ -29,7 +29,7 @@ async def fork_thread(
             raise _exists(new_key)
         last = source.thread.last_position if at is None else min(at, source.thread.last_position)
         thread = replace(
-            written(source.thread, committer.now_us()),
+            touch(source.thread, committer.now_us()),
             last_position=last,
             staged_position=0,
             staged_clear=False,

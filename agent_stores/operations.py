@@ -82,13 +82,11 @@ class Operations:
                 added = append_plan.new_rows([*new_thread.rows, *added], ())
                 if not base.exists:
                     thread = with_metadata(thread, new_thread.metadata)
-            unpinned = thread.unpinned
-            thread, added = append_plan.assign_positions(thread, added)
-            put, delete = await self._split_trimmed(key, base, unpinned, added, max_messages)
+            pages = self._committer.pages(key, base.version if base.exists else None, bodies=False)
+            thread, put, delete = await append_plan.add_rows(thread, added, max_messages, pages)
             if delete and not self._committer.fits(len(put) + len(delete)):
                 left.extend(delete)
-                delete = []
-            thread = with_rows(with_rows(thread, put), delete, -1)
+                thread, delete = with_rows(thread, delete), []
             return Change(thread.last_position, with_ttl(thread, ttl, now_us), put, delete)
 
         position = await self._committer.update(key, plan, request_id=request_id)
@@ -184,9 +182,8 @@ class Operations:
             thread = _emptied(thread)
             put: list[Row] = []
             if rows:
-                thread, put = append_plan.assign_positions(thread, append_plan.new_rows(rows, ()))
-            thread = with_ttl(with_rows(thread, put), ttl, now_us)
-            return Change(thread.last_position, thread, put, clear=True)
+                thread, put, _ = await append_plan.add_rows(thread, append_plan.new_rows(rows, ()))
+            return Change(thread.last_position, with_ttl(thread, ttl, now_us), put, clear=True)
 
         return await self._committer.update(key, plan, request_id=request_id)
 
@@ -291,9 +288,9 @@ class Operations:
         thread = base.thread if base.exists else with_metadata(base.thread, new_thread.metadata)
         if not new_thread.rows:
             return thread, []
-        thread, placed = append_plan.assign_positions(thread, append_plan.new_rows(new_thread.rows, ()))
-        put, _ = await self._split_trimmed(key, base, 0, placed, max_messages)
-        return with_rows(thread, put), put
+        rows = append_plan.new_rows(new_thread.rows, ())
+        thread, put, _ = await append_plan.add_rows(thread, rows, max_messages)
+        return thread, put
 
     async def _seal_new(self, key: ThreadKey, new_thread: NewThread | None) -> NewThread | None:
         if new_thread is None:
@@ -328,12 +325,6 @@ class Operations:
                     trimmed.update(missing)
             missing = []
         return trimmed
-
-    async def _split_trimmed(
-        self, key: ThreadKey, base: Base, unpinned: int, added: Sequence[Row], max_messages: int | None
-    ) -> tuple[list[Row], list[Row]]:
-        pages = self._committer.pages(key, base.version if base.exists else None, bodies=False)
-        return await append_plan.split_trimmed(unpinned, added, max_messages, pages)
 
 
 def _emptied(thread: Thread) -> Thread:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
+from urllib.parse import quote
 
 from typing_extensions import TypedDict, TypeVar, Unpack
 
@@ -21,11 +22,23 @@ if TYPE_CHECKING:
     from redis.credentials import CredentialProvider
 
     from agent_stores.attachments import Attachments
+    from agent_stores.backends.redis.config import Config
     from agent_stores.encryption import Keys
 
 __all__ = ["RedisChatMessageStore", "RedisMessageLog"]
 
 M = TypeVar("M", default=ChatMessage)
+
+_WAYS = ("redis_url", "redis_client", "host", "sentinels")
+_GO_WITH: dict[str, tuple[str, ...]] = {
+    "port": ("host",),
+    "ssl": ("host", "sentinels"),
+    "service_name": ("sentinels",),
+    "sentinel_kwargs": ("sentinels", "redis_url"),
+    **dict.fromkeys(
+        ("client_options", "username", "password", "credential_provider"), ("redis_url", "host", "sentinels")
+    ),
+}
 
 
 class RedisOptions(TypedDict, total=False):
@@ -109,7 +122,6 @@ class RedisMessageLog(MessageLog):
     ) -> None:
         # Imported here, so that the class can be imported where redis-py is not installed.
         from agent_stores.backends.redis.backend import RedisBackend
-        from agent_stores.backends.redis.config import parse_config
 
         given: dict[str, Any] = {**options}
         settings: dict[str, Any] = {
@@ -123,7 +135,7 @@ class RedisMessageLog(MessageLog):
         if unknown := given.keys() - RedisOptions.__annotations__.keys():
             known = ", ".join(["redis_url", *RedisOptions.__annotations__])
             raise ArgumentTypeError(f"keyword argument must be one of {known}, got {min(unknown)!r}")
-        backend = RedisBackend(parse_config(redis_url, **given), **settings)
+        backend = RedisBackend(_config({"redis_url": redis_url, **given}), **settings)
         super().__init__(backend, encryption=encryption, attachments=attachments)
         self._redis = backend
 
@@ -161,6 +173,48 @@ class RedisChatMessageStore(ChatMessageStore[M]):
         log = RedisMessageLog(redis_url, **log_options(given), **own)
         super().__init__(log, **given)
         self._take_ownership(log)
+
+
+def _config(arguments: dict[str, Any]) -> Config:
+    """The server of connection arguments, which must name one in one way."""
+    from agent_stores.backends.redis.config import LOGIN, config_from_client, config_from_url
+
+    given = {name: value for name, value in arguments.items() if value is not None}
+    ways = [name for name in _WAYS if name in given]
+    if len(ways) != 1:
+        raise ArgumentError(
+            f"exactly one of {', '.join(_WAYS[:-1])} and {_WAYS[-1]} must be given, "
+            f"got {' and '.join(ways) or 'none of them'}"
+        )
+    for name in given:
+        allowed = _GO_WITH.get(name, (name,))
+        if ways[0] not in allowed:
+            raise ArgumentError(f"{name} must be given with {' or '.join(allowed)}, got it with {ways[0]}")
+    login = {name: given[name] for name in LOGIN if name in given}
+    if "credential_provider" in login and len(login) > 1:
+        raise ArgumentError("credential_provider must not be given together with username or password")
+    if "redis_client" in given:
+        return config_from_client(given["redis_client"])
+    # A token must not travel in the clear: TLS is the default with a credential provider.
+    scheme = "rediss" if given.get("ssl", "credential_provider" in login) else "redis"
+    url: Any = given.get("redis_url")
+    if "host" in given:
+        url = f"{scheme}://{_address(given['host'], given.get('port', 6380 if scheme == 'rediss' else 6379))}"
+    elif "sentinels" in given:
+        hosts = ",".join(_address(*one) for one in given["sentinels"])
+        if not hosts:
+            raise ArgumentError("sentinels must name at least one host")
+        url = f"{scheme}+sentinel://{hosts}/{quote(given.get('service_name', ''), safe='')}"
+    options = {**login, **given.get("client_options", {})}
+    return config_from_url(url, options, given.get("sentinel_kwargs"))
+
+
+def _address(host: Any, port: Any) -> str:
+    if not isinstance(host, str) or not host or any(mark in host for mark in ",@/?#"):
+        raise ArgumentError("host must be a host name or an IP address, without a port, path or login")
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise ArgumentError(f"port must be an int from 1 to 65535, got {port!r}")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _key_prefix(value: Any) -> str:

@@ -61,7 +61,7 @@ class ChatMessageStore(StoreBase[M]):
     Args:
         log: where the conversation is kept. It is borrowed: `aclose` does not close it.
         thread_id: the conversation's id; a random one by default.
-        tenant: its owner. Threads of different tenants never meet, whatever their ids.
+        tenant: its owner. Tenants are isolated, whatever their ids.
         max_messages: keep at most the newest *n* messages; None keeps all. Tool calls are kept with their
             results, and pinned system messages do not count (see `agent_stores.retention`).
         ttl: time-to-live of the whole thread, in seconds; None sets none.
@@ -235,7 +235,7 @@ class ChatMessageStore(StoreBase[M]):
     async def latest(self, count: int) -> list[StoredMessage[M]]:
         """Exactly the newest *n* messages as they are stored, or all if there are fewer, oldest first.
 
-        Nothing is limited, moved or repaired, and a tool call may be parted from its results.
+        Nothing is limited, moved or repaired, and a tool call may be separated from its results.
 
         Raises:
             ArgumentError: when `count` is negative.

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from agent_stores.backend import Row, ThreadKey, VersionConflict
-from agent_stores.errors import ArgumentError, MissingDependencyError
+from agent_stores.errors import (
+    ArgumentError,
+    MissingDependencyError,
+    OutcomeUnknownError,
+    StoreUnavailableError,
+)
 from agent_stores.listing import ThreadPage
 from agent_stores.log import MessageLog
 
@@ -53,7 +58,26 @@ _SYSTEM_OF_LOG = {
     "AzureTableMessageLog": "azure.tables",
     "DynamoDBMessageLog": "aws.dynamodb",
 }
-_conflicts: ContextVar[list[int] | None] = ContextVar("agent_stores_conflicts", default=None)
+
+
+class _Lost:
+    """The commits of an operation that did not take effect, or may not have.
+
+    Attributes:
+        conflicts: those that another writer preceded.
+        unconfirmed: those whose connection was lost.
+    """
+
+    def __init__(self) -> None:
+        self.conflicts = self.unconfirmed = 0
+
+    def retries(self, error: BaseException | None) -> int:
+        """How many of them were made again; the last one was not when the operation failed for it."""
+        gave_up = isinstance(error, (OutcomeUnknownError, StoreUnavailableError))
+        return max(0, self.conflicts + self.unconfirmed - gave_up)
+
+
+_lost: ContextVar[_Lost | None] = ContextVar("agent_stores_lost_commits", default=None)
 
 
 def instrument(
@@ -71,8 +95,9 @@ def instrument(
     A span is of the kind *client*, named ``<operation> agent_stores``. Its attributes are ``db.system.name``,
     ``db.operation.name``, ``server.address``, ``server.port``, ``agent_stores.rows`` and
     ``agent_stores.bytes`` (of the rows given or returned), ``agent_stores.conflicts`` (commits that another
-    writer preceded), and ``error.type`` (the class of the error). The histogram
-    ``db.client.operation.duration`` is in seconds; the counter ``agent_stores.conflicts`` counts conflicts.
+    writer preceded), ``agent_stores.retries`` (commits that were made again, for a conflict or a lost
+    connection), and ``error.type`` (the class of the error). The histogram ``db.client.operation.duration``
+    is in seconds; the counters ``agent_stores.conflicts`` and ``agent_stores.retries`` add these up.
 
     Args:
         log: the log; it is returned.
@@ -98,6 +123,7 @@ def instrument(
     conflicts = meter.create_counter(
         "agent_stores.conflicts", "{conflict}", "Commits that lost to another writer."
     )
+    retries = meter.create_counter("agent_stores.retries", "{retry}", "Commits that were made again.")
     server = _server_of(log)
 
     def recorded(operation: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -105,8 +131,9 @@ def instrument(
 
         @functools.wraps(method)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            lost, began = [0], time.perf_counter()
-            token = _conflicts.set(lost)
+            lost, began = _Lost(), time.perf_counter()
+            failure: BaseException | None = None
+            token = _lost.set(lost)
             measured: dict[str, Any] = dict(fixed)
             with tracer.start_as_current_span(
                 f"{operation} agent_stores",
@@ -125,35 +152,41 @@ def instrument(
                         span.set_attribute(name, value)
                     return result
                 except BaseException as error:
+                    failure = error
                     measured["error.type"] = type(error).__name__
                     span.set_attribute("error.type", type(error).__name__)
                     span.set_status(trace.StatusCode.ERROR)
                     raise
                 finally:
-                    _conflicts.reset(token)
-                    span.set_attribute("agent_stores.conflicts", lost[0])
+                    _lost.reset(token)
+                    repeated = lost.retries(failure)
+                    span.set_attribute("agent_stores.conflicts", lost.conflicts)
+                    span.set_attribute("agent_stores.retries", repeated)
                     duration.record(time.perf_counter() - began, measured)
-                    if lost[0]:
-                        conflicts.add(lost[0], fixed)
+                    if lost.conflicts:
+                        conflicts.add(lost.conflicts, fixed)
+                    if repeated:
+                        retries.add(repeated, fixed)
 
         return wrapper
 
     for operation in OPERATIONS:
         setattr(log, operation, recorded(operation, getattr(log, operation)))
-    _count_conflicts(log)
+    _count_lost_commits(log)
     return log
 
 
-def _count_conflicts(log: MessageLog) -> None:
+def _count_lost_commits(log: MessageLog) -> None:
     commit = log.backend.commit
 
     @functools.wraps(commit)
     async def counted(*args: Any, **kwargs: Any) -> Any:
         try:
             return await commit(*args, **kwargs)
-        except VersionConflict:
-            if (lost := _conflicts.get()) is not None:
-                lost[0] += 1
+        except (VersionConflict, OutcomeUnknownError) as error:
+            if (lost := _lost.get()) is not None:
+                lost.conflicts += isinstance(error, VersionConflict)
+                lost.unconfirmed += isinstance(error, OutcomeUnknownError)
             raise
 
     log.backend.commit = counted  # type: ignore[method-assign]

@@ -1,6 +1,7 @@
 """How a thread's metadata changes: counters, time-to-live, request ids, and where a trim cuts.
 
-Pure functions over `Thread`, for the log's general path and for backends that append by themselves.
+Pure functions over `Thread`, for the log's fallback (`Operations.append`) and for backends that append by
+themselves.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def with_ttl(thread: Thread, ttl: TimeToLive | None, now_us: int) -> Thread:
     )
 
 
-def written(thread: Thread, now_us: int) -> Thread:
+def touch(thread: Thread, now_us: int) -> Thread:
     """The thread after a write: the time of the write, and the time-to-live renewed where writes renew it."""
     expires_us = thread.expires_us if thread.ttl_refresh == "never" else expiry_after(thread.ttl, now_us)
     return replace(thread, updated_us=now_us, expires_us=expires_us)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
@@ -45,11 +46,9 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         return InMemoryMessageLog(**options)
     if isinstance(url, str) and is_azure_url(url):
         from agent_stores.azure import AzureTableMessageLog
-        from agent_stores.backends.tables.azure import arguments_from_url
 
-        return AzureTableMessageLog(**{**arguments_from_url(url), **options})
+        return AzureTableMessageLog(**{**azure_arguments(url), **options})
     if isinstance(url, str) and url.startswith("dynamodb:"):
-        from agent_stores.backends.tables.dynamodb import arguments_from_url as dynamodb_arguments
         from agent_stores.dynamodb import DynamoDBMessageLog
 
         return DynamoDBMessageLog(**{**dynamodb_arguments(url), **options})
@@ -72,3 +71,47 @@ def is_azure_url(url: object) -> bool:
     return isinstance(url, str) and (
         url.startswith("azure-tables:") or _CONNECTION_STRING.match(url) is not None
     )
+
+
+def azure_arguments(url: str) -> dict[str, Any]:
+    """The connection arguments of a connection string, or of ``azure-tables://account/table``.
+
+    Without the account, it is that of the environment's ``AZURE_STORAGE_CONNECTION_STRING``.
+
+    Raises:
+        ArgumentError: when the URL is malformed, or the environment has no login.
+    """
+    from agent_stores.backends.tables.azure import parse_connection_fields
+
+    if not url.startswith("azure-tables:"):
+        return {"connection_string": url}
+    arguments = _table_arguments(url, "azure-tables://account/table", "account_name")
+    account, text = arguments.get("account_name"), os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
+    if text and account in (None, parse_connection_fields(text).get("account_name")):
+        return {**arguments, "account_name": None, "connection_string": text}
+    if account is None:
+        raise ArgumentError("the store's URL must name an account without AZURE_STORAGE_CONNECTION_STRING")
+    if key := os.environ.get("AZURE_STORAGE_KEY"):
+        arguments["account_key"] = key
+    elif token := os.environ.get("AZURE_STORAGE_SAS_TOKEN"):
+        arguments["sas_token"] = token
+    return arguments
+
+
+def dynamodb_arguments(url: str) -> dict[str, Any]:
+    """The connection arguments of ``dynamodb://region/table``; both may be empty.
+
+    Raises:
+        ArgumentError: when it is malformed.
+    """
+    return _table_arguments(url, "dynamodb://region/table", "region_name")
+
+
+def _table_arguments(url: str, form: str, host: str) -> dict[str, Any]:
+    """The arguments that a URL of a table names: `host`, and ``table_name``."""
+    parts = urlsplit(url)
+    name = parts.path.strip("/")
+    if "@" in parts.netloc or ":" in parts.netloc or parts.query or parts.fragment or "/" in name:
+        raise ArgumentError(f"the store's URL must be {form}, with the login in the environment")
+    given = {host: parts.netloc, "table_name": name}
+    return {argument: value for argument, value in given.items() if value}

@@ -24,7 +24,7 @@ import redis.asyncio as aioredis
 
 from agent_stores import ChatMessage
 from agent_stores.backend import Row, ThreadKey, TimeToLive
-from agent_stores.backends.redis.keys import thread_keys
+from agent_stores.backends.redis.layout import thread_keys
 from agent_stores.message_rows import make_rows
 from agent_stores.redis import RedisMessageLog
 from tests.servers.redis import RedisServer

@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 
 from tests.plugins import judges
-from tests.servers import ports
+from tests.servers import overview, ports
 
 # mem0 makes a folder for its settings when it is imported, in the user's home unless it is told otherwise.
 _mem0 = tempfile.TemporaryDirectory(prefix="agent-stores-mem0-")
@@ -49,7 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Show what the frameworks' own suites say of our classes."""
+    """Show what the tests ran on, and what the frameworks' own suites say of our classes."""
+    terminalreporter.section("ran on")
+    for line in overview.lines():
+        terminalreporter.write_line(line)
     found = judges.lines(terminalreporter.stats)
     if found:
         terminalreporter.section("suites of the frameworks")

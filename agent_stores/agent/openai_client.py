@@ -92,7 +92,7 @@ class OpenAIChatClient:
             options: further fields of the request, such as ``temperature`` or ``response_format``.
 
         Raises:
-            ArgumentError: when no model or key is set, or an option is not accepted.
+            ArgumentError: when no model or key is set, or an option is one that the client sets.
             MissingDependencyError: when the ``openai`` package is not installed.
             AgentRunError: when the answer holds nothing.
             openai.OpenAIError: when the request fails.
@@ -186,7 +186,7 @@ class OpenAIChatClient:
         request = dict(options or {})
         for name in _OWN_FIELDS:
             if name in request:
-                raise ArgumentError(f"the option {name!r} is not accepted: the client sets it")
+                raise ArgumentError(f"options must not contain {name!r}: the client sets it")
         if not request.get("model"):
             self._model = self._model or os.environ.get("OPENAI_MODEL") or None
             request["model"] = self._model or self._default_model()

@@ -195,10 +195,13 @@ class Files:
         return sorted(found.values(), key=lambda each: each.made)
 
     def thread_of(self, folder: str, reference: Reference) -> ThreadKey | None:
-        """The thread of a reference; None when it was removed meanwhile."""
+        """The thread of a reference; None when it was removed meanwhile.
+
+        And when it is cut short: its writer died before it could use the data.
+        """
         try:
             tenant, thread_id = json.loads(self._do(self._fs.cat_file, f"{folder}/{reference.file}"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return None
         return ThreadKey(tenant, thread_id)
 

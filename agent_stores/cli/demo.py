@@ -102,7 +102,7 @@ async def _show_thread(out: Console, url: str, thread_id: str) -> int:
         messages = [stored async for stored in store.iter_messages()]
         _head(out, f"3. The thread, as a third process ({os.getpid()}) reads it:")
         await render.print_messages(out, store.iter_messages(), last_position=messages[-1].position)
-        _head(out, "4. Trimming never separates a tool call from its result.")
+        _head(out, "4. Trimming does not separate a tool call from its result.")
         return await _trim(out, store, url, messages)
 
 

@@ -81,7 +81,7 @@ def erase(
         print("agent-stores: not confirmed, nothing was erased", file=sys.stderr)
         return ExitCode.INTERRUPTED
     if mem0_user is None and (mem0_application or mem0_host):
-        raise ArgumentError("--mem0-application and --mem0-host need --mem0-user")
+        raise ArgumentError("--mem0-application and --mem0-host must be given together with --mem0-user")
 
     async def work() -> dict[str, Any]:
         providers: list[Erasable] = []

@@ -155,7 +155,7 @@ async def rekey(
     """
     encrypted = encrypted_backend(backend)
     if encrypted is None:
-        raise ArgumentTypeError("rekey needs a log that is opened with encryption=")
+        raise ArgumentTypeError("the log must be opened with encryption=, got one without")
     report = RekeyReport() if report is None else report
     files, before = _files_of(backend, tenant), report.attachments
 

@@ -51,7 +51,9 @@ def agent_framework_list(
     given = {"tenant": tenant_id, "application": application_id, "agent": agent_id, "source": source_id}
     wanted = {name: value for name, value in given.items() if value is not None}
     if wanted and key_format == "legacy":
-        raise ArgumentError(f"{next(iter(wanted))}_id is given; accepted with scoped keys only")
+        raise ArgumentError(
+            f"{next(iter(wanted))}_id must be None with key_format 'legacy': such keys have no scope"
+        )
     legacy = after_prefix(f"{key_prefix}:")
     patterns = []
     if key_format != "legacy":

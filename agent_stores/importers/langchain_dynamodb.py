@@ -8,11 +8,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from agent_stores.backends.tables.dynamodb import DynamoDBTable, arguments_from_url, parse_config
+from agent_stores.backends.tables.dynamodb import DynamoDBTable, parse_config
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.parsers.decoding import read_data
 from agent_stores.importers.parsers.langchain import langchain_message
 from agent_stores.importers.source import SourceError, SourceMessage, SourceThread
+from agent_stores.urls import dynamodb_arguments
 
 
 class LangChainDynamoDBTable:
@@ -45,7 +46,7 @@ class LangChainDynamoDBTable:
         ttl_key_name: str = "expireAt",
         endpoint_url: str | None = None,
     ) -> None:
-        options = {"table_name": "SessionTable", "region_name": None, **arguments_from_url(url)}
+        options = {"table_name": "SessionTable", "region_name": None, **dynamodb_arguments(url)}
         config = parse_config(**options, endpoint_url=endpoint_url, client=None)
         self._table = DynamoDBTable(config, timeout=30.0)
         self._name = config.table

@@ -7,12 +7,13 @@ import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from agent_stores.backends.tables.azure import AzureTable, arguments_from_url, check_table_name, parse_config
+from agent_stores.backends.tables.azure import AzureTable, check_table_name, parse_config
 from agent_stores.backends.tables.service import store_error
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.parsers.decoding import read_data
 from agent_stores.importers.parsers.llama_index import llama_index_message
 from agent_stores.importers.source import SourceMessage, SourceThread
+from agent_stores.urls import azure_arguments
 
 from azure.core.exceptions import AzureError, ResourceNotFoundError  # isort: skip - after what names the extra
 from azure.data.tables.aio import TableServiceClient  # isort: skip
@@ -49,7 +50,7 @@ class LlamaIndexAzureTable:
         self._table = check_table_name(chat_table_name)
         self._metadata_table = check_table_name(metadata_table_name)
         self._partition = chat_table_name if metadata_partition_key is None else metadata_partition_key
-        self._config = parse_config(**{**arguments_from_url(url), "table_name": chat_table_name})
+        self._config = parse_config(**{**azure_arguments(url), "table_name": chat_table_name})
         self._service: TableServiceClient | None = None
         self._credential: Any = None
         self._closed = False

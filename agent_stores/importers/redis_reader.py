@@ -6,8 +6,8 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from agent_stores.backends.redis.config import parse_config
-from agent_stores.backends.redis.connection import make_client
+from agent_stores.backends.redis.config import config_from_url
+from agent_stores.backends.redis.connection import close_client, make_client
 from agent_stores.backends.redis.errors import FAILURES, translate_error
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.page_size import PageSize
@@ -32,7 +32,7 @@ class RedisReader:
     """
 
     def __init__(self, url: str) -> None:
-        self._config = parse_config(url)
+        self._config = config_from_url(url)
         self._client: Any = None
         self._closed = False
 
@@ -127,15 +127,8 @@ class RedisReader:
         """Close the connections."""
         self._closed = True
         client, self._client = self._client, None
-        if client is None:
-            return
-        pool = getattr(client, "connection_pool", None)  # a Cluster's client has none
-        await client.aclose()
-        if pool is not None:
-            await pool.disconnect()
-        for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
-            await sentinel.aclose()
-            await sentinel.connection_pool.disconnect()
+        if client is not None:
+            await close_client(client)
 
     def _open_client(self) -> Any:
         if self._closed:

@@ -168,7 +168,8 @@ class JsonCodec:
         data = apply_diff(message, self.framework, base or {})
         if not (exact or quiet):
             self._tell_fields(message, data, omitted)
-        return Decoded(data, exact, every)
+        shown = (index for index in every if exact or id(message.contents[index]) not in omitted)
+        return Decoded(data, exact, tuple(shown))
 
     def decode_all(self, message: ChatMessage) -> list[Decoded]:
         """The framework's messages for one of ours, for a codec with a `split`."""
@@ -177,7 +178,7 @@ class JsonCodec:
             found = self.decode(message)
             return [] if found is None else [found]
         return [
-            found._replace(parts=tuple(run))
+            found._replace(parts=tuple(run[index] for index in found.parts))
             for run in runs
             if (found := self.decode(self._part(message, run))) is not None
         ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import mimetypes
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from agent_stores.contents import DataContent, UriContent
@@ -63,6 +65,18 @@ def decode_base64(text: str, *, urlsafe: bool = False) -> bytes | None:
 def encode_base64(data: bytes, *, urlsafe: bool = False) -> str:
     """Bytes as Base64 text."""
     return base64.b64encode(data, b"-_" if urlsafe else None).decode()
+
+
+def input_audio(part: DataContent) -> dict[str, Any]:
+    """A recording as OpenAI's APIs take it."""
+    audio = {"data": encode_base64(part.data), "format": part.media_type.partition("/")[2]}
+    return {"type": "input_audio", "input_audio": audio}
+
+
+def part_of_audio(audio: Mapping[str, Any]) -> DataContent | None:
+    """The part of what `input_audio` returned; None where its data is not canonical Base64."""
+    data = decode_base64(audio["data"])
+    return None if data is None else DataContent(data, media_type=f"audio/{audio['format']}")
 
 
 def known_type(part: DataContent | UriContent) -> str | None:

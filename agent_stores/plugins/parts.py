@@ -60,6 +60,13 @@ def result_parts(result: ToolResultContent, shapes: Sequence[str] = ()) -> list[
     return [text, *result.contents] if text.text or not result.contents else list(result.contents)
 
 
+def result_of(call_id: str, parts: Sequence[AnyContent], **more: Any) -> ToolResultContent:
+    """The tool result that `result_parts` gives the parts of: the texts are one, and the others follow."""
+    texts = [part.text for part in parts if isinstance(part, TextContent)]
+    others = tuple(part for part in parts if not isinstance(part, TextContent))
+    return ToolResultContent(call_id, "".join(texts), contents=others, **more)
+
+
 def parse_time(value: Any) -> datetime | None:
     """The time of an ISO 8601 text with a time zone; None for anything else."""
     if not isinstance(value, str):

@@ -41,19 +41,24 @@ Ttl: TypeAlias = "float | timedelta | None"
 """A time-to-live, in seconds."""
 
 
-class PluginOptions(TypedDict, total=False):
-    """The options of stores that plug-ins take; see `ChatMessageStore`."""
+class StoredOptions(TypedDict, total=False):
+    """The options of plug-ins that show messages as they are stored; see `ChatMessageStore`."""
 
     tenant: str | None
     max_messages: int | None
     ttl: Ttl
     ttl_refresh: TtlRefresh
-    window: Window | None
-    dangling_calls: DanglingCalls
     on_corrupt: OnCorrupt
     count_tokens: TokenCounter | None
     encryption: Keys | None
     attachments: Attachments | None
+
+
+class PluginOptions(StoredOptions, total=False):
+    """The options of plug-ins that show what a model is to be shown; see `ChatMessageStore`."""
+
+    window: Window | None
+    dangling_calls: DanglingCalls
 
 
 _REMEMBERED = 1024  # stores that are kept, so that the retry of a failed call is known as one
@@ -71,6 +76,7 @@ class StoreResolver(AsyncContext, Generic[M]):
         defaults: for a URL or a log, the options that the caller did not give.
         dangling_calls: what reading does with tool calls that have no result, where the plug-in decides it.
         accepts: the class's other arguments, for errors.
+        takes: the options that the class takes.
 
     Raises:
         ArgumentError, ArgumentTypeError: for values that are not accepted. Nothing connects before the first
@@ -91,20 +97,21 @@ class StoreResolver(AsyncContext, Generic[M]):
         defaults: PluginOptions | None = None,
         dangling_calls: DanglingCalls | None = None,
         accepts: Sequence[str] = (),
+        takes: type[Any] = PluginOptions,
     ) -> None:
         self._codec = codec
         self._options: PluginOptions = {**(defaults or {}), **options}
         if dangling_calls is not None:
             if "dangling_calls" in options:
                 raise ArgumentError(
-                    f"dangling_calls is {options['dangling_calls']!r}; here it is always {dangling_calls!r}"
+                    f"dangling_calls must be {dangling_calls!r} here, got {options['dangling_calls']!r}"
                 )
             self._options["dangling_calls"] = dangling_calls
-        unknown = sorted(set(options) - set(PluginOptions.__annotations__))
+        known = takes.__annotations__
+        unknown = sorted(set(options) - set(known))
         if unknown:
             raise ArgumentTypeError(
-                f"keyword argument must be one of {', '.join([*accepts, *PluginOptions.__annotations__])}, "
-                f"got {unknown[0]!r}"
+                f"keyword argument must be one of {', '.join([*accepts, *known])}, got {unknown[0]!r}"
             )
         self.url: str | None = None
         self._owned: MessageLog | None = None

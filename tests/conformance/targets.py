@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 from msgspec.structs import replace
 
-from agent_stores import Attachments, KeyRing, MessageLog
+from agent_stores import MessageLog
 from agent_stores.azure import AzureTableMessageLog
 from agent_stores.backend import Backend, Limits, ThreadKey
 from agent_stores.backends.memory import MemoryBackend
@@ -28,35 +28,8 @@ from agent_stores.dynamodb import DynamoDBMessageLog
 from agent_stores.redis import RedisMessageLog
 from agent_stores.testing.conformance import Clock, Target
 from agent_stores.wrapped_backend import WrappedBackend
-from samples.folder_backend import FolderBackend
+from tests.conformance.opening import Opener, open_folder
 from tests.tables.memory_table import MemoryTable
-
-
-@dataclass
-class Opener:
-    """Opens logs of one backend; picklable, as other processes open them, too.
-
-    Attributes:
-        make: the log's class, or a function of this module.
-        arguments: the server.
-        options: what all clients of it have in common.
-        is_encrypted: whether the log encrypts.
-        attachments: the folder of attachments, which all data parts become; None keeps them in the messages.
-    """
-
-    make: Callable[..., MessageLog]
-    arguments: tuple[Any, ...]
-    options: dict[str, Any]
-    is_encrypted: bool
-    attachments: str | None
-
-    def __call__(self, **options: Any) -> MessageLog:
-        """Open a log."""
-        if self.is_encrypted:
-            options["encryption"] = KeyRing({"2026-11": bytes(range(32))}, "2026-11")
-        if self.attachments is not None:
-            options["attachments"] = Attachments(self.attachments, over=0)
-        return self.make(*self.arguments, **self.options, **options)
 
 
 @dataclass
@@ -103,13 +76,12 @@ def table(setup: Setup, **options: Any) -> Target:
 
 
 def table_small(setup: Setup) -> Target:
-    """A table in memory with narrow limits, and pages that are not of one moment."""
+    """A table in memory with narrow limits, and short pages."""
     limits = TableLimits(
         operations=12,
         transaction_bytes=400_000,
         item_bytes=120_000,
         body_bytes=16 * 1024 * 1024,
-        snapshot_pages=False,
     )
     return table(setup, limits=limits, page=7)
 
@@ -228,11 +200,6 @@ def redis(name: str, setup: Setup, url: str) -> Target:
     return Target(name, open_log, partial(opener, timeout=60), damager(open_log), passer(open_log))
 
 
-def open_folder(folder: str, timeout: float = 0, **options: Any) -> MessageLog:
-    """A log on a folder, which needs no timeout."""
-    return MessageLog(FolderBackend(folder), **options)
-
-
 def open_table(held: MemoryTable, clock: Clock, **options: Any) -> MessageLog:
     """A log on a table in memory."""
     return MessageLog(TablesBackend(held, clock=clock), clock=clock, **options)
@@ -273,12 +240,13 @@ def passer(open_log: Callable[[], MessageLog]) -> Callable[[float], Awaitable[No
 
     async def advance(seconds: float) -> None:
         log = open_log()
-        server, passed = cast("RedisBackend", innermost(log.backend))._server, round(seconds * 1000)
-        keys = [key for kind in ("hash", "list", "zset") for key in await server.scan("*", kind)]
-        left = await server.pipeline([("PTTL", key) for key in keys])
+        client = cast("RedisBackend", innermost(log.backend))._server.get()
+        passed = round(seconds * 1000)
+        keys = [key for kind in ("hash", "list", "zset") for key in await client.scan("*", kind)]
+        left = await client.pipeline([("PTTL", key) for key in keys])
         timed = {key: int(each) for key, each in zip(keys, left, strict=True) if int(each) >= 0}
         metas = [key for key in timed if b"}:meta:" in key]
-        states = await server.pipeline([("HGET", key, "state") for key in metas])
+        states = await client.pipeline([("HGET", key, "state") for key in metas])
         commands: list[tuple[Any, ...]] = []
         for key, state in zip(metas, states, strict=True):
             if state is None:  # expired meanwhile
@@ -287,7 +255,7 @@ def passer(open_log: Callable[[], MessageLog]) -> Callable[[float], Awaitable[No
             times = (b"%d" % (int(each) - passed) for each in (expires, listed_until))
             commands.append(("HSET", key, "state", b",".join([*others, *times])))
         commands += [("PEXPIRE", key, each - passed) for key, each in timed.items()]
-        await server.pipeline(commands)
+        await client.pipeline(commands)
         await log.aclose()
 
     return advance

@@ -13,7 +13,7 @@ from agent_stores.testing.conformance import *  # noqa: F403
 from agent_stores.testing.conformance import Target
 from tests.conformance.targets import BACKENDS, VARIANTS, Setup
 
-EMULATORS = ("azurite", "dynamodb")
+SLOW = ("folder", "azurite", "dynamodb")
 IN_EVERY_VARIANT = ("memory", "table", "sqlite", "postgresql", "valkey9")
 
 
@@ -31,5 +31,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Target:
     name, variant = request.param
     made = BACKENDS[name](Setup(request.getfixturevalue, tmp_path, variant))
-    made.shortened = variant != "plain" or name in EMULATORS
+    made.shortened = variant != "plain" or name in SLOW
     return made

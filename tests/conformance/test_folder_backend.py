@@ -13,7 +13,7 @@ from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
 from samples import folder_backend
 from samples.folder_backend import FolderBackend
-from tests.conformance.targets import open_folder
+from tests.conformance.opening import open_folder
 
 ROOT = Path(__file__).parents[2]
 

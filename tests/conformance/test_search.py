@@ -73,7 +73,7 @@ async def rows(log: DatabaseMessageLog, table: str) -> int:
     return int(count)
 
 
-async def test_a_database_that_nobody_searches_has_no_index(address: str) -> None:
+async def test_a_database_that_is_not_searched_has_no_index(address: str) -> None:
     log = DatabaseMessageLog(address)
     await store(log).add_messages([user("tea")])
     assert await tables(log) == set()

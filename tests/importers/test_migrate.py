@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -20,7 +22,7 @@ from agents import SQLiteSession
 from agents.extensions.memory import RedisSession
 from rich.console import Console
 
-from agent_stores import ChatMessage, ChatMessageStore, open_log
+from agent_stores import Attachments, ChatMessage, ChatMessageStore, KeyRing, open_log
 from agent_stores.cli import main
 from agent_stores.cli.migrate import ProgressBar
 from agent_stores.log import ThreadKey
@@ -520,3 +522,43 @@ def test_without_the_framework(tmp_path: Path) -> None:
     assert run.stdout.splitlines()[:2] == ["x", "y"]
     assert "agent-stores[langchain]" in run.stdout
     assert "agent-stores[llama-index]" in run.stdout
+
+
+# -- encryption and attachments ---------------------------------------------------------------------------
+
+
+def test_data_goes_to_the_attachments_and_everything_is_encrypted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"planted-picture" * 6000
+    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    content: Any = [
+        {"type": "input_text", "text": "look"},
+        {"type": "input_image", "image_url": url, "detail": "auto"},
+    ]
+    session = SQLiteSession("s", tmp_path / "source.db")
+    asyncio.run(session.add_items([{"role": "user", "content": content}]))
+    session.close()
+    keys = {"current": "k", "keys": {"k": base64.b64encode(bytes(32)).decode()}}
+    monkeypatch.setenv("AGENT_STORES_KEYS", json.dumps(keys))
+    folder, target = tmp_path / "target", tmp_path / "target" / "chat.db"
+    folder.mkdir()
+    monkeypatch.setenv("AGENT_STORES_ATTACHMENTS", str(folder / "files"))
+    done = run_migration(f"openai-agents+sqlite:///{tmp_path / 'source.db'}", str(target))
+    assert (done.status, done.report["added"]) == (0, 1)
+    files = [file for file in (folder / "files").rglob("*") if file.is_file() and "@" not in file.name]
+    assert len(files) == 1
+    assert target.stat().st_size < len(data)
+    pieces = (b"planted-picture", base64.b64encode(data)[40:80])
+    for file in folder.rglob("*"):
+        assert not file.is_file() or not any(piece in file.read_bytes() for piece in pieces)
+
+    async def stored() -> Any:
+        options: Any = {
+            "encryption": KeyRing({"k": bytes(32)}, "k"),
+            "attachments": Attachments(folder / "files"),
+        }
+        async with contextlib.aclosing(open_log(target, **options)) as log:
+            return (await ChatMessageStore(log, thread_id="s").list_messages())[0].contents
+
+    assert asyncio.run(stored())[1].data == data

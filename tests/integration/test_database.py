@@ -515,8 +515,10 @@ class TestFaults:
         server = request.getfixturevalue("mariadb_server" if name == "mariadb" else "postgres_server")
         with FaultProxy(server.port) as proxy:
             url = server.url.replace(str(server.port), str(proxy.port)).replace("postgresql:", f"{name}:")
+            async with DatabaseChatMessageStore(server.url, thread_id="hung") as patient:
+                await patient.add_messages([user("before")])  # it makes the tables, which may take its time
             store = DatabaseChatMessageStore(url + _no_tls(name), thread_id="hung", timeout=1)
-            await store.add_messages([user("before")])
+            await store.count()
             proxy.hold()
             for work in (store.list_messages(), store.add_messages([user("lost")])):
                 with pytest.raises(StoreUnavailableError, match=str(proxy.port)):

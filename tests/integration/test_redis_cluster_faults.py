@@ -12,7 +12,7 @@ import pytest
 from redis.crc import key_slot
 
 from agent_stores import ChatMessage, RedisChatMessageStore
-from agent_stores.backends.redis.keys import thread_keys
+from agent_stores.backends.redis.layout import thread_keys
 from agent_stores.log import ThreadKey
 from agent_stores.sync import SyncChatMessageStore
 from tests.integration.test_redis_faults import WRITERS, Load, assert_turns, texts

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent_stores.backend import Row, ThreadKey, TimeToLive
-from agent_stores.backends.redis.keys import thread_keys
+from agent_stores.backends.redis.layout import thread_keys
 from agent_stores.redis import RedisMessageLog
 from tests.integration.test_redis_cost import counting, row
 from tests.servers.redis import RedisServer
@@ -91,7 +91,7 @@ async def test_another_clients_change_is_seen(
     await CHANGES[change](writer)
     for again in (False, True):  # and after more was added
         for last in (0, 1, 3, 20, None):
-            reader._redis._server.plain[MESSAGES] = None
+            reader._redis._server.plain.add(MESSAGES)
             part = await reader.latest(KEY, last)
             assert part == await by_script(reader, last), (again, last)
         await writer.append(KEY, [row(f"more {n}") for n in range(3)])

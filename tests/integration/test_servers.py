@@ -56,7 +56,7 @@ def make(kind: str) -> ServerProcess:
 def connect(server: ServerProcess) -> Any:
     """A connection of the server's usual client, through which `write` and `read` work."""
     if isinstance(server, postgres.PostgresServer):
-        return psycopg.connect(server.url, connect_timeout=5, autocommit=True)
+        return psycopg.connect(server.url, connect_timeout=60, autocommit=True)
     if isinstance(server, mariadb.MariaDBServer):
         return server.connect()
     assert isinstance(server, RedisServer)
@@ -95,7 +95,7 @@ def test_life_of_a_server(kind: str) -> None:
         assert server.pid is None
         assert all(map(is_gone, seen))
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((LOOPBACK, port), timeout=5)
+            socket.create_connection((LOOPBACK, port), timeout=60)
         server.restart()
         assert server.port == port
         with contextlib.closing(connect(server)) as client:
@@ -121,7 +121,7 @@ def test_a_paused_server_hangs(kind: str) -> None:
         reader.start()
         reader.join(0.5)
         assert answers == []
-        socket.create_connection((LOOPBACK, server.port), timeout=5).close()
+        socket.create_connection((LOOPBACK, server.port), timeout=60).close()
         server.resume()
         reader.join(10)
         assert answers == [[1]]
@@ -171,7 +171,7 @@ def test_a_leased_port_is_given_to_no_other_process() -> None:
     lease = PortLease(1)
     for port in (lease.port, lease.port + 1):
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((LOOPBACK, port), timeout=5)
+            socket.create_connection((LOOPBACK, port), timeout=60)
     lease.release()
     lease.release()
 
@@ -329,7 +329,7 @@ def assert_follows(group: redis_servers.RedisSentinel) -> None:
     primary, replica = client.master_for(group.service_name), client.slave_for(group.service_name)
     with contextlib.closing(primary), contextlib.closing(replica):
         count = primary.incr("count")
-        wait_for(lambda: replica.get("count") == str(count), timeout=10, what="the replica has the value")
+        wait_for(lambda: replica.get("count") == str(count), timeout=60, what="the replica has the value")
     for sentinel in client.sentinels:
         sentinel.close()
 
@@ -348,7 +348,7 @@ class Echo:
 
     def dial(self) -> socket.socket:
         """A new connection to the proxy, closed in the end."""
-        return self._clients.enter_context(socket.create_connection((LOOPBACK, self.proxy.port), timeout=5))
+        return self._clients.enter_context(socket.create_connection((LOOPBACK, self.proxy.port), timeout=60))
 
     def close(self) -> None:
         """Close the clients' connections."""
@@ -406,7 +406,7 @@ def test_proxy_passes_on_and_counts(echo: Echo) -> None:
     one.close()
     two.shutdown(socket.SHUT_WR)
     assert two.recv(1) == b""
-    wait_for(lambda: proxy.open_connections == 0, timeout=5, what="the proxy let go")
+    wait_for(lambda: proxy.open_connections == 0, timeout=60, what="the proxy let go")
 
 
 def test_cut_after_client_bytes(echo: Echo) -> None:
@@ -450,7 +450,7 @@ def test_a_match_may_lie_across_packets(echo: Echo) -> None:
         for part in (b"one nee", b"d", b"l"):
             passed = proxy.client_bytes
             connection.sendall(part)
-            wait_for(lambda: proxy.client_bytes == passed + len(part), timeout=5, what="passed on")  # noqa: B023
+            wait_for(lambda: proxy.client_bytes == passed + len(part), timeout=60, what="passed on")  # noqa: B023
         assert ask(connection, b"e two\n") == b""
     assert proxy.cuts == 2
     assert echo.served == [b"one needl", b"one needle two\n"]
@@ -493,12 +493,12 @@ def test_hold(echo: Echo) -> None:
     late = echo.dial()
     late.sendall(b"late\n")
     assert echo.served == []
-    wait_for(lambda: proxy.connections == 3, timeout=5, what="all are accepted")
+    wait_for(lambda: proxy.connections == 3, timeout=60, what="all are accepted")
     assert (proxy.client_bytes, proxy.cuts) == (0, 0)
     proxy.heal()
     assert patient.recv(100) == b"held\n"
     assert late.recv(100) == b"late\n"
-    wait_for(lambda: len(echo.served) == 3, timeout=5, what="what was held is passed on")
+    wait_for(lambda: len(echo.served) == 3, timeout=60, what="what was held is passed on")
     proxy.hold()
     late.sendall(b"never\n")
     proxy.close()
@@ -510,7 +510,7 @@ def test_a_server_that_is_down(echo: Echo) -> None:
     lease = PortLease()
     with (
         FaultProxy(lease.port) as proxy,
-        socket.create_connection((LOOPBACK, proxy.port), timeout=5) as client,
+        socket.create_connection((LOOPBACK, proxy.port), timeout=60) as client,
     ):
         assert client.recv(1) == b""
         assert (
@@ -527,7 +527,7 @@ FAILURES = (psycopg.OperationalError, pymysql.OperationalError, redis.Connection
 def through(proxy: FaultProxy, server: ServerProcess) -> Any:
     """A connection of the server's usual client, through the proxy."""
     if isinstance(server, postgres.PostgresServer):
-        return psycopg.connect(proxy.url(server.url), connect_timeout=5, autocommit=True)
+        return psycopg.connect(proxy.url(server.url), connect_timeout=60, autocommit=True)
     assert isinstance(server, (mariadb.MariaDBServer, RedisServer))
     if isinstance(server, mariadb.MariaDBServer):
         return pymysql.connect(

@@ -117,7 +117,7 @@ def test_a_connection_that_ended_meanwhile_is_noticed_before_it_is_used(
         view.add_messages([user(str(n)) for n in range(8)])
         for n in range(7, 0, -1):
             proxy.drop_all()
-            wait_for(lambda: proxy.open_connections == 0, timeout=10, what="the connection is cut")
+            wait_for(lambda: proxy.open_connections == 0, timeout=60, what="the connection is cut")
             popped = view.pop_last()
             assert popped is not None
             assert popped.text == str(n)
@@ -139,7 +139,7 @@ def test_closing_closes_the_connections_of_all_loops(
     assert len(loops._idle) == proxy.open_connections == 3
     block_on(ChatMessageStore(log, thread_id="meeting").delete_thread(), log)
     block_on(log.aclose(), log)
-    wait_for(lambda: proxy.open_connections == 0, timeout=10, what="the connections are closed")
+    wait_for(lambda: proxy.open_connections == 0, timeout=60, what="the connections are closed")
     assert len(loops._idle) == 3
     with view_on(LoopMessageLog(url)) as again:
         again.add_messages([user("on the same loops")])

@@ -67,7 +67,7 @@ def test_it_works_where_nothing_else_is_installed(wheel: Path, tmp_path: Path) -
     told, file = run(python, "-W", "error", "-c", code, cwd=tmp_path).splitlines()
     assert "pip install 'agent-stores[mem0]'" in told
     assert Path(file).is_relative_to(tmp_path / "venv")
-    for name in ("conftest.py", "servers", *TESTS):
+    for name in ("conftest.py", "plugins/judges.py", "servers", *TESTS):
         target = tmp_path / "tests" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (ROOT / "tests" / name).is_dir() else shutil.copy

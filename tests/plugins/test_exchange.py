@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from claude_agent_sdk.testing import run_session_store_conformance
 
+from agent_stores import Attachments, KeyRing, erase, rekey
 from agent_stores.chatkit import AgentStoresChatKitStore
 from agent_stores.claude_agent import AgentStoresSessionStore
 from agent_stores.log import MessageLog, ThreadKey
 from agent_stores.testing.model_server import ModelServer
 from agent_stores.urls import open_log
+from tests.plugins.conftest import PNG
 from tests.plugins.exchange import ANSWER, GOES_ON, IMAGE, QUESTION, READERS, RESULTS, SAID, THREAD, WRITERS
 from tests.plugins.langgraph.suite import check as check_saver
 
@@ -103,3 +108,41 @@ async def test_it_goes_on_in_every_framework_and_comes_back(
             found = await reader(server_log)
             assert found[-2 * count :] == turns * count, name
             assert sorted(map(repr, found[: -2 * count])) == sorted(map(repr, SAID)), name
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+async def test_a_conversation_is_encrypted_whole_has_its_image_elsewhere_and_is_erased(
+    writer: str, tmp_path: Path
+) -> None:
+    """What a framework keeps for itself is encrypted, too, and nothing of it remains."""
+    old, new = bytes(32), bytes(range(32))
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    pieces = [b"weather", b"Rain and sun", b"Bergen", PNG[-40:], base64.b64encode(PNG)[-60:-4]]
+
+    def opened(keys: dict[str, bytes] | None, current: str = "") -> MessageLog:
+        options: Any = {"encryption": KeyRing(keys, current, allow_plaintext=False)} if keys else {}
+        return open_log(folder / "chat.db", attachments=Attachments(folder / "files", over=10), **options)
+
+    def found_pieces() -> list[bytes]:
+        contents = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+        return [piece for piece in pieces if piece in contents]
+
+    plain = opened(None)
+    await check(writer, writer, plain)
+    assert set(await asyncio.to_thread(found_pieces)) >= {b"Rain and sun", PNG[-40:]}
+    await erase(plain, all_threads=True)
+    assert await asyncio.to_thread(found_pieces) == []
+    first, second = opened({"old": old}, "old"), opened({"old": old, "new": new}, "new")
+    third = opened({"new": new}, "new")
+    await check(writer, writer, first)
+    assert await asyncio.to_thread(found_pieces) == []
+    report = await rekey(second.backend)
+    assert (report.complete, report.attachments > 0) == (True, True)
+    assert sorted(map(repr, await READERS[writer](third))) == sorted(map(repr, SAID))
+    assert sorted(map(repr, await READERS["ChatMessage"](third))) == sorted(map(repr, SAID))
+    receipt = await erase(third, all_threads=True)
+    assert (receipt["complete"], receipt["attachments"]["removed"] > 0) == (True, True)
+    assert not [file for file in (folder / "files").rglob("*") if file.is_file()]
+    for log in (plain, first, second, third):
+        await log.aclose()

@@ -70,7 +70,7 @@ class _Rule:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     lose: bool = False
-    hold: float = 0.0
+    hold: threading.Event | None = None
     at: list[float] = field(default_factory=list)
 
 
@@ -82,7 +82,10 @@ class HttpProxy:
         self._target = target_port
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
+        self._healed = threading.Event()
         self._server: ThreadingHTTPServer | None = None
+        self.held = 0
+        """How many requests are kept back, or were and have no answer of the server yet."""
         self.requests: list[Request] = []
         """The requests that came by, those included that were answered here."""
 
@@ -115,15 +118,17 @@ class HttpProxy:
         with self._lock:
             self._rules.append(_Rule(match, times, lose=True))
 
-    def hold(self, match: bytes, seconds: float, *, times: int = 1) -> None:
-        """Pass requests on so much later."""
+    def hold(self, match: bytes, *, times: int = 1) -> None:
+        """Keep requests back until `heal`."""
         with self._lock:
-            self._rules.append(_Rule(match, times, hold=seconds))
+            self._rules.append(_Rule(match, times, hold=self._healed))
 
     def heal(self) -> None:
-        """Pass everything on."""
+        """Pass everything on, and what was kept back."""
         with self._lock:
             self._rules.clear()
+            self._healed.set()
+            self._healed = threading.Event()
 
     def counts(self) -> dict[str, int]:
         """How many requests of each kind came by since the last call."""
@@ -181,8 +186,19 @@ class HttpProxy:
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         rule = self._rule_for(f"{handler.command} {handler.path}\n".encode() + body)
-        if rule is not None and rule.hold:
-            time.sleep(rule.hold)
+        if rule is not None and rule.hold is not None:
+            with self._lock:
+                self.held += 1
+            try:
+                rule.hold.wait(60)
+                self._pass_on(handler, body, rule)
+            finally:
+                with self._lock:
+                    self.held -= 1
+            return
+        self._pass_on(handler, body, rule)
+
+    def _pass_on(self, handler: BaseHTTPRequestHandler, body: bytes, rule: _Rule | None) -> None:
         if rule is not None and rule.status:
             self._note(handler, body, rule.body)
             _reply(handler, rule.status, {"Content-Type": "application/json", **rule.headers}, rule.body)

@@ -34,6 +34,7 @@ class Mem0Platform:
         delay: seconds before each answer but the first one, to the client's constructor.
         failures: statuses to answer with next, before anything else.
         ping_status: the status of the answer to the client's constructor.
+        open: answers wait until it is set, as it is at first.
     """
 
     def __init__(self, api_key: str = "m0-planted-key") -> None:
@@ -46,6 +47,8 @@ class Mem0Platform:
         self.ping_status = 200
         self.failures: list[int] = []
         self.slow_entity: str | None = None
+        self.open = threading.Event()
+        self.open.set()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
@@ -82,6 +85,8 @@ class Mem0Platform:
         with self._lock:
             self.requests.append((method, path, body))
             failure = self.failures.pop(0) if self.failures and path != "/v1/ping/" else None
+        while not self.open.wait(0.02) and not self._stopping.is_set():
+            pass
         if path == "/v1/ping/":
             self.pause(self.ping_delay)
             if self.ping_status != 200:

@@ -112,7 +112,7 @@ class FaultProxy:
     # Modes
 
     def cut_after_client_bytes(self, count: int, *, times: int | None = 1) -> None:
-        """Cut a connection once its client has sent `count` bytes from now on; no more than those pass."""
+        """Cut a connection once its client has sent `count` further bytes; only these reach the server."""
         self._arm(_Rule("after bytes", times, limit=count))
 
     def cut_before_request(self, match: bytes, *, times: int | None = 1) -> None:
@@ -120,7 +120,7 @@ class FaultProxy:
         self._arm(_Rule("before request", times, match=match))
 
     def cut_before_reply(self, match: bytes, *, times: int | None = 1) -> None:
-        """Cut a connection when the server answers these bytes: it has done the work, unheard."""
+        """Cut a connection when the server answers these bytes: it was executed, the reply is lost."""
         self._arm(_Rule("before reply", times, match=match))
 
     def drop_all(self, *, refuse: bool = False) -> None:

@@ -14,8 +14,9 @@ from agent_stores.backends.tables.table import (
     Item,
     ItemKey,
     Operation,
-    Page,
+    Table,
     TableLimits,
+    following,
 )
 from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError
 
@@ -26,7 +27,7 @@ LIMITS = TableLimits(
 )
 
 
-class MemoryTable:
+class MemoryTable(Table):
     """A table of this process.
 
     Args:
@@ -65,27 +66,30 @@ class MemoryTable:
 
     async def query(
         self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
-    ) -> Page:
-        await self._begin("query")
-        items = self.partitions.get(partition, {})
-        sorts = sorted(sort for sort in items if first <= sort < end)
-        size = self.page if limit is None else min(limit, self.page)
-        found = [items[sort] for sort in sorts[:size]]
-        if not bodies:
-            found = [item._replace(body="") for item in found]
-        return Page(found, len(sorts) <= size)
+    ) -> list[Item]:
+        found: list[Item] = []
+        is_last = False
+        while not is_last and (limit is None or len(found) < limit):
+            await self._begin("query")
+            items = self.partitions.get(partition, {})
+            sorts = sorted(sort for sort in items if first <= sort < end)
+            size = self.page if limit is None else min(limit - len(found), self.page)
+            found += [items[sort] if bodies else items[sort]._replace(body="") for sort in sorts[:size]]
+            is_last = len(sorts) <= size
+            first = following(found[-1].sort) if found else end
+        return found
 
-    async def transact(self, operations: Sequence[Operation]) -> list[str]:
+    async def transact(self, operations: Sequence[Operation]) -> str:
         fault = await self._begin("transact")
         if fault == "time out":  # carried out later, when other calls came in between
             self.late.append(operations)
             raise OutcomeUnknownError("timed out")
         if fault == "conflict" and operations[0].condition is not None:
             raise ConditionFailed(0)
-        versions = self._apply(operations)
+        version = self._apply(operations)
         if fault == "after":
             raise OutcomeUnknownError("the answer is lost")
-        return versions
+        return version
 
     async def aclose(self) -> None:
         """Nothing to close."""
@@ -124,34 +128,26 @@ class MemoryTable:
             raise StoreUnavailableError("no answer; nothing was written")
         return fault
 
-    def _apply(self, operations: Sequence[Operation]) -> list[str]:
+    def _apply(self, operations: Sequence[Operation]) -> str:
         assert 0 < len(operations) <= self.limits.operations
         assert len({operation.item.partition for operation in operations}) == 1
         assert len({operation.item.key for operation in operations}) == len(operations)
         assert sum(len(one.item.body.encode()) for one in operations) <= self.limits.transaction_bytes
         items = self.partitions.get(operations[0].item.partition, {})
-        for index, (kind, item, condition) in enumerate(operations):
+        for index, (item, condition, is_delete) in enumerate(operations):
             stored = items.get(item.sort)
-            if kind == "put":
+            if not is_delete:
                 assert len(item.meta) <= 30_000
                 assert len(item.body.encode()) <= self.limits.item_bytes
                 for text in item.key:
                     assert text.isascii() and text.isprintable() and len(text) <= 512  # noqa: PT018
                     assert not set(text) & set("/\\#?")
-            if condition == NEW and condition is not None:
-                holds = stored is None
-            elif condition is not None:
-                holds = stored is not None and stored.version == condition
-            else:
-                holds = kind == "put" or stored is not None
-            if not holds:
+            if condition is not None and condition != (NEW if stored is None else stored.version):
                 raise ConditionFailed(index)
-        versions = []
-        for kind, item, _ in operations:
-            version = f"v{next(self._versions)}"
-            versions.append(version)
-            if kind == "put":
-                self.partitions.setdefault(item.partition, {})[item.sort] = item._replace(version=version)
+        version = f"v{next(self._versions)}"
+        for item, _, is_delete in operations:
+            if is_delete:
+                items.pop(item.sort, None)
             else:
-                del items[item.sort]
-        return versions
+                self.partitions.setdefault(item.partition, {})[item.sort] = item._replace(version=version)
+        return version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,12 +16,19 @@ from agent_stores.backends.tables.azure import PROPERTY_UNITS, pieces
 from agent_stores.backends.tables.backend import TablesBackend
 from agent_stores.backends.tables.index import RECENT_US
 from agent_stores.backends.tables.layout import ThreadCache
+from agent_stores.backends.tables.table import Operation
 from agent_stores.capabilities import Appender, Sweeper, TenantLister
-from agent_stores.errors import ArgumentError
+from agent_stores.errors import (
+    ArgumentError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreRejectedError,
+    StoreUnavailableError,
+)
 from agent_stores.log import MessageLog
 from agent_stores.store import ChatMessageStore
 from agent_stores.testing.conformance.isolation import HOSTILE_NAMES
-from tests.tables.memory_table import LIMITS, MemoryTable
+from tests.tables.memory_table import MemoryTable
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +78,7 @@ async def test_one_request_for_an_append_and_for_a_read() -> None:
 
 
 async def test_reads_that_may_not_be_of_one_moment_are_verified() -> None:
-    table = MemoryTable(LIMITS._replace(snapshot_pages=False))
+    table = MemoryTable()
     log = make_log(table)
     for n in range(30):
         await log.append(KEY, [row(f"q{n}", pinned=n == 3), row(f"a{n}")])
@@ -81,6 +89,9 @@ async def test_reads_that_may_not_be_of_one_moment_are_verified() -> None:
     table.count()
     assert len(await log.latest(KEY, 20)) == 21
     assert table.calls == ["query", "get"]
+    table.count()
+    assert len(await log.latest(KEY)) == 59
+    assert table.calls == ["query"]  # as many as the head counts
 
 
 async def test_a_time_to_live_costs_nothing_on_a_turn() -> None:
@@ -218,13 +229,13 @@ def test_partitions_are_valid_readable_and_unambiguous() -> None:
     assert layout.thread_partition(ThreadKey(None, "a/b")) == "t.~.a~2Fb"
     names = [None, *HOSTILE_NAMES, "~", "~.", "a~.b", "~41", "~d", "A~41", "x" * 240, "x" * 241]
     threads = [
-        ThreadKey(tenant, thread or "nobody")
+        ThreadKey(tenant, thread or "missing")
         for tenant in names
         for thread in ("b", "~.b", "b~.", ".", *names[1:3])
     ]
     made = [layout.thread_partition(key) for key in dict.fromkeys(threads)]
     assert len(set(made)) == len(made)
-    more = [layout.thread_partition(ThreadKey(None, name or "nobody")) for name in names]
+    more = [layout.thread_partition(ThreadKey(None, name or "missing")) for name in names]
     assert len(set(more)) == len(more)
     indexes = [layout.index_partition(name) for name in names]
     assert len(set(indexes)) == len(indexes)
@@ -262,10 +273,10 @@ def test_messages_sort_the_newest_first() -> None:
     newer = layout.new_generation(1_700_000_000_000_000, older)
     sorts = [layout.message_sort(newer, position, pinned=False) for position in positions]
     assert sorted(sorts, reverse=True) == sorts
-    assert [layout.message_place(sort) for sort in sorts] == [(newer, False, n) for n in positions]
+    assert [layout.position_at(sort) for sort in sorts] == positions
     pinned = layout.message_sort(newer, 1, pinned=True)
     assert layout.HEAD < pinned < sorts[-1] < sorts[0] < f"r{newer}n"
-    assert f"r{newer}n" < layout.message_sort(older, 1, pinned=True) < layout.END_OF_ROWS
+    assert f"r{newer}n" < layout.message_sort(older, 1, pinned=True) < "rn"
 
 
 @pytest.mark.parametrize(
@@ -320,3 +331,72 @@ async def test_visits_of_purged_threads_do_not_keep_others_waiting() -> None:
         await log.append(ThreadKey("acme", f"t{n}"), [row("first")], ttl=TimeToLive(10.0))
     clock.ahead = 20
     assert [await log.purge_expired(limit=10) for _ in range(4)] == [10, 10, 10, 0]
+
+
+@pytest.mark.parametrize("is_id_damaged", [False, True])
+async def test_a_damaged_row_is_read_from_that_of_its_id(is_id_damaged: bool) -> None:
+    table = MemoryTable()
+    log = make_log(table)
+    await log.append(KEY, [row("a"), row("b", boundary=False), row("c"), row("d")])
+    stats = await log.stats(KEY)
+    items = table.partitions[layout.thread_partition(KEY)]
+    (sort,) = [sort for sort in items if sort[0] == "r" and layout.position_at(sort) == 2]
+    items[sort] = items[sort]._replace(meta="{")
+    if is_id_damaged:
+        (sort,) = [sort for sort in items if sort[0] == "u" and layout.read_row(items[sort])[0].position == 2]
+        items[sort] = items[sort]._replace(meta="{")
+    log = make_log(table)
+    expected = ["a", "" if is_id_damaged else "b", "c", "d"]
+    for found in (await log.read(KEY), await log.latest(KEY), await log.read(KEY, after=0, limit=9)):
+        assert [each.message_id for each in found] == expected
+        assert [each.body for each in found] == [b'{"n":1}'] * 4
+        assert found[1].boundary is is_id_damaged
+    assert (await log.get(KEY, "b") is None) == is_id_damaged
+    await log.append(KEY, [row("e")], max_messages=3)
+    kinds = [sort[0] for sort in items]
+    assert (kinds.count("r"), kinds.count("u")) == (3, 3 + is_id_damaged)
+    assert await log.append(KEY, [row("b")]) == 6
+    assert [each.message_id for each in await log.read(KEY)] == ["c", "d", "e", "b"]
+    after = await log.stats(KEY)
+    assert stats is not None
+    assert after is not None
+    assert after.messages == stats.messages
+    if not is_id_damaged:
+        assert (after.bytes, after.tokens) == (stats.bytes, stats.tokens)
+
+
+# Lost replies
+
+
+@pytest.mark.parametrize("kind", [StoreUnavailableError, StoreRejectedError])
+@pytest.mark.parametrize(("work", "size"), [("append", 1), ("append", 60), ("clear", 0)])
+async def test_after_a_lost_reply_no_error_says_that_nothing_was_written(
+    work: str, size: int, kind: type[StoreError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a later attempt is sure to have had no effect: the first may yet arrive."""
+    table = MemoryTable()
+    log = make_log(table)
+    await log.append(KEY, [row("first"), row("known")])
+    transact, attempts = table.transact, list[Sequence[Operation]]()
+
+    async def fail(operations: Sequence[Operation]) -> str:
+        if operations[0].item.sort != layout.HEAD:
+            return await transact(operations)
+        attempts.append(operations)
+        raise OutcomeUnknownError("timed out") if len(attempts) == 1 else kind("no; nothing was written")
+
+    async def run() -> None:
+        if work == "append":
+            await log.append(KEY, [row(f"{n}") for n in range(size)], request_id="r")
+        else:
+            await log.clear(KEY)
+
+    monkeypatch.setattr(table, "transact", fail)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await run()
+    assert "nothing was written" not in str(caught.value)
+    monkeypatch.undo()
+    await table.transact(attempts[0])  # it arrives
+    await run()
+    names = ["first", "known", *(f"{n}" for n in range(size))] if work == "append" else []
+    assert [each.message_id for each in await log.read(KEY)] == names

@@ -27,7 +27,7 @@ OTHER = ThreadKey("acme", "fork")
 START_US = 1_700_000_000 * 1_000_000
 SMALL = TableLimits(operations=12, transaction_bytes=4_000, item_bytes=1_000, body_bytes=100_000)
 LARGE = SMALL._replace(operations=100, transaction_bytes=200_000)
-"""Most appends are one transaction; under `SMALL`, most take the log's general path."""
+"""Most appends are one transaction; under `SMALL`, most take the log's fallback."""
 FAULTS: tuple[Fault, ...] = ("before", "after", "time out", "conflict")
 
 Step = tuple[str, Callable[[MessageLog], Awaitable[Any]]]
@@ -132,7 +132,7 @@ async def _expected(history: Sequence[Step], clock: Clock) -> list[tuple[Any, An
     "limits",
     [
         SMALL,
-        SMALL._replace(snapshot_pages=False, operations=100),
+        SMALL._replace(operations=100),
         LARGE,
     ],
 )
@@ -297,7 +297,7 @@ async def test_random_faults(seed: int) -> None:
     story, clock = random.Random(seed), Clock()
     operations = story.choice([12, 60])
     max_messages = story.choice([None, 4]) if operations == 60 else None
-    limits = story.choice([SMALL, LARGE])._replace(snapshot_pages=story.random() < 0.5, operations=operations)
+    limits = story.choice([SMALL, LARGE])._replace(operations=operations)
     table = MemoryTable(limits, page=story.choice([3, 5, 1000]))
     logs = [_log(table, clock) for _ in range(2)]
     reference = MessageLog(MemoryBackend(Limits()), clock=clock)

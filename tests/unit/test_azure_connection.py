@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = base64.b64encode(b"planted-s3cret").decode()
 SAS = "sv=2024-01-01&ss=t&srt=sco&sp=rwdlacu&se=2030-01-01T00:00:00Z&sig=planted%2Fs3cret%3D"
-NOBODY = "http://127.0.0.1:1/acc"
+UNUSED = "http://127.0.0.1:1/acc"
 HIDDEN = (KEY, KEY.rstrip("="), "planted", "s3cret")
 
 
@@ -81,8 +81,8 @@ class SyncToken:
         (f"accountname=acc;accountkey={KEY}", "https://acc.table.core.windows.net"),
         (f" AccountName = acc ;\n AccountKey = {KEY} ; ", "https://acc.table.core.windows.net"),
         ("UseDevelopmentStorage=true", "http://127.0.0.1:10002/devstoreaccount1"),
-        (f"TableEndpoint={NOBODY};SharedAccessSignature={SAS}", NOBODY),
-        (f"BlobEndpoint=https://x;TableEndpoint={NOBODY};SharedAccessSignature={SAS}", NOBODY),
+        (f"TableEndpoint={UNUSED};SharedAccessSignature={SAS}", UNUSED),
+        (f"BlobEndpoint=https://x;TableEndpoint={UNUSED};SharedAccessSignature={SAS}", UNUSED),
     ],
 )
 def test_connection_strings(text: str, endpoint: str) -> None:
@@ -108,8 +108,8 @@ def test_connection_strings(text: str, endpoint: str) -> None:
         f"AccountName=acc;AccountKey={KEY};TableEndpoint=ftp://x",
         f"AccountName=acc;AccountKey={KEY};TableEndpoint=http://user:{KEY}@x",
         f"AccountName=a{KEY}/x;AccountKey={KEY};TableEndpoint=https://[x",
-        f"TableEndpoint={NOBODY}?{SAS};AccountName=acc;AccountKey={KEY}",
-        f"TableEndpoint={NOBODY};SharedAccessSignature=planted",
+        f"TableEndpoint={UNUSED}?{SAS};AccountName=acc;AccountKey={KEY}",
+        f"TableEndpoint={UNUSED};SharedAccessSignature=planted",
         "UseDevelopmentStorage=false",
     ],
 )
@@ -124,22 +124,22 @@ def test_connection_strings_that_are_not_accepted(text: str) -> None:
     "arguments",
     [
         {},
-        {"endpoint": NOBODY},
-        {"endpoint": f"{NOBODY}?{SAS}", "sas_token": SAS},
+        {"endpoint": UNUSED},
+        {"endpoint": f"{UNUSED}?{SAS}", "sas_token": SAS},
         {"endpoint": "acc.table.core.windows.net", "sas_token": SAS},
-        {"endpoint": NOBODY, "sas_token": SAS, "account_key": KEY, "account_name": "acc"},
-        {"endpoint": NOBODY, "account_key": KEY},
-        {"endpoint": NOBODY, "credential": Token()},
-        {"endpoint": NOBODY, "account_name": "acc"},
+        {"endpoint": UNUSED, "sas_token": SAS, "account_key": KEY, "account_name": "acc"},
+        {"endpoint": UNUSED, "account_key": KEY},
+        {"endpoint": UNUSED, "credential": Token()},
+        {"endpoint": UNUSED, "account_name": "acc"},
         {"account_name": "acc/..", "account_key": KEY},
-        {"connection_string": by_key(), "endpoint": NOBODY},
+        {"connection_string": by_key(), "endpoint": UNUSED},
         {"connection_string": by_key(), "account_key": KEY},
         {
-            "table_service_client": TableServiceClient(NOBODY, credential=AzureSasCredential(SAS)),
+            "table_service_client": TableServiceClient(UNUSED, credential=AzureSasCredential(SAS)),
             "sas_token": SAS,
         },
         {
-            "table_service_client": TableServiceClient(NOBODY, credential=AzureSasCredential(SAS)),
+            "table_service_client": TableServiceClient(UNUSED, credential=AzureSasCredential(SAS)),
             "client_options": {"user_agent": "x"},
         },
         {"connection_string": by_key(), "timeout": 0},
@@ -167,7 +167,7 @@ def test_arguments_that_are_not_accepted(arguments: dict[str, Any]) -> None:
         {"connection_string": by_key().encode()},
         {"connection_string": by_key(), "table_name": 7},
         {"connection_string": by_key(), "client_options": 7},
-        {"endpoint": NOBODY, "credential": KEY},
+        {"endpoint": UNUSED, "credential": KEY},
         {"endpoint": "https://x", "credential": SyncToken()},
         {"table_service_client": object()},
     ],
@@ -272,13 +272,13 @@ def test_urls_that_are_not_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"connection_string": by_key(f"TableEndpoint={NOBODY}")},
-        {"connection_string": f"TableEndpoint={NOBODY};SharedAccessSignature={SAS}"},
-        {"endpoint": NOBODY, "account_name": "acc", "account_key": KEY},
-        {"endpoint": NOBODY, "sas_token": SAS},
-        {"endpoint": NOBODY, "credential": AzureSasCredential(SAS)},
+        {"connection_string": by_key(f"TableEndpoint={UNUSED}")},
+        {"connection_string": f"TableEndpoint={UNUSED};SharedAccessSignature={SAS}"},
+        {"endpoint": UNUSED, "account_name": "acc", "account_key": KEY},
+        {"endpoint": UNUSED, "sas_token": SAS},
+        {"endpoint": UNUSED, "credential": AzureSasCredential(SAS)},
         {"endpoint": "https://127.0.0.1:1/acc", "credential": Token()},
-        {"table_service_client": TableServiceClient(f"{NOBODY}?{SAS}")},
+        {"table_service_client": TableServiceClient(f"{UNUSED}?{SAS}")},
     ],
 )
 async def test_secrets_never_show(arguments: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:

@@ -281,9 +281,10 @@ def test_export_of_some_threads(database: Path, tmp_path: Path, capsys: pytest.C
     target = tmp_path / "kept.jsonl"
     target.write_text("as it was")
     assert (
-        main(["export", "alice", "nobody", "-o", str(target), "--store", str(database)]) == ExitCode.NOT_FOUND
+        main(["export", "alice", "missing", "-o", str(target), "--store", str(database)])
+        == ExitCode.NOT_FOUND
     )
-    assert "'nobody'" in last_error(capsys)
+    assert "'missing'" in last_error(capsys)
     assert target.read_text() == "as it was"
     assert main(["export", "alice", "-o", str(target), "--json", "--store", str(database)]) == 0
     assert json.loads(capsys.readouterr().out) == {"threads": 1, "bytes": target.stat().st_size}
@@ -572,15 +573,15 @@ def test_a_reader_that_goes_away_is_no_error_to_report(tmp_path: Path) -> None:
 
 
 def test_delete(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["delete", "alice", "nobody", HOSTILE_ID, "--store", str(database), "--yes", "--json"]
+    arguments = ["delete", "alice", "missing", HOSTILE_ID, "--store", str(database), "--yes", "--json"]
     assert main(arguments) == ExitCode.NOT_FOUND
     captured = capsys.readouterr()
     assert [(item["thread_id"], item["deleted"]) for item in lines(captured.out)] == [
         ("alice", True),
-        ("nobody", False),
+        ("missing", False),
         (HOSTILE_ID, True),
     ]
-    assert captured.err == "agent-stores: there is no thread 'nobody'\n"
+    assert captured.err == "agent-stores: there is no thread 'missing'\n"
     assert read(database, "alice") == []
     assert len(read(database, "alice", "acme")) == 1
     assert main(["delete", "alice", "--tenant", "acme", "--store", str(database), "-y"]) == 0
@@ -641,7 +642,7 @@ def test_purge(database: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["threads", "--store", "memory:", "--tenant", ""], ExitCode.USAGE, "tenant must be a non-empty str"),
         (["threads", "--store", "missing.db"], ExitCode.NOT_FOUND, "missing.db"),
         (["threads", "--store", "sqlite:///missing.db"], ExitCode.NOT_FOUND, "missing.db"),
-        (["show", "nobody", "--store", "memory:"], ExitCode.NOT_FOUND, "nobody"),
+        (["show", "missing", "--store", "memory:"], ExitCode.NOT_FOUND, "missing"),
         (["demo", "--store", "memory:"], ExitCode.USAGE, "in memory"),
     ],
 )
@@ -712,7 +713,7 @@ def test_threads_by_recency_tenants_and_forks(database: Path, capsys: pytest.Cap
     assert run("fork", "alice", "branch", "--at", "2") == [{"thread_id": "branch", "messages": 2}]
     assert read(database, "branch") == read(database, "alice")[:2]
     assert main(["fork", "alice", "branch", "--store", str(database)]) != 0
-    assert main(["fork", "nobody", "--store", str(database)]) == ExitCode.NOT_FOUND
+    assert main(["fork", "missing", "--store", str(database)]) == ExitCode.NOT_FOUND
 
 
 def test_a_malformed_url_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:

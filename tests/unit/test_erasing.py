@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -31,6 +32,7 @@ from agent_stores import (
     InMemoryMessageLog,
     KeyRing,
     MessageLog,
+    StateSignatureError,
     erase,
     open_log,
 )
@@ -249,6 +251,10 @@ async def test_the_receipt(tmp_path: Path) -> None:
     assert unsigned["type"] == "agent_stores.erasure"
     assert unsigned["started_at"] <= unsigned["finished_at"]
     assert sorted(thread["fork"] for thread in unsigned["threads"]) == [False, True, True]
+    forged = {**receipt, "removed": {**receipt["removed"], "threads": 0}}
+    for state, key in ((forged, "secret"), (receipt, "another")):
+        with pytest.raises(StateSignatureError):
+            verify_state(state, key)
 
 
 async def test_arguments() -> None:
@@ -300,7 +306,7 @@ async def test_memories_of_the_user_are_erased(monkeypatch: pytest.MonkeyPatch) 
         for run_id in ("a", "d", "z"):
             platform.remember(f"of {run_id}", run_id=run_id)
         assert await by_thread.erase(["a", "d"]) == 2
-        with pytest.raises(ArgumentError, match="needs a user_id or a thread_id"):
+        with pytest.raises(ArgumentError, match="user_id or thread_id must be given"):
             await on(platform, agent_id="helper").erase()
         platform.failures = [500] * 9
         with pytest.raises(ContextProviderError, match="could not erase all memories"):
@@ -383,6 +389,42 @@ def run_killed(folder: Path, step: int, choice: dict[str, Any]) -> subprocess.Co
     return subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
     )
+
+
+async def test_an_erasure_on_a_table_that_ends_at_any_transaction() -> None:
+    """A thread takes several transactions there, and its names are in lists, too."""
+
+    class Killed(BaseException):
+        """Ends an erasure as a kill does."""
+
+    for step in itertools.count(1):
+        table = MemoryTable()
+        log = MessageLog(TablesBackend(table))
+        await plant(log)
+        await store(log, f"{WORD}-1", ttl=3600).add_messages([ChatMessage("user", WORD * 20_000)])
+        transact, steps = table.transact, itertools.count(1)
+
+        async def killed(
+            operations: Any, step: int = step, steps: Any = steps, transact: Any = transact
+        ) -> Any:
+            if next(steps) == step:
+                raise Killed
+            return await transact(operations)
+
+        table.transact = killed  # type: ignore[method-assign]
+        choice: dict[str, Any] = {"tenant": "acme", "thread_ids": ["a", f"{WORD}-1"]}
+        try:
+            receipt = await erase(log, **choice)
+        except Killed:
+            table.transact = transact  # type: ignore[method-assign]
+            receipt = await erase(MessageLog(TablesBackend(table)), **choice)
+            assert receipt["complete"], step
+            assert WORD not in items_of(table), step
+            assert KEPT in items_of(table)
+        else:
+            assert receipt["complete"]
+            assert step > 8
+            return
 
 
 # -- the command line ---------------------------------------------------------------------------------

@@ -493,7 +493,7 @@ def test_start_and_stop() -> None:
             time.sleep(0.01)
         server.stop()
         with pytest.raises(openai.APIConnectionError):
-            waiting.result(10)
+            waiting.result(60)
     server.stop()
     assert threading.active_count() == before
     with pytest.raises(openai.APIConnectionError):
@@ -511,5 +511,5 @@ def test_command(number: signal.Signals) -> None:
         with openai.OpenAI(base_url=base_url, api_key="any") as client:
             assert ask(client, "Hello") == "You said: Hello"
             process.send_signal(number)
-            out, err = process.communicate(timeout=10)
+            out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (0, "", "")

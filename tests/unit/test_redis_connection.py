@@ -21,8 +21,14 @@ from agent_stores import ChatMessage, RedisChatMessageStore, open_log
 from agent_stores.backend import RECENT_REQUESTS
 from agent_stores.backends.redis import scripts
 from agent_stores.backends.redis.errors import is_retryable, may_have_applied
-from agent_stores.backends.redis.keys import key_name, quote_name, shard_keys, thread_keys, unquote_name
-from agent_stores.backends.redis.rows import LAYOUT
+from agent_stores.backends.redis.layout import (
+    LAYOUT,
+    key_name,
+    quote_name,
+    shard_keys,
+    thread_keys,
+    unquote_name,
+)
 from agent_stores.errors import (
     AgentStoresError,
     ArgumentError,
@@ -37,7 +43,7 @@ pytestmark = pytest.mark.anyio
 
 SECRET = "planted-s3cret/+@:"
 IN_URL = "planted-s3cret%2F%2B%40%3A"
-NOBODY = "127.0.0.1:1"
+UNUSED = "127.0.0.1:1"
 
 
 @pytest.mark.parametrize(
@@ -211,9 +217,9 @@ async def test_borrowed_clients_say_where_they_lead() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"redis_url": f"redis://user:{IN_URL}@{NOBODY}/0"},
-        {"redis_url": f"redis+sentinel://user:{IN_URL}@{NOBODY}/main", "timeout": 1},
-        {"redis_url": f"redis+cluster://user:{IN_URL}@{NOBODY}", "timeout": 1},
+        {"redis_url": f"redis://user:{IN_URL}@{UNUSED}/0"},
+        {"redis_url": f"redis+sentinel://user:{IN_URL}@{UNUSED}/main", "timeout": 1},
+        {"redis_url": f"redis+cluster://user:{IN_URL}@{UNUSED}", "timeout": 1},
         {"host": "127.0.0.1", "port": 1, "password": SECRET},
         {"host": "127.0.0.1", "port": 1, "ssl": False, "credential_provider": PROVIDER},
         {
@@ -238,7 +244,7 @@ async def test_secrets_never_show(arguments: dict[str, Any], caplog: pytest.LogC
             store.list_messages(),
             store.list_threads(),
         ):
-            with pytest.raises(StoreUnavailableError, match=NOBODY) as caught:
+            with pytest.raises(StoreUnavailableError, match=UNUSED) as caught:
                 await work
             error: BaseException | None = caught.value
             assert isinstance(error, AgentStoresError)

@@ -342,6 +342,9 @@ async def test_a_log_without_the_attachments_reports_them(place: Place) -> None:
         assert (report.messages, report.failed_attachments, report.complete) == (messages, 6, False)
         assert "attachments=" in report.problems[0].reason
     assert place.files() == files
+    with pytest.raises(EncryptionKeyError, match="'old'") as caught:
+        await contents(opened(backend, place, STRICT), "a")
+    assert caught.value.key_id == "old"
     assert (await rekey_all(opened(backend, place, BOTH))).attachments == 3
 
 

@@ -100,6 +100,28 @@ async def test_attachments_are_encrypted_too(tmp_path: Path, monkeypatch: pytest
         assert (await store.list_messages())[0].contents == image.contents
 
 
+async def test_from_keys_to_data_keys_with_attachments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, folder, keys_path = tmp_path / "chat.db", tmp_path / "files", tmp_path / "keys.db"
+    image = ChatMessage("user", contents=[DataContent(b"x" * 70_000, "image/png")])
+    options: dict[str, Any] = {"thread_id": "t", "attachments": Attachments(folder)}
+    async with DatabaseChatMessageStore(path, encryption=OLD_RING, **options) as store:
+        await store.add_messages([image])
+    monkeypatch.setenv("AGENT_STORES_ATTACHMENTS", str(folder))
+    given = {"current": "old", "keys": {"old": TEXT["old"]}, "data_keys": {"store": str(keys_path)}}
+    status, out, _ = await run_in_thread("rekey", "--store", str(path), "--json", keys=json.dumps(given))
+    report = json.loads(out)
+    assert (status, report["messages"], report["attachments"]) == (ExitCode.OK, 1, 1)
+    data = [file.read_bytes() for file in folder.rglob("*") if file.is_file() and "@" not in file.name]
+    assert len(data) == 1
+    assert data[0].startswith(b'{"$encrypted":1,"key":"dk-')
+    async with contextlib.aclosing(open_log(keys_path)) as key_log:
+        only_data_keys = DataKeys(LocalKeyService(OLD_RING), key_log, allow_plaintext=False)
+        async with DatabaseChatMessageStore(path, encryption=only_data_keys, **options) as store:
+            assert (await store.list_messages())[0].contents == image.contents
+
+
 async def test_all_tenants_in_one_call(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     await fill(path, 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,17 @@ from agent_stores import (
     ChatMessage,
     ChatMessageStore,
     ConflictError,
+    DataKeys,
     InMemoryMessageLog,
+    KeyRing,
+    LocalKeyService,
     MessageLog,
     MissingDependencyError,
+    OutcomeUnknownError,
     open_log,
 )
+from agent_stores.backend import ThreadKey, VersionConflict
+from agent_stores.log import NewThread
 from agent_stores.sync import SyncChatMessageStore
 from agent_stores.telemetry import OPERATIONS, instrument
 
@@ -130,8 +138,108 @@ def test_spans_of_the_synchronous_view_have_their_parent(tmp_path: Path) -> None
     assert span.parent.span_id == parent.get_span_context().span_id
 
 
+@pytest.mark.anyio
+async def test_commits_that_are_made_again_are_counted() -> None:
+    recorder = Recorder()
+    log = InMemoryMessageLog()
+    commit, results = log.backend.commit, [VersionConflict(), OutcomeUnknownError("lost"), None]
+
+    async def unlucky(*args: Any, **kwargs: Any) -> Any:
+        error = results.pop(0) if results else None
+        if error is not None:
+            raise error
+        return await commit(*args, **kwargs)
+
+    log.backend.commit = unlucky  # type: ignore[method-assign]
+    recorder.instrument(log)
+    store = ChatMessageStore(log, thread_id="t")
+    await store.update_metadata({"a": 1})
+    results[:] = [OutcomeUnknownError("lost")] * 9
+    with pytest.raises(OutcomeUnknownError):
+        await store.update_metadata({"a": 2})
+    first, second = (dict(span.attributes or {}) for span in recorder.exporter.get_finished_spans())
+    assert (first["agent_stores.conflicts"], first["agent_stores.retries"]) == (1, 2)
+    assert (second["agent_stores.conflicts"], second["agent_stores.retries"]) == (0, 8 - len(results))
+    assert second["error.type"] == "OutcomeUnknownError"
+    assert '"name": "agent_stores.retries"' in recorder.text()
+
+
+@pytest.mark.anyio
+async def test_every_operation_has_a_span_with_the_id_of_its_conversation() -> None:
+    recorder = Recorder()
+    log = recorder.instrument(InMemoryMessageLog(), include_ids=True)
+    store = ChatMessageStore(log, thread_id="t", tenant="acme")
+    tracer = recorder.tracers.get_tracer("application")
+    with tracer.start_as_current_span("turn") as parent:
+        await store.add_messages([ChatMessage("user", SECRET, message_id=f"{n}") for n in range(4)])
+        await store.list_messages(last=2)
+        assert [m.position async for m in store.iter_messages()] == [1, 2, 3, 4]
+        await store.get("1")
+        await store.replace("1", ChatMessage("user", SECRET))
+        await store.delete("1")
+        await store.pop_last()
+        await store.update_metadata({"title": SECRET})
+        await store.stats()
+        await store.set_ttl(60)
+        await store.search(SECRET)
+        await store.list_threads()
+        await (await store.fork("u")).delete_thread()
+        await store.replace_all([ChatMessage("user", SECRET)])
+        await store.clear()
+        await log.create(ThreadKey("acme", "v"), NewThread(metadata={"a": SECRET}))
+        await log.list_tenants()
+        await log.purge_expired()
+    *spans, turn = recorder.exporter.get_finished_spans()
+    assert turn.name == "turn"
+    assert {span.name.split()[0] for span in spans} == set(OPERATIONS)
+    for span in spans:  # `get` reads, so that the parent of a span may be another operation's
+        assert span.parent is not None
+        assert span.parent.trace_id == parent.get_span_context().trace_id
+        attributes = dict(span.attributes or {})
+        of_all = attributes["db.operation.name"] in (
+            "list_threads",
+            "list_tenants",
+            "purge_expired",
+            "search",
+        )
+        assert ("gen_ai.conversation.id" in attributes) != of_all
+    assert SECRET not in recorder.text()
+
+
+def test_spans_of_a_synchronous_view_on_another_thread_have_their_parent() -> None:
+    """Data keys need an event loop, which is on a thread of its own."""
+    recorder = Recorder()
+    keys = DataKeys(LocalKeyService(KeyRing({"k": bytes(32)}, "k")), InMemoryMessageLog())
+    log = recorder.instrument(InMemoryMessageLog(encryption=keys))
+    assert not log.supports_inline
+    tracer = recorder.tracers.get_tracer("application")
+    view = SyncChatMessageStore(ChatMessageStore(log, thread_id="t"))
+    with tracer.start_as_current_span("turn") as parent:
+        view.add_messages([ChatMessage("user", "x")])
+        assert len(list(view.iter_messages())) == 1
+    *spans, _ = recorder.exporter.get_finished_spans()
+    assert len(spans) >= 2
+    for span in spans:
+        assert span.parent is not None
+        assert span.parent.span_id == parent.get_span_context().span_id
+
+
+def test_a_log_that_is_not_instrumented_has_no_cost() -> None:
+    """Neither a wrapper around a method, nor an import."""
+    log = InMemoryMessageLog()
+    assert not set(OPERATIONS) & set(vars(log))
+    assert "commit" not in vars(log.backend)
+    code = (
+        "import asyncio, sys\nfrom agent_stores import ChatMessage, InMemoryChatMessageStore\n"
+        "store = InMemoryChatMessageStore()\nasyncio.run(store.add_messages([ChatMessage('user', 'x')]))\n"
+        "assert not [name for name in sys.modules if 'opentelemetry' in name or 'telemetry' in name]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_operation_exists_and_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(callable(getattr(MessageLog, name)) for name in OPERATIONS)
+    methods = inspect.getmembers(MessageLog, inspect.iscoroutinefunction)
+    assert {name for name, _ in methods if not name.startswith("_")} == {*OPERATIONS, "aclose"}
     log = Recorder().instrument(InMemoryMessageLog())
     with pytest.raises(ArgumentError, match="twice"):
         Recorder().instrument(log)

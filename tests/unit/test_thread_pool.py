@@ -26,7 +26,7 @@ async def test_results_and_errors() -> None:
     with pytest.raises(ZeroDivisionError):
         await workers.run(time.monotonic() + 5, lambda: 1 // 0)
     assert names(workers) == ["work-1"]  # no more than are needed
-    await asyncio.to_thread(workers.close, 5)
+    await asyncio.to_thread(workers.close, 60)
     assert names(workers) == []
 
 
@@ -39,7 +39,7 @@ async def test_as_many_at_once_as_there_are_threads() -> None:
     assert sorted(met) == [0, 1, 2]
     await asyncio.gather(*(workers.run(time.monotonic() + 5, lambda: time.sleep(0.001)) for _ in range(30)))
     assert len(names(workers)) == 3
-    await asyncio.to_thread(workers.close, 5)
+    await asyncio.to_thread(workers.close, 60)
 
 
 async def test_one_thread_keeps_the_order() -> None:
@@ -47,7 +47,7 @@ async def test_one_thread_keeps_the_order() -> None:
     seen: list[int] = []
     await asyncio.gather(*(workers.run(time.monotonic() + 5, lambda n=n: seen.append(n)) for n in range(50)))
     assert seen == list(range(50))
-    await asyncio.to_thread(workers.close, 5)
+    await asyncio.to_thread(workers.close, 60)
 
 
 async def test_what_was_given_up_before_it_began_never_runs() -> None:
@@ -56,7 +56,7 @@ async def test_what_was_given_up_before_it_began_never_runs() -> None:
     seen: list[str] = []
 
     def run() -> None:
-        go.wait(5)
+        go.wait(60)
         seen.append("running")
 
     running = asyncio.ensure_future(workers.run(time.monotonic() + 5, run))
@@ -70,7 +70,7 @@ async def test_what_was_given_up_before_it_began_never_runs() -> None:
     await running
     await workers.run(time.monotonic() + 5, lambda: seen.append("after"))
     assert seen == ["running", "after"]
-    await asyncio.to_thread(workers.close, 5)
+    await asyncio.to_thread(workers.close, 60)
 
 
 async def test_what_has_begun_goes_on() -> None:
@@ -80,14 +80,15 @@ async def test_what_has_begun_goes_on() -> None:
 
     def run() -> None:
         begun.set()
-        go.wait(5)
+        go.wait(60)
         seen.append("done")
 
+    await workers.run(time.monotonic() + 60, lambda: None)  # starts the thread
     with pytest.raises(asyncio.TimeoutError):
-        await workers.run(time.monotonic() + 0.5, run)
+        await workers.run(time.monotonic() + 1, run)
     assert begun.is_set()
     go.set()
-    await asyncio.to_thread(workers.close, 5)  # which waits for it
+    await asyncio.to_thread(workers.close, 60)  # which waits for it
     assert seen == ["done"]
     with pytest.raises(StoreClosedError):
         await workers.run(time.monotonic() + 5, lambda: None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import heapq
 import json
-import os
+import math
+import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,25 +26,20 @@ from agent_stores.backend import (
     Version,
     VersionConflict,
 )
-from agent_stores.backends.redis import keys as naming
-from agent_stores.backends.redis import rows as layout
-from agent_stores.backends.redis import scripts
+from agent_stores.backends.redis import layout, scripts
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.errors import lost_outcome
 from agent_stores.backends.redis.server import RedisServer
 from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreError
 from agent_stores.thread_updates import position_conflict
 
+_PLAIN_THREADS = 10_000  # remembered
 _LARGEST_BODY = 500_000_000  # bytes; servers take arguments of up to 512 MiB (proto-max-bulk-len)
 
 
 class RedisBackend:
-    """Threads on a Redis or Valkey server, behind Sentinel, or in a Cluster.
-
-    Backends of one process that name a server alike share its connections. Nothing connects before the first
-    operation.
+    """Threads on a server; backends of one process that name it alike share its connections.
 
     Args:
         config: the server.
@@ -103,35 +99,38 @@ class RedisBackend:
         ids = [layout.quote_id(row.message_id) for row in rows]
         if len(set(ids)) < len(ids):
             return None
+        seconds, refresh = (None, "") if ttl is None else (ttl.seconds, ttl.refresh)
         arguments = [
-            *(naming.quote_name(request_id), _text(expected_position), _text(max_messages)),
-            *(*layout.encode_ttl(ttl), "1" if create else "", "1" if self._wait else "", now_us),
-            "".join([str(layout.flags_of(row)) for row in rows]),
+            *(layout.quote_name(request_id), *_texts(expected_position, max_messages)),
+            *(layout.milliseconds(seconds), refresh, *_texts(create, self._wait is not None)),
+            *(now_us, "".join([str(layout.flags_of(row)) for row in rows])),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
-            *(rows[0].created_us, rows[-1].created_us, *ids),
-            *map(layout.encode_row, rows),
+            *(rows[0].created_us, rows[-1].created_us, *ids, *map(layout.encode_row, rows)),
         ]
-        reply, _ = await self._run(scripts.APPEND, key, arguments)
+        reply = await self._run(scripts.APPEND, key, arguments)
         if isinstance(reply, list):
             raise position_conflict(expected_position, int(reply[0]))
         return None if reply is None else int(reply)
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`: one LRANGE where the list alone is known to show all, else a script."""
-        messages, server = naming.thread_keys(self._prefix, key).messages, self._server
+        messages, server = layout.thread_keys(self._prefix, key).messages, self._server
         if messages in server.plain and limit != 0:
-            entries = await server.execute("LRANGE", messages, 0 if limit is None else -limit, -1)
+            command = ("LRANGE", messages, 0 if limit is None else -limit, -1)
+            entries = await server.call(lambda client: client.execute(command))
             if entries and entries[-1][0] & 4:  # the list is still all there is
                 return layout.decode_latest(entries, ids=ids)
-        reply, _ = await self._run(scripts.LATEST, key, [_text(limit)])
+        reply = await self._run(scripts.LATEST, key, _texts(limit))
         entries, pinned, plain = reply or ([], [], 0)
-        server.note_plain(messages, plain=bool(plain) and bool(entries))
+        if len(server.plain) >= _PLAIN_THREADS:
+            server.plain.clear()
+        (server.plain.add if plain and entries else server.plain.discard)(messages)
         rows = layout.decode_latest(entries, ids=ids)
         return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        reply, _ = await self._run(scripts.LOAD, key)
+        reply = await self._run(scripts.LOAD, key)
         return None if reply is None else Snapshot(*layout.decode_thread(key, *reply))
 
     async def rows(
@@ -146,27 +145,23 @@ class RedisBackend:
         staged: bool = False,
     ) -> Snapshot | None:
         """See `Backend.rows`."""
-        arguments = [after, _text(before), _text(limit), "1" if newest else "", "1" if bodies else ""]
-        reply, _ = await self._run(scripts.READ, key, arguments)
+        reply = await self._run(scripts.READ, key, _texts(after, before, limit, newest, bodies))
         if reply is None:
             return None
         fields, left, entries, pinned = reply
-        rows = [layout.decode_row(entry, bodies=bodies) for entry in entries]
-        for row in [layout.decode_row(entry, bodies=bodies) for entry in pinned]:
-            if after < row.position and (before is None or row.position < before):
-                rows.append(row)
-        rows.sort(key=_position)
-        if limit is not None and not newest:
-            del rows[limit:]
+        rows = [layout.decode_row(entry, bodies=bodies) for entry in (*entries, *pinned)]
+        if pinned:
+            last = math.inf if before is None else before
+            rows = sorted([row for row in rows if after < row.position < last], key=_position)
+            rows = rows if newest else rows[:limit]
         return Snapshot(*layout.decode_thread(key, fields, left), rows)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
         if not message_ids:
             return {}
-        arguments = [0, "", "", "", "", *map(layout.quote_id, message_ids)]
-        reply, _ = await self._run(scripts.READ, key, arguments)
-        rows = () if reply is None else (layout.decode_row(entry, bodies=False) for entry in reply[2])
+        reply = await self._run(scripts.READ, key, [0, "", "", "", "", *map(layout.quote_id, message_ids)])
+        rows = [layout.decode_row(entry, bodies=False) for entry in reply[2]] if reply else []
         return {row.message_id: row for row in rows}
 
     async def commit(
@@ -179,7 +174,7 @@ class RedisBackend:
         delete: Sequence[Row] = (),
         clear: bool = False,
     ) -> Version | None:
-        """See `Backend.commit`. It may run twice: a commit has an id of its own."""
+        """See `Backend.commit`. It is not repeated: without a reply, its outcome is unknown."""
         assert expected is None or isinstance(expected, layout.RedisVersion)  # noqa: S101
         if thread is None:
             await self._delete(key, expected or b"")
@@ -188,6 +183,7 @@ class RedisBackend:
         if expected is None or thread.expires_us != expected.expires_us:
             expires_us = thread.expires_us
             left = "" if expires_us is None else max(1, (expires_us - time.time_ns() // 1000) // 1000)
+        number = b"%d.%d" % (thread.updated_us, random.getrandbits(63))
         delete = sorted(delete, key=_position)
         lists = [
             *layout.encode_thread(thread),
@@ -195,22 +191,18 @@ class RedisBackend:
             [row.position for row in delete if not row.pinned],
             [row.position for row in delete if row.pinned],
         ]
-        arguments = [
-            *(expected or b"", f"{thread.updated_us}.{os.urandom(8).hex()}", left, "1" if clear else ""),
-            json.dumps(lists),
-            *(
-                b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))
-                for row in sorted(put, key=_position)
-            ),
+        rows = [
+            b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))
+            for row in sorted(put, key=_position)
         ]
-        reply, was_repeated = await self._run(scripts.COMMIT, key, arguments)
-        if reply is None:
-            raise self._conflict(was_repeated)
-        return layout.RedisVersion.of(reply, thread.expires_us)
+        arguments = [expected or b"", number, left, *_texts(clear), json.dumps(lists), *rows]
+        if not await self._run(scripts.COMMIT, key, arguments):
+            raise VersionConflict
+        return layout.RedisVersion(number, thread.expires_us)
 
     async def remove(self, key: ThreadKey) -> bool:
         """Delete a thread in any condition, also one that is damaged; returns whether there was one."""
-        return await self._delete(key, b"*")
+        return bool(await self._run(scripts.DELETE, key, [b"*"]))
 
     async def threads(
         self,
@@ -222,36 +214,33 @@ class RedisBackend:
         order: ThreadOrder = "id",
         expired_before: int | None = None,
     ) -> list[ListedThread]:
-        """See `Backend.threads`.
-
-        One round trip to each server reads ids from the shards, and one reads the threads.
-        """
+        """See `Backend.threads`; one round trip to each server reads ids, and one the threads."""
         found: list[ListedThread] = []
         if expired_before is not None:
             return found  # the server removes expired threads
-        start, is_last = naming.encode(prefix), False
+        start, is_last = prefix.encode(*layout.UTF8), False
         while len(found) < limit and not is_last:
             listed = await self._ids(tenant, start, after, limit - len(found), order)
             is_last = len(listed) < limit - len(found)
             found += await self._listed(tenant, [item for item in listed if item[1].startswith(start)])
-            after = ListCursor(-listed[-1][0], naming.decode(listed[-1][1])) if listed else after
+            after = ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)) if listed else after
         return found
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; walks through the names of all keys of the servers."""
         found: list[str | None] = []
-        keys = await self._server.scan(naming.index_pattern(self._prefix), "zset")
-        for tenant in naming.sort_tenants(keys, after):
-            if len(found) < limit and await self.threads(tenant, limit=1):  # some that is not expired
+        pattern = layout.index_pattern(self._prefix)
+        keys = await self._server.call(lambda client: client.scan(pattern, "zset"))
+        for tenant in layout.tenants_of(keys):
+            is_wanted = len(found) < limit and (after is None or (tenant or "") > after)
+            if is_wanted and await self.threads(tenant, limit=1):  # not only expired ones
                 found.append(tenant)
         return found
 
     async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
         """See `ChangeNotifier.subscribe`."""
-        server = self._server
-        return await subscribe(
-            server.config, naming.thread_keys(self._prefix, key).meta, timeout=server.timeout
-        )
+        server, keys = self._server, layout.thread_keys(self._prefix, key)
+        return await subscribe(server.config, keys.meta, timeout=server.timeout)
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
@@ -259,62 +248,55 @@ class RedisBackend:
 
     # -- internals ------------------------------------------------------------------------------------
 
-    async def _run(
-        self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()
-    ) -> tuple[Any, bool]:
-        """See `RedisServer.run`; the thread's id goes before the arguments."""
-        keys = naming.thread_keys(self._prefix, key)
-        wait = self._wait if script.writes else None
-        return await self._server.run(script, keys, [keys.thread_id, *arguments], wait=wait)
+    async def _run(self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
+        keys = layout.thread_keys(self._prefix, key)
+        return await self._server.run(script, keys, arguments, wait=self._wait if script.writes else None)
 
-    async def _delete(self, key: ThreadKey, version: bytes) -> bool:
-        reply, was_repeated = await self._run(scripts.DELETE, key, [version])
-        if not reply and version != b"*":
-            raise self._conflict(was_repeated)
-        return bool(reply) or was_repeated
+    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return list(await self._server.call(lambda client: client.pipeline(commands)))
 
-    def _conflict(self, was_repeated: bool) -> Exception:
-        return lost_outcome(self._server.config) if was_repeated else VersionConflict()
+    async def _delete(self, key: ThreadKey, version: bytes) -> None:
+        if not await self._run(scripts.DELETE, key, [version]):
+            raise VersionConflict
 
     async def _ids(
         self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder
     ) -> list[tuple[int, bytes]]:
         """Negative times and ids of threads, in order; of each shard at most `limit`."""
-        shards = [naming.shard_keys(self._prefix, tenant, shard) for shard in range(naming.SHARDS)]
+        shards = [layout.shard_keys(self._prefix, tenant, shard) for shard in range(layout.SHARDS)]
         if order == "id":
             low = b"[" + prefix if prefix else b"-"
-            if after is not None and (last := naming.encode(after.thread_id)) >= prefix:
+            if after is not None and (last := after.thread_id.encode(*layout.UTF8)) >= prefix:
                 low = b"(" + last
             high = b"(" + prefix + b"\xff" if prefix else b"+"
             page = (low, high, "LIMIT", 0, limit)
-            ids = await self._server.pipeline([("ZRANGEBYLEX", shard[0], *page) for shard in shards])
+            ids = await self._pipeline([("ZRANGEBYLEX", shard[0], *page) for shard in shards])
             return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
         newest = "+inf" if after is None else after.updated_us
         options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
-        replies = await self._server.pipeline([("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards])
+        replies = await self._pipeline([("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards])
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
-            last_item = (-after.updated_us, naming.encode(after.thread_id))
+            last_item = (-after.updated_us, after.thread_id.encode(*layout.UTF8))
             found = [item for item in found if item > last_item]
         return sorted(found)[:limit]
 
     async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
         """The threads of those ids that exist; the others are removed from their shards."""
-        names = [ThreadKey(tenant, naming.decode(thread_id)) for _, thread_id in items]
-        keys = [naming.thread_keys(self._prefix, name) for name in names]
+        names = [ThreadKey(tenant, thread_id.decode(*layout.UTF8)) for _, thread_id in items]
+        keys = [layout.thread_keys(self._prefix, name) for name in names]
         commands = [
             command for one in keys for command in (("HMGET", one.meta, *layout.FIELDS), ("PTTL", one.meta))
         ]
-        replies = await self._server.pipeline(commands)
-        found = []
-        for index, name in enumerate(names):
-            if replies[2 * index][0] is None:
+        replies, found = iter(await self._pipeline(commands)), []
+        for (time_us, _), name, fields, left in zip(items, names, replies, replies, strict=False):
+            if fields[0] is None:
                 with contextlib.suppress(StoreError, VersionConflict):  # as on a replica
                     await self._delete(name, b"")
                 continue
-            thread, version = layout.decode_thread(name, *replies[2 * index : 2 * index + 2])
-            if items[index][0]:  # so that the next page follows the place in the listing
-                thread = replace(thread, updated_us=-items[index][0])
+            thread, version = layout.decode_thread(name, fields, left)
+            if time_us:  # so that the next page follows the place in the listing
+                thread = replace(thread, updated_us=-time_us)
             found.append(ListedThread(name, thread, version))
         return found
 
@@ -326,8 +308,8 @@ def _position(row: Row) -> int:
     return row.position
 
 
-def _text(value: int | None) -> int | str:
-    return "" if value is None else value
+def _texts(*values: int | None) -> list[int | str]:
+    return ["" if value is None or value is False else int(value) for value in values]
 
 
 def _pairs(reply: Sequence[Any]) -> Any:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
@@ -21,18 +21,14 @@ URLS = (
     "the forms are redis://host:port/db, rediss://... (TLS), unix:///path, "
     "redis+sentinel://host:port,host:port/service/db and redis+cluster://host:port,host:port"
 )
-_SCHEME = re.compile(r"(?:(redis|valkey)(s?)(?:\+(sentinel|cluster))?|unix)://", re.IGNORECASE)
-_SECRETS = ("password", "ssl_password", "sentinel_password")
-_COPIED = re.compile("username|password|credential_provider|client_name|protocol|db|ssl_.*")
-_LOGIN = ("username", "password", "credential_provider")
-_WAYS = ("redis_client", "redis_url", "host", "sentinels")
-_GO_WITH: dict[str, tuple[str, ...]] = {
-    "port": ("host",),
-    "ssl": ("host", "sentinels"),
-    "service_name": ("sentinels",),
-    "sentinel_kwargs": ("sentinels", "redis_url"),
-    **dict.fromkeys(("client_options", *_LOGIN), _WAYS[1:]),
-}
+_URL = re.compile(  # TLS, kind, login, hosts, path and query
+    r"(?:(?:redis|valkey)(s?)(?:\+(sentinel|cluster))?|unix)://([^/?#]*@)?([^/?#]*)([^?#]*)\??([^#]*)",
+    re.IGNORECASE,
+)
+LOGIN = {"username", "password", "credential_provider"}
+_OF_A_HOST = ("host", "port", "path", "connection_class")
+_SECRETS = ("password", "ssl_password")
+_COPIED = re.compile("username|password|credential_provider|client_name|protocol|db|ssl(_.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +43,6 @@ class Config:
         sentinel_options: arguments of the clients of the sentinels.
         client: the caller's client.
         is_blocking: whether that client is a synchronous one.
-        hidden: further texts that must never show.
     """
 
     kind: Literal["single", "sentinel", "cluster"] = "single"
@@ -57,25 +52,22 @@ class Config:
     sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     client: Any = field(default=None, repr=False)
     is_blocking: bool = False
-    hidden: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def names(self) -> str:
         """The hosts and ports, or the socket."""
-        names = [f"{_bracketed(host)}:{port}" for host, port in self.hosts]
-        return ",".join(sorted(names) if self.kind == "cluster" else names) or quote(
-            self.options["unix_socket_path"]
-        )
+        names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts]
+        names = sorted(names) if self.kind == "cluster" else names
+        return ",".join(names) or quote(self.options["unix_socket_path"])
 
     @property
     def location(self) -> str:
         """Where the server is, without secrets; goes into states."""
         database = int(self.options.get("db") or 0)
-        if self.kind == "cluster":
-            return f"redis+cluster://{self.names}"
-        if self.kind == "sentinel":
-            return f"redis+sentinel://{self.names}/{quote(self.service, safe='')}/{database}"
-        return f"redis://{self.names}/{database}" if self.hosts else f"unix://{self.names}?db={database}"
+        if self.kind == "single":
+            return f"redis://{self.names}/{database}" if self.hosts else f"unix://{self.names}?db={database}"
+        service = f"/{quote(self.service, safe='')}/{database}" if self.kind == "sentinel" else ""
+        return f"redis+{self.kind}://{self.names}{service}"
 
     @property
     def place(self) -> str:
@@ -87,7 +79,7 @@ class Config:
     def hide_secrets(self, text: str) -> str:
         """A text in which no password shows."""
         given = [options.get(name) for options in (self.options, self.sentinel_options) for name in _SECRETS]
-        for secret in sorted({str(one) for one in (*given, *self.hidden) if one}, key=len, reverse=True):
+        for secret in sorted([str(one) for one in given if one], key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
 
@@ -98,149 +90,97 @@ class Config:
         return id(self.client) if self.client else (self.kind, self.hosts, self.service, repr(options))
 
 
-def parse_config(redis_url: str | None = None, **arguments: Any) -> Config:
-    """Read the connection arguments, which must name one server in one way.
+def config_from_url(
+    redis_url: str, options: Mapping[str, Any] | None = None, sentinel: Mapping[str, Any] | None = None
+) -> Config:
+    """The server of a URL.
+
+    Args:
+        redis_url: see `RedisMessageLog`.
+        options: arguments of redis-py's client, which win over those of the URL; a login must be in one only.
+        sentinel: those of the clients of the sentinels.
 
     Raises:
-        ArgumentError: when they do not; never repeats a URL, which may hold a password.
-        ArgumentTypeError: for values of other types.
+        ArgumentError: when the URL does not name one server; never repeats it, as it may hold a password.
+        ArgumentTypeError: when it is not text.
     """
-    arguments["redis_url"] = redis_url
-    given: dict[str, Any] = {name: value for name, value in arguments.items() if value is not None}
-    ways = [name for name in _WAYS if name in given]
-    if len(ways) != 1:
-        raise ArgumentError(
-            "exactly one of redis_url, redis_client, host and sentinels must be given, "
-            f"got {' and '.join(ways) or 'none of them'}"
-        )
-    for name in given:
-        allowed = _GO_WITH.get(name, (name,))
-        if ways[0] not in allowed:
-            raise ArgumentError(f"{name} must be given with {' or '.join(allowed)}, got it with {ways[0]}")
-    login = {name: given[name] for name in _LOGIN if name in given}
-    if "credential_provider" in login and len(login) > 1:
-        raise ArgumentError("credential_provider must not be given together with username or password")
-    options = {**login, **given.get("client_options", {})}
-    if "redis_client" in given:
-        return _from_client(given["redis_client"])
-    if redis_url is None:
-        # A token must not travel in the clear: TLS is the default with a credential provider.
-        tls = given.get("ssl", "credential_provider" in login)
-        named = given.get("sentinels", [(given.get("host"), given.get("port", 6380 if tls else 6379))])
-        kind, path = (
-            ("", "")
-            if "host" in given
-            else ("+sentinel", f"/{quote(given.get('service_name', ''), safe='')}")
-        )
-        redis_url = f"redis{'s' if tls else ''}{kind}://{','.join(_address(*one) for one in named)}{path}"
-        if not named:
-            raise ArgumentError("sentinels must name at least one host")
-    elif not isinstance(redis_url, str):
+    if not isinstance(redis_url, str):
         raise ArgumentTypeError(f"redis_url must be a str, got {type(redis_url).__name__}")
-    return _from_url(redis_url, options, given.get("sentinel_kwargs"), has_login=bool(login))
-
-
-def _from_url(
-    redis_url: str, options: dict[str, Any], sentinel: Mapping[str, Any] | None, *, has_login: bool
-) -> Config:
-    found = _SCHEME.match(redis_url)
+    found = _URL.fullmatch(redis_url)
     if found is None:
         # Only what is a host and a port for certain is repeated: the text may hold a password.
         hint = re.fullmatch(r"[\w.-]+:\d{2,5}(/\d*)?", redis_url) and f": write redis://{redis_url}"
-        raise ArgumentError(f"redis_url must have one of the schemes of Redis{hint or ''}; {URLS}")
-    kind: Any = found[3] or "single"
+        raise ArgumentError(f"redis_url must be a URL of Redis{hint or ''}; {URLS}")
+    parts: list[Any] = [part or "" for part in found.groups()]
+    tls, kind, login, address, path, query = parts
+    options = options or {}
+    service, is_socket = "", redis_url[:4].lower() == "unix"
+    if (kind := kind.lower()) == "sentinel":
+        service, _, path = path.lstrip("/").partition("/")
+    asked = {name[9:]: text for name, text in parse_qsl(query) if name.startswith("sentinel_")}
+    query = "&".join(part for part in query.split("&") if not part.startswith("sentinel_"))
+    # redis-py reads the URL of each host: it knows the options and their types.
+    scheme, rest = "unix" if is_socket else f"redis{tls}", f"/{path.lstrip('/')}?{query}"
     try:
-        parts = urlsplit(redis_url)
-        login, at, address = parts.netloc.rpartition("@")
-        query, path, service = dict(parse_qsl(parts.query)), parts.path, ""
-        asked = {name[9:]: query.pop(name) for name in list(query) if name.startswith("sentinel_")}
-        if kind == "sentinel":
-            service, _, path = path.lstrip("/").partition("/")
-        # redis-py reads the URL of one host: it knows the options and their types.
-        scheme = f"redis{found[2]}" if found[1] else "unix"
-        encoded = urlencode(query, safe="/:", quote_via=quote)
-        parsed: dict[str, Any] = {**parse_url(f"{scheme}://{login}{at}/{path.lstrip('/')}?{encoded}")}
-        hosts = [urlsplit(f"//{one}") for one in (address or "localhost").split(",")]
-        ports = [one.port or (26379 if kind == "sentinel" else 6379) for one in hosts]
+        read: list[Any] = [parse_url(f"{scheme}://{login}{one}{rest}") for one in address.split(",")]
     except ValueError:
         raise ArgumentError(f"redis_url must have a valid host, port and options; {URLS}") from None
-    is_socket = parsed.pop("connection_class", None) is not None and "path" in parsed
-    rules = {
-        "must name one host, or several for sentinels or a Cluster": is_socket
-        or (all(one.hostname for one in hosts) and (len(hosts) == 1 or kind != "single")),
-        "must not contain '#': percent-encode it as %23": not parts.fragment,
-        "must not have a user or password together with another login": not has_login
-        or not (login or "password" in query),
-        "must be one of sentinels for sentinel_kwargs and sentinel options": kind == "sentinel"
-        or (not asked and sentinel is None),
-        "must name a service of the sentinels (service_name)": kind != "sentinel" or bool(service),
-        "must end with the number of a database": is_socket or re.fullmatch(r"/*\d*/*", path) is not None,
-        "must not name a database, as a Cluster has only 0": kind != "cluster" or not parsed.pop("db", 0),
-    }
-    for rule, is_kept in rules.items():
+    port = 26379 if kind == "sentinel" else 6379
+    hosts = tuple((one.get("host", "localhost"), one.get("port", port)) for one in read)
+    parsed = {name: value for name, value in read[0].items() if name not in _OF_A_HOST}
+    is_named = len(hosts) == 1 or (kind and all("host" in one for one in read))
+    is_numbered = is_socket or re.fullmatch(r"/*\d*/*", path)
+    for is_kept, rule in (
+        (is_named, "must name one host, or several for sentinels or a Cluster"),
+        (is_numbered, "must end with the number of a database"),
+        (kind != "cluster" or not parsed.pop("db", 0), "must not name a database, as a Cluster has only 0"),
+        (kind != "sentinel" or service, "must name a service of the sentinels (service_name)"),
+        (kind == "sentinel" or (not asked and sentinel is None), "must name sentinels to have their options"),
+        (not (LOGIN & {*options} and LOGIN & {*parsed}), "must not have a login where another is given"),
+    ):
         if not is_kept:
             raise ArgumentError(f"redis_url {rule}; {URLS}")
+    options = {**parsed, **options, **({"ssl": True} if tls else {})}
     if is_socket:
-        parsed["unix_socket_path"] = parsed.pop("path")
-    options = {**parsed, **options, **({"ssl": True} if found[2] else {})}
+        options["unix_socket_path"] = read[0]["path"]
     # The sentinels are reached as the server is, with logins of their own.
     shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
-    password = login.partition(":")[2] or login
     return Config(
-        kind=kind,
-        hosts=() if is_socket else tuple(zip([str(one.hostname) for one in hosts], ports, strict=True)),
+        kind=kind or "single",
+        hosts=() if is_socket else hosts,
         service=unquote(service),
         options=options,
         sentinel_options={**shared, **asked, **(sentinel or {})} if kind == "sentinel" else {},
-        hidden=(password, unquote(password), *(query.get(option, "") for option in _SECRETS)),
     )
 
 
-def _from_client(client: Any) -> Config:
+def config_from_client(client: Any) -> Config:
     """The configuration of a client that the caller made, from which another one can be made."""
-    lent: dict[str, Any] = {
-        "client": client,
-        "is_blocking": isinstance(client, (redis.Redis, redis.RedisCluster)),
-    }
+    is_blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
     if isinstance(client, (aioredis.RedisCluster, redis.RedisCluster)):
-        nodes = client.nodes_manager.startup_nodes.values()
-        hosts = tuple((str(node.host), int(node.port)) for node in nodes)
-        return Config(kind="cluster", hosts=hosts, options=_copied(client.get_connection_kwargs()), **lent)
-    if not isinstance(client, (aioredis.Redis, redis.Redis)):
+        options, nodes = client.get_connection_kwargs(), client.nodes_manager.startup_nodes.values()
+        found: dict[str, Any] = {"kind": "cluster", "hosts": [(node.host, node.port) for node in nodes]}
+    elif not isinstance(client, (aioredis.Redis, redis.Redis)):
         raise ArgumentTypeError(
             "redis_client must be a Redis or RedisCluster of redis or redis.asyncio, "
             f"got {type(client).__module__}.{type(client).__name__}"
         )
-    pool: Any = client.connection_pool
-    given, options = pool.connection_kwargs, _copied(pool.connection_kwargs)
-    if issubclass(pool.connection_class, (redis.SSLConnection, aioredis.SSLConnection)):
-        options["ssl"] = True
-    if "path" in given:
-        return Config(options={**options, "unix_socket_path": given["path"]}, **lent)
-    if not hasattr(pool, "sentinel_manager"):
-        hosts = ((str(given.get("host", "localhost")), int(given.get("port", 6379))),)
-        return Config(hosts=hosts, options=options, **lent)
-    asked = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
-    hosts = tuple((str(one.get("host")), int(one.get("port", 26379))) for one in asked)
-    own = {name: value for name, value in _copied(asked[0]).items() if name != "db"}
-    service = str(pool.service_name)
-    return Config(
-        kind="sentinel", hosts=hosts, service=service, options=options, sentinel_options=own, **lent
-    )
+    else:
+        pool: Any = client.connection_pool
+        options = {"host": "localhost", "port": 6379, **pool.connection_kwargs}
+        found = {"hosts": [] if "path" in options else [(options["host"], options["port"])]}
+        if hasattr(pool, "sentinel_manager"):
+            asked = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
+            found = {"kind": "sentinel", "service": str(pool.service_name)}
+            found["hosts"] = [(one["host"], one.get("port", 26379)) for one in asked]
+            found["sentinel_options"] = {**_copied(asked[0]), "db": 0}
+        if issubclass(pool.connection_class, (redis.SSLConnection, aioredis.SSLConnection)):
+            options["ssl"] = True
+    hosts = tuple((str(host), int(port)) for host, port in found.pop("hosts"))
+    return Config(client=client, is_blocking=is_blocking, hosts=hosts, options=_copied(options), **found)
 
 
 def _copied(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a client that another client may have too."""
-    return {name: value for name, value in given.items() if value is not None and _COPIED.fullmatch(name)}
-
-
-def _address(host: Any, port: Any) -> str:
-    if not isinstance(host, str) or not host or re.search("[,@/?#]", host):
-        raise ArgumentError("host must be a host name or an IP address, without a port, path or login")
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-        raise ArgumentError(f"port must be an int from 1 to 65535, got {port!r}")
-    return f"{_bracketed(host)}:{port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    kept = {name: value for name, value in given.items() if value is not None and _COPIED.fullmatch(name)}
+    return {**kept, **({"unix_socket_path": given["path"]} if "path" in given else {})}

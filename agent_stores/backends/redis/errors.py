@@ -8,7 +8,7 @@ import traceback
 from redis import exceptions as driver
 
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.rows import unsupported_layout
+from agent_stores.backends.redis.layout import unsupported_layout
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreRejectedError, StoreUnavailableError
 
 CONNECTION_ERRORS = (driver.ConnectionError, driver.TimeoutError, driver.RedisClusterException, OSError)
@@ -17,46 +17,46 @@ CONNECTION_ERRORS = (driver.ConnectionError, driver.TimeoutError, driver.RedisCl
 FAILURES: tuple[type[Exception], ...] = (driver.RedisError, *CONNECTION_ERRORS)
 """All that a command may raise."""
 
-# The first word of a server's error; what it means for a user, or nothing where another attempt may succeed;
-# and redis-py's class for it, which removes the word. A script's error repeats that of the command in it.
-_CODES: dict[str, tuple[str | None, type[Exception] | tuple[type[Exception], ...]]] = {
-    "OOM": ("the server's memory is full", driver.OutOfMemoryError),
-    "READONLY": ("the server is a read-only replica", driver.ReadOnlyError),
-    "NOPERM": ("the user does not have the permission", driver.NoPermissionError),
-    "NOAUTH": ("the server asks for a password", ()),
-    "WRONGPASS": ("the user name or the password is wrong", ()),
-    "MISCONF": ("the server cannot save its data", ()),
-    "NOREPLICAS": ("the server has too few replicas", ()),
-    "MASTERDOWN": (None, driver.MasterDownError),
-    "CLUSTERDOWN": (None, driver.ClusterDownError),
-    "LOADING": (None, driver.BusyLoadingError),
-    "BUSY": (None, ()),
-    # Or each of redis-py's attempts was redirected: the slot is moving. Last, as the base of other classes.
-    "TRYAGAIN": (None, (driver.TryAgainError, driver.ClusterError)),
+# redis-py's classes take the first word off a server's error; a script's error repeats that of a command.
+_READ_ONLY = "the server is a read-only replica"
+_REJECTIONS = {
+    r"OutOfMemoryError|\bOOM\b": "the server's memory is full",
+    r"ReadOnlyError|\bREADONLY\b": _READ_ONLY,
+    r"NoPermission|\bNOPERM\b|ACL failure in script|The user executing the script can't": (
+        "the user does not have the permission"
+    ),
+    r"^Auth.*required|\bNOAUTH\b": "the server asks for a password",
+    r"^Auth|\bWRONGPASS\b": "the user name or the password is wrong",
+    r"\bMISCONF\b": "the server cannot save its data",
+    r"\bNOREPLICAS\b": "the server has too few replicas",
 }
-_NOT_PERMITTED = re.compile("ACL failure in script|The user executing the script can't")
-_CODE = re.compile(rf"\b({'|'.join(_CODES)})\b")
+# `AskError` is the base of both kinds of redirection; a slot that moves ends with a bare `ClusterError`.
+_TRANSIENT = re.compile(r"\b(MASTERDOWN|CLUSTERDOWN|LOADING|BUSY|TRYAGAIN)\b")
+_TRANSIENT_ERRORS = (driver.AskError, driver.ClusterError, driver.MasterDownError, *CONNECTION_ERRORS)
 _REFUSAL = re.compile(r"AGENT(VERSION|DAMAGED) (.*)")  # of our scripts
 
 
-def code_of(error: BaseException) -> str:
-    """The word that names the kind of a server's error; empty when it is not a known one."""
-    is_reply = isinstance(error, driver.ResponseError)
-    if isinstance(error, (driver.AuthenticationError, driver.AuthorizationError)) and not is_reply:
-        return "NOAUTH" if "required" in str(error).lower() else "WRONGPASS"
-    for code, (_, kinds) in _CODES.items():
-        if isinstance(error, kinds):
-            return code
-    if _NOT_PERMITTED.search(str(error)):
-        return "NOPERM"
-    found = _CODE.search(str(error)) if is_reply else None
-    return found[1] if found else ""
+def _rejection(error: BaseException) -> str | None:
+    """Why the server rejects a command, and would again; None for another error."""
+    if isinstance(error, driver.ResponseError) or str(type(error).__name__).startswith("Auth"):
+        text = f"{type(error).__name__} {error}"
+        for pattern, reason in _REJECTIONS.items():
+            if re.search(pattern, text):
+                return reason
+    return None
+
+
+def is_demoted(error: BaseException) -> bool:
+    """Whether the server only reads, as a primary does after a failover."""
+    return _rejection(error) == _READ_ONLY
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether another attempt may succeed; `AskError` is the base of both kinds of redirection."""
-    reason = _CODES.get(code_of(error))
-    return isinstance(error, (driver.AskError, *CONNECTION_ERRORS)) if reason is None else reason[0] is None
+    """Whether another attempt may succeed."""
+    if _rejection(error) is not None:
+        return False
+    is_reply = isinstance(error, driver.ResponseError)
+    return isinstance(error, _TRANSIENT_ERRORS) or (is_reply and _TRANSIENT.search(str(error)) is not None)
 
 
 def may_have_applied(error: BaseException) -> bool:
@@ -80,9 +80,12 @@ def is_connecting(error: BaseException) -> bool:
 def translate_error(error: BaseException, config: Config, *, is_unknown: bool = False) -> Exception:
     """The library's error for one of redis-py or a server; `is_unknown` if it may have been carried out."""
     detail, place = config.hide_secrets(" ".join(str(error).split()) or type(error).__name__), config.place
+    refusal, rejection = _REFUSAL.search(detail), _rejection(error)
     if is_unknown:
-        return lost_outcome(config, f" ({detail})")
-    refusal, rejection = _REFUSAL.search(detail), _CODES.get(code_of(error), (None,))[0]
+        return OutcomeUnknownError(
+            f"the connection to {place} was lost while a write was confirmed ({detail}): "
+            "it may or may not be stored"
+        )
     if refusal and refusal[1] == "VERSION":
         return unsupported_layout(refusal[2].split()[0])
     if refusal:
@@ -95,11 +98,3 @@ def translate_error(error: BaseException, config: Config, *, is_unknown: bool = 
     if is_retryable(error):
         return StoreUnavailableError(f"no answer from {place}: {detail}; nothing was written")
     return StoreError(f"{place} reported an error: {detail}")
-
-
-def lost_outcome(config: Config, detail: str = "") -> OutcomeUnknownError:
-    """The error for a write without a reply."""
-    return OutcomeUnknownError(
-        f"the connection to {config.place} was lost while a write was confirmed{detail}: it may or may not "
-        "be stored"
-    )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from redis.exceptions import AskError, ConnectionError, NoScriptError
@@ -15,11 +17,11 @@ from redis.exceptions import AskError, ConnectionError, NoScriptError
 from agent_stores.backends.redis import errors
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import Client, Command, make_client
-from agent_stores.backends.redis.keys import Keys
+from agent_stores.backends.redis.layout import Keys
 from agent_stores.backends.redis.scripts import Script
 from agent_stores.connection_pool import LoopClients
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreUnavailableError
-from agent_stores.inline import may_block, run_inline
+from agent_stores.inline import may_block, run_inline, sleep
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as time_limit
@@ -27,8 +29,6 @@ else:
     from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds before another attempt; they double, with jitter
-_RETRIES = 3  # on a single server; on others, a failover takes seconds, and is waited for
-_PLAIN_THREADS = 10_000  # remembered
 
 
 class RedisServer(LoopClients[Client]):
@@ -37,58 +37,53 @@ class RedisServer(LoopClients[Client]):
     Args:
         config: the server.
         timeout: seconds that an operation may take, attempts and pauses included.
-        retries: the number of attempts after the first; None for the default.
+        retries: the number of attempts after the first; by default 3 on a single server, and elsewhere as
+            many as the time allows, since a failover takes seconds.
         max_connections: the largest number of connections on each event loop.
 
     Attributes:
-        users: how many logs share it.
-        timeout: seconds that an operation may take.
         plain: the lists of threads that a read may get by one LRANGE (docs/redis.md).
     """
 
     def __init__(self, config: Config, *, timeout: float, retries: int | None, max_connections: int) -> None:
-        self.config = config
-        self.plain: dict[bytes, None] = {}
-        self.timeout = timeout
-        self._retries = _RETRIES if retries is None and config.kind == "single" else retries
+        self.config, self.timeout = config, timeout
+        self.plain: set[bytes] = set()
+        default = 3 if config.kind == "single" else math.inf
+        self._retries = default if retries is None else retries
         self._limit = max_connections
-        self._blocking: Client | None = None
         are_ours = config.client is None or config.is_blocking
         super().__init__(self._make_client, are_ours=are_ours, timeout=timeout)
 
     async def run(
         self, script: Script, keys: Keys, arguments: Sequence[Any], *, wait: tuple[int, int] | None = None
-    ) -> tuple[Any, bool]:
-        """Run a script, again when the connection was lost: every script may run twice.
+    ) -> Any:
+        """Run a script, and again when the connection was lost, if it may run twice.
 
         Args:
             script: the script.
-            keys: the thread's keys.
-            arguments: the script's arguments.
+            keys: the thread's keys and its id, which is the first argument.
+            arguments: the script's other arguments.
             wait: how many replicas must have the write, and for how many milliseconds to wait for them.
-
-        Returns:
-            The reply, and whether an earlier attempt may have been carried out.
 
         Raises:
             StoreUnavailableError, StoreRejectedError, StoreError: nothing was written.
             OutcomeUnknownError: it may or may not be stored.
             NotReplicatedError: not enough replicas are known to have it.
         """
-        tail: Command = (script.keys, *keys[: script.keys], *arguments)
-        command: Command = ("EVALSHA", script.sha, *tail)
+        tail = (script.keys, *keys[: script.keys], keys.thread_id, *arguments)
 
         async def attempt(client: Client) -> Any:
-            nonlocal command
             try:
-                if wait is None:
-                    return await client.execute(command)
-                reply, confirmed = await client.pipeline([command, ("WAIT", *wait)], keys.meta)
-                if isinstance(reply, Exception):
-                    raise reply
+                return await once(client, ("EVALSHA", script.sha, *tail))
             except NoScriptError:
-                command = ("EVAL", script.source, *tail)
-                return await attempt(client)
+                return await once(client, ("EVAL", script.source, *tail))
+
+        async def once(client: Client, command: Command) -> Any:
+            if wait is None:
+                return await client.execute(command)
+            reply, confirmed = await client.pipeline([command, ("WAIT", *wait)], keys.meta)
+            if isinstance(reply, Exception):
+                raise reply
             if isinstance(confirmed, Exception):  # the primary was demoted
                 raise ConnectionError(str(confirmed)) from confirmed
             if int(confirmed) < wait[0]:
@@ -99,57 +94,16 @@ class RedisServer(LoopClients[Client]):
             return reply
 
         try:
-            return await self._run(attempt, writes=script.writes)
+            return await self.call(attempt, writes=script.writes, repeats=script.repeats)
         except OutcomeUnknownError as error:
             if wait is None or isinstance(error, NotReplicatedError):
                 raise
             raise NotReplicatedError(str(error)) from error
 
-    async def execute(self, *command: Any) -> Any:
-        """Run a command that reads."""
-        return (await self._run(lambda client: client.execute(command)))[0]
-
-    async def scan(self, pattern: str, kind: str) -> list[bytes]:
-        """See `Client.scan`."""
-        return list((await self._run(lambda client: client.scan(pattern, kind)))[0])
-
-    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        """Run commands that read, in as few round trips as there are servers."""
-
-        async def attempt(client: Client) -> list[Any]:
-            replies = await client.pipeline(commands)
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
-
-        return list((await self._run(attempt))[0]) if commands else []
-
-    def note_plain(self, key: bytes, *, plain: bool) -> None:
-        """Remember whether the next read of a thread may be one LRANGE."""
-        if not plain:
-            self.plain.pop(key, None)
-        elif key not in self.plain:
-            if len(self.plain) >= _PLAIN_THREADS:
-                self.plain.clear()
-            self.plain[key] = None
-
-    async def aclose(self) -> None:
-        """Close the connections; without an event loop, those of loops are closed when their loops run."""
-        if may_block():
-            self.close_unused()
-        else:
-            await super().aclose()
-
-    def reset_after_fork(self) -> None:
-        """See `SharedConnection.reset_after_fork`."""
-        _of_the_parent.append(self._blocking)
-        self._blocking = None
-        super().reset_after_fork()
-
-    async def _run(
-        self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False
-    ) -> tuple[Any, bool]:
+    async def call(
+        self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False, repeats: bool = True
+    ) -> Any:
+        """Do what `attempt` does with a client; again when it failed, and may succeed. Raises as `run`."""
         config, failures, deadline = self.config, 0, time.monotonic() + self.timeout
         is_running = is_unknown = False  # an attempt; whether one may have been carried out without a reply
         limit: Any = contextlib.nullcontext() if may_block() else time_limit(self.timeout)
@@ -160,7 +114,7 @@ class RedisServer(LoopClients[Client]):
                     async with client.slots:
                         is_running = True
                         try:
-                            return await attempt(client), is_unknown
+                            return await attempt(client)
                         except errors.FAILURES as error:
                             is_running = False
                             is_unknown |= writes and errors.may_have_applied(error)
@@ -168,15 +122,15 @@ class RedisServer(LoopClients[Client]):
                             if may_block() and time.monotonic() > deadline:
                                 raise asyncio.TimeoutError from error
                             # A demoted primary rejects writes until the client finds the new one.
-                            is_demoted = config.kind != "single" and errors.code_of(error) == "READONLY"
-                            is_over = self._retries is not None and failures > self._retries
-                            if is_over or not (is_demoted or errors.is_retryable(error)):
+                            is_moved = config.kind != "single" and errors.is_demoted(error)
+                            is_over = failures > self._retries or (is_unknown and not repeats)
+                            if is_over or not (is_moved or errors.is_retryable(error)):
                                 raise errors.translate_error(error, config, is_unknown=is_unknown) from error
-                            if is_demoted or isinstance(error, AskError):
+                            if is_moved or isinstance(error, AskError):
                                 with contextlib.suppress(*errors.FAILURES):  # the next attempt tells
                                     await client.refresh()
                     pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
-                    await _sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                    await sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         except asyncio.TimeoutError as error:
             is_unknown |= writes and is_running and not errors.is_connecting(error)
             text = f"{config.place} did not answer within {self.timeout:g} seconds"
@@ -184,18 +138,21 @@ class RedisServer(LoopClients[Client]):
                 raise OutcomeUnknownError(f"{text}: a write may or may not be stored") from error
             raise StoreUnavailableError(f"{text}; nothing was written") from error
 
+    def reset_after_fork(self) -> None:
+        """See `SharedConnection.reset_after_fork`."""
+        _of_the_parent.append(self.__dict__.pop("_blocking", None))
+        super().reset_after_fork()
+
     def get(self) -> Client:
         """The client of the running loop, or the one for blocking calls."""
-        if not may_block():
-            return super().get()
-        with self._lock:
-            if self._blocking is None:
-                self._blocking = self._make_client()
-            return self._blocking
+        return self._blocking if may_block() else super().get()
+
+    @cached_property
+    def _blocking(self) -> Client:
+        return self._make_client()
 
     def _take_all(self) -> dict[asyncio.AbstractEventLoop, Client]:
-        with self._lock:
-            client, self._blocking = self._blocking, None
+        client = self.__dict__.pop("_blocking", None)
         if client is not None and self.config.client is None:
             with contextlib.suppress(Exception):
                 run_inline(client.aclose())
@@ -207,13 +164,6 @@ class RedisServer(LoopClients[Client]):
         lent = config.client if config.is_blocking == blocking else None
         client = lent or make_client(config, timeout=self.timeout, blocking=blocking)
         return Client(client, self._limit, is_owned=lent is None)
-
-
-async def _sleep(seconds: float) -> None:
-    if may_block():
-        time.sleep(seconds)  # noqa: ASYNC251 - there is no loop to block
-    else:
-        await asyncio.sleep(seconds)
 
 
 _of_the_parent: list[Any] = []

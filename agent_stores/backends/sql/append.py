@@ -1,10 +1,10 @@
 """Appending, and reading the end of a thread: the two operations that must be fast.
 
-PostgreSQL has a function for each, and MariaDB a compound statement for the append, of the same text. In it
-each statement sees what was committed before it began: the first one waits for the thread's row, and the
-others count and trim afterwards. A single statement of common table expressions sees the tables as of its own
-beginning, and trims too little when another client appends at the same time. Functions have prepared plans,
-too, which no proxy between client and server loses. SQLite appends by a transaction.
+PostgreSQL has a function for each. MariaDB appends by a compound statement with the same body. Each statement
+in it has its own snapshot: the first waits for the thread's row lock, and the later ones see the rows that
+were committed meanwhile. A single statement of common table expressions has one snapshot, and trims too
+little under concurrency. A function also keeps its prepared plans when a proxy pools connections. SQLite
+appends by a transaction.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ _VARIABLES = (
     "v_gone bigint, v_gone_bytes bigint, v_gone_tokens bigint, v_result bigint"
 ).split(", ")
 _GONE = "FROM {messages} WHERE thread = v_id AND pinned = 0 AND position < v_cut"
+# What PostgreSQL and MariaDB run. `{set}` assigns a variable; `{leave}` leaves the append to the fallback.
 _PROCEDURE = f"""
   SELECT {_FOUND} INTO v_id, v_last, v_unpinned, v_ttl, v_refresh, v_explicit, v_expires, v_recent
   FROM {{threads}} WHERE thread_key = p_key FOR UPDATE;
@@ -104,7 +105,6 @@ _PROCEDURE = f"""
   WHERE id = v_id;
   {{set}} v_result = v_last + p_added;
 """
-"""What PostgreSQL and MariaDB run. `{set}` assigns a variable; `{leave}` leaves it to the general path."""
 
 
 def _procedure(dialect: str, wrapper: str, **parts: str) -> str:
@@ -184,7 +184,7 @@ class HotPath:
 
     Args:
         statements: the statements of the database.
-        largest: tells the largest body that the database takes, in bytes.
+        largest: returns the largest body, in bytes, or None if unlimited.
 
     Attributes:
         latest: reads the newest rows that are not pinned, and the pinned ones, by ``key``, ``now`` and
@@ -192,7 +192,7 @@ class HotPath:
             time-to-live.
         latest_with_ids: the same, and then the message ids.
         append: makes an append of the values of `_PARAMETERS` and the rows. Its result is one row with the
-            last position; NULL, and None instead of it, leave the append to the general path.
+            last position; NULL, and None instead of it, leave the append to the log's fallback.
     """
 
     append: Callable[[tuple[Any, ...], Sequence[Row]], Work | None]

@@ -210,7 +210,7 @@ class SQLBackend:
     ) -> int | None:
         """See `Appender.append`: one round trip to PostgreSQL and MariaDB; on SQLite, a transaction.
 
-        Known ids, expired threads, retries and the like are left to the general path (`Appender`).
+        Known ids, expired threads, retries and the like are left to the fallback (see `Appender.append`).
         """
         unpinned = size = tokens = 0
         for row in rows:
@@ -232,7 +232,7 @@ class SQLBackend:
         )
         if work is None:
             return None
-        # A retry is safe: a call that took effect is left to the general path, by its request id.
+        # A retry is safe: a call that took effect is left to the fallback, which knows its request id.
         try:
             [(position,)] = await self._run(work, write=True, repeatable=True)
         except Abort:

@@ -8,7 +8,6 @@ import binascii
 import contextlib
 import hashlib
 import inspect
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 from agent_stores import _checks
 from agent_stores._concurrency import gather_or_cancel
 from agent_stores.backends.tables.service import Failure, Kind, ServiceConfig, ServiceTable
-from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits
+from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, ItemKey, Operation, TableLimits
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 try:
@@ -35,8 +34,7 @@ except ImportError as error:
     package = "aiohttp" if error.name == "aiohttp" else "azure-data-tables"
     raise MissingDependencyError.of(package, extra="azure", purpose="the Azure Tables store") from None
 
-PROPERTY_UNITS = 32 * 1024
-"""The longest text of a property, in units of UTF-16, as the service counts: 64 KiB."""
+PROPERTY_UNITS = 32 * 1024  # of UTF-16, as the service counts, in the longest text of a property: 64 KiB
 
 _LOGINS = {"connection_string", "account_key", "sas_token", "credential", "table_service_client"}
 _TABLE = re.compile(r"(?!tables$)[a-z][a-z0-9]{2,62}", re.IGNORECASE | re.ASCII)
@@ -114,7 +112,7 @@ def parse_config(
         raise ArgumentError(f"{' and '.join(sorted(given))} must not be given together")
     query = ""
     if "connection_string" in given:
-        given = _from_connection_string(given["connection_string"])
+        given = parse_connection_fields(given["connection_string"])
     elif client is not None:
         if not isinstance(client, TableServiceClient):
             raise ArgumentTypeError(
@@ -145,36 +143,6 @@ def parse_config(
     )
 
 
-def arguments_from_url(url: str) -> dict[str, Any]:
-    """The connection arguments of a connection string, or of ``azure-tables://account/table``.
-
-    Without the account, it is that of the environment's ``AZURE_STORAGE_CONNECTION_STRING``.
-
-    Raises:
-        ArgumentError: when the URL is malformed, or the environment has no login.
-    """
-    if not url.startswith("azure-tables:"):
-        return {"connection_string": url}
-    parts = urlsplit(url)
-    account, table = parts.netloc, parts.path.strip("/")
-    if "@" in account or parts.query or parts.fragment or ":" in account or "/" in table:
-        raise ArgumentError(
-            "the store's URL must be azure-tables://account/table, with the login in the environment"
-        )
-    arguments = {"table_name": table} if table else {}
-    text = os.environ.get("AZURE_STORAGE_CONNECTION_STRING")
-    if text and (not account or _from_connection_string(text).get("account_name") == account):
-        return {**arguments, "connection_string": text}
-    if not account:
-        raise ArgumentError("the store's URL must name an account without AZURE_STORAGE_CONNECTION_STRING")
-    arguments["account_name"] = account
-    if key := os.environ.get("AZURE_STORAGE_KEY"):
-        arguments["account_key"] = key
-    elif token := os.environ.get("AZURE_STORAGE_SAS_TOKEN"):
-        arguments["sas_token"] = token
-    return arguments
-
-
 def check_table_name(table_name: Any) -> str:
     """A name by Azure's rules for tables; raises `ArgumentError` or `ArgumentTypeError` when it is not."""
     if not _TABLE.fullmatch(_checks.text(table_name, "table_name")):
@@ -203,8 +171,8 @@ def _endpoint(given: Mapping[str, Any]) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
-def _from_connection_string(connection_string: str) -> dict[str, str]:
-    """The other arguments that say the same."""
+def parse_connection_fields(connection_string: str) -> dict[str, str]:
+    """The arguments of `parse_config` that say the same as a connection string; raises `ArgumentError`."""
     try:
         fields = parse_connection_string("".join(connection_string.split()))
         if fields.get("usedevelopmentstorage", "").lower() == "true":
@@ -269,7 +237,6 @@ def _secrets_of(credential: Any) -> tuple[str, ...]:
 class AzureTable(ServiceTable):
     """A table of an account."""
 
-    session_path = "_client._client._pipeline._transport.session"
     errors = (exceptions.AzureError, HTTPException)
     # JSON on the wire takes up to three times the bytes of UTF-8; a transaction may have 4 MiB, and a row
     # 1 MiB, in at most 255 properties.
@@ -291,31 +258,44 @@ class AzureTable(ServiceTable):
 
     async def query(
         self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
-    ) -> Page:
-        """See `Table.query`."""
+    ) -> list[Item]:
+        """See `Table.query`; one request for each 1,000."""
+        found: list[Item] = []
+        token: Any = None
 
-        async def ask(client: TableClient) -> Page:
+        async def ask(client: TableClient) -> tuple[list[Item], Any]:
             pages = client.query_entities(
                 "PartitionKey eq @partition and RowKey ge @first and RowKey lt @end",
                 parameters={"partition": partition, "first": first, "end": end},
-                results_per_page=None if limit is None else max(1, min(limit, 1000)),
+                results_per_page=None if limit is None else max(1, min(limit - len(found), 1000)),
                 select=None if bodies else _KEYS_AND_META,
                 **_NO_RETRY,
-            ).by_page()
+            ).by_page(token)
             async for page in pages:
-                items = [_item(entity) async for entity in page]
-                is_last = not getattr(pages, "continuation_token", None)
-                if items or is_last:  # a page may be empty, and not the last
-                    return Page(items, is_last)
-            return Page([], True)
+                return [_item(entity) async for entity in page], getattr(pages, "continuation_token", None)
+            return [], None
 
-        return await self.request(ask) or Page([], True)
+        while limit is None or len(found) < limit:
+            items, token = await self.request(ask) or ([], None)
+            found += items
+            if not token:  # a page may be empty, and not the last
+                break
+        return found
 
-    async def transact(self, operations: Sequence[Operation]) -> list[str]:
-        """See `Table.transact`."""
+    async def transact(self, operations: Sequence[Operation]) -> str:
+        """See `Table.transact`; the service rejects a transaction that deletes a missing row."""
         batch = [_batch_operation(operation) for operation in operations]
-        results = await self.request(lambda client: client.submit_transaction(batch, **_NO_RETRY), write=True)
-        return [str(result.get("etag", "")) for result in results or ()]
+        try:
+            results: Any = await self.request(
+                lambda client: client.submit_transaction(batch, **_NO_RETRY), write=True
+            )
+            return str(results[0].get("etag", ""))
+        except ConditionFailed as error:
+            rest = [*operations]
+            missing = rest.pop(error.index)
+            if missing.condition is not None or not missing.is_delete:
+                raise
+        return await self.transact(rest) if rest else ""
 
     async def create_table(self, sdk: TableClient) -> None:
         """See `ServiceTable.create_table`."""
@@ -356,15 +336,15 @@ def _item(entity: Any) -> Item:
 
 
 def _batch_operation(operation: Operation) -> tuple[Any, ...]:
-    kind, item, condition = operation
+    item, condition, is_delete = operation
     entity = {"PartitionKey": item.partition, "RowKey": item.sort}
     match = {"etag": condition, "match_condition": MatchConditions.IfNotModified} if condition else {}
-    if kind == "delete":
+    if is_delete:
         return "delete", entity, match
     entity["meta"] = item.meta
     for number, piece in enumerate(pieces(item.body)):
         entity[f"body{number or ''}"] = piece
-    if condition == NEW and condition is not None:
+    if condition == NEW:
         return "create", entity
     return "update" if condition else "upsert", entity, {"mode": UpdateMode.REPLACE, **match}
 

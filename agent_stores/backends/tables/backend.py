@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TypeAlias
@@ -10,7 +9,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from agent_stores._concurrency import gather_or_cancel
-from agent_stores.append_plan import assign_positions, new_rows, split_trimmed
+from agent_stores.append_plan import add_rows, new_rows
 from agent_stores.backend import (
     Limits,
     Row,
@@ -20,29 +19,24 @@ from agent_stores.backend import (
     TimeToLive,
     Version,
     VersionConflict,
-    in_batches,
 )
 from agent_stores.backends.tables import layout
-from agent_stores.backends.tables import table as tables
 from agent_stores.backends.tables.index import Index
-from agent_stores.backends.tables.layout import Head, ThreadCache
-from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table
+from agent_stores.backends.tables.layout import NO_HEAD, Head, StoredRow, ThreadCache
+from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table, delete, following
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
-from agent_stores.thread_updates import with_request, with_rows, with_ttl, written
+from agent_stores.thread_updates import touch, with_request, with_ttl
 
 _Rows: TypeAlias = Sequence[Row]
 
-_FEW = 16  # messages that are remembered of a thread that is not trimmed
-_OLDEST = 256  # messages that are remembered of a thread that is trimmed
+_FEW, _OLDEST = 16, 256  # messages that are remembered of a thread that is not trimmed, and of one that is
+_APPENDS = 3  # attempts before the general path, which waits between them
 _ATTEMPTS = 50  # of reading a thread as of one moment
 _SLACK = 4  # items read beyond those that are needed
 
-StoredRow: TypeAlias = tuple[Row, str]
-"""A message, and the name of its body if that is in parts, which are not read yet."""
 
-
-class TablesBackend:
-    """Threads in a table of a service; an `Appender`, `TenantLister` and `Sweeper`, too.
+class TablesBackend(Index):
+    """Threads in a table of a service; an `Appender`, `TenantLister`, `Sweeper` and `Scrubber`, too.
 
     Args:
         table: the table; `aclose` closes it.
@@ -59,23 +53,17 @@ class TablesBackend:
         clock: Callable[[], float] = time.time,
         loop_independent: bool = True,
     ) -> None:
-        self.table = table
+        super().__init__(table, clock)
         self.loop_independent = loop_independent
-        self.location = table.location
+        self.location, self.aclose = table.location, table.aclose
         # A commit writes the head, and two items for a message: itself and its id; one more where a message
         # is no longer pinned. A quarter of the bytes is for the head and the texts of the items.
+        self._most_rows = (table.limits.operations - 2) // 2
+        self._most_bytes = table.limits.transaction_bytes * 3 // 4
         self.limits = Limits(
-            body_bytes=table.limits.body_bytes,
-            commit_rows=(table.limits.operations - 2) // 2,
-            commit_bytes=table.limits.transaction_bytes * 3 // 4,
+            body_bytes=table.limits.body_bytes, commit_rows=self._most_rows, commit_bytes=self._most_bytes
         )
         self._cache = ThreadCache() if cache is None else cache
-        self._index = Index(table, clock)
-        self.threads = self._index.threads
-        self.tenants = self._index.tenants
-        self.sweep = self._index.sweep
-        self.scrub = self._index.scrub
-        self.aclose = table.aclose
 
     async def append(
         self,
@@ -89,53 +77,50 @@ class TablesBackend:
         ttl: TimeToLive | None = None,
         create: bool = True,
     ) -> int | None:
-        """See `agent_stores.capabilities.Appender`: one commit on what is known of the thread.
-
-        The general path, which reads the thread, does what is not certain.
-        """
+        """See `Appender.append`: one commit on what is known of the thread; None if that is not certain."""
         rows = new_rows(rows, ())
-        if any(len(row.body) > self.table.limits.item_bytes for row in rows):
-            return None
+        lost: OutcomeUnknownError | None = None
         async with self._cache.queue.turn(key):
-            for _ in range(2):
-                old = self._cache.get(key) or await self.head(key)
-                thread = Thread() if old is None else old.thread
-                if (
-                    not (old is None or thread.is_visible(now_us))
-                    or thread.staged_position
-                    or request_id in thread.recent_request_ids
-                    or expected_position not in (None, thread.last_position)
-                    or not (create or thread.last_position)
-                ):
-                    return None
-                unpinned, oldest = thread.unpinned, list(old.oldest if old is not None else ())
-                thread, added = assign_positions(thread, rows)
-                pages = self._oldest(key, old, oldest)
-                kept, trimmed = await split_trimmed(unpinned, added, max_messages, pages)
-                is_over = len(list(in_batches([*added, *trimmed], self.limits))) > 1
-                if is_over or len(kept) < len(added):  # whose ids must be compared, too
-                    return None
-                thread = with_rows(with_rows(thread, added), trimmed, -1)
-                thread = written(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
-                if len(oldest) == unpinned:
-                    oldest += [replace(row, body=b"") for row in added if not row.pinned]
-                oldest = oldest[len(trimmed) :][: _FEW if max_messages is None else _OLDEST]
-                new = _next_head(old, thread, added, clear=False, now_us=now_us)
-                low = trimmed[-1].position if trimmed else new.low
-                new = replace(new, oldest=tuple(oldest), low=low)
+            for _ in range(_APPENDS):
                 try:
-                    await self._write(key, old, new, added, trimmed, are_new=True)
+                    old = self._cache.get(key)
+                    old = await self.head(key) if old is NO_HEAD else old
+                    thread = old.thread
+                    if lost is not None and request_id in thread.recent_request_ids:
+                        return thread.last_position
+                    if (
+                        (old is not NO_HEAD and not thread.is_visible(now_us))
+                        or thread.staged_position
+                        or request_id in thread.recent_request_ids
+                        or expected_position not in (None, thread.last_position)
+                        or not (create or thread.last_position)
+                    ):
+                        return None
+                    oldest = list(old.oldest)
+                    pages = self._oldest(key, old, oldest)
+                    thread, put, trimmed = await add_rows(thread, rows, max_messages, pages)
+                    sizes = [len(row.body) for row in put]
+                    is_one = len(put) + len(trimmed) <= self._most_rows and sum(sizes) <= self._most_bytes
+                    is_one = is_one and max(sizes, default=0) <= self.table.limits.item_bytes
+                    if not is_one or len(put) < len(rows):  # whose ids must be compared, too
+                        return None
+                    thread = touch(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
+                    if len(oldest) == old.thread.unpinned:
+                        oldest += [replace(row, body=b"") for row in put if not row.pinned]
+                    oldest = oldest[len(trimmed) :][: _FEW if max_messages is None else _OLDEST]
+                    new = replace(_next_head(old, thread, now_us=now_us), oldest=tuple(oldest))
+                    await self._write(key, old, new, put, trimmed, are_new=True)
                     return thread.last_position
-                except VersionConflict:  # another process was faster
-                    continue
-                except ConditionFailed:  # an id exists
+                except VersionConflict:  # a write whose reply was lost is in the head now, or is over
+                    lost = None
+                except ConditionFailed:  # an id exists; so that the same write, if it was lost, had no effect
                     return None
-                except OutcomeUnknownError as error:
-                    with contextlib.suppress(StoreError):
-                        found = await self.head(key)
-                        is_stored = found is not None and request_id in found.thread.recent_request_ids
-                        return thread.last_position if is_stored else None
-                    raise error from None
+                except StoreError as error:
+                    if not isinstance(error, OutcomeUnknownError):
+                        raise (lost or error) from error.__cause__
+                    lost = error  # the head tells, or the same write once more
+        if lost is not None:
+            raise lost
         return None
 
     async def commit(
@@ -149,33 +134,27 @@ class TablesBackend:
         clear: bool = False,
     ) -> Version | None:
         """See `Backend.commit`."""
-        old = self._cache.get(key) if expected is not None else None
-        if expected is not None and (old is None or old.version != expected):
+        old = NO_HEAD if expected is None else self._cache.get(key)
+        if old.version != (expected or NEW):
             old = await self.head(key)
-            if old is None or old.version != expected:
+            if old.version != expected:
                 raise VersionConflict
-        if thread is not None:
-            new = _next_head(old, thread, put, clear=clear, now_us=self._index.now_us())
-            if put or delete or clear:
-                new = replace(new, oldest=())
-            return await self._write(key, old, new, put, () if clear else delete)
-        if old is not None:
-            visits = await self._index.schedule(key, filter(None, (old.generation, old.next)))
-            unlisted = await self._index.listed(key)
-            name = (layout.thread_partition(key), layout.HEAD)
-            await self._transact(key, [tables.delete(*name, old.version)])
-            await self._index.clean(key, old, None, visits, unlisted)
-        return None
+        if thread is None:
+            return None if old is NO_HEAD else await self._write(key, old, NO_HEAD, (), ())
+        new = _next_head(old, thread, clear=clear, now_us=self.now_us())
+        if put or delete or clear:
+            new = replace(new, oldest=())
+        return await self._write(key, old, new, put, () if clear else delete)
 
-    async def head(self, key: ThreadKey) -> Head | None:
-        """A thread's head, as it is now."""
+    async def head(self, key: ThreadKey) -> Head:
+        """A thread's head, as it is now; `NO_HEAD` when there is no such thread."""
         name = (layout.thread_partition(key), layout.HEAD)
         return self._remember(key, (await self.table.get([name])).get(name))
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
         head = await self.head(key)
-        return None if head is None else Snapshot(head.thread, head.version)
+        return None if head is NO_HEAD else Snapshot(head.thread, head.version)
 
     async def rows(
         self,
@@ -191,209 +170,176 @@ class TablesBackend:
         """See `Backend.rows`."""
         is_end = not after and before is None and (newest or limit is None) and bodies and not staged
         first = await self._first_page(key, limit) if is_end else (await self.head(key), None, False)
-        head, found, is_certain = first
+        head, items, is_certain = first
         for _ in range(_ATTEMPTS):
-            if head is None:
+            if head is NO_HEAD:
                 return None
-            if found is None:
+            if items is None:
                 high = head.thread.staged_position if staged else head.thread.last_position
                 high = high if before is None else min(before - 1, high)
                 view = replace(head, generation=head.next or head.generation) if staged else head
-                found = await self._select(key, view, after + 1, high, limit, newest, bodies)
-            rows = await self._with_bodies(key, found) if bodies else [row for row, _ in found]
-            again = head if is_certain and not any(name for _, name in found) else await self.head(key)
-            if again is not None and again.version == head.version:
-                return Snapshot(head.thread, head.version, sorted(rows, key=lambda row: row.position))
-            head, found = again, None
-        raise StoreUnavailableError(
-            f"{self.table.location}: a thread changed {_ATTEMPTS} times while it was read"
-        )
+                items = await self._select(key, view, after + 1, high, limit, newest, bodies)
+            rows = await self._read(items, bodies=bodies)
+            again = head if is_certain and all(item.body for item in items) else await self.head(key)
+            if again.version == head.version:
+                return Snapshot(head.thread, head.version, rows)
+            head, items = again, None
+        raise StoreUnavailableError(f"{self.location}: a thread changed {_ATTEMPTS} times while it was read")
 
     async def find(self, key: ThreadKey, message_ids: Iterable[str]) -> dict[str, Row]:
         """See `Backend.find`."""
         head, wanted, partition = await self.head(key), set(message_ids), layout.thread_partition(key)
-        while head is not None:
+        while head is not NO_HEAD:
             names = [(partition, layout.id_sort(head.generation, each)) for each in wanted]
             rows = [layout.read_row(item)[0] for item in (await self.table.get(names)).values()]
-            found = {row.message_id: row for row in rows if row.position <= head.thread.last_position}
+            found = {row.message_id: row for row in rows if 0 < row.position <= head.thread.last_position}
             generation = head.generation
             head = head if len(found) == len(wanted) else await self.head(key)
-            if head is not None and head.generation == generation:  # else messages may have moved
+            if head.generation == generation:  # else messages may have moved
                 return found
         return {}
 
-    async def _first_page(
-        self, key: ThreadKey, limit: int | None
-    ) -> tuple[Head | None, list[StoredRow] | None, bool]:
+    async def _first_page(self, key: ThreadKey, limit: int | None) -> tuple[Head, list[Item] | None, bool]:
         """By one query: the head; the newest messages, if all are there; whether this is of one moment."""
-        known = self._cache.get(key)
-        end = layout.END_OF_ROWS if known is None else f"r{known.generation}n"
-        pinned = 0 if known is None else known.thread.pinned
-        size = None if limit is None else 1 + limit + pinned + _SLACK
-        items, _ = await self.table.query(layout.thread_partition(key), layout.HEAD, end, limit=size)
+        known, partition = self._cache.get(key), layout.thread_partition(key)
+        size = None if limit is None else 1 + limit + known.thread.pinned + _SLACK
+        items = await self.table.query(partition, layout.HEAD, f"r{known.generation}n", limit=size)
         head = self._remember(key, items[0] if items and items[0].sort == layout.HEAD else None)
-        if head is None:
-            return None, None, True
         last, begin = head.thread.last_position, f"r{head.generation}"
-        found = [layout.read_row(item) for item in items[1:] if item.sort.startswith(begin)]
-        unpinned_rows = [each for each in found if each[0].position <= last and not each[0].pinned][:limit]
-        found = [each for each in found if each[0].position <= last and each[0].pinned]
+        first, middle = (layout.message_sort(head.generation, last, pinned=each) for each in (True, False))
+        pinned = [item for item in items if first <= item.sort < f"{begin}l"]
+        newest = [item for item in items if middle <= item.sort < f"{begin}n"][:limit]
         unpinned = head.thread.unpinned if limit is None else min(limit, head.thread.unpinned)
-        if (len(found), len(unpinned_rows)) != (head.thread.pinned, unpinned):
+        if (len(pinned), len(newest)) != (head.thread.pinned, unpinned):
             return head, None, False
-        found += unpinned_rows
-        # Where a page may change while it is read, positions without a gap show that it did not.
-        low = unpinned_rows[-1][0].position if unpinned_rows else last + 1
-        has_no_gap = sum(row.position >= low for row, _ in found) == last + 1 - low
-        return head, found, has_no_gap or self.table.limits.snapshot_pages
+        found = [*pinned, *newest]
+        # That no message is missing, or no position, shows that none was removed while the items were read.
+        low = layout.position_at(newest[-1].sort) if newest else last + 1
+        places = {layout.position_at(item.sort) for item in found}
+        has_no_gap = sum(place >= low for place in places) == last + 1 - low
+        return head, found, has_no_gap or len(places) == head.thread.messages
 
-    async def _with_bodies(self, key: ThreadKey, found: Sequence[StoredRow]) -> list[Row]:
-        """The messages with bodies that are in parts."""
+    async def _read(self, items: Sequence[Item], *, bodies: bool) -> list[Row]:
+        """The messages of items of one generation, in order; damaged ones are read from the items of ids."""
+        found = list(map(layout.read_row, items))
+        if not all(row.message_id for row, _ in found):
+            begin = f"u{items[0].sort[1:-16]}"
+            ids = await self.table.query(items[0].partition, begin, f"{begin}~", bodies=False)
+            metas = {layout.read_row(item)[0].position: item.meta for item in ids}
+            metas = {layout.position_at(item.sort): item.meta for item in items} | metas
+            whole = (item._replace(meta=metas[layout.position_at(item.sort)]) for item in items)
+            found = list(map(layout.read_row, whole))
 
-        async def whole(row: Row, name: str) -> Row:
-            (parts,) = layout.ranges(name)
-            items = await tables.query_all(self.table, layout.thread_partition(key), *parts)
-            return replace(row, body="".join(item.body for item in items).encode())
+        async def with_body(row: Row, name: str) -> Row:
+            ((first, end),) = layout.ranges(name)
+            parts = await self.table.query(items[0].partition, first, end)
+            return replace(row, body="".join(item.body for item in parts).encode())
 
-        large = await gather_or_cancel(whole(row, name) for row, name in found if name)
-        return [*large, *(row for row, name in found if not name)]
+        rows = [row for row, name in found if not (name and bodies)]
+        rows += await gather_or_cancel(with_body(*each) for each in found if each[1] and bodies)
+        return sorted(rows, key=lambda row: row.position)
 
-    def _remember(self, key: ThreadKey, item: Item | None) -> Head | None:
-        head = None if item is None else layout.read_head(item)
-        self._cache.put(key, head)
+    def _remember(self, key: ThreadKey, item: Item | None) -> Head:
+        head = self._cache.get(key)
+        if item is None or item.version != head.version:
+            head = NO_HEAD if item is None else layout.read_head(item)
+            self._cache.put(key, head)
         return head
 
     async def _select(
         self, key: ThreadKey, head: Head, low: int, high: int, limit: int | None, newest: bool, bodies: bool
-    ) -> list[StoredRow]:
-        """Messages between two positions, by `Backend.rows`."""
-        partition = layout.thread_partition(key)
+    ) -> list[Item]:
+        """The items of messages between two positions, by `Backend.rows`."""
+        partition, generation = layout.thread_partition(key), head.generation
 
-        async def read(low: int, high: int, most: int | None = None, pinned: bool = False) -> list[StoredRow]:
+        async def read(low: int, high: int, most: int | None = None, pinned: bool = False) -> list[Item]:
             if low > high or most == 0:
                 return []
-            first = layout.message_sort(head.generation, high, pinned=pinned)
-            end = tables.following(layout.message_sort(head.generation, low, pinned=pinned))
-            items = await tables.query_all(self.table, partition, first, end, limit=most, bodies=bodies)
-            return list(map(layout.read_row, items))
+            first = layout.message_sort(generation, high, pinned=pinned)
+            end = following(layout.message_sort(generation, low, pinned=pinned))
+            return await self.table.query(partition, first, end, limit=most, bodies=bodies)
 
         is_staged = high > head.thread.last_position
         found = await read(low, high, pinned=True) if head.thread.pinned or is_staged else []
         if newest or limit is None:
             return found + await read(low, high, limit)
         # Tables are read from the newest on: windows of positions are read, the oldest first.
-        count, low, size = len(found) + limit, max(low, head.low + 1), limit + _SLACK
+        count, size = len(found) + limit, limit + _SLACK
         while low <= high and len(found) < count:
             window = await read(low, min(high, low + size - 1))
             found += reversed(window)
             low, size = low + size, size if window else 2 * size
-        return sorted(found, key=lambda each: each[0].position)[:limit]
+        return sorted(found, key=lambda item: layout.position_at(item.sort))[:limit]
 
     async def _write(
-        self,
-        key: ThreadKey,
-        old: Head | None,
-        new: Head,
-        put: Sequence[Row],
-        delete: Sequence[Row],
-        *,
-        are_new: bool = False,
-    ) -> str:
+        self, key: ThreadKey, old: Head, new: Head, put: _Rows, removed: _Rows, *, are_new: bool = False
+    ) -> str | None:
         """Write a thread by one transaction under its version: the head, messages, and their ids.
 
         Raises:
             VersionConflict: when another writer was faster.
             ConditionFailed: when the id of one of `put` exists, and all `are_new`.
         """
-        partition, size = layout.thread_partition(key), self.table.limits.item_bytes
-        is_same = old is not None and old.generation == new.generation
-        replaced = await self._replaced(partition, old, put, delete) if old is not None and is_same else []
-        large = {
-            row.position: layout.new_body(new.generation_at(row.position), row.position)
-            for row in put
-            if len(row.body) > size
-        }
-        generations = (
-            {old.generation, old.next} - {"", new.generation, new.next} if old is not None else set()
-        )
-        unused = [*generations, *(name for _, name in replaced if name)]
-        visits = await self._index.schedule(key, [*unused, *large.values()])
+        partition, limits, replaced = layout.thread_partition(key), self.table.limits, list[StoredRow]()
+        if old.generation == new.generation:  # what a message had, if it is replaced, or was large
+            rows = [row for row in put if row.position <= old.thread.last_position]
+            rows += [row for row in removed if row.bytes > limits.item_bytes]
+            places = ((old.generation_at(row.position), row.message_id) for row in rows)
+            ids = [(partition, layout.id_sort(*place)) for place in places]
+            replaced = [layout.read_row(item) for item in (await self.table.get(ids)).values()] if ids else []
+        large = [row for row in put if len(row.body) > limits.item_bytes]
+        parts = {n: layout.new_body(new.generation_at(n), n) for n in (row.position for row in large)}
+        unused = {old.generation, old.next, *(name for _, name in replaced), *parts.values()}
+        new, visits, removals = await self.prepare(key, old, new, unused - {"", new.generation, new.next})
+        for row in large:
+            pieces = enumerate(layout.split_body(row.body, limits.item_bytes))
+            name, room = f"x{parts[row.position]}", max(1, limits.transaction_bytes // limits.item_bytes)
+            writes = [
+                Operation(Item(partition, f"{name}{number:04d}", body=piece)) for number, piece in pieces
+            ]
+            for start in range(0, len(writes), room):
+                await self.table.transact(writes[start : start + room])
+        operations = [Operation(layout.head_item(partition, new), old.version, is_delete=new is NO_HEAD)]
         for row in put:
-            if row.position in large:
-                await self._write_parts(partition, large[row.position], row.body)
-        new = await self._index.announce(key, old, new)
-        operations = [tables.put(layout.head_item(partition, new), NEW if old is None else old.version)]
-        for row in put:
-            parts = large.get(row.position, "")
-            item, id_item = layout.message_items(partition, new.generation_at(row.position), row, parts)
-            operations += [tables.put(item), tables.put(id_item, NEW if are_new else None)]
-        pinned, ids = {row.position: row.pinned for row in put}, {row.message_id for row in put}
+            name = parts.get(row.position, "")
+            item, id_item = layout.message_items(partition, new.generation_at(row.position), row, name)
+            operations += [Operation(item), Operation(id_item, NEW if are_new else None)]
+        pinned, known = {row.position: row.pinned for row in put}, {row.message_id for row in put}
         moved = [row for row, _ in replaced if pinned.get(row.position, row.pinned) is not row.pinned]
-        for row in (*delete, *moved):
+        for row in (*removed, *moved):
             generation = new.generation_at(row.position)
             sorts = [layout.message_sort(generation, row.position, pinned=row.pinned)]
-            if row.message_id and row.message_id not in ids:
+            if row.message_id and row.message_id not in known:
                 sorts.append(layout.id_sort(generation, row.message_id))
-            operations += [tables.delete(partition, sort) for sort in sorts]
-        version = await self._transact(key, operations)
-        self._cache.put(key, replace(new, version=version))
-        await self._index.clean(key, old, new, visits)
-        return version
-
-    async def _transact(self, key: ThreadKey, operations: Sequence[Operation]) -> str:
-        """Write to a thread's partition; the first operation is that of the head, and has a condition."""
-        self._cache.put(key, None)
+            operations += [delete(partition, sort) for sort in sorts]
+        self._cache.put(key, NO_HEAD)
         try:
-            return (await self.table.transact(operations))[0]
+            version = await self.table.transact(operations)
         except ConditionFailed as error:
             if error.index == 0:
                 raise VersionConflict from None
-            if operations[error.index].kind == "put":
-                raise
-        # What is to be removed is missing: other tools removed it.
-        names = [one.item.key for one in operations if one.kind == "delete"]
-        present = await self.table.get(names, bodies=False)
-        kept = [one for one in operations if one.kind == "put" or one.item.key in present]
-        return (await self.table.transact(kept))[0]
+            raise
+        version = "" if new is NO_HEAD else version
+        self._cache.put(key, replace(new, version=version))
+        await self.clean(key, new, visits, removals)
+        return version or None
 
-    async def _write_parts(self, partition: str, name: str, body: bytes) -> None:
-        """Write a large body, which no message names yet."""
-        limits = self.table.limits
-        parts = enumerate(layout.split_body(body, limits.item_bytes))
-        writes = [tables.put(Item(partition, f"x{name}{number:04d}", body=part)) for number, part in parts]
-        room = max(1, limits.transaction_bytes // limits.item_bytes)
-        for start in range(0, len(writes), room):
-            await self.table.transact(writes[start : start + room])
-
-    async def _replaced(self, partition: str, old: Head, put: _Rows, delete: _Rows) -> list[StoredRow]:
-        """What is stored where a commit replaces messages, and where it deletes large ones."""
-        rows = [row for row in put if row.position <= old.thread.last_position]
-        rows += [row for row in delete if row.bytes > self.table.limits.item_bytes]
-        names = [(partition, layout.id_sort(old.generation_at(row.position), row.message_id)) for row in rows]
-        return [layout.read_row(item) for item in (await self.table.get(names)).values()] if names else []
-
-    async def _oldest(self, key: ThreadKey, head: Head | None, oldest: list[Row]) -> AsyncIterator[list[Row]]:
-        """A thread's oldest messages, in pages; those that are read are added to what is known of them."""
+    async def _oldest(self, key: ThreadKey, head: Head, oldest: list[Row]) -> AsyncIterator[list[Row]]:
+        """A thread's oldest messages: those that are known; then all others, which are added to them."""
         yield oldest
-        while head is not None and len(oldest) < head.thread.unpinned:
-            low = oldest[-1].position + 1 if oldest else 1
-            high = head.thread.last_position
-            found = await self._select(key, head, low, high, _OLDEST, newest=False, bodies=False)
-            page = [row for row, _ in found if not row.pinned]
-            if not page:  # another process changed the thread
-                break
-            oldest += page
-            yield page
+        if len(oldest) < head.thread.unpinned:
+            low, high = oldest[-1].position + 1 if oldest else 1, head.thread.last_position
+            items = await self._select(key, head, low, high, None, newest=True, bodies=False)
+            rows = [row for row in await self._read(items, bodies=False) if not row.pinned]
+            oldest += rows
+            yield rows
 
 
-def _next_head(old: Head | None, thread: Thread, put: Sequence[Row], *, clear: bool, now_us: int) -> Head:
+def _next_head(old: Head, thread: Thread, *, clear: bool = False, now_us: int) -> Head:
     """The head after a commit; `clear` begins a new generation, that of staged messages if there are any."""
-    if old is None:
-        return Head(generation=layout.new_generation(now_us), thread=thread)
     newer = old.next
-    if not newer and (clear or thread.staged_clear):
+    if old is NO_HEAD or (not newer and (clear or thread.staged_clear)):
         newer = layout.new_generation(now_us, old.generation)
-    low = min([old.thread.last_position if clear else old.low, *(row.position - 1 for row in put)])
-    if clear:
-        return replace(old, generation=newer, next="", low=low, thread=thread)
-    return replace(old, next=newer if thread.staged_clear else "", low=low, thread=thread)
+    if old is NO_HEAD or clear:
+        return replace(old, generation=newer, next="", thread=thread)
+    return replace(old, next=newer if thread.staged_clear else "", thread=thread)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from agent_stores import _checks
 from agent_stores.backends.tables.service import Failure, Kind, ServiceConfig, ServiceTable
-from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, Page, TableLimits
+from agent_stores.backends.tables.table import NEW, Item, ItemKey, Operation, TableLimits
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 try:
@@ -33,6 +33,7 @@ except ImportError:
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_.-]{3,255}")
 _REGION = re.compile(r"[a-z0-9-]{1,64}")
+_NO_RETRY = {"total_max_attempts": 1}  # `ServiceTable` does it
 _BATCH = 100  # keys of a BatchGetItem
 _NO_BODY = {"ProjectionExpression": "pk, sk, meta, v"}
 _CODES: Mapping[Kind, str] = {
@@ -46,6 +47,7 @@ _CODES: Mapping[Kind, str] = {
 }
 """What the service's codes mean, without "Exception", also as reasons of a cancelled transaction."""
 
+_MAY_BE_TOO_LARGE = ("ValidationException", "TransactionCanceledException")
 _KINDS: dict[str, Kind] = {code: kind for kind, codes in _CODES.items() for code in codes.split()}
 
 
@@ -66,10 +68,7 @@ class DynamoDBConfig(ServiceConfig):
         if self.client is not None:
             return self.client
         options = AioConfig(
-            connect_timeout=timeout,
-            read_timeout=timeout,
-            retries={"total_max_attempts": 1},  # `ServiceTable` tries again
-            max_pool_connections=50,
+            connect_timeout=timeout, read_timeout=timeout, max_pool_connections=50, retries=_NO_RETRY
         )
         made = sdk_session()._create_client(
             "dynamodb", region_name=self.region, endpoint_url=self.endpoint, config=options
@@ -100,8 +99,7 @@ def parse_config(
         region_name, url = client.meta.region_name, client.meta.endpoint_url
         endpoint_url = None if url.endswith((".amazonaws.com", ".amazonaws.com.cn")) else url
     elif region_name is None:
-        names = ("AWS_DEFAULT_REGION", "AWS_REGION")
-        region_name = next((os.environ[name] for name in names if os.environ.get(name)), None)
+        region_name = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION")
         region_name = region_name or sdk_session().get_config_variable("region")  # a profile's
     if region_name is None:
         raise ArgumentError("region_name must be given, as neither AWS_DEFAULT_REGION nor a profile has one")
@@ -122,22 +120,6 @@ def parse_config(
     )
 
 
-def arguments_from_url(url: str) -> dict[str, Any]:
-    """The connection arguments of ``dynamodb://region/table``; both may be empty.
-
-    Raises:
-        ArgumentError: when it is malformed.
-    """
-    parts = urlsplit(url)
-    region, table = parts.netloc, parts.path.strip("/")
-    if "@" in region or ":" in region or parts.query or parts.fragment or "/" in table:
-        raise ArgumentError(
-            "the store's URL must be dynamodb://region/table, with the login in the environment"
-        )
-    options = {"region_name": region or None, "table_name": table or None}
-    return {name: value for name, value in options.items() if value is not None}
-
-
 sdk_session: Callable[[], AioSession] = lru_cache(maxsize=1)(get_session)
 """The session of all our clients, which finds the credentials."""
 
@@ -145,15 +127,10 @@ sdk_session: Callable[[], AioSession] = lru_cache(maxsize=1)(get_session)
 class DynamoDBTable(ServiceTable):
     """A table of a region."""
 
-    session_path = "_endpoint.http_session._sessions"
     errors = (botocore.ClientError, botocore.BotoCoreError)
     # An item may have 400 KB with its keys, and a transaction 4 MB.
     limits = TableLimits(
-        operations=100,
-        transaction_bytes=3_600_000,
-        item_bytes=350_000,
-        body_bytes=16 * 1024 * 1024,
-        snapshot_pages=False,
+        operations=100, transaction_bytes=3_600_000, item_bytes=350_000, body_bytes=16 * 1024 * 1024
     )
 
     async def get(self, keys: Sequence[ItemKey], *, bodies: bool = True) -> dict[ItemKey, Item]:
@@ -171,61 +148,57 @@ class DynamoDBTable(ServiceTable):
 
     async def query(
         self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
-    ) -> Page:
-        """See `Table.query`."""
+    ) -> list[Item]:
+        """See `Table.query`; one request for each MB."""
+        values = {":p": partition, ":first": first, ":end": end}
         arguments: dict[str, Any] = {
             "TableName": self.config.table,
             "KeyConditionExpression": "pk = :p AND sk BETWEEN :first AND :end",
-            "ExpressionAttributeValues": {
-                ":p": {"S": partition},
-                ":first": {"S": first},
-                ":end": {"S": end},
-            },
+            "ExpressionAttributeValues": {name: {"S": text} for name, text in values.items()},
             "ConsistentRead": True,
             **({} if bodies else _NO_BODY),
             **({} if limit is None else {"Limit": max(1, limit)}),
         }
-        while True:
+        found: list[Item] = []
+        while first < end and (limit is None or len(found) < limit):
             answer = await self.call("query", arguments)
-            items = [item for item in map(_item, answer.get("Items", ())) if item.sort != end]
-            start = answer.get("LastEvaluatedKey")
-            if items or not start:
-                return Page(items, not start)
+            found += (item for item in map(_item, answer.get("Items", ())) if item.sort != end)
+            if (start := answer.get("LastEvaluatedKey")) is None:
+                break
             arguments["ExclusiveStartKey"] = start
+        return found[:limit]
 
-    async def transact(self, operations: Sequence[Operation]) -> list[str]:
+    async def transact(self, operations: Sequence[Operation]) -> str:
         """See `Table.transact`; a single operation is no transaction, as it costs half of one."""
         version = secrets.token_hex(6)
         actions = [self._action(operation, version) for operation in operations]
         if len(actions) == 1:
             ((name, arguments),) = actions[0].items()
-            is_repeatable = name == "Put" and operations[0].condition is None
+            is_repeatable = operations[0].condition is None
             await self.call(f"{name.lower()}_item", arguments, write=True, repeatable=is_repeatable)
         else:
             request = {"TransactItems": actions, "ClientRequestToken": str(uuid.uuid4())}
             await self.call("transact_write_items", request, write=True, repeatable=True)
-        return [version] * len(operations)
+        return version
 
     def _action(self, operation: Operation, version: str) -> dict[str, Any]:
-        kind, item, condition = operation
+        item, condition, is_delete = operation
         action: dict[str, Any] = {"TableName": self.config.table}
-        if kind == "put":
+        if is_delete:
+            action["Key"] = _key(*item.key)
+        else:
             action["Item"] = {**_key(*item.key), "v": {"S": version}}
             for name, text in (("meta", item.meta), ("body", item.body)):
                 if text:
                     action["Item"][name] = {"S": text}
             if item.expires_at is not None:
                 action["Item"]["expires"] = {"N": str(item.expires_at)}
-        else:
-            action["Key"] = _key(*item.key)
-        if condition == NEW and condition is not None:
+        if condition == NEW:
             action["ConditionExpression"] = "attribute_not_exists(pk)"
         elif condition is not None:
             action["ConditionExpression"] = "v = :v"
             action["ExpressionAttributeValues"] = {":v": {"S": condition}}
-        elif kind == "delete":
-            action["ConditionExpression"] = "attribute_exists(pk)"
-        return {kind.title(): action}
+        return {"Delete" if is_delete else "Put": action}
 
     async def call(
         self, method: str, arguments: Mapping[str, Any], *, write: bool = False, repeatable: bool = False
@@ -250,9 +223,8 @@ class DynamoDBTable(ServiceTable):
         waiter = await asyncio.to_thread(sdk.get_waiter, "table_exists")  # which reads a file
         pauses = {"Delay": 0.2, "MaxAttempts": max(1, int(4.5 * self._timeout))}
         await waiter.wait(TableName=self.config.table, WaiterConfig=pauses)
-        with contextlib.suppress(
-            botocore.ClientError
-        ):  # it is enabled, or this login may not; sweeps work without it
+        # It may be enabled, or this login may not do so; sweeps work without it.
+        with contextlib.suppress(botocore.ClientError):
             await sdk.update_time_to_live(
                 TableName=self.config.table,
                 TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"},
@@ -266,22 +238,18 @@ class DynamoDBTable(ServiceTable):
                 return Failure("rejected", str(error))
             is_unsent = isinstance(error, (botocore.EndpointConnectionError, botocore.ConnectTimeoutError))
             return Failure("busy" if is_unsent else "lost", str(error) or type(error).__name__)
-        code = str(error.response["Error"].get("Code", ""))
-        message = str(error.response["Error"].get("Message", "")).partition("\n")[0]
-        detail = f"{code}: {message}"
-        reasons = [str(reason.get("Code")) for reason in error.response.get("CancellationReasons", ())]
-        kinds: list[Kind] = [
-            _KINDS.get(each.removesuffix("Exception"), "other") for each in reasons or [code]
-        ]
-        if "condition" in kinds:
-            return Failure("condition", detail, operation=kinds.index("condition"))
-        for kind in kinds:
-            if kind != "other":
-                return Failure(kind, detail)
-        if "size" in message.lower() and code in ("ValidationException", "TransactionCanceledException"):
-            return Failure("too large", detail)
-        is_failure = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
-        return Failure("lost" if is_failure else "other", detail)
+        code, message = (str(error.response["Error"].get(name, "")) for name in ("Code", "Message"))
+        reasons = error.response.get("CancellationReasons") or [{"Code": code}]
+        names = [str(reason.get("Code")).removesuffix("Exception") for reason in reasons]
+        kinds: list[Kind] = [_KINDS.get(each, "other") for each in names]
+        known: list[Kind] = [each for each in kinds if each != "other"]
+        kind: Kind = "condition" if "condition" in kinds else known[0] if known else "other"
+        operation = kinds.index(kind)
+        if kind == "other" and error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+            kind = "lost"
+        elif kind == "other" and "size" in message.lower() and code in _MAY_BE_TOO_LARGE:
+            kind = "too large"
+        return Failure(kind, f"{code}: {message.partition(chr(10))[0]}", operation=operation)
 
 
 def _key(partition: str, sort: str) -> dict[str, Any]:

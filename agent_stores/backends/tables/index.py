@@ -7,6 +7,7 @@ that no thread is missing in them; those that name no thread are ignored, and re
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
@@ -15,8 +16,8 @@ from msgspec.structs import replace
 from agent_stores._concurrency import gather_or_cancel
 from agent_stores.backend import ListCursor, ListedThread, ThreadKey, ThreadOrder
 from agent_stores.backends.tables import layout
-from agent_stores.backends.tables.layout import Head
-from agent_stores.backends.tables.table import ConditionFailed, Item, Operation, Table, delete, following, put
+from agent_stores.backends.tables.layout import NO_HEAD, Head
+from agent_stores.backends.tables.table import ConditionFailed, Item, Operation, Table, delete, following
 from agent_stores.errors import OutcomeUnknownError, StoreError
 
 RECENT_US = 300 * 1_000_000
@@ -33,61 +34,52 @@ class Index:
     """The lists and visits of a table."""
 
     def __init__(self, table: Table, clock: Callable[[], float]) -> None:
-        self._table = table
+        self.table = table
         self._clock = clock
 
     def now_us(self) -> int:
         """The time in microseconds since 1970 UTC."""
         return int(self._clock() * 1_000_000)
 
-    async def announce(self, key: ThreadKey, old: Head | None, new: Head) -> Head:
-        """List a thread that is about to be written, as far as it is not listed yet; returns its new head."""
-        writes, updated = list[list[Item]](), new.thread.updated_us
-        if old is None or not 0 <= updated - layout.recent_us(old.listed) <= RECENT_US:
+    async def prepare(
+        self, key: ThreadKey, old: Head, new: Head, unused: Iterable[str]
+    ) -> tuple[Head, list[Item], list[Operation]]:
+        """Before a write: list a thread, as far as it is not listed yet, and note what to remove.
+
+        `new` is `NO_HEAD` for a deletion; `unused` are generations and bodies that the write ends, or begins.
+        Returns the next head, and what `clean` does after the write: visits, and changes of lists.
+        """
+        partition, now_us = layout.index_partition(key.tenant), self.now_us()
+        visits = [layout.visit_item(key, now_us, name) for name in unused]
+        items, removals, updated, expires = [*visits], [], new.thread.updated_us, new.thread.expires_us
+        if new is NO_HEAD:  # by its version, as it may be created anew meanwhile
+            found = await self.table.get([(partition, layout.listed_sort(key.thread_id))])
+            removals = [delete(*name, item.version) for name, item in found.items()]
+        elif not old.listed or not 0 <= updated - layout.recent_us(old.listed) <= RECENT_US:
             new = replace(new, listed=layout.recent_sort(updated, secrets.token_hex(4)))
-            partition = layout.index_partition(key.tenant)
-            entry = (str(self.now_us()), layout.names_body(key))
-            writes.append([Item(partition, new.listed, *entry)])
-            if old is None:
-                writes[0].append(Item(partition, layout.listed_sort(key.thread_id), *entry))
-                writes.append([Item(layout.TENANTS, layout.listed_sort(key.tenant), *entry)])
-        expires = new.thread.expires_us
-        was = None if old is None or old.generation != new.generation else old.thread.expires_us
-        if expires is not None and (was is None or expires < was):
-            writes.append([layout.visit_item(key, expires, new.generation)])
-        await gather_or_cancel(self._table.transact(list(map(put, items))) for items in writes)
-        return new
-
-    async def listed(self, key: ThreadKey) -> list[Operation]:
-        """What removes a thread from the list by id, unless it is created anew meanwhile."""
-        name = (layout.index_partition(key.tenant), layout.listed_sort(key.thread_id))
-        return [delete(*name, item.version) for item in (await self._table.get([name])).values()]
-
-    async def schedule(self, key: ThreadKey, names: Iterable[str]) -> list[Item]:
-        """Note generations and bodies that a write is about to replace, or begin, for `clean` or a sweep."""
-        visits = [layout.visit_item(key, self.now_us(), name, secrets.token_hex(4)) for name in names]
-        if visits:
-            await self._table.transact(list(map(put, visits)))
-        return visits
+            names = [new.listed] if old.listed else [new.listed, layout.listed_sort(key.thread_id)]
+            items += (Item(partition, name, str(now_us), layout.names_body(*key)) for name in names)
+            if not old.listed:
+                name = layout.listed_sort(key.tenant)
+                items.append(Item(layout.TENANTS, name, str(now_us), layout.names_body(key.tenant)))
+        if old.listed not in ("", new.listed):
+            removals.append(delete(partition, old.listed))
+        known = old.thread.expires_us if old.generation == new.generation else None
+        if expires is not None and (known is None or expires < known):
+            items.append(layout.visit_item(key, expires, new.generation))
+        partitions = {item.partition for item in items}
+        writes = ([Operation(item) for item in items if item.partition == name] for name in partitions)
+        await gather_or_cancel(map(self.table.transact, writes))
+        return new, visits, removals
 
     async def clean(
-        self,
-        key: ThreadKey,
-        old: Head | None,
-        new: Head | None,
-        visits: Sequence[Item],
-        unlisted: Sequence[Operation] = (),
+        self, key: ThreadKey, new: Head, visits: Sequence[Item], removals: Sequence[Operation]
     ) -> None:
-        """After a write, remove what it made invisible, up to a limit; listings and sweeps remove the rest.
-
-        `visits` and `unlisted` are what `schedule` and `listed` returned before the write.
-        """
-        for operation in unlisted:
-            await self._remove(operation)
-        if old is not None and (new is None or new.listed != old.listed):
-            await self._remove(delete(layout.index_partition(key.tenant), old.listed))
+        """After a write, remove what it made invisible, up to a limit; sweeps remove the rest."""
+        for operation in removals:
+            await self._change(operation)
         left = _EAGER
-        with contextlib.suppress(StoreError, ConditionFailed):
+        with contextlib.suppress(StoreError):
             for visit in visits:
                 left -= await self._visit(visit, key, new, left)
 
@@ -109,27 +101,22 @@ class Index:
         """
         if expired_before is not None:
             return await self._expired(expired_before, limit)
-        partition, place = layout.index_partition(tenant), None
-        if order == "id":
-            first, size = layout.listed_prefix(prefix), limit
-            end = f"{first}~~"
-            if after is not None:
-                first = max(first, following(layout.listed_sort(after.thread_id)))
-        else:
-            first, end, size = "r", "s", max(limit, _PAGE)
-            if after is not None:
-                first, place = layout.recent_sort(after.updated_us), (-after.updated_us, after.thread_id)
+        is_recent, place = order == "recent", (-math.inf, "")
+        first, size = ("r", max(limit, _PAGE)) if is_recent else (layout.listed_prefix(prefix), limit)
+        end = f"{first}~~"
+        if after is not None and is_recent:
+            first, place = layout.recent_sort(after.updated_us), (-after.updated_us, after.thread_id)
+        elif after is not None:
+            first = max(first, following(layout.listed_sort(after.thread_id)))
         found: list[ListedThread] = []
-        async for page in self._pages(partition, first, end, size):
+        async for page in self._pages(layout.index_partition(tenant), first, end, size):
             for item, key, head in page:
-                if head is None or (order == "recent" and item.sort != head.listed):
+                if head is NO_HEAD or (is_recent and item.sort != head.listed):
                     await self._remove_old(item)
-                elif key.thread_id.startswith(prefix) and (
-                    place is None or (-head.thread.updated_us, key.thread_id) > place
-                ):
+                elif key.thread_id.startswith(prefix) and (-head.thread.updated_us, key.thread_id) > place:
                     found.append(ListedThread(key, head.thread, head.version))
             horizon = 0
-            if order == "recent":
+            if is_recent:
                 found.sort(key=lambda each: (-each.thread.updated_us, each.key.thread_id))
                 horizon = layout.recent_us(page[-1][0].sort) + RECENT_US
             if len(found) >= limit and found[limit - 1].thread.updated_us > horizon:
@@ -139,9 +126,8 @@ class Index:
     async def _expired(self, before_us: int, limit: int) -> list[ListedThread]:
         found: dict[ThreadKey, ListedThread] = {}
         async for page in self._pages(layout.VISITS, "0", f"{before_us:016d}", _PAGE):
-            for _, key, head in page:
-                if head is not None and head.thread.is_expired(before_us):
-                    found[key] = ListedThread(key, head.thread, head.version)
+            expired = (each for each in page if each[2].thread.is_expired(before_us))
+            found.update((key, ListedThread(key, head.thread, head.version)) for _, key, head in expired)
             if len(found) >= limit:
                 break
         return list(found.values())[:limit]
@@ -151,8 +137,8 @@ class Index:
         first = "0" if after is None else following(layout.listed_sort(after))
         found: list[str | None] = []
         async for page in self._pages(layout.TENANTS, first, "b", limit):
-            for item, key, head in page:
-                if head is not None or await self._has_threads(key.tenant):
+            for item, key, _ in page:
+                if await self._has_threads(key.tenant):
                     found.append(key.tenant)
                 else:
                     await self._remove_old(item)
@@ -162,15 +148,13 @@ class Index:
 
     async def sweep(self, *, limit: int) -> int:
         """See `agent_stores.capabilities.Sweeper`."""
-        visited = removed = 0
-        end = f"{self.now_us() - GRACE_US:016d}"
-        async for page in self._pages(layout.VISITS, "0", end, limit):
+        removed = 0
+        async for page in self._pages(layout.VISITS, "0", f"{self.now_us() - GRACE_US:016d}", limit):
             for visit in page:
-                if max(visited, removed) >= limit:
-                    return removed
-                visited += 1
-                with contextlib.suppress(ConditionFailed, OutcomeUnknownError):  # the next sweep does it
-                    removed += await self._visit(*visit, limit - removed)
+                if removed < limit:
+                    with contextlib.suppress(OutcomeUnknownError):  # the next sweep does it
+                        removed += await self._visit(*visit, limit - removed)
+            break
         return removed
 
     async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
@@ -180,77 +164,67 @@ class Index:
         """
         tenants = {key.tenant for key in keys}
         async for page in self._pages(layout.VISITS, "0", "~", _PAGE):
-            for item, key, head in page:
-                if head is None and key.tenant in tenants:
-                    while await self._visit(item, key, head, _EAGER) >= _EAGER:
+            for visit in page:
+                if visit[2] is NO_HEAD and visit[1].tenant in tenants:
+                    while await self._visit(*visit, _EAGER) >= _EAGER:
                         pass
         for tenant in tenants:
-            found = await self._table.get([(layout.TENANTS, layout.listed_sort(tenant))])
-            for item in found.values():
-                if not await self._has_threads(tenant):
-                    await self._remove(delete(*item.key, item.version))
-                elif layout.read_names(item) in keys:  # it names the thread that it was written with
-                    unnamed = item._replace(body=layout.names_body(ThreadKey(tenant, "")))
-                    await self._remove(put(unnamed, item.version))
+            found = await self.table.get([(layout.TENANTS, layout.listed_sort(tenant))])
+            if found and not await self._has_threads(tenant):
+                await self._change(*(delete(*name, item.version) for name, item in found.items()))
         return True
 
     async def _has_threads(self, tenant: str | None) -> bool:
         partition = layout.index_partition(tenant)
-        return bool((await self._table.query(partition, "a", "b", limit=1, bodies=False)).items)
+        return bool(await self.table.query(partition, "a", "b", limit=1, bodies=False))
 
-    async def _visit(self, visit: Item, key: ThreadKey, head: Head | None, limit: int) -> int:
+    async def _visit(self, visit: Item, key: ThreadKey, head: Head, limit: int) -> int:
         """Remove the rows that a visit is for, if no reader sees them; returns how many, `limit` at most."""
-        name, removed = visit.meta, 0
-        generation, expires = name[: layout.GENERATION], None
-        if head is None or generation not in (head.generation, head.next):
-            removed = await self._remove_rows(key, generation, limit)
-        elif name != generation:
-            partition = layout.thread_partition(key)
-            rows = await self._table.get([(partition, sort) for sort in layout.owners(name)], bodies=False)
-            if all(layout.read_row(row)[1] != name for row in rows.values()):
-                removed = await self._remove_rows(key, name, limit)
-        elif (expires := head.thread.expires_us) is not None:
+        name, removed, partition = visit.meta, 0, layout.thread_partition(key)
+        generation, expires = name[: layout.GENERATION], head.thread.expires_us
+        is_used = generation in (head.generation, head.next)
+        if is_used and name != generation:  # a body in parts
+            owners = [(partition, f"r{generation}{kind}{name[layout.GENERATION : -8]}") for kind in "km"]
+            found = await self.table.get(owners, bodies=False)
+            rows = list(map(layout.read_row, found.values()))
+            is_used = any(parts == name or not row.message_id for row, parts in rows)  # or maybe, if damaged
+            expires = None
+        if not is_used:
+            for first, end in layout.ranges(name):
+                size, most = limit - removed, self.table.limits.operations
+                items = await self.table.query(partition, first, end, limit=size, bodies=False)
+                removed += len(items)
+                for start in range(0, len(items), most):
+                    await self.table.transact([delete(*item.key) for item in items[start : start + most]])
+        elif expires is not None:
             if expires <= self.now_us():
                 return 0  # the log deletes the thread
-            await self._table.transact([put(layout.visit_item(key, expires, generation))])
+            await self.table.transact([Operation(layout.visit_item(key, expires, generation))])
         if removed < limit:
-            await self._remove(delete(*visit.key))
-        return removed
-
-    async def _remove_rows(self, key: ThreadKey, name: str, limit: int) -> int:
-        """Remove rows of a generation, or parts of a body; returns how many, less than `limit` if all."""
-        partition, removed = layout.thread_partition(key), 0
-        for first, end in layout.ranges(name):
-            is_last = False
-            while not is_last and removed < limit:
-                size = min(self._table.limits.operations, limit - removed)
-                items, is_last = await self._table.query(partition, first, end, limit=size, bodies=False)
-                if items:
-                    await self._table.transact([delete(*item.key) for item in items])
-                removed += len(items)
+            await self._change(delete(*visit.key))
         return removed
 
     async def _pages(
         self, partition: str, first: str, end: str, size: int
-    ) -> AsyncIterator[list[tuple[Item, ThreadKey, Head | None]]]:
-        """The items of a list in pages, with the threads that they name and their heads, if those exist."""
-        is_last = False
-        while not is_last:
-            items, is_last = await self._table.query(partition, first, end, limit=size)
-            first = following(items[-1].sort) if items else end
+    ) -> AsyncIterator[list[tuple[Item, ThreadKey, Head]]]:
+        """The items of a list in pages of a size, with the threads that they name and their heads."""
+        while items := await self.table.query(partition, first, end, limit=size):
             named = [(item, key) for item in items if (key := layout.read_names(item)) is not None]
-            names = {key: (layout.thread_partition(key), layout.HEAD) for _, key in named}
-            found = await self._table.get(list(names.values())) if names else {}
-            heads = {name: layout.read_head(item) for name, item in found.items()}
+            names = {key: (layout.thread_partition(key), layout.HEAD) for _, key in named if key.thread_id}
+            found = await self.table.get(list(names.values())) if names else {}
+            heads = {key: layout.read_head(found[name]) for key, name in names.items() if name in found}
             if named:
-                yield [(item, key, heads.get(names[key])) for item, key in named]
+                yield [(item, key, heads.get(key, NO_HEAD)) for item, key in named]
+            if len(items) < size:
+                break
+            first = following(items[-1].sort)
 
     async def _remove_old(self, item: Item) -> None:
         """Remove an item that names no thread, unless its thread may be about to be written."""
         if item.meta.isdecimal() and int(item.meta) + GRACE_US < self.now_us():
-            await self._remove(delete(*item.key, item.version))
+            await self._change(delete(*item.key, item.version))
 
-    async def _remove(self, operation: Operation) -> None:
+    async def _change(self, *operations: Operation) -> None:
         """Change an item of a list, if it is as it was read."""
         with contextlib.suppress(ConditionFailed, StoreError):
-            await self._table.transact([operation])
+            await self.table.transact(operations)

@@ -20,8 +20,8 @@ import hashlib
 import re
 import secrets
 import threading
-from collections import OrderedDict
 from functools import lru_cache
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -32,19 +32,19 @@ from agent_stores.backends.tables.table import Item
 from agent_stores.errors import ArgumentError, StoreError, UnsupportedVersionError
 from agent_stores.writer_queue import WriterQueue
 
-LAYOUT = 1
-"""The version of the layout. A thread with a newer one is refused."""
-
-MAX_NAME = 5000
-"""The longest tenant, thread id or message id, in characters."""
-
-HEAD, END_OF_ROWS, TENANTS, VISITS = "head", "s", "n", "x.visits"
+LAYOUT = 1  # the version of the layout; a thread with a newer one is refused
+MAX_NAME = 5000  # characters of a tenant, thread id or message id
+HEAD, TENANTS, VISITS = "head", "n", "x.visits"
 GENERATION = 19  # characters
 _LAST_PLACE, _LAST_MILLISECOND, _LAST_MICROSECOND = 10**15 - 1, 10**13 - 1, 10**16 - 1
 _LONGEST_NAME = 240  # characters of a name in a partition key, which has room for 512
 _LONGEST_SORTED = 480  # characters of a name in a sort key, before its digest
 _THREADS = 1024  # that a process remembers
+_UTF8 = ("utf-8", "surrogatepass")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
+StoredRow: TypeAlias = tuple[Row, str]
+"""A message, and the name of its body if that is in parts, which are not read yet."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,7 +53,6 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         generation: names its visible messages.
         next: the generation of the messages that an unfinished commit wrote, if they replace all others.
-        low: no message that is not pinned is at or below this position.
         listed: the sort key of its item in the list by recency.
         thread: its metadata.
         version: its version in the table; neither this nor the next is part of the body.
@@ -62,7 +61,6 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     generation: str
     next: str = ""
-    low: int = 0
     listed: str = ""
     thread: Thread
     version: str = ""
@@ -73,24 +71,30 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.next if self.next and position > self.thread.last_position else self.generation
 
 
+NO_HEAD: Final = Head(generation="", thread=Thread())
+"""That of a thread that does not exist; its version is `NEW`, the condition of creating it."""
+
+
 class ThreadCache:
     """A table's heads, as they were read or written last, and turns for writers. For any thread and loop."""
 
     def __init__(self) -> None:
-        self._heads: OrderedDict[ThreadKey, Head] = OrderedDict()
+        self._heads: dict[ThreadKey, Head] = {}
         self._lock = threading.Lock()
-        self.get = self._heads.get
         self.queue = WriterQueue()
 
-    def put(self, key: ThreadKey, head: Head | None) -> None:
-        """Remember a thread as it was read or written; None forgets it."""
+    def get(self, key: ThreadKey) -> Head:
+        """What is known of a thread; `NO_HEAD` if nothing is."""
+        return self._heads.get(key, NO_HEAD)
+
+    def put(self, key: ThreadKey, head: Head) -> None:
+        """Remember a thread as it was read or written; `NO_HEAD` forgets it."""
         with self._lock:
-            old = self._heads.pop(key, None)
-            if head is not None:
-                is_known = old is not None and old.version == head.version and not head.oldest
-                self._heads[key] = old if old is not None and is_known else head
+            self._heads.pop(key, None)
+            if head.version:
+                self._heads[key] = head
             if len(self._heads) > _THREADS:
-                self._heads.popitem(last=False)
+                del self._heads[next(iter(self._heads))]
 
 
 _head_decoder = msgspec.json.Decoder(Head)
@@ -119,9 +123,9 @@ def message_sort(generation: str, position: int, *, pinned: bool) -> str:
     return f"r{generation}{'k' if pinned else 'm'}{_LAST_PLACE - position:015d}"
 
 
-def message_place(sort: str) -> tuple[str, bool, int]:
-    """The generation of a message, whether it is pinned, and its position."""
-    return sort[1:-16], sort[-16] == "k", _LAST_PLACE - int(sort[-15:])
+def position_at(sort: str) -> int:
+    """The position of a message with a sort key."""
+    return _LAST_PLACE - int(sort[-15:])
 
 
 def id_sort(generation: str, message_id: str) -> str:
@@ -132,11 +136,6 @@ def id_sort(generation: str, message_id: str) -> str:
 def new_body(generation: str, position: int) -> str:
     """A name for the parts of a message's body, which begins with the generation."""
     return f"{generation}{_LAST_PLACE - position:015d}{secrets.token_hex(4)}"
-
-
-def owners(body: str) -> list[str]:
-    """The sort keys that the message of a body in parts may have, pinned or not."""
-    return [f"r{body[:GENERATION]}{kind}{body[GENERATION:-8]}" for kind in "km"]
 
 
 def ranges(name: str) -> list[tuple[str, str]]:
@@ -183,15 +182,15 @@ def message_items(partition: str, generation: str, row: Row, parts: str = "") ->
     return Item(partition, sort, meta, body), Item(partition, id_sort(generation, row.message_id), meta)
 
 
-def read_row(item: Item) -> tuple[Row, str]:
-    """The message of an item, and the name of its body if that is in parts; a damaged one has no id."""
-    body = item.body.encode("utf-8", "surrogatepass")
+def read_row(item: Item) -> StoredRow:
+    """The message of an item; a damaged one has no id, and that of an id no position either."""
+    body = item.body.encode(*_UTF8)
     try:
         name, position, boundary, pinned, size, tokens, created_us, parts = _row_decoder.decode(item.meta)
-        return Row(_decode(name), body, position, boundary, pinned, size, tokens, created_us), parts
+        return Row(name.decode(*_UTF8), body, position, boundary, pinned, size, tokens, created_us), parts
     except ValueError:  # msgspec's errors, too
-        _, pinned, position = message_place(item.sort)
-        return Row("", body, position, pinned=pinned, bytes=len(body)), ""
+        position = position_at(item.sort) if item.sort[0] == "r" else 0
+        return Row("", body, position, pinned=item.sort[-16] == "k", bytes=len(body)), ""
 
 
 def index_partition(tenant: str | None) -> str:
@@ -200,14 +199,9 @@ def index_partition(tenant: str | None) -> str:
 
 
 def listed_sort(name: str | None) -> str:
-    """The sort key of a thread in its tenant's list by id, or of a tenant, where None is the first.
-
-    A long name ends with a digest.
-    """
-    if name is None:
-        return "0"
-    begin = listed_prefix(name)
-    return begin if len(begin) < _LONGEST_SORTED else f"{begin}!{_digest(name)}"
+    """The sort key of a thread in its tenant's list by id, or of a tenant; None is the first."""
+    begin = "0" if name is None else listed_prefix(name)
+    return begin if name is None or len(begin) < _LONGEST_SORTED else f"{begin}!{_digest(name)}"
 
 
 def listed_prefix(text: str) -> str:
@@ -225,23 +219,22 @@ def recent_us(sort: str) -> int:
     return _LAST_MICROSECOND - int(sort[1:17])
 
 
-def visit_item(key: ThreadKey, at_us: int, name: str, tag: str = "") -> Item:
-    """The item of a visit to a generation, or to a body, of a thread; a tag tells it from others."""
-    sort = f"{at_us:016d}.{name}{_digest(thread_partition(key))}{tag}"
-    return Item(VISITS, sort, name, names_body(key))
+def visit_item(key: ThreadKey, at_us: int, name: str) -> Item:
+    """The item of a visit to a generation, or to a body, of a thread."""
+    sort = f"{at_us:016d}.{name}{_digest(thread_partition(key))}"
+    return Item(VISITS, sort, name, names_body(*key))
 
 
-def names_body(key: ThreadKey) -> str:
-    """The names of a thread, as the items of lists hold them."""
-    tenant = None if key.tenant is None else _encode(key.tenant)
-    return msgspec.json.encode((tenant, _encode(key.thread_id))).decode()
+def names_body(tenant: str | None, thread_id: str = "") -> str:
+    """The names of a thread, as the items of lists hold them; those of tenants have no thread id."""
+    return msgspec.json.encode((None if tenant is None else _encode(tenant), _encode(thread_id))).decode()
 
 
 def read_names(item: Item) -> ThreadKey | None:
     """The thread that an item of a list names; None for a damaged one."""
     try:
         tenant, thread_id = _names_decoder.decode(item.body)
-        return ThreadKey(None if tenant is None else _decode(tenant), _decode(thread_id))
+        return ThreadKey(None if tenant is None else tenant.decode(*_UTF8), thread_id.decode(*_UTF8))
     except ValueError:
         return None
 
@@ -254,11 +247,7 @@ def _encode(text: str) -> bytes:
     """
     if len(text) > MAX_NAME:
         raise ArgumentError(f"an id must have at most {MAX_NAME} characters, got {len(text)}")
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
+    return text.encode(*_UTF8)
 
 
 def _digest(text: str) -> str:

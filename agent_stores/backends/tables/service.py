@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import sys
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
+from agent_stores._concurrency import OpenedOnce
 from agent_stores.backends.tables.layout import ThreadCache
-from agent_stores.backends.tables.table import ConditionFailed
+from agent_stores.backends.tables.table import ConditionFailed, Table
 from agent_stores.connection_pool import LoopClients, ServerRegistry
 from agent_stores.errors import (
     MessageTooLargeError,
@@ -55,9 +57,8 @@ class Failure(NamedTuple):
     """What a failed request means.
 
     Attributes:
-        kind: ``"busy"`` when it had no effect, and may succeed later; ``"lost"`` likewise, but it may have
-            had its effect; ``"condition"`` when an item does not exist, or a condition does not hold; the
-            others are final.
+        kind: ``"busy"`` when it had no effect, and may succeed later; ``"lost"`` when it may have had one;
+            ``"condition"`` when an item is missing, or a condition does not hold; others are final.
         detail: what the service or the client says.
         wait: how many seconds the service asks to wait.
         operation: the index of the operation whose condition does not hold.
@@ -92,54 +93,34 @@ class ServiceConfig(ABC):
         """Make an SDK's client on the running loop; what is to be closed later goes on the stack."""
 
 
-class ServiceClient:
-    """An SDK's client on one event loop, made when it is first needed.
+class ServiceClient(OpenedOnce[Any]):
+    """An SDK's client on one event loop, made when it is first needed."""
 
-    Args:
-        connect: makes it; see `ServiceConfig.connect`.
-        session_path: the attribute of the client that is its aiohttp session, or a dictionary of sessions.
-    """
-
-    def __init__(
-        self, connect: Callable[[contextlib.AsyncExitStack], Awaitable[Any]], session_path: str
-    ) -> None:
-        self.loop_close_hook: AsyncGenerator[None, None] | None = None
-        self._connect, self._session_path = connect, session_path
-        self._sdk: Any = None
-        self._stack = contextlib.AsyncExitStack()
-        self._lock = asyncio.Lock()
-
-    async def get(self) -> Any:
-        """The SDK's client."""
-        async with self._lock:
-            if self._sdk is None:
-                self._sdk = await self._connect(self._stack)
-        return self._sdk
+    loop_close_hook: AsyncGenerator[None, None] | None = None
 
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
-        await self._stack.aclose()
+        await super().aclose()
         await asyncio.sleep(0)  # aiohttp's transports end in the loop's next turn
 
     def close_sockets(self) -> None:
-        """Close the sockets, when their loop is gone."""
-        with contextlib.suppress(AttributeError):  # it is not connected, or sends in another way
-            found = attrgetter(self._session_path)(self._sdk)
-            for session in list(found.values()) if isinstance(found, dict) else [found]:
-                _close_session(session)
+        """Close the sockets, when their loop is gone: nothing waits then, and transports end as garbage."""
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            self.aclose().send(None)
+            gc.collect()
 
 
 class TableServer(LoopClients[ServiceClient]):
     """The connections to a table, shared by the logs of a process that name it alike."""
 
-    def __init__(self, config: ServiceConfig, timeout: float, session_path: str) -> None:
-        connect = partial(config.connect, timeout=timeout)
-        make = partial(ServiceClient, connect, session_path)
-        super().__init__(make, are_ours=config.client is None, timeout=timeout)
+    def __init__(self, config: ServiceConfig, timeout: float) -> None:
+        super().__init__(ServiceClient, are_ours=config.client is None, timeout=timeout)
+        self.connect = partial(config.connect, timeout=timeout)
         self.cache = ThreadCache()
 
 
-class ServiceTable(ABC):
+class ServiceTable(Table, ABC):
     """A table of a service; subclasses make the requests.
 
     Args:
@@ -147,8 +128,6 @@ class ServiceTable(ABC):
         timeout: seconds that a request may take, attempts and pauses included.
     """
 
-    session_path: ClassVar[str]
-    """See `ServiceClient`."""
     errors: ClassVar[tuple[type[Exception], ...]]
     """What the SDK raises when a request fails, besides OSError and timeouts."""
 
@@ -156,9 +135,7 @@ class ServiceTable(ABC):
         self.location = config.location
         self.config, self._timeout = config, timeout
         self._server, self._finalizer = _registry.acquire(
-            (type(self), config.identity, timeout),
-            partial(TableServer, config, timeout, self.session_path),
-            user=self,
+            (type(self), config.identity, timeout), partial(TableServer, config, timeout), user=self
         )
         self.cache = self._server.cache
 
@@ -180,12 +157,8 @@ class ServiceTable(ABC):
     ) -> T | None:
         """Make a request, several times if it is certain to have had no effect and time allows.
 
-        A write creates a missing table; a read of an item or a table that is missing returns None.
-
-        Args:
-            ask: makes the request with the SDK's client.
-            write: whether it writes.
-            repeatable: whether repeating a write that took effect does no harm.
+        A write creates a missing table, and is repeated after a lost reply if it is `repeatable`, so that
+        repeating it does no harm. A read of an item or a table that is missing returns None.
 
         Raises:
             ConditionFailed: a condition of a write does not hold.
@@ -197,7 +170,7 @@ class ServiceTable(ABC):
         while True:
             try:
                 async with time_limit(max(0.0, deadline - time.monotonic())):
-                    return await ask(await self._server.get().get())
+                    return await ask(await self._server.get().get(self._server.connect))
             except (*_NETWORK_ERRORS, *self.errors) as error:
                 failure = self._failure(error)
                 if failure.kind in ("no table", "condition") and not write:
@@ -217,7 +190,7 @@ class ServiceTable(ABC):
                     raise ConditionFailed(failure.operation) from error
                 if not may_retry:
                     raise store_error(failure, self.config, write=write) from error
-            if failure.kind == "no table" and not has_created:
+            if failure.kind == "no table" and not has_created and not is_unknown:
                 has_created = True
                 await self.request(self.create_table, write=True, repeatable=True)
                 deadline = time.monotonic() + self._timeout
@@ -237,20 +210,6 @@ def store_error(failure: Failure, config: ServiceConfig, *, write: bool = False)
     kind, text = _ERRORS.get(failure.kind, (StoreError, "{}: {}"))
     detail = redact(failure.detail, config.secrets) + ("; nothing was written" if write else "")
     return kind(text.format(config.location, detail))
-
-
-def _close_session(session: Any) -> None:
-    """Close the sockets of an aiohttp session when its event loop is gone and cannot do it."""
-    connector = session._connector
-    for connection, *_ in [each for connections in connector._conns.values() for each in connections]:
-        protocol = getattr(connection.transport, "_ssl_protocol", None)
-        for transport in filter(None, (connection.transport, getattr(protocol, "_transport", None))):
-            with contextlib.suppress(Exception):  # it is closed already
-                transport._closing = transport._closed = True
-                transport._sock.close()
-                transport._sock = None
-    connector._conns.clear()
-    connector._closed = True
 
 
 _registry: ServerRegistry[TableServer] = ServerRegistry()

@@ -8,7 +8,7 @@ built on nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 ItemKey: TypeAlias = tuple[str, str]
 """A partition and a sort key: printable ASCII, at most 512 characters each, without ``/ \\ # ?``."""
@@ -43,49 +43,36 @@ class Item(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A change of one item: to put it as a whole, or to delete it, for which it must exist.
+    """A change of one item: to put it as a whole, or to delete it.
 
-    The condition is `NEW`, or the version that the item must have; None for no condition.
+    The condition is `NEW`, or the version that the item must have; None for no condition, so that an item to
+    delete may be missing.
     """
 
-    kind: Literal["put", "delete"]
     item: Item
     condition: str | None = None
-
-
-def put(item: Item, condition: str | None = None) -> Operation:
-    """The operation that writes an item."""
-    return Operation("put", item, condition)
+    is_delete: bool = False
 
 
 def delete(partition: str, sort: str, condition: str | None = None) -> Operation:
     """The operation that removes an item."""
-    return Operation("delete", Item(partition, sort), condition)
-
-
-class Page(NamedTuple):
-    """Items of a query in the order of their sort keys, and whether no more follow in the range."""
-
-    items: list[Item]
-    is_last: bool
+    return Operation(Item(partition, sort), condition, is_delete=True)
 
 
 class TableLimits(NamedTuple):
-    """What a service can store, in bytes of UTF-8, and how it reads.
+    """What a service can store, in bytes of UTF-8.
 
     Attributes:
         operations: the largest number of operations of a transaction.
         transaction_bytes: the largest sum of the bodies of a transaction.
         item_bytes: the largest body of an item.
         body_bytes: the largest body of a message, which may take several items.
-        snapshot_pages: whether a page of a query is of one moment.
     """
 
     operations: int
     transaction_bytes: int
     item_bytes: int
     body_bytes: int
-    snapshot_pages: bool = True
 
 
 class ConditionFailed(Exception):
@@ -116,15 +103,17 @@ class Table(Protocol):
 
     async def query(
         self, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
-    ) -> Page:
-        """Items of a partition from sort key `first` on, and before `end`, as last written.
+    ) -> list[Item]:
+        """Items of a partition from sort key `first` on, and before `end`; the first `limit`, or all.
 
-        A page that is not the last has at least one item, but it may have fewer than `limit`.
+        They are as last written, each as of a moment of its own.
         """
         ...
 
-    async def transact(self, operations: Sequence[Operation]) -> list[str]:
-        """Carry out operations on different items of one partition, all or none; returns their versions.
+    async def transact(self, operations: Sequence[Operation]) -> str:
+        """Carry out operations on different items of one partition, all or none.
+
+        Returns the version of the first item.
 
         Raises:
             ConditionFailed: when the condition of one does not hold.
@@ -133,20 +122,6 @@ class Table(Protocol):
 
     async def aclose(self) -> None:
         """Close what the table opened."""
-
-
-async def query_all(
-    table: Table, partition: str, first: str, end: str, *, limit: int | None = None, bodies: bool = True
-) -> list[Item]:
-    """The first `limit` items of a range, all by default, in as many requests as it takes."""
-    found: list[Item] = []
-    is_last = False
-    while not is_last and (limit is None or len(found) < limit):
-        size = None if limit is None else limit - len(found)
-        items, is_last = await table.query(partition, first, end, limit=size, bodies=bodies)
-        found += items
-        first = following(items[-1].sort) if items else end
-    return found
 
 
 def following(sort: str) -> str:

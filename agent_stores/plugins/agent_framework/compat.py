@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 from agent_stores.errors import MissingDependencyError
@@ -23,8 +24,10 @@ except (ImportError, AttributeError):
         "agent-framework-core", extra="agent-framework", purpose="the plug-in for Agent Framework"
     ) from None
 
-VERSION = str(getattr(framework, "__version__", "unknown"))
-"""The version's number."""
+try:
+    VERSION = version("agent-framework-core")
+except PackageNotFoundError:
+    VERSION = "unknown"
 
 MESSAGE_FIELDS = frozenset(inspect.signature(MESSAGE).parameters)
 """What the message class takes as keywords."""

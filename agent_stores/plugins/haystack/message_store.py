@@ -200,5 +200,5 @@ def _without_secret(source: Any) -> str:
             'haystack.utils.Secret.from_env_var("STORE_URL")'
         )
     raise ArgumentError(
-        f"a {type(source).__name__} cannot be written to a configuration; give the store as a URL or a Secret"
+        f"store must be a URL or a Secret to be written to a configuration, got {type(source).__name__}"
     )

@@ -22,7 +22,15 @@ from agent_stores.contents import (
     UriContent,
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
-from agent_stores.plugins.media import decode_base64, encode_base64, known_type, media_url, part_of_url
+from agent_stores.plugins.media import (
+    decode_base64,
+    encode_base64,
+    input_audio,
+    known_type,
+    media_url,
+    part_of_audio,
+    part_of_url,
+)
 from agent_stores.plugins.parts import opaque_part, own_part
 from agent_stores.plugins.unsupported import error_text
 
@@ -93,8 +101,8 @@ def _read(block: Data, kind: str, calls: Mapping[str, ToolCallContent]) -> tuple
         shape, url = (kind, where["url"]) if isinstance(where, dict) else ("image_url_text", where)
         return shape, part_of_url(url, kind="image")
     if kind == "input_audio":
-        audio = block["input_audio"]
-        return _of_bytes(kind, audio["data"], f"audio/{audio['format']}")
+        audio = part_of_audio(block[kind])
+        return None if audio is None else (kind, audio)
     what = "file" if kind == "text-plain" else kind
     if kind == "file" and isinstance(block.get("file"), dict):
         file = block["file"]
@@ -134,9 +142,8 @@ def _build_media(part: DataContent | UriContent, shape: str) -> Data:
         return {"type": "image_url", "image_url": url}
     if shape == "image_url" or (not shape and kind == "image"):
         return {"type": "image_url", "image_url": {"url": url}}
-    if shape == "input_audio" and part.media_type is not None:
-        audio = {"data": encoded, "format": part.media_type.partition("/")[2]}
-        return {"type": shape, "input_audio": audio}
+    if shape == "input_audio" and isinstance(part, DataContent):
+        return input_audio(part)
     if shape == "file":
         named = {} if part.filename is None else {"filename": part.filename}
         return {"type": shape, "file": {"file_data": url, **named}}

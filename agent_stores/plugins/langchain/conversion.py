@@ -22,7 +22,7 @@ from agent_stores.contents import (
 from agent_stores.messages import ROLES, ChatMessage, Role
 from agent_stores.plugins.json_codec import Data, LeaveOut, Shape
 from agent_stores.plugins.langchain.blocks import FRAMEWORK, build_block, read_block
-from agent_stores.plugins.parts import result_parts
+from agent_stores.plugins.parts import result_of, result_parts
 from agent_stores.retention import SYNTHESIZED, is_synthesized
 
 CHUNK = "MessageChunk"
@@ -81,7 +81,9 @@ def read_message(data: Data) -> Shape:
     if isinstance(usage := data.get("usage_metadata"), dict):
         contents.append(_read_usage(usage))
     if kind in ("tool", "ToolMessageChunk") and data.get("tool_call_id"):
-        contents = [_read_result(data, contents)]
+        marks = SYNTHESIZED if _has(data, SYNTHESIZED) else {}
+        failed = data.get("status") == "error"
+        contents = [result_of(data["tool_call_id"], contents, is_error=failed, additional_properties=marks)]
     message = ChatMessage(role, contents=contents, author_name=data.get("name"))
     return Shape(message, hints if _type(message) == kind else {**hints, "type": kind})
 
@@ -109,7 +111,9 @@ def build_message(message: ChatMessage, hints: Mapping[str, Any], leave_out: Lea
     if len(shapes) > len(contents):  # the parts were changed since
         shapes = ()
     for part in contents:
-        if isinstance(part, ToolCallContent):
+        if isinstance(part, ToolCallContent) and "tool_call_id" in data:
+            leave_out(part, "a ToolMessage has no calls")
+        elif isinstance(part, ToolCallContent):
             _add_call(data, _build_call(part))
         elif isinstance(part, OpaqueContent) and part.type == _NAMELESS:
             _add_call(data, part.data["call"])
@@ -137,16 +141,6 @@ def _type(message: ChatMessage) -> str:
 def _has(data: Data, mark: Mapping[str, Any]) -> bool:
     more = data.get("additional_kwargs") or {}
     return all(more.get(name) == value for name, value in mark.items())
-
-
-def _read_result(data: Data, parts: list[AnyContent]) -> ToolResultContent:
-    return ToolResultContent(
-        data["tool_call_id"],
-        "".join(part.text for part in parts if isinstance(part, TextContent)),
-        is_error=data.get("status") == "error",
-        contents=tuple(part for part in parts if not isinstance(part, TextContent)),
-        additional_properties=SYNTHESIZED if _has(data, SYNTHESIZED) else {},
-    )
 
 
 def _build_call(call: ToolCallContent) -> Data:

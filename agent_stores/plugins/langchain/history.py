@@ -10,12 +10,17 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import Unpack
 
 from agent_stores.errors import ArgumentTypeError
+from agent_stores.plugins.blocking import blocking
 from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langchain.codec import LangChainCodec
 from agent_stores.plugins.langchain.identity import Added, not_stored
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier, sequence
+
+
+def _session_id(history: Any, *_: Any, **__: Any) -> str:
+    return str(history.session_id)
 
 
 class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHistory):
@@ -66,10 +71,6 @@ class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHi
         shown = await self._opened.view(self.session_id)
         return [message for ours in shown for message in self._codec.from_chat_message(ours)]
 
-    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        """Add messages at the end; blocks. See `aadd_messages`."""
-        self._opened.wait(self.aadd_messages(messages), self.session_id)
-
     async def aadd_messages(self, messages: Sequence[BaseMessage]) -> None:
         """Add messages at the end, in order, all or none; the cost does not depend on the length.
 
@@ -106,13 +107,12 @@ class AgentStoresChatMessageHistory(SyncClosing, AsyncClosing, BaseChatMessageHi
             raise
         self._last = added.last
 
-    def clear(self) -> None:
-        """Delete all messages; blocks."""
-        self._opened.wait(self.aclear(), self.session_id)
-
     async def aclear(self) -> None:
         """Delete all messages."""
         await self.store.clear()
+
+    add_messages = blocking(aadd_messages, BaseChatMessageHistory.add_messages, _session_id)
+    clear = blocking(aclear, BaseChatMessageHistory.clear, _session_id)
 
     def __repr__(self) -> str:
         return f"AgentStoresChatMessageHistory({self.session_id!r})"

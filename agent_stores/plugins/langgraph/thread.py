@@ -96,19 +96,13 @@ class GraphThread:
         if parent_id == _BEGINNING:
             parent_id = None
         channels = checkpoint["channel_values"]
-        parent: Data = {}
-        if parent_id is not None and any(map(is_message_list, channels.values())):
-            name = record_id("c", namespace, parent_id)
-            parent = (await self.records.get([name])).get(name, {})
+        lists = [channel for channel, value in channels.items() if is_message_list(value)]
         data: Data = {"parent": parent_id, "values": {}, "stored": {}, "lists": {}}
         values: dict[str, Data] = {}
-        for channel, value in channels.items():
-            if is_message_list(value):
-                kept = parent.get("lists", {}).get(channel)
-                before = None if kept is None else Reference(*kept)
-                data["lists"][channel] = list(await self._list(namespace, channel).write(value, before))
+        for channel in channels:
+            if channel in lists:
                 continue
-            typed = self._codec.dump(value, f"the channel {channel!r}")
+            typed = self._codec.dump(channels[channel], f"the channel {channel!r}")
             version = checkpoint["channel_versions"].get(channel)
             if len(typed[1]) <= _INLINE or version is None:
                 data["values"][channel] = typed
@@ -119,6 +113,15 @@ class GraphThread:
         rest = {name: value for name, value in checkpoint.items() if name != "channel_values"}
         data["checkpoint"] = self._codec.dump(rest, "the checkpoint")
         data["metadata"] = self._codec.dump(metadata, "the metadata")
+        parent: Data = {}
+        if lists and parent_id is not None:
+            name = record_id("c", namespace, parent_id)
+            parent = (await self.records.get([name])).get(name, {})
+        for channel in lists:  # once it is known that all else can be stored
+            kept = parent.get("lists", {}).get(channel)
+            before = None if kept is None else Reference(*kept)
+            written = await self._list(namespace, channel).write(channels[channel], before)
+            data["lists"][channel] = list(written)
         await self.records.add({**values, record_id("c", namespace, checkpoint["id"]): data})
 
     async def read(self, namespace: str, checkpoint_id: str | None) -> CheckpointTuple | None:

@@ -16,9 +16,9 @@ from typing_extensions import Self, Unpack
 from agent_stores.errors import ArgumentError, StateError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.blocking import blocking
-from agent_stores.plugins.llama_index.threads import ChatStoreOptions, Stored, StoredThreads, flat
+from agent_stores.plugins.llama_index.threads import Stored, StoredThreads, flat
 from agent_stores.plugins.shown import newest, take_out
-from agent_stores.plugins.store_resolver import StoreLike
+from agent_stores.plugins.store_resolver import StoredOptions, StoreLike
 from agent_stores.store_options import sequence
 
 
@@ -33,8 +33,7 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
     keeps the records of messages that come back unchanged. The asynchronous methods run on the caller's event
     loop; the synchronous ones wait for it on a loop thread, and block a running loop that calls them.
 
-    Made, closed and carried to another process as `StoredThreads` says; ``threads`` are the conversations
-    that a store in memory begins with, as its JSON has them.
+    Made, closed and carried to another process as `StoredThreads` says.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
         store: StoreLike = "memory:",
         *,
         threads: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-        **options: Unpack[ChatStoreOptions],
+        **options: Unpack[StoredOptions],
     ) -> None:
         super().__init__(store, {"threads": threads, **options})
 

@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 
 from agent_stores._checks import check_limit
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.llama_index.threads import ChatStoreOptions, Stored, StoredThreads, flat
-from agent_stores.plugins.store_resolver import StoreLike
+from agent_stores.plugins.llama_index.threads import Stored, StoredThreads, flat
+from agent_stores.plugins.store_resolver import StoredOptions, StoreLike
 from agent_stores.store_options import sequence
 
 _MARK = "llama_index_archived"  # of `additional_properties`
@@ -27,8 +27,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
     A key is the thread id of a store. Archiving the oldest messages writes one record, whatever their number,
     and reading the active ones does not read the archive.
 
-    Made, closed and carried to another process as `StoredThreads` says; ``threads`` are the conversations
-    that a store in memory begins with, as its JSON has them.
+    Made, closed and carried to another process as `StoredThreads` says.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
         store: StoreLike = "memory:",
         *,
         threads: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-        **options: Unpack[ChatStoreOptions],
+        **options: Unpack[StoredOptions],
     ) -> None:
         super().__init__(store, {"threads": threads, **options})
 

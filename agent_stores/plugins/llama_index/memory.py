@@ -30,7 +30,7 @@ def _key(memory: Any, *_: Any, **__: Any) -> str:
 class _MemoryStore(AgentStoresChatStore):
     """The chat store of a memory, which has options for what a model is shown."""
 
-    _not_taken: ClassVar[Sequence[str]] = ()
+    _takes: ClassVar[type[Any]] = PluginOptions
     _arguments: ClassVar[Sequence[str]] = ("store", "chat_store", "chat_store_key", "token_limit")
 
     def __init__(self, store: StoreLike, options: dict[str, Any]) -> None:

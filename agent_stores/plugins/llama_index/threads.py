@@ -9,45 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
 from llama_index.core.bridge.pydantic import BaseModel, PrivateAttr
 from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
-from typing_extensions import Self, TypedDict
+from typing_extensions import Self
 
-from agent_stores.backend import TtlRefresh
 from agent_stores.errors import ArgumentError, ConflictError, StateError
 from agent_stores.message_format import message_from_dict, message_to_dict
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.json_diff import digest
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec, MessageOf
-from agent_stores.plugins.store_resolver import PluginOptions, StoreResolver, Ttl
+from agent_stores.plugins.store_resolver import PluginOptions, StoredOptions, StoreLike, StoreResolver
 from agent_stores.retention import Window
 from agent_stores.store import ChatMessageStore, StoredMessage
-from agent_stores.store_options import OnCorrupt
-from agent_stores.tokens import TokenCounter
-
-if TYPE_CHECKING:
-    from agent_stores.attachments import Attachments
-    from agent_stores.encryption import Keys
 
 _PAGE = 1000
 _ATTEMPTS = 32
-
-
-class ChatStoreOptions(TypedDict, total=False):
-    """The options of stores that show messages as they are stored; see `ChatMessageStore`."""
-
-    tenant: str | None
-    max_messages: int | None
-    ttl: Ttl
-    ttl_refresh: TtlRefresh
-    on_corrupt: OnCorrupt
-    count_tokens: TokenCounter | None
-    encryption: Keys | None
-    attachments: Attachments | None
 
 
 class Stored(NamedTuple):
@@ -97,6 +77,7 @@ class StoredThreads(Carried, BaseModel):
     Args:
         store: where they are kept: a URL as `open_log` takes it, a `MessageLog`, or a function that makes the
             store of a thread id; by default in this process's memory.
+        threads: the conversations that a store in memory begins with, as its JSON has them.
         options: those of the store, for a URL or a log: ``tenant``, ``max_messages``, ``ttl``,
             ``ttl_refresh``, ``on_corrupt`` and ``count_tokens``; for a URL, also ``encryption`` and
             ``attachments``.
@@ -107,28 +88,25 @@ class StoredThreads(Carried, BaseModel):
         StateError: for the JSON of a store that needs a login.
     """
 
-    # Options of others than these classes, and arguments for errors; a memory's store takes more of both.
-    _not_taken: ClassVar[Sequence[str]] = ("window", "dangling_calls")
-    _arguments: ClassVar[Sequence[str]] = ("store",)
+    _takes: ClassVar[type[Any]] = StoredOptions
+    _arguments: ClassVar[Sequence[str]] = ("store", "threads")  # besides options, for errors
 
     _opened: StoreResolver[Any] = PrivateAttr()
     _codec: LlamaIndexCodec = PrivateAttr(default_factory=LlamaIndexCodec)
     _is_in_memory: bool = PrivateAttr()
 
-    def __init__(self, store: Any, options: dict[str, Any]) -> None:
+    def __init__(self, store: StoreLike, options: dict[str, Any]) -> None:
         self._take_name(options)
         super().__init__()
         location, threads = options.pop("location", None), options.pop("threads", None)
-        for name in self._not_taken:
-            if name in options:
-                raise ArgumentError(
-                    f"{name} is accepted by AgentStoresMemory: a chat store shows messages as they are stored"
-                )
         if isinstance(options.get("window"), Mapping):
             options["window"] = Window(**options["window"])
-        given = cast("PluginOptions", options)
         opened: StoreResolver[Any] = StoreResolver(
-            store, codec=self._codec, options=given, accepts=self._arguments
+            store,
+            codec=self._codec,
+            options=cast("PluginOptions", options),
+            accepts=self._arguments,
+            takes=self._takes,
         )
         self._opened = opened
         self._is_in_memory = isinstance(store, str) and store.rstrip("/") == "memory:"

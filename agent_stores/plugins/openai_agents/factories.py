@@ -5,9 +5,9 @@ Their data is in our layout; ``agent-stores migrate`` copies what the SDK's own 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from typing_extensions import Self
 
@@ -15,9 +15,12 @@ from agent_stores.database import DatabaseChatMessageStore
 from agent_stores.plugins.openai_agents.session import AgentStoresSession
 from agent_stores.plugins.store_resolver import StoreLike
 from agent_stores.redis import RedisChatMessageStore
+from agent_stores.store import ChatMessageStore
 
 if TYPE_CHECKING:
     from agents.memory import SessionSettings
+
+S = TypeVar("S", bound=AgentStoresSession)
 
 _TABLES = ("agent_sessions", "agent_messages")
 _PREFIX = "agents:session"
@@ -42,12 +45,8 @@ class SQLiteSession(AgentStoresSession):
         messages_table: str = _TABLES[1],
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
     ) -> None:
-        options = _table_options(sessions_table, messages_table)
-
-        def make(name: str) -> DatabaseChatMessageStore[Any]:
-            return DatabaseChatMessageStore(Path(db_path), thread_id=name, **options)
-
-        source: StoreLike = "memory:" if str(db_path) == ":memory:" else make
+        in_file = _in_tables(sessions_table, messages_table, Path(db_path))
+        source: StoreLike = "memory:" if str(db_path) == ":memory:" else in_file
         super().__init__(session_id, source, session_settings=session_settings)
 
     def close(self) -> None:  # type: ignore[override]  # as the SDK's is
@@ -79,7 +78,8 @@ class RedisSession(AgentStoresSession):
         ttl: int | None = None,
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
     ) -> None:
-        self._connect(session_id, key_prefix, ttl, session_settings, redis_client=redis_client)
+        source = _with_prefix(key_prefix, ttl, redis_client=redis_client)
+        super().__init__(session_id, source, session_settings=session_settings)
 
     @classmethod
     def from_url(
@@ -93,21 +93,8 @@ class RedisSession(AgentStoresSession):
         ttl: int | None = None,
     ) -> Self:
         """A session on a server; `redis_kwargs` are further arguments of redis-py's client."""
-        session = cls.__new__(cls)
-        options = {"redis_url": url, "client_options": dict(redis_kwargs or {})}
-        session._connect(session_id, key_prefix, ttl, session_settings, **options)
-        return session
-
-    def _connect(
-        self, session_id: str, key_prefix: str, ttl: int | None, settings: Any, **server: Any
-    ) -> None:
-        prefix = "agent" if key_prefix == _PREFIX else key_prefix
-        AgentStoresSession.__init__(
-            self,
-            session_id,
-            lambda name: RedisChatMessageStore(**server, key_prefix=prefix, ttl=ttl, thread_id=name),
-            session_settings=settings,
-        )
+        source = _with_prefix(key_prefix, ttl, redis_url=url, client_options=dict(redis_kwargs or {}))
+        return _made(cls, session_id, source, session_settings)
 
 
 class SQLAlchemySession(AgentStoresSession):
@@ -132,12 +119,8 @@ class SQLAlchemySession(AgentStoresSession):
         session_settings: SessionSettings | Mapping[str, Any] | None = None,
         ensure_ascii: bool = True,
     ) -> None:
-        options = _table_options(sessions_table, messages_table)
-        super().__init__(
-            session_id,
-            lambda name: DatabaseChatMessageStore(engine=engine, thread_id=name, **options),
-            session_settings=session_settings,
-        )
+        source = _in_tables(sessions_table, messages_table, engine=engine)
+        super().__init__(session_id, source, session_settings=session_settings)
 
     @classmethod
     def from_url(
@@ -153,19 +136,26 @@ class SQLAlchemySession(AgentStoresSession):
         ensure_ascii: bool = True,
     ) -> Self:
         """A session on a database; `engine_kwargs` are the ``engine_options`` of `DatabaseMessageLog`."""
-        options = {"engine_options": engine_kwargs, **_table_options(sessions_table, messages_table)}
-        session = cls.__new__(cls)
-        AgentStoresSession.__init__(
-            session,
-            session_id,
-            lambda name: DatabaseChatMessageStore(url, thread_id=name, **options),
-            session_settings=session_settings,
-        )
-        return session
+        source = _in_tables(sessions_table, messages_table, url, engine_options=engine_kwargs)
+        return _made(cls, session_id, source, session_settings)
 
 
-def _table_options(sessions_table: str, messages_table: str) -> dict[str, Any]:
-    """Where sessions are kept that have other tables than the default."""
-    if (sessions_table, messages_table) == _TABLES:
-        return {}
-    return {"table_prefix": f"{messages_table}_"}
+def _made(cls: type[S], session_id: str, source: StoreLike, settings: Any) -> S:
+    """A session of a class whose constructor takes other arguments."""
+    session = cls.__new__(cls)
+    AgentStoresSession.__init__(session, session_id, source, session_settings=settings)
+    return session
+
+
+def _with_prefix(key_prefix: str, ttl: int | None, **server: Any) -> Callable[[str], ChatMessageStore[Any]]:
+    prefix = "agent" if key_prefix == _PREFIX else key_prefix
+    return lambda name: RedisChatMessageStore(**server, key_prefix=prefix, ttl=ttl, thread_id=name)
+
+
+def _in_tables(
+    sessions: str, messages: str, *source: Any, **options: Any
+) -> Callable[[str], ChatMessageStore[Any]]:
+    """Sessions in tables; those of other names than the default are apart."""
+    if (sessions, messages) != _TABLES:
+        options["table_prefix"] = f"{messages}_"
+    return lambda name: DatabaseChatMessageStore(*source, thread_id=name, **options)

@@ -24,8 +24,15 @@ from agent_stores.contents import (
 )
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.json_codec import Data, LeaveOut, Shape, ignore
-from agent_stores.plugins.media import decode_base64, encode_base64, media_url, part_of_url
-from agent_stores.plugins.parts import opaque_part, own_part
+from agent_stores.plugins.media import (
+    decode_base64,
+    encode_base64,
+    input_audio,
+    media_url,
+    part_of_audio,
+    part_of_url,
+)
+from agent_stores.plugins.parts import opaque_part, own_part, result_of
 
 FRAMEWORK = "openai_agents"
 
@@ -127,10 +134,7 @@ def build_part(part: AnyContent, text_type: str = "input_text") -> Data | None:
     if part.kind == "image":
         return {"type": "input_image", "image_url": media_url(part), "detail": "auto"}
     if part.kind == "audio":
-        if isinstance(part, UriContent):
-            return None
-        audio = {"data": encode_base64(part.data), "format": part.media_type.partition("/")[2]}
-        return {"type": "input_audio", "input_audio": audio}
+        return None if isinstance(part, UriContent) else input_audio(part)
     where = "file_url" if isinstance(part, UriContent) and not part.uri.startswith("data:") else "file_data"
     file: Data = {"type": "input_file", where: media_url(part)}
     return file if part.filename is None else {**file, "filename": part.filename}
@@ -183,11 +187,8 @@ def _read_part(part: Data) -> AnyContent:
         for url in (part.get("file_data"), part.get("file_url")):
             if isinstance(url, str):
                 return part_of_url(url, kind="file", filename=part.get("filename"))
-    if kind == "input_audio":
-        audio = part["input_audio"]
-        data = decode_base64(audio["data"])
-        if data is not None:
-            return DataContent(data, media_type=f"audio/{audio['format']}")
+    if kind == "input_audio" and (audio := part_of_audio(part["input_audio"])) is not None:
+        return audio
     return opaque_part(FRAMEWORK, kind, part)
 
 
@@ -196,10 +197,7 @@ def _read_result(kind: str, call_id: str, output: Any) -> AnyContent:
         return ToolResultContent(call_id, contents=(part_of_url(output["image_url"], kind="image"),))
     if kind != _FUNCTION or isinstance(output, str):
         return ToolResultContent(call_id, output)
-    parts = [_read_part(part) for part in output]
-    text = "".join(part.text for part in parts if isinstance(part, TextContent))
-    others = tuple(part for part in parts if not isinstance(part, TextContent))
-    return ToolResultContent(call_id, text, contents=others)
+    return result_of(call_id, [_read_part(part) for part in output])
 
 
 def _build_result(kind: str, result: ToolResultContent, leave_out: LeaveOut) -> Any:

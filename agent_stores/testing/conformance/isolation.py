@@ -1,4 +1,4 @@
-"""Tenants and threads never meet, whatever they are called."""
+"""Tenants and threads are isolated, whatever they are called."""
 
 from __future__ import annotations
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Callable
 
 import pytest
 
-from agent_stores.errors import ArgumentError, StoreUnavailableError
-from agent_stores.log import MessageLog
-from agent_stores.messages import ChatMessage
-from agent_stores.store import ChatMessageStore
+from agent_stores.errors import ArgumentError
 from agent_stores.testing.conformance.target import MakeStore, Target, stored, user
+from agent_stores.testing.other_process import add_turns
 
 PROCESSES = 8
 TURNS = 100  # of each process, of two messages
@@ -100,7 +97,7 @@ class TestOrder:
         count, turns = (3, 20) if target.shortened else (PROCESSES, TURNS)
         context = multiprocessing.get_context("spawn")
         processes = [
-            context.Process(target=_write, args=(target.open_in_process, store.thread_id, number, turns))
+            context.Process(target=add_turns, args=(target.open_in_process, store.thread_id, number, turns))
             for number in range(count)
         ]
         for process in processes:
@@ -122,20 +119,3 @@ def check_turns(texts: list[str], *, writers: int, turns: int) -> None:
         own = [first for first, _ in pairs if first.startswith(f"{writer}.")]
         assert own == [f"{writer}.{turn}.a" for turn in range(turns)]
     assert len(pairs) == writers * turns
-
-
-def _write(open_log: Callable[[], MessageLog], thread_id: str, number: int, turns: int) -> None:
-    async def write() -> None:
-        log = open_log()
-        store: ChatMessageStore = ChatMessageStore(log, thread_id=thread_id)
-        for turn in range(turns):
-            messages = [ChatMessage("user", f"{number}.{turn}.{half}") for half in "ab"]
-            while True:  # on a slow server other writers may be faster for long; the error asks to repeat
-                try:
-                    await store.add_messages(messages)
-                    break
-                except StoreUnavailableError:
-                    await asyncio.sleep(0.1)
-        await log.aclose()
-
-    asyncio.run(write())

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from agent_stores.errors import StateError, UnsupportedVersionError
-from agent_stores.log import MessageLog
-from agent_stores.store import ChatMessageStore
 from agent_stores.testing.conformance.target import MakeStore, Target, stored, user
+from agent_stores.testing.other_process import go_on
 
 
 @pytest.mark.anyio
@@ -38,7 +36,7 @@ class TestStates:
         await store.add_messages([user("before")])
         state = json.dumps(await store.serialize())
         process = multiprocessing.get_context("spawn").Process(
-            target=_go_on, args=(target.open_in_process, state)
+            target=go_on, args=(target.open_in_process, state)
         )
         await asyncio.to_thread(process.start)
         await asyncio.to_thread(process.join, 60)
@@ -97,16 +95,3 @@ def _nested(levels: int) -> Any:
     for _ in range(levels):
         value = [value]
     return value
-
-
-def _go_on(open_log: Callable[[], MessageLog], state: str) -> None:
-    async def go_on() -> None:
-        log = open_log()
-        store: ChatMessageStore = ChatMessageStore(log)
-        await store.update_from_state(json.loads(state))
-        if [message.text for message in await store.list_messages()] != ["before"]:
-            raise SystemExit(2)
-        await store.add_messages([user("after")])
-        await log.aclose()
-
-    asyncio.run(go_on())

@@ -58,11 +58,11 @@ def said_in(messages: Iterable[ChatMessage]) -> tuple[Mapping[str, str], ...]:
 
 
 class UnwrittenTurn(NamedTuple):
-    """A turn that mem0 did not take.
+    """A turn that was not stored in mem0.
 
     Attributes:
         messages: with ``role`` and ``content``.
-        scope: the ids that it was to be stored under, by mem0's names.
+        scope: the ids to store it under, keyed by mem0's parameter names.
         error: the name of the last error's type.
     """
 

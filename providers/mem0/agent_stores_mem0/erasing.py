@@ -57,7 +57,7 @@ class ErasesMemories:
         if scope.user_id is not None:
             return [narrow._replace(user_id=scope.user_id).entities()]
         if not self._is_per_thread and scope.thread_id is None:
-            raise ArgumentError("erase() needs a user_id or a thread_id: other memories are shared")
+            raise ArgumentError("user_id or thread_id must be given to erase: other memories are shared")
         names = [scope.thread_id] if scope.thread_id is not None else thread_ids
         return [narrow._replace(thread_id=name).entities() for name in names]
 

@@ -56,16 +56,18 @@ class Mem0Provider(ErasesMemories, ContextProvider):
     in a ``user`` message, between ``<memories>`` and ``</memories>``. After a run that succeeded, the new
     messages of the user and the assistant are given to mem0, which keeps what it finds worth remembering.
 
-    **Storing.** What is said is stored under all of `user_id`, `agent_id`, `application_id` and `thread_id`
-    that are given.
+    | argument | stored under mem0's | searched by default |
+    |---|---|---|
+    | `user_id` | ``user_id`` | yes |
+    | `thread_id` | ``run_id`` | yes |
+    | `application_id` | ``app_id`` | only together with a user or a thread, which it narrows |
+    | `agent_id` | ``agent_id`` | no: other users' memories of the agent would be read back |
+    | `search_user_id` | | this user's memories |
+    | `search_agent_id` | | what all users told this agent |
+    | `search_application_id` | | narrows these two; alone, what all users told this application |
 
-    **Retrieving.** Without a ``search_`` argument: what is stored under `user_id`, `thread_id` or both,
-    within `application_id` where one is given. `agent_id` takes no part in it, and alone it retrieves
-    nothing; nor does `application_id` alone: what other users told the same agent or application is not read
-    back. With any ``search_`` argument, exactly what these name is retrieved, and nothing of the scope for
-    storing:
-    `search_user_id` and `search_agent_id` are two partitions, searched at once, and `search_application_id`
-    narrows them, or is the only one.
+    Any ``search_`` argument replaces the default search. A user's and an agent's memories are two partitions,
+    searched at once.
 
     Enter it with ``async with``, or let an agent do so. One provider can serve many agents and event loops.
 
@@ -77,7 +79,7 @@ class Mem0Provider(ErasesMemories, ContextProvider):
         user_id: whose memories they are.
         agent_id: the agent that learns them.
         application_id: the application that they belong to. With ``AsyncMemory``, which has no applications,
-            it is stored and searched as the metadata ``app_id``, and needs one of the other ids beside it.
+            it is stored and searched as the metadata ``app_id``, and needs one of the other ids.
         thread_id: the conversation that they belong to, as mem0's ``run_id``.
         scope_to_per_operation_thread_id: take the conversation's id from the thread of each run instead: it
             narrows what is stored and what is retrieved. The provider is bound to its first thread, and
@@ -85,20 +87,19 @@ class Mem0Provider(ErasesMemories, ContextProvider):
         search_user_id: retrieve this user's memories.
         search_agent_id: retrieve what all users told this agent.
         search_application_id: retrieve within this application.
-        context_prompt: what stands before the memories.
-        limit: how many memories are shown at most.
-        max_tokens: how many tokens they may have together, as estimated offline; None for no limit.
+        context_prompt: the text before the memories.
+        limit: the largest number of memories shown.
+        max_tokens: the largest number of tokens of all of them, as estimated offline; None for no limit.
         threshold: the lowest score, from 0 to 1, of a memory that is shown; mem0's own by default.
         timeout: seconds that a run waits at most for its searches, and then for storing its turn.
         on_error: ``"log"`` lets the run go on when mem0 fails; ``"raise"`` fails it with a
             `ContextProviderError`.
         background_writes: store turns on a task of its own, with retries; a run then does not wait for it.
-        max_pending_writes: how many turns may wait to be stored; when there is no space within `timeout`, a
-            turn is not stored, and reported.
+        max_pending_writes: the most turns that wait to be stored; one without space is reported as lost.
         close_timeout: seconds that `aclose` may take to store what waits.
 
     Raises:
-        ArgumentError, ArgumentTypeError: for values that are not accepted, and without any scope. Nothing is
+        ArgumentError, ArgumentTypeError: for an invalid value, and without any scope. Nothing is
             read from the environment or the network before the provider is entered or used.
         MissingDependencyError: when there is no client, and mem0 is not installed.
     """
@@ -179,7 +180,7 @@ class Mem0Provider(ErasesMemories, ContextProvider):
 
     @property
     def unwritten(self) -> tuple[UnwrittenTurn, ...]:
-        """The turns that mem0 did not take, oldest first; the newest thousand of them."""
+        """The turns that were not stored in mem0, oldest first; at most the newest 1,000."""
         return tuple(self._unwritten)
 
     async def thread_created(self, thread_id: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent_stores import ArgumentError, ArgumentTypeError
 
 Entities = dict[str, str]
-"""Ids by mem0's names, the same for storing and searching: user_id, agent_id, app_id and run_id."""
+"""Ids keyed by mem0's parameter names, for storing and searching: user_id, agent_id, app_id and run_id."""
 
 
 class Scope(NamedTuple):
@@ -24,7 +24,7 @@ class Scope(NamedTuple):
     thread_id: str | None = None
 
     def entities(self) -> Entities:
-        """The ids that are set, by mem0's names."""
+        """The ids that are set, keyed by mem0's parameter names."""
         named = {
             "user_id": self.user_id,
             "agent_id": self.agent_id,

@@ -274,6 +274,14 @@ async def test_types_that_are_not_restored_raise_when_they_are_written(log: Mess
     config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "1"}}
     with pytest.raises(ArgumentTypeError, match=r"allowed_msgpack_modules=\[\('.*test_saver', 'Custom'\)\]"):
         await AgentStoresSaver(log).aput_writes(config, [("x", [Custom(1)])], "task")
+    checkpoint: Any = {
+        **{"v": 4, "id": "1", "ts": "", "versions_seen": {}, "updated_channels": None},
+        "channel_values": {"messages": [HumanMessage("q")], "x": Custom(1)},
+        "channel_versions": {},
+    }
+    with pytest.raises(ArgumentTypeError, match="the channel 'x' has a value of type"):
+        await AgentStoresSaver(log).aput(config, checkpoint, {}, {})
+    assert await stored(log) == []
     allowed = JsonPlusSerializer(allowed_msgpack_modules=[(Custom.__module__, "Custom")])
     await AgentStoresSaver(log, serde=allowed).aput_writes(config, [("x", [Custom(1)])], "task")
 

@@ -243,7 +243,7 @@ async def test_options(log: MessageLog) -> None:
     assert stats.expires_at is not None
     assert await AgentStoresChatStore(log).aget_keys() == []
     assert await store.aget_keys() == ["a"]
-    with pytest.raises(ArgumentError, match="accepted by AgentStoresMemory"):
+    with pytest.raises(ArgumentTypeError, match=r"must be one of store, threads, .*, got 'window'"):
         AgentStoresChatStore(log, window=Window(last=1))  # type: ignore[call-arg]
     with pytest.raises(
         ArgumentError, match="ttl must be a positive number of seconds, a timedelta or None, got 0"

@@ -13,7 +13,7 @@ from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, Messag
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.contents import UsageContent
-from agent_stores.errors import ArgumentError
+from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.llama_index import AgentStoresChatStore, AgentStoresDBChatStore
 from agent_stores.log import MessageLog
 from agent_stores.retention import Window
@@ -156,7 +156,7 @@ async def test_options(log: MessageLog) -> None:
     await store.add_messages("a", [user(str(n)) for n in range(4)])
     assert said(await store.get_messages("a")) == ["2", "3"]
     assert await AgentStoresDBChatStore(log).get_keys() == []
-    with pytest.raises(ArgumentError, match="accepted by AgentStoresMemory"):
+    with pytest.raises(ArgumentTypeError, match=r"must be one of store, threads, .*, got 'window'"):
         AgentStoresDBChatStore(log, window=Window(last=1))  # type: ignore[call-arg]
     await store.aclose()
 

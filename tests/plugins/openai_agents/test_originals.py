@@ -155,9 +155,9 @@ async def test_closing_and_ping(whose: str, valkey_server: RedisServer) -> None:
         await session.get_items()
     with pytest.raises((RuntimeError, StoreClosedError), match="closed"):
         await session.ping()
-    nobody = kind.from_url("s", url="redis://127.0.0.1:1", redis_kwargs={"socket_timeout": 1})
-    assert await nobody.ping() is False
-    await nobody.close()
+    unreachable = kind.from_url("s", url="redis://127.0.0.1:1", redis_kwargs={"socket_timeout": 1})
+    assert await unreachable.ping() is False
+    await unreachable.close()
 
 
 async def test_time_to_live(whose: str, valkey_server: RedisServer) -> None:

@@ -276,7 +276,7 @@ async def test_options(log: MessageLog) -> None:
     assert await session.get_items(9) == items[1:]
     assert (await session.store.stats()).expires_at is not None
     assert await AgentStoresSession("s", log).get_items() == []
-    with pytest.raises(ArgumentError, match="dangling_calls is 'drop'; here it is always 'keep'"):
+    with pytest.raises(ArgumentError, match="dangling_calls must be 'keep' here, got 'drop'"):
         AgentStoresSession("s", log, dangling_calls="drop")
     with pytest.raises(ArgumentTypeError, match=r"must be one of .*, got 'codec'"):
         AgentStoresSession("s", log, codec=None)  # type: ignore[call-arg]

@@ -1,6 +1,6 @@
 -- Append rows and trim the thread: see `agent_stores.capabilities.Appender`. The first write is one that a server
 -- without memory refuses, so that all of it is refused. Replies the last position; a list of it alone when another
--- one is expected; nil for the log's general path. After the first arguments come the ids, and then the rows, which
+-- one is expected; nil for the log's fallback. After the first arguments come the ids, and then the rows, which
 -- lack their flags, a digit each of `flags`, and their positions.
 -- include keys
 local thread_id, request, expected, limit, ttl_given, refresh_given, create, confirm, now_us, flags, bytes, tokens,
@@ -67,7 +67,7 @@ else
     call('HSET', PINNED, unpack(pins, first, math.min(first + 999, #pins)))
   end
   if pinned_count > 0 then
-    -- include mark_end
+    -- include write_tail_marker
   end
   local excess = limit ~= '' and messages - pinned - limit or 0
   if excess > 0 then

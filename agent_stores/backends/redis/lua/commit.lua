@@ -60,6 +60,6 @@ version, last, messages, pinned, total_bytes, total_tokens, request_count, first
   explicit = new_version, unpack(state)
 pinned = tonumber(pinned)
 expires = left == 'keep' and expires or tonumber(left) and now_ms() + left or nil
--- include mark_end
+-- include write_tail_marker
 -- include save
 return new_version

@@ -1,21 +1,101 @@
-"""Rows and threads as they are stored; docs/redis.md describes them, and the scripts read them."""
+"""Names of keys, and threads and rows in them; docs/redis.md describes them, and the scripts read them.
+
+Names are readable for ordinary ids, and unambiguous for all. The keys of a thread and of its shard have the
+same hash tag, ``{tenant.shard}``, so that a Cluster keeps them in one slot. The digest of a thread's id gives
+its shard.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
-from agent_stores.backend import Row, Thread, ThreadKey, TimeToLive
-from agent_stores.backends.redis.keys import quote_name, unquote_name
+from agent_stores.backend import Row, Thread, ThreadKey
 from agent_stores.errors import StoreError, UnsupportedVersionError
 
 LAYOUT = "3"
 """The version of the layout. A thread with another one is rejected."""
+
+SHARDS = 64
+"""The number of shards, and so of slots, that a tenant's threads are spread over."""
+
+UTF8 = ("utf-8", "surrogatepass")
+"""Encodes any text, unpaired surrogates included, as bytes that sort as its code points do."""
+
+_LONGEST = 160  # characters of a name in a key; a longer name is replaced by its digest
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]+")
+
+
+class Keys(NamedTuple):
+    """The keys of a thread, in the order in which scripts take them, and its id in the sets of its shard."""
+
+    meta: bytes
+    messages: bytes
+    pinned: bytes
+    by_id: bytes
+    by_time: bytes
+    by_expiry: bytes
+    thread_id: bytes
+
+
+def quote_name(text: str) -> str:
+    """A text percent-encoded, but for letters, digits and ``_.:@+-``; `unquote_name` gives it back."""
+    return text if _PLAIN.fullmatch(text) else quote(text.encode(*UTF8), safe=":@+").replace("~", "%7E")
+
+
+def unquote_name(name: bytes) -> str:
+    """The text of `quote_name`."""
+    return unquote_to_bytes(name).decode(*UTF8)
+
+
+def key_name(text: str) -> str:
+    """A text as part of a key; different for each text, but not always reversible."""
+    if 0 < len(name := quote_name(text)) <= _LONGEST:
+        return name
+    return f"~{hashlib.blake2b(text.encode(*UTF8), digest_size=20).hexdigest()}"
+
+
+@lru_cache(maxsize=4096)
+def thread_keys(prefix: str, key: ThreadKey) -> Keys:
+    """The keys of a thread."""
+    thread_id = key.thread_id.encode(*UTF8)
+    shard = shard_keys(prefix, key.tenant, hashlib.blake2b(thread_id, digest_size=1).digest()[0] % SHARDS)
+    stem, name = shard[0].removesuffix(b"index"), key_name(key.thread_id).encode()
+    own = [stem + kind + b":" + name for kind in (b"meta", b"messages", b"pinned")]
+    return Keys._make([*own, *shard, thread_id])
+
+
+def shard_keys(prefix: str, tenant: str | None, shard: int) -> tuple[bytes, bytes, bytes]:
+    """The keys of a shard: its thread ids by id, by time, and by expiry."""
+    tag = f"{'' if tenant is None else key_name(tenant)}.{shard:02d}"
+    stem = prefix.encode(*UTF8) + b":{" + tag.encode() + b"}:"
+    return stem + b"index", stem + b"recent", stem + b"expiry"
+
+
+def index_pattern(prefix: str) -> str:
+    """The pattern of the keys that hold the thread ids of a shard, for SCAN."""
+    return re.sub(r"([\\*?\[\]^-])", r"\\\1", prefix) + ":{*}:index"
+
+
+def tenants_of(keys: Iterable[bytes]) -> list[str | None]:
+    """The tenants of keys that `index_pattern` found, by name; None, for none, comes first.
+
+    A name that is too long for a key is not known, as the key holds its digest.
+    """
+    names = {key.rpartition(b".")[0].rpartition(b"{")[2] for key in keys}
+    return sorted(
+        [unquote_name(name) or None for name in names if name[:1] != b"~"], key=lambda name: name or ""
+    )
+
 
 # What a state holds after the layout and the version; what a client sets ends before `expires`.
 _STATE = (
@@ -38,10 +118,9 @@ class RedisVersion(bytes):
 
     expires_us: int | None
 
-    @classmethod
-    def of(cls, number: bytes, expires_us: int | None) -> RedisVersion:
-        """A version with a time of expiry."""
-        version = cls(number)
+    def __new__(cls, number: bytes, expires_us: int | None) -> RedisVersion:
+        """A version with the time of expiry."""
+        version = super().__new__(cls, number)
         version.expires_us = expires_us
         return version
 
@@ -95,26 +174,14 @@ def _position(entry: bytes) -> int:
     return int(entry[1 : entry.index(44)])
 
 
-def encode_ttl(ttl: TimeToLive | None) -> tuple[str | int, str]:
-    """A time-to-live in milliseconds, and what renews it; empty where there is none."""
-    return ("", "") if ttl is None else (_milliseconds(ttl.seconds), ttl.refresh)
-
-
 def encode_thread(thread: Thread) -> tuple[list[str], list[Any]]:
     """A thread's state as far as a client sets it; the other fields and values of its meta hash in turn."""
     values = {name: getattr(thread, name, None) for name in _STATE[:-2]}
-    values |= {"requests": len(thread.recent_request_ids), "ttl": _milliseconds(thread.ttl)}
+    values |= {"requests": len(thread.recent_request_ids), "ttl": milliseconds(thread.ttl)}
     values["ttl_explicit"] = "1" if thread.ttl_explicit else ""
-    requests = "".join([f",{quote_name(request)}" for request in thread.recent_request_ids])
-    fields = [
-        "requests",
-        f"{requests},",
-        "metadata",
-        json.dumps(thread.metadata),
-        "revision",
-        thread.revision,
-    ]
-    return ["" if value is None else str(value) for value in values.values()], fields
+    requests = ",".join(["", *map(quote_name, thread.recent_request_ids), ""])
+    fields = {"requests": requests, "metadata": json.dumps(thread.metadata), "revision": thread.revision}
+    return ["" if value is None else str(value) for value in values.values()], [*sum(fields.items(), ())]
 
 
 def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> tuple[Thread, RedisVersion]:
@@ -143,7 +210,7 @@ def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> 
         thread = msgspec.convert(found, Thread, strict=False)
     except (LookupError, ValueError, msgspec.MsgspecError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
-    return thread, RedisVersion.of(state[0].encode(), expires_us)
+    return thread, RedisVersion(state[0].encode(), expires_us)
 
 
 def unsupported_layout(layout: str) -> UnsupportedVersionError:
@@ -154,5 +221,6 @@ def unsupported_layout(layout: str) -> UnsupportedVersionError:
     )
 
 
-def _milliseconds(seconds: float | None) -> str | int:
+def milliseconds(seconds: float | None) -> str | int:
+    """A time-to-live in milliseconds; empty where there is none."""
     return "" if seconds is None else max(1, round(seconds * 1000))
