@@ -326,12 +326,16 @@ class TablesBackend(Index):
         return version or None
 
     async def _oldest(self, key: ThreadKey, head: Head, oldest: list[Row]) -> AsyncIterator[list[Row]]:
-        """A thread's oldest messages: those that are known; then all others, which are added to them."""
+        """A thread's oldest messages, in pages; those that are read are added to what is known of them."""
         yield oldest
-        if len(oldest) < head.thread.unpinned:
+        while (left := head.thread.unpinned - len(oldest)) > 0:
             low, high = oldest[-1].position + 1 if oldest else 1, head.thread.last_position
-            items = await self._select(key, head, low, high, None, newest=True, bodies=False)
+            # The windows of a limit are empty where a long thread was trimmed: few messages are read at once.
+            limit = _OLDEST if left > 4 * _OLDEST else None
+            items = await self._select(key, head, low, high, limit, newest=False, bodies=False)
             rows = [row for row in await self._read(items, bodies=False) if not row.pinned]
+            if not rows:  # another process changed the thread
+                return
             oldest += rows
             yield rows
 
