@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -65,6 +66,14 @@ class Config(NamedTuple):
     def driver(self) -> str:
         """The driver's name in the URL."""
         return self.url.drivername.partition("+")[2]
+
+    @property
+    def runs_on_loop(self) -> bool:
+        """Whether `PostgresDatabase` has its driver."""
+        # psycopg's asynchronous connections do not run on the default event loop of Windows.
+        return self.driver == "asyncpg" or (
+            self.driver in ("psycopg", "psycopg_async") and sys.platform != "win32"
+        )
 
     @property
     def is_async(self) -> bool:

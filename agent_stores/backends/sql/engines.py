@@ -17,9 +17,10 @@ from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import Call, ThreadedDatabase
+from agent_stores.backends.sql.database import Call
 from agent_stores.backends.sql.errors import Failure, classify
 from agent_stores.backends.sql.statements import Style
+from agent_stores.backends.sql.threaded import ThreadedDatabase
 from agent_stores.errors import ArgumentError
 
 _PSYCOPG2 = "psycopg2"  # in autocommit mode, it does not commit what was begun by a statement
@@ -35,6 +36,12 @@ class EngineDatabase(ThreadedDatabase):
         self._is_ours = self.supports_inline = config.engine is None
         self.is_autocommit = self._is_ours and config.driver != _PSYCOPG2
         dialect = getattr(self._engine, "sync_engine", self._engine).dialect
+        if config.dialect == "mariadb":
+            self.begin = "BEGIN"
+        elif config.dialect == "postgresql":
+            self.begin = (
+                f"{'BEGIN' if self.is_autocommit else 'SET TRANSACTION'} ISOLATION LEVEL READ COMMITTED"
+            )
         super().__init__(config, _STYLES.get(dialect.paramstyle, "%s"), readers=config.max_connections)
         self.loop_independent = not isinstance(self._engine, AsyncEngine)
 
@@ -67,17 +74,14 @@ class EngineDatabase(ThreadedDatabase):
             if self._is_ours:  # idle ones may be lost, too: the server was restarted, or a proxy
                 self._engine.dispose()
 
+    def _begin(self, conn: Any) -> None:
+        if self.dialect == "sqlite" and getattr(conn.driver_connection, "in_transaction", False):
+            return
+        if self.dialect == "postgresql" and not self.is_autocommit:
+            conn.commit()  # the driver begins by itself with the next statement
+        super()._begin(conn)
+
     def _execute(self, conn: Any, text: str, values: Any) -> Any:
-        if text == "BEGIN":
-            if self.dialect == "sqlite":
-                if getattr(conn.driver_connection, "in_transaction", False):
-                    return None
-                text = "BEGIN IMMEDIATE"
-            elif self.dialect == "postgresql":
-                if not self.is_autocommit:
-                    conn.commit()  # the driver begins by itself with the next statement
-                begin = "BEGIN" if self.is_autocommit else "SET TRANSACTION"
-                text = f"{begin} ISOLATION LEVEL READ COMMITTED"
         with contextlib.closing(conn.cursor()) as cursor:
             if type(values) is list:
                 cursor.executemany(text, values)

@@ -15,7 +15,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator
 from typing import Any
 
 from agent_stores.backends.sql.config import Config, check_options
@@ -24,7 +24,6 @@ from agent_stores.backends.sql.errors import PoolTimeout, classify, translate_er
 from agent_stores.connection_pool import LoopClients
 
 _TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 class _Psycopg:
@@ -53,7 +52,7 @@ class _Psycopg:
         cursor = self._cursor
         if type(values) is list:
             return await cursor.executemany(text, values)
-        await cursor.execute(_BEGIN if text == "BEGIN" else text, values)
+        await cursor.execute(text, values)
         result = cursor.pgresult
         if not result.nfields:  # cursor.description would make objects of all columns
             return cursor.rowcount
@@ -105,7 +104,7 @@ class _Asyncpg:
     async def execute(self, text: str, values: Any) -> Any:
         if type(values) is list:
             return await self._connection.executemany(text, values)
-        return await self._connection.fetch(_BEGIN if text == "BEGIN" else text, *values)
+        return await self._connection.fetch(text, *values)
 
     async def listen(self, channel: str) -> None:
         self._notified = asyncio.Event()
@@ -145,9 +144,25 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
     def _interrupt(connection: _Connection) -> None:
         connection.interrupt()
 
-    async def subscribe(self, thread_key: bytes) -> Listener | None:
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Raise our errors for those of the driver."""
+        try:
+            yield
+        except Exception as error:
+            raise translate_error(error, classify(error, self.dialect), self.config, False, False) from None
+
+    async def subscribe(self, thread_key: bytes) -> Listener:
         """See `ChangeNotifier.subscribe`."""
-        return await Listener.open(self, thread_key) if self.config.notify else None
+        with self._translating():
+            connect: Any = self.driver.connect(self.arguments)
+            connection: Any = await asyncio.wait_for(connect, self.config.timeout)
+            try:
+                await connection.listen(channel_of(self.config.table_prefix, thread_key))
+            except BaseException:
+                connection.close()
+                raise
+        return Listener(self, connection)
 
     async def attempt(self, call: Call, deadline: float) -> Any:
         """See `Database.attempt`."""
@@ -157,9 +172,6 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out, self._interrupt)
         try:
             call.connection = conn
-            if not self.ready:
-                await _drive(conn, Call(self.prepare, True))
-                self.ready = True
             if callable(call.work):
                 return await _drive(conn, call)
             call.commit()
@@ -178,14 +190,16 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
 
 
 async def _drive(conn: _Connection, call: Call) -> Any:
-    """Run the steps of a transaction."""
+    """Run the steps of a transaction; those that only read, without one."""
     steps, result = call.work(), None  # type: ignore[operator]
+    if call.write:
+        await conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED", ())
     try:
         while True:
             result = await conn.execute(*steps.send(result))
     except StopIteration as end:
         call.commit()
-        if not conn.is_idle():
+        if call.write:
             await conn.execute("COMMIT", ())
         return end.value
 
@@ -261,40 +275,17 @@ def channel_of(prefix: str, thread_key: bytes) -> str:
 class Listener:
     """A `Subscription` over a connection of its own."""
 
-    def __init__(self, database: PostgresDatabase, connection: Any) -> None:
-        self._database = database
-        self._connection = connection
-
-    @classmethod
-    async def open(cls, database: PostgresDatabase, thread_key: bytes) -> Listener:
-        """Listen to the changes of a thread."""
-        connect: Any = database.driver.connect(database.arguments)
-        try:
-            connection: Any = await asyncio.wait_for(connect, database.config.timeout)
-        except Exception as error:
-            raise _translated(database, error) from None
-        listener = cls(database, connection)
-        try:
-            await connection.listen(channel_of(database.config.table_prefix, thread_key))
-        except BaseException as error:
-            await listener.aclose()
-            raise _translated(database, error) if isinstance(error, Exception) else error from None
-        return listener
+    def __init__(self, database: PostgresDatabase, connection: _Connection) -> None:
+        self._database, self._connection = database, connection
 
     async def wait(self, seconds: float) -> None:
         """See `Subscription.wait`."""
-        try:
+        with self._database._translating():
             await self._connection.wait_for_notification(seconds)
-        except Exception as error:
-            raise _translated(self._database, error) from None
 
     async def aclose(self) -> None:
         """See `Subscription.aclose`."""
         self._connection.close()
-
-
-def _translated(database: PostgresDatabase, error: Exception) -> Exception:
-    return translate_error(error, classify(error, database.dialect), database.config, False, False)
 
 
 def _arguments(config: Config, known: Collection[str]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from agent_stores.backends.sql.config import Config, check_options
-from agent_stores.backends.sql.database import Call, ThreadedDatabase
+from agent_stores.backends.sql.database import Call
 from agent_stores.backends.sql.errors import PoolTimeout
+from agent_stores.backends.sql.threaded import ThreadedDatabase
 
 _READERS = 4  # connections that read one file at the same time
 _OPTIONS = {"timeout", "detect_types", "cached_statements", "factory"}
@@ -54,8 +55,7 @@ class SQLiteDatabase(ThreadedDatabase):
     def _execute(self, conn: sqlite3.Connection, text: str, values: Any) -> Any:
         if type(values) is list:
             return conn.executemany(text, values).rowcount
-        # Now, as a transaction that reads first cannot wait for the lock.
-        cursor = conn.execute("BEGIN IMMEDIATE" if text == "BEGIN" else text, values)
+        cursor = conn.execute(text, values)
         return cursor.rowcount if cursor.description is None else cursor.fetchall()
 
     def _disconnect(self) -> None:
