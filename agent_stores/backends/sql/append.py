@@ -46,15 +46,16 @@ _PARAMETERS = (
 ).split(", ")
 _VARIABLES = (
     "v_id bigint, v_last bigint DEFAULT 0, v_unpinned bigint DEFAULT 0, v_ttl double precision, "
-    "v_refresh {text} DEFAULT 'write', v_explicit bigint DEFAULT 0, v_expires bigint, "
+    "v_refresh {text}, v_explicit bigint DEFAULT 0, v_expires bigint, "
     "v_recent {text} DEFAULT '', v_excess bigint, v_target bigint, v_cut bigint, v_gone bigint DEFAULT 0, "
     "v_gone_bytes bigint DEFAULT 0, v_gone_tokens bigint DEFAULT 0, v_result bigint"
 ).split(", ")
 _FOUND = "id, last_position, messages - pinned, ttl, ttl_refresh, ttl_explicit, expires_us, recent"
 _INTO = "v_id, v_last, v_unpinned, v_ttl, v_refresh, v_explicit, v_expires, v_recent"
 _CREATE = f"""INSERT INTO {{threads}} ({", ".join(NAME_COLUMNS)}, version, last_position, staged_position,
-messages, pinned, bytes, tokens, updated_us, updated_minute, ttl_explicit, revision, ttl_refresh, recent,
-metadata) VALUES (:key, :tenant_key, :sort_key, :tenant, :thread_id{", 0" * 11}, 'write', '', '{{}}')"""
+messages, pinned, bytes, tokens, updated_us, updated_minute, ttl_explicit, revision, recent, metadata, ttl,
+ttl_refresh) VALUES (:key, :tenant_key, :sort_key, :tenant, :thread_id{", 0" * 11}, '', '{{}}', :ttl,
+coalesce(:refresh, 'write'))"""
 
 
 def _program(*, assign: str, leave: str, created: str, divide: str, rows: str) -> str:
@@ -72,15 +73,14 @@ def _program(*, assign: str, leave: str, created: str, divide: str, rows: str) -
     IF NOT p_may_create OR p_expected > 0 THEN {leave}; END IF;
     {create}{created};
     IF v_id IS NULL THEN {leave}; END IF;
+    {assign} v_expires = p_now + ROUND(v_ttl * 1000000);
   ELSEIF v_expires <= p_now OR p_expected <> v_last
-    OR POSITION(CONCAT('\n', p_request, '\n') IN CONCAT('\n', v_recent)) > 0 THEN
+    OR POSITION(CONCAT('\n', p_request, '\n') IN CONCAT('\n', v_recent)) > 0
+    OR (p_refresh IS NOT NULL AND v_explicit = 0
+      AND (v_refresh <> p_refresh OR COALESCE(v_ttl, -1) <> COALESCE(p_ttl, -1))) THEN
     {leave};
   END IF;
-  IF p_refresh IS NOT NULL AND v_explicit = 0
-    AND (v_refresh <> p_refresh OR COALESCE(v_ttl, -1) <> COALESCE(p_ttl, -1)) THEN
-    {assign} v_ttl = p_ttl; {assign} v_refresh = p_refresh;
-    {assign} v_expires = p_now + ROUND(v_ttl * 1000000);
-  ELSEIF v_refresh <> 'never' THEN
+  IF v_refresh <> 'never' THEN
     {assign} v_expires = p_now + ROUND(v_ttl * 1000000);
   END IF;
   INSERT INTO {{messages}} (thread, {", ".join(ROW_COLUMNS)}) {rows};
@@ -102,7 +102,7 @@ def _program(*, assign: str, leave: str, created: str, divide: str, rows: str) -
     messages = messages + p_added - v_gone, pinned = pinned + p_pinned,
     bytes = bytes + p_bytes - v_gone_bytes, tokens = tokens + p_tokens - v_gone_tokens,
     first_us = COALESCE(first_us, p_first), last_us = p_last,
-    updated_us = p_now, updated_minute = p_now {divide} {MINUTE}, ttl = v_ttl, ttl_refresh = v_refresh,
+    updated_us = p_now, updated_minute = p_now {divide} {MINUTE},
     expires_us = v_expires, expires_minute = v_expires {divide} {MINUTE},
     recent = CONCAT(CASE WHEN LENGTH(v_recent) - LENGTH(REPLACE(v_recent, '\n', '')) >= {RECENT_REQUESTS}
       THEN SUBSTR(v_recent, POSITION('\n' IN v_recent) + 1) ELSE v_recent END, p_request, '\n')
@@ -176,14 +176,16 @@ FUNCTIONS = (_APPEND, _latest_function("latest_v3", ids=False), _latest_function
 
 @lru_cache(maxsize=_ROWS_PER_INSERT)
 def _compound(rows: int) -> str:
-    """The statement that appends a number of rows; the marks of their values come last."""
-    row = f"(v_id, v_last + {', '.join(['%s'] * len(ROW_COLUMNS))})"
+    """The statement that appends a number of rows, whose values are ``row_0`` and so on."""
+    values = [f":row_{n}" for n in range(rows * len(ROW_COLUMNS))]
+    each = len(ROW_COLUMNS)
+    lines = (", ".join(values[n : n + each]) for n in range(0, len(values), each))
     program = _program(
         assign="SET",
         leave="LEAVE work",
-        created="; SET v_id = LAST_INSERT_ID()",
+        created="; SET v_id = LAST_INSERT_ID(), v_ttl = p_ttl, v_refresh = COALESCE(p_refresh, 'write')",
         divide="DIV",
-        rows=f"VALUES {', '.join([row] * rows)}",
+        rows=f"VALUES {', '.join(f'(v_id, v_last + {line})' for line in lines)}",
     )
     parameters = "".join(
         f"DECLARE p_{each} DEFAULT :{each.split()[0]};\n" for each in _declare(_PARAMETERS, "mariadb")
@@ -201,8 +203,8 @@ END"""
 # -- SQLite -----------------------------------------------------------------------------------------------
 
 _FIND = f"SELECT {_FOUND}, updated_minute FROM {{threads}} WHERE thread_key = :key"
-_INSERT = f"INSERT INTO {{messages}} (id, {', '.join(ROW_COLUMNS[1:])}) VALUES "
 _MARKS = f"({', '.join('?' * len(ROW_COLUMNS))})"
+_INSERT = f"INSERT INTO {{messages}} (id, {', '.join(ROW_COLUMNS[1:])}) VALUES {_MARKS}"
 _TARGET = """(SELECT m.id FROM {messages} m WHERE m.id > :first AND m.id < :end AND m.pinned = 0
 ORDER BY m.id LIMIT 1 OFFSET :excess)"""
 # SQLite searches by one bound from each side only.
@@ -221,28 +223,25 @@ first_us = coalesce(first_us, :first), last_us = :last, updated_us = :now, recen
 def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Steps[list[tuple[int]]]:
     """The transaction of SQLite."""
     now, ttl, refresh, request = values["now"], values["ttl"], values["refresh"], values["request"]
-    found = yield sql(_FIND, key=values["key"])
-    if not found:
+    found = yield sql(_FIND, values)
+    if is_created := not found:
         if not values["may_create"] or values["expected"]:
             raise Abort
-        found = yield sql(f"{_CREATE} RETURNING {_FOUND}, updated_minute", **values)
+        found = yield sql(f"{_CREATE} RETURNING {_FOUND}, updated_minute", values)
     row_id, position, unpinned, old_ttl, old_refresh, explicit, old_expires, recent, old_minute = found[0]
     if (
         f"\n{request}\n" in f"\n{recent}"
         or (values["expected"] is not None and values["expected"] != position)
         or (old_expires is not None and old_expires <= now)
+        or (refresh is not None and not explicit and (old_ttl != ttl or old_refresh != refresh))
         or position + len(rows) >= LARGEST
     ):
         raise Abort
-    is_new = refresh is not None and not explicit and (old_ttl != ttl or old_refresh != refresh)
-    if not is_new:
-        ttl, refresh = old_ttl, old_refresh
-    expires = old_expires
-    if is_new or refresh != "never":
-        expires = None if ttl is None else now + round(ttl * 1_000_000)
-    first = row_id * LARGEST
+    expires, first, end = old_expires, row_id * LARGEST, (row_id + 1) * LARGEST
+    if is_created or old_refresh != "never":
+        expires = None if old_ttl is None else now + round(old_ttl * 1_000_000)
     given = [row_values(row, n) for n, row in enumerate(rows, first + position + 1)]
-    insert = sql.compile(_INSERT)[0] + _MARKS
+    insert, _ = sql(_INSERT)
     if len(rows) <= _ROWS_PER_INSERT:
         yield insert + f", {_MARKS}" * (len(rows) - 1), tuple(chain.from_iterable(given))
     else:
@@ -251,7 +250,7 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
     added, size, tokens = len(rows), values["bytes"], values["tokens"]
     excess = 0 if values["most"] is None else unpinned + values["unpinned"] - values["most"]
     if excess > 0:
-        for gone_size, gone_tokens in (yield sql(TRIM, first=first, end=first + LARGEST, excess=excess)):
+        for gone_size, gone_tokens in (yield sql(TRIM, {"first": first, "end": end, "excess": excess})):
             added -= 1
             size -= gone_size
             tokens -= gone_tokens
@@ -263,13 +262,12 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
     more: dict[str, Any] = {}
     if old_minute != now // MINUTE:
         more["updated_minute"] = now // MINUTE
-    if is_new or expires != old_expires:
-        more |= {"ttl": ttl, "ttl_refresh": refresh, "expires_us": expires}
-        minute = expires and expires // MINUTE
-        if minute != (old_expires and old_expires // MINUTE):
+    if expires != old_expires:
+        more["expires_us"] = expires
+        if (minute := expires and expires // MINUTE) != (old_expires and old_expires // MINUTE):
             more["expires_minute"] = minute
     text = "".join([f", {name} = :{name}" for name in more])
-    yield sql(f"{_UPDATE}{text} WHERE id = :id", **{**values, **changes, **more, "id": row_id})
+    yield sql(f"{_UPDATE}{text} WHERE id = :id", {**values, **changes, **more, "id": row_id})
     return [(position,)]
 
 
@@ -295,12 +293,12 @@ def append_work(
     given = [row_values(row, n) for n, row in enumerate(rows, 1)]
     if sql.dialect == "postgresql":
         records = [dict(zip("nilbcpstu", each, strict=True)) for each in given]
-        return sql(_CALL, **values, rows=_encode(records).decode())
+        return sql(_CALL, {**values, "rows": _encode(records).decode()})
     # MariaDB takes what fits into one packet.
     if len(rows) > _ROWS_PER_INSERT or values["bytes"] > (largest or 0):
         return None
-    text, bound = sql(_compound(len(rows)), **values)
-    return text, (*bound, *chain.from_iterable(given))
+    bound = {f"row_{n}": value for n, value in enumerate(chain.from_iterable(given))}
+    return sql(_compound(len(rows)), {**values, **bound})
 
 
 def latest_text(sql: Statements, *, ids: bool) -> str:

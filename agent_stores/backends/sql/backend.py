@@ -23,12 +23,14 @@ from agent_stores.backends.sql import names
 from agent_stores.backends.sql.append import append_work, latest_text
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
+from agent_stores.backends.sql.engines import open_engine
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
 from agent_stores.backends.sql.search import SearchIndex
 from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     HEAD,
     LARGEST,
+    LOAD,
     MINUTE,
     ROW_COLUMNS,
     THREAD_COLUMNS,
@@ -49,6 +51,8 @@ registry: ServerRegistry[Database] = ServerRegistry()
 
 _IDS_PER_STATEMENT = 500
 _NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
+_NO_BODIES = ", ".join("'' AS body" if name == "body" else f"m.{name}" for name in ROW_COLUMNS)
+_FIND = f"SELECT {_NO_BODIES} FROM {{messages}} m WHERE m.thread = {THREAD_ID}"
 _COLUMNS = (*THREAD_COLUMNS, "updated_minute", "expires_minute")
 _INSERT_THREAD = f"""INSERT INTO {{threads}} (version, {", ".join((*NAME_COLUMNS, *_COLUMNS))})
 VALUES (1, :{", :".join((*NAME_COLUMNS, *_COLUMNS))}) RETURNING id"""
@@ -63,9 +67,7 @@ def connect(config: Config) -> Database:
         from agent_stores.backends.sql.postgresql import PostgresDatabase
 
         return PostgresDatabase(config)
-    from agent_stores.backends.sql.engines import EngineDatabase
-
-    return EngineDatabase(config)
+    return open_engine(config)
 
 
 class SQLBackend:
@@ -104,8 +106,7 @@ class SQLBackend:
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        text = f"SELECT {HEAD} FROM {{threads}} t WHERE t.thread_key = :key"
-        rows = await self._run(self._sql(text, key=thread_digest(key)))
+        rows = await self._run(self._sql(LOAD, {"key": thread_digest(key)}))
         return Snapshot(*to_thread(rows[0])) if rows else None
 
     async def rows(
@@ -123,7 +124,7 @@ class SQLBackend:
         before = LARGEST if before is None else min(before, LARGEST)
         limit = LARGEST if limit is None else limit
         values = {"key": thread_digest(key), "after": after, "before": before, "limit": limit}
-        found = await self._run(self._sql(self._rows[newest, bodies], **values))
+        found = await self._run(self._sql(self._rows[newest, bodies], values))
         heads = [row for row in found if row[-1] is not None]
         rows = sorted((to_row(row) for row in found if row[-1] is None), key=attrgetter("position"))
         return Snapshot(*to_thread(heads[0]), rows) if heads else None
@@ -131,7 +132,7 @@ class SQLBackend:
     def _rows_text(self, newest: bool, bodies: bool) -> str:
         """The statement that reads a thread and a range of its rows."""
         sql = self._sql
-        columns = ", ".join("'' AS body" if n == "body" and not bodies else f"m.{n}" for n in ROW_COLUMNS)
+        columns = f"m.{', m.'.join(ROW_COLUMNS)}" if bodies else _NO_BODIES
         source = f" FROM {{messages}} m WHERE {sql.within(THREAD_ID, ':after', ':before')}"
         limited, pinned = f"SELECT {columns}{source} ORDER BY m.{sql.place} LIMIT :limit", ""
         if newest:
@@ -142,13 +143,14 @@ class SQLBackend:
             limited = f"({limited.replace(source, _NULLS + source)})"
         else:
             limited = f"SELECT part.*{_NULLS} FROM ({limited}) AS part"
-        return f"SELECT {HEAD} FROM {{threads}} t WHERE t.thread_key = :key UNION ALL {limited}{pinned}"
+        return f"{LOAD} UNION ALL {limited}{pinned}"
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
         digest = thread_digest(key)
         limit = LARGEST if limit is None else limit
-        rows = await self._run(self._sql(self._latest[ids], key=digest, now=now_us, limit=limit))
+        values = {"key": digest, "now": now_us, "limit": limit}
+        rows = await self._run(self._sql(self._latest[ids], values))
         rows.sort()
         if rows and rows[0][0] == 0:
             del rows[0]
@@ -175,18 +177,16 @@ class SQLBackend:
             f"expires_minute = {expires} {'DIV' if is_mariadb else '/'} {MINUTE} "
             "WHERE thread_key = :key AND ttl_refresh = 'read' AND expires_us > :now"
         )
-        await self._run(self._sql(text, key=digest, now=now_us), write=True, repeatable=True)
+        await self._run(self._sql(text, {"key": digest, "now": now_us}), write=True, repeatable=True)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
-        columns = ", ".join("''" if name == "body" else f"m.{name}" for name in ROW_COLUMNS)
         ids = [names.index_id(names.to_text(each)) for each in dict.fromkeys(message_ids)]
         found: list[Row] = []
         for start in range(0, len(ids), _IDS_PER_STATEMENT):
             part = {f"id_{n}": each for n, each in enumerate(ids[start : start + _IDS_PER_STATEMENT])}
-            text = f"SELECT {columns} FROM {{messages}} m WHERE m.thread = {THREAD_ID} "
-            text += f"AND m.message_id IN (:{', :'.join(part)})"
-            found += map(to_row, await self._run(self._sql(text, key=thread_digest(key), **part)))
+            text = f"{_FIND} AND m.message_id IN (:{', :'.join(part)})"
+            found += map(to_row, await self._run(self._sql(text, {"key": thread_digest(key), **part})))
         return {row.message_id: row for row in found}
 
     async def threads(
@@ -206,7 +206,7 @@ class SQLBackend:
         else:
             where, values = self._page(names.tenant_digest(tenant), names.to_text(prefix), after, order)
         text = f"SELECT t.tenant, t.thread_id, {HEAD} FROM {{threads}} t WHERE {where} LIMIT :limit"
-        statement = self._sql(text, **values, limit=limit, skip=limit - 1)
+        statement = self._sql(text, {**values, "limit": limit, "skip": limit - 1})
         listed = []
         for owner, thread_id, *columns in await self._run(statement):
             key = ThreadKey(None if owner is None else names.from_text(owner), names.from_text(thread_id))
@@ -320,19 +320,19 @@ class SQLBackend:
         def steps() -> Steps[Version | None]:
             number = row_id
             if expected is None:
-                [(number,)] = yield sql(_INSERT_THREAD, **values)
+                [(number,)] = yield sql(_INSERT_THREAD, values)
             else:
                 change = "DELETE FROM {threads}" if thread is None else _UPDATE_THREAD
-                if not (yield sql(f"{change} {of_version}", **values)):
+                if not (yield sql(f"{change} {of_version}", values)):
                     raise Abort
                 if clear or thread is None:
-                    yield sql(delete_rows, id=number)
+                    yield sql(delete_rows, {"id": number})
             first = number * LARGEST if sql.is_sqlite else 0
             for start in range(0, len(delete), _IDS_PER_STATEMENT):
                 part = ", ".join(
                     str(first + row.position) for row in delete[start : start + _IDS_PER_STATEMENT]
                 )
-                yield sql(f"{delete_rows} AND {sql.place} IN ({part})", id=number)
+                yield sql(f"{delete_rows} AND {sql.place} IN ({part})", {"id": number})
             if put:
                 yield self._put(number, put)
             return None if thread is None else (number, version + 1)
@@ -351,8 +351,8 @@ class SQLBackend:
         columns = (*key, *ROW_COLUMNS[1:])
         conflict = "DUPLICATE KEY UPDATE" if is_mariadb else f"CONFLICT ({', '.join(key)}) DO UPDATE SET"
         change = "{0} = VALUES({0})" if is_mariadb else "{0} = excluded.{0}"
-        text, _ = self._sql.compile(
-            f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES (:{', :'.join(columns)}) "
+        text, _ = self._sql(
+            f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES ({self._sql.marks(len(columns))}) "
             f"ON {conflict} {', '.join(map(change.format, ROW_COLUMNS[3:]))}"
         )
         if is_sqlite:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -59,12 +62,12 @@ class Call:
         with self._lock:
             self.connection = None
 
-    def time_out(self, interrupt: Callable[[Any], Any]) -> None:
-        """Give up because the time is up; `interrupt` wakes who waits for a connection's server."""
+    def time_out(self) -> None:
+        """Give up because the time is up, and wake who waits for the connection's server."""
         with self._lock:
             self.timed_out = True
             if self.connection is not None:
-                interrupt(self.connection)
+                _interrupt(self.connection)
 
 
 class Database(SharedConnection, ABC):
@@ -111,7 +114,7 @@ class Database(SharedConnection, ABC):
                 raise
             except Exception as error:
                 if isinstance(error, asyncio.TimeoutError):
-                    call.time_out(self._interrupt)
+                    call.time_out()
                 failure = Failure.TIMED_OUT if call.timed_out else classify(error, self.dialect)
                 if failure is Failure.DUPLICATE:
                     raise Abort from None
@@ -134,18 +137,14 @@ class Database(SharedConnection, ABC):
 
     async def _prepare(self, deadline: float) -> None:
         """Create the tables unless they exist, and check that they are ours and of our version."""
-        sql, (location, notify) = self.sql, (self.config.location, self.config.notify)
-        if not await self.attempt(Call(lambda: check_tables(sql, location, notify), False), deadline):
-            seconds = self.config.timeout
-            await self.attempt(Call(lambda: create_tables(sql, location, notify, seconds), True), deadline)
+        arguments = self.sql, self.config.location, self.config.notify
+        if not await self.attempt(Call(partial(check_tables, *arguments), False), deadline):
+            await self.attempt(Call(partial(create_tables, *arguments), True), deadline)
         if self.dialect == "mariadb":
-            [(packet,)] = await self.attempt(Call(sql("SELECT @@max_allowed_packet"), False), deadline)
-            self.limits = Limits(body_bytes=_body_bytes(int(packet)))
+            packet = self.sql("SELECT @@max_allowed_packet")
+            [(size,)] = await self.attempt(Call(packet, False), deadline)
+            self.limits = Limits(body_bytes=_body_bytes(int(size)))
         self.ready = True
-
-    @staticmethod
-    @abstractmethod
-    def _interrupt(connection: Any) -> None: ...
 
     @abstractmethod
     async def attempt(self, call: Call, deadline: float) -> Any:
@@ -171,6 +170,19 @@ def drive(steps: Steps[T], execute: Callable[..., Any]) -> T:
             result = execute(*steps.send(result))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+
+
+def _interrupt(connection: Any) -> None:
+    """Shut a connection's socket down, or interrupt SQLite."""
+    connection = getattr(connection, "driver_connection", connection)
+    with contextlib.suppress(Exception):
+        if hasattr(connection, "interrupt"):
+            connection.interrupt()
+        elif hasattr(connection, "fileno"):
+            with socket.socket(fileno=os.dup(connection.fileno())) as raw:
+                raw.shutdown(socket.SHUT_RDWR)
+        elif (own := getattr(connection, "_sock", None)) is not None:
+            own.shutdown(socket.SHUT_RDWR)
 
 
 def _body_bytes(packet: int) -> int:

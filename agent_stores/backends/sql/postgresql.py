@@ -12,8 +12,6 @@ import contextlib
 import hashlib
 import inspect
 import math
-import os
-import socket
 import time
 from collections.abc import AsyncGenerator, Collection, Iterator
 from typing import Any
@@ -32,6 +30,7 @@ class _Psycopg:
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
         self._connection = cursor.connection
+        self.fileno = self._connection.fileno
 
     @staticmethod
     def arguments(config: Config) -> dict[str, Any]:
@@ -72,10 +71,6 @@ class _Psycopg:
 
     def is_closed(self) -> bool:
         return bool(self._connection.closed)
-
-    def interrupt(self) -> None:
-        with contextlib.suppress(Exception), socket.socket(fileno=os.dup(self._connection.fileno())) as raw:
-            raw.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._connection.pgconn.finish()
@@ -140,10 +135,6 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         self.driver = _Asyncpg if config.driver == "asyncpg" else _Psycopg
         self.arguments = self.driver.arguments(config)
 
-    @staticmethod
-    def _interrupt(connection: _Connection) -> None:
-        connection.interrupt()
-
     @contextlib.contextmanager
     def _translating(self) -> Iterator[None]:
         """Raise our errors for those of the driver."""
@@ -169,7 +160,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         pool = self.get()
         conn = await pool.acquire(deadline)
         # A timer interrupts the connection at the deadline: cheaper than a task that waits for another.
-        timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out, self._interrupt)
+        timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
         try:
             call.connection = conn
             if callable(call.work):

@@ -79,23 +79,16 @@ def check_tables(sql: Statements, location: str, notify: bool) -> Steps[bool]:
     return bool(versions) and all(found.values()) and (not notify or bool((yield sql(_HAS_TRIGGER))))
 
 
-def create_tables(sql: Statements, location: str, notify: bool, timeout: float) -> Steps[None]:
-    """Create the tables, and with `notify` the trigger, where they are missing.
-
-    One client does so at a time: creating a table twice at once fails.
-    """
-    if sql.dialect == "postgresql":
+def create_tables(sql: Statements, location: str, notify: bool) -> Steps[None]:
+    """Create the tables, and with `notify` the trigger, where they are missing."""
+    if sql.dialect == "postgresql":  # creating a table twice at once fails
         yield sql(f"SELECT pg_advisory_xact_lock(hashtext('agent_stores:{sql.prefix}'))")
-    elif sql.dialect == "mariadb":
-        yield sql(f"SELECT GET_LOCK('agent_stores:{sql.prefix}', {timeout:.0f})")
     if not (yield from check_tables(sql, location, False)):
         for text in definitions(sql.dialect):
             yield sql(text)
     if notify and not (yield sql(_HAS_TRIGGER)):
         for text in _TRIGGER:
             yield sql(text)
-    if sql.dialect == "mariadb":
-        yield sql(f"SELECT RELEASE_LOCK('agent_stores:{sql.prefix}')")
 
 
 def definitions(dialect: str) -> list[str]:

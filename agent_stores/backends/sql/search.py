@@ -79,7 +79,7 @@ class SearchIndex:
             f"FROM {source} JOIN {{threads}} t ON t.id = m.thread WHERE {where} "
             "ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit"
         )
-        found = await self._database.run(self._sql(text, **values))
+        found = await self._database.run(self._sql(text, values))
         return [
             SearchHit(
                 from_text(name), Row("", body.encode(), position, boundary == 1, pinned == 1), float(score)
@@ -92,14 +92,14 @@ class SearchIndex:
         if self._is_built:
             return 0
         run, seen, count = self._database.run, 0, BATCH
-        if not await run(self._sql("SELECT version FROM {schema} WHERE name = :name", name=_NAME)):
+        if not await run(self._sql("SELECT version FROM {schema} WHERE name = :name", {"name": _NAME})):
             await run(self._install, repeatable=True)
             while count == BATCH:
                 last, count = await run(self._fill, repeatable=True)
                 self._done = max(self._done, last)
                 seen += count
             text = "INSERT INTO {schema} (name, version) VALUES (:name, 1) ON CONFLICT DO NOTHING"
-            await run(self._sql(text, name=_NAME), write=True, repeatable=True)
+            await run(self._sql(text, {"name": _NAME}), write=True, repeatable=True)
         self._is_built = True
         return seen
 
@@ -123,17 +123,18 @@ class SearchIndex:
         """Index the next messages; returns the key of the last one, and their number."""
         columns = ", ".join(self._key)
         after, upto = (", ".join(f":{edge}_{name}" for name in self._key) for edge in ("after", "upto"))
-        values = {f"after_{name}": value for name, value in zip(self._key, self._done, strict=True)}
+        values: dict[str, int] = {"batch": BATCH}
+        values |= {f"after_{name}": value for name, value in zip(self._key, self._done, strict=True)}
         where = f"WHERE ({columns}) > ({after})"
         text = f"SELECT {columns} FROM {{messages}} {where} ORDER BY {columns} LIMIT :batch"
-        rows = yield self._sql(text, **values, batch=BATCH)
+        rows = yield self._sql(text, values)
         if not rows:
             return self._done, 0
         last = tuple(map(int, rows[-1]))
         values |= {f"upto_{name}": value for name, value in zip(self._key, last, strict=True)}
         # The triggers index what is written, even if it is the same.
         text = f"UPDATE {{messages}} SET body = body {where} AND ({columns}) <= ({upto})"
-        yield self._sql(text, **values)
+        yield self._sql(text, values)
         return last, len(rows)
 
 

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from agent_stores.backends.sql.config import Config, check_options
 from agent_stores.backends.sql.database import Call
+from agent_stores.backends.sql.engines import EngineDatabase
 from agent_stores.backends.sql.errors import PoolTimeout
-from agent_stores.backends.sql.threaded import ThreadedDatabase
 
 _READERS = 4  # connections that read one file at the same time
 _OPTIONS = {"timeout", "detect_types", "cached_statements", "factory"}
@@ -20,17 +20,15 @@ _of_the_parent: list[object] = []
 """Connections that a forked child has of its parent: closing them would disturb the parent's locks."""
 
 
-class SQLiteDatabase(ThreadedDatabase):
+class SQLiteDatabase(EngineDatabase):
     """An SQLite file, or a database in memory, which has one connection only."""
-
-    supports_inline = True
 
     def __init__(self, config: Config) -> None:
         self._path, self._arguments = _connect_arguments(config)
         size = min(config.engine_options.get("pool_size") or config.max_connections, config.max_connections)
         self._readers = 0 if config.is_memory else max(0, min(_READERS, size - 1))
         self._idle: list[sqlite3.Connection] = []  # the one that was used last is used next
-        super().__init__(config, "?", readers=self._readers or 1, writers=1 if self._readers else None)
+        super().__init__(config, None, readers=self._readers or 1, writers=1 if self._readers else None)
 
     def _checkout(self, call: Call, deadline: float) -> Any:
         try:
@@ -52,21 +50,22 @@ class SQLiteDatabase(ThreadedDatabase):
             conn.close()
         self._tokens[call.write].put(None)
 
+    def _roll_back(self, conn: sqlite3.Connection, error: BaseException) -> None:
+        """Nothing: `_checkin` does it."""
+
     def _execute(self, conn: sqlite3.Connection, text: str, values: Any) -> Any:
         if type(values) is list:
             return conn.executemany(text, values).rowcount
         cursor = conn.execute(text, values)
         return cursor.rowcount if cursor.description is None else cursor.fetchall()
 
-    def _disconnect(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
-
-    def reset_after_fork(self) -> None:
-        """See `ThreadedDatabase.reset_after_fork`."""
-        super().reset_after_fork()
-        _of_the_parent.append(self._idle)
-        self._idle = []
+    def _disconnect(self, *, close: bool = True) -> None:
+        idle, self._idle = self._idle, []
+        if close:
+            for conn in idle:
+                conn.close()
+            return
+        _of_the_parent.extend(idle)
         # Queues from which a call takes a token before it takes a connection; by whether it writes.
         writing: SimpleQueue[None] = SimpleQueue()
         reading: SimpleQueue[None] = SimpleQueue() if self._readers else writing

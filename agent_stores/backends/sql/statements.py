@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
@@ -14,11 +14,11 @@ from agent_stores.backend import Row, Thread
 from agent_stores.backends.sql import names
 
 Style = Literal["?", "$", "%s"]
-"""How a driver marks values: by order as ``?`` or ``%s``, or numbered as ``$1``."""
+"""How a driver marks values: as ``?`` or ``:name``, as ``%s`` or ``%(name)s``, or numbered as ``$1``."""
 
 Statement = tuple[str, Any]
-"""A text and its values, a tuple; a list of tuples runs it once for each. Its result is rows, or how many it
-changed."""
+"""A text and its values: by name or in order, or a list of tuples, which runs it once for each. Its result is
+rows, or how many it changed."""
 
 T = TypeVar("T")
 
@@ -51,7 +51,9 @@ ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes toke
 HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 """What `to_thread` takes, of ``{threads} t``."""
 
+LOAD = f"SELECT {HEAD} FROM {{threads}} t WHERE t.thread_key = :key"
 THREAD_ID = "(SELECT id FROM {threads} WHERE thread_key = :key)"
+_NO_VALUES: Mapping[str, Any] = {}
 _TABLE = re.compile(r"\{([a-z][a-z_0-9]*)\}")
 _VALUE = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
 
@@ -76,19 +78,25 @@ class Statements:
         self.place = "id" if self.is_sqlite else "position"
         """What orders the rows of a thread."""
 
-    def __call__(self, text: str, /, **values: Any) -> Statement:
-        """The statement of a text with ``{threads}`` and the like for tables, and ``:name`` for values."""
-        text, used = self.compile(text)
-        return text, tuple([values[name] for name in used])
+    def __call__(self, text: str, values: Mapping[str, Any] = _NO_VALUES) -> Statement:
+        """The statement of a text with ``{threads}`` and the like for tables, and ``:name`` for values.
 
-    def _compile(self, text: str) -> tuple[str, list[str]]:
+        There may be more values than the text names.
+        """
+        text, used = self.compile(text)
+        return text, values if used is None else tuple(map(values.__getitem__, used))
+
+    def _compile(self, text: str) -> tuple[str, list[str] | None]:
         """The text for the driver, and the names of the values that it takes in this order."""
         text = _TABLE.sub(lambda match: f"{self.prefix}{match[1]}", text)
-        used = _VALUE.findall(text)
         if self.style != "$":
-            return _VALUE.sub(self.style, text), used
-        used = list(dict.fromkeys(used))
+            return text if self.style == "?" else _VALUE.sub(r"%(\1)s", text), None
+        used = list(dict.fromkeys(_VALUE.findall(text)))
         return _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text), used
+
+    def marks(self, count: int) -> str:
+        """The marks of values that come as a tuple."""
+        return ", ".join(f"${n}" if self.style == "$" else self.style for n in range(1, count + 1))
 
     def within(self, thread: str, after: str = "", before: str = "", alias: str = "m.") -> str:
         """The condition of the rows of a thread, or of those between two positions."""
