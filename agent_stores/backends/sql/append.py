@@ -37,19 +37,18 @@ from agent_stores.backends.sql.statements import (
 
 _ROWS_PER_INSERT = 50
 
-# What an append is made of, and the types on PostgreSQL and MariaDB.
+# What an append is made of, and the types on PostgreSQL.
 _PARAMETERS = (
-    "key {digest}, request {text}, now bigint, expected bigint, most bigint, ttl double precision, "
-    "refresh {text}, may_create boolean, tenant_key {digest}, sort_key {text}, tenant {text}, "
-    "thread_id {text}, added bigint, unpinned bigint, pinned bigint, bytes bigint, tokens bigint, "
-    "first bigint, last bigint"
+    "key bytea, request text, now bigint, expected bigint, most bigint, ttl double precision, refresh text, "
+    "may_create boolean, tenant_key bytea, sort_key text, tenant text, thread_id text, added bigint, "
+    "unpinned bigint, pinned bigint, bytes bigint, tokens bigint, first bigint, last bigint, rows text"
 ).split(", ")
 _VARIABLES = (
     "v_id bigint, v_last bigint DEFAULT 0, v_unpinned bigint DEFAULT 0, v_ttl double precision, "
     "v_refresh {text}, v_explicit bigint DEFAULT 0, v_expires bigint, "
     "v_recent {text} DEFAULT '', v_excess bigint, v_target bigint, v_cut bigint, v_gone bigint DEFAULT 0, "
     "v_gone_bytes bigint DEFAULT 0, v_gone_tokens bigint DEFAULT 0, v_result bigint"
-).split(", ")
+)
 _FOUND = "id, last_position, messages - pinned, ttl, ttl_refresh, ttl_explicit, expires_us, recent"
 _INTO = "v_id, v_last, v_unpinned, v_ttl, v_refresh, v_explicit, v_expires, v_recent"
 _CREATE = f"""INSERT INTO {{threads}} ({", ".join(NAME_COLUMNS)}, version, last_position, staged_position,
@@ -66,25 +65,24 @@ def _program(*, assign: str, leave: str, created: str, divide: str, rows: str) -
     """
     gone = "FROM {messages} WHERE thread = v_id AND pinned = 0 AND position < v_cut"
     unpinned = "FROM {messages} m WHERE m.thread = v_id AND m.pinned = 0"
-    create = _CREATE.replace(":", "p_")
     return f"""
-  SELECT {_FOUND} INTO {_INTO} FROM {{threads}} WHERE thread_key = p_key FOR UPDATE;
+  SELECT {_FOUND} INTO {_INTO} FROM {{threads}} WHERE thread_key = :key FOR UPDATE;
   IF v_id IS NULL THEN
-    IF NOT p_may_create OR p_expected > 0 THEN {leave}; END IF;
-    {create}{created};
+    IF NOT :may_create OR :expected > 0 THEN {leave}; END IF;
+    {_CREATE}{created};
     IF v_id IS NULL THEN {leave}; END IF;
-    {assign} v_expires = p_now + ROUND(v_ttl * 1000000);
-  ELSEIF v_expires <= p_now OR p_expected <> v_last
-    OR POSITION(CONCAT('\n', p_request, '\n') IN CONCAT('\n', v_recent)) > 0
-    OR (p_refresh IS NOT NULL AND v_explicit = 0
-      AND (v_refresh <> p_refresh OR COALESCE(v_ttl, -1) <> COALESCE(p_ttl, -1))) THEN
+    {assign} v_expires = :now + ROUND(v_ttl * 1000000);
+  ELSEIF v_expires <= :now OR :expected <> v_last
+    OR POSITION(CONCAT('\n', :request, '\n') IN CONCAT('\n', v_recent)) > 0
+    OR (:refresh IS NOT NULL AND v_explicit = 0
+      AND (v_refresh <> :refresh OR COALESCE(v_ttl, -1) <> COALESCE(:ttl, -1))) THEN
     {leave};
   END IF;
   IF v_refresh <> 'never' THEN
-    {assign} v_expires = p_now + ROUND(v_ttl * 1000000);
+    {assign} v_expires = :now + ROUND(v_ttl * 1000000);
   END IF;
   INSERT INTO {{messages}} (thread, {", ".join(ROW_COLUMNS)}) {rows};
-  {assign} v_excess = v_unpinned + p_unpinned - p_most;
+  {assign} v_excess = v_unpinned + :unpinned - :most;
   IF v_excess > 0 THEN
     SELECT m.position INTO v_target {unpinned} ORDER BY m.position LIMIT 1 OFFSET v_excess;
     SELECT m.position INTO v_cut {unpinned} AND m.position >= v_target AND m.boundary = 1
@@ -98,21 +96,17 @@ def _program(*, assign: str, leave: str, created: str, divide: str, rows: str) -
     INTO v_gone, v_gone_bytes, v_gone_tokens {gone};
     DELETE {gone};
   END IF;
-  UPDATE {{threads}} SET version = version + 1, last_position = v_last + p_added,
-    messages = messages + p_added - v_gone, pinned = pinned + p_pinned,
-    bytes = bytes + p_bytes - v_gone_bytes, tokens = tokens + p_tokens - v_gone_tokens,
-    first_us = COALESCE(first_us, p_first), last_us = p_last,
-    updated_us = p_now, updated_minute = p_now {divide} {MINUTE},
+  UPDATE {{threads}} SET version = version + 1, last_position = v_last + :added,
+    messages = messages + :added - v_gone, pinned = pinned + :pinned,
+    bytes = bytes + :bytes - v_gone_bytes, tokens = tokens + :tokens - v_gone_tokens,
+    first_us = COALESCE(first_us, :first), last_us = :last,
+    updated_us = :now, updated_minute = :now {divide} {MINUTE},
     expires_us = v_expires, expires_minute = v_expires {divide} {MINUTE},
     recent = CONCAT(CASE WHEN LENGTH(v_recent) - LENGTH(REPLACE(v_recent, '\n', '')) >= {RECENT_REQUESTS}
-      THEN SUBSTR(v_recent, POSITION('\n' IN v_recent) + 1) ELSE v_recent END, p_request, '\n')
+      THEN SUBSTR(v_recent, POSITION('\n' IN v_recent) + 1) ELSE v_recent END, :request, '\n')
   WHERE id = v_id;
-  {assign} v_result = v_last + p_added;
+  {assign} v_result = v_last + :added;
 """
-
-
-def _declare(declarations: Sequence[str], dialect: str) -> list[str]:
-    return [each.format(**TYPES[dialect]) for each in declarations]
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------
@@ -123,13 +117,13 @@ _SETTINGS = (
     "SET enable_sort = off"
 )
 _ROWS = """SELECT v_id, v_last + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u
-FROM json_to_recordset(p_rows::json)
+FROM json_to_recordset(CAST(:rows AS json))
 AS r(n bigint, i text, l text, b text, c smallint, p smallint, s bigint, t bigint, u bigint)"""
 _APPEND = f"""
 CREATE OR REPLACE FUNCTION {{append_v3}}(
-  p_{", p_".join(_declare(_PARAMETERS, "postgresql"))}, p_rows text) RETURNS bigint
+  p_{", p_".join(_PARAMETERS)}) RETURNS bigint
 LANGUAGE plpgsql {_SETTINGS} AS $$
-DECLARE {"; ".join(_declare(_VARIABLES, "postgresql"))};
+DECLARE {_VARIABLES.format(text="text").replace(",", ";")};
 BEGIN{
     _program(
         assign="",
@@ -137,11 +131,11 @@ BEGIN{
         created=f" ON CONFLICT (thread_key) DO NOTHING RETURNING {_FOUND} INTO {_INTO}",
         divide="/",
         rows=_ROWS,
-    )
+    ).replace(":", "p_")
 }  RETURN v_result;
 END $$
 """
-_CALL = f"SELECT {{append_v3}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)}, :rows)"
+_CALL = f"SELECT {{append_v3}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)})"
 
 
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
@@ -177,22 +171,18 @@ FUNCTIONS = (_APPEND, _latest_function("latest_v3", ids=False), _latest_function
 @lru_cache(maxsize=_ROWS_PER_INSERT)
 def _compound(rows: int) -> str:
     """The statement that appends a number of rows, whose values are ``row_0`` and so on."""
-    values = [f":row_{n}" for n in range(rows * len(ROW_COLUMNS))]
-    each = len(ROW_COLUMNS)
-    lines = (", ".join(values[n : n + each]) for n in range(0, len(values), each))
+    size = len(ROW_COLUMNS)
+    lines = (", ".join(f":row_{n + size * row}" for n in range(size)) for row in range(rows))
     program = _program(
         assign="SET",
         leave="LEAVE work",
-        created="; SET v_id = LAST_INSERT_ID(), v_ttl = p_ttl, v_refresh = COALESCE(p_refresh, 'write')",
+        created="; SET v_id = LAST_INSERT_ID(), v_ttl = :ttl, v_refresh = COALESCE(:refresh, 'write')",
         divide="DIV",
         rows=f"VALUES {', '.join(f'(v_id, v_last + {line})' for line in lines)}",
     )
-    parameters = "".join(
-        f"DECLARE p_{each} DEFAULT :{each.split()[0]};\n" for each in _declare(_PARAMETERS, "mariadb")
-    )
-    variables = "".join(f"DECLARE {each};\n" for each in _declare(_VARIABLES, "mariadb"))
     return f"""BEGIN NOT ATOMIC
-{parameters}{variables}DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
+DECLARE {_VARIABLES.format(text=TYPES["mariadb"][2]).replace(",", "; DECLARE")};
+DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
 START TRANSACTION;
 work: BEGIN{program}  END work;
 COMMIT;

@@ -23,10 +23,9 @@ from agent_stores.backends.sql import names
 from agent_stores.backends.sql.append import append_work, latest_text
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
-from agent_stores.backends.sql.engines import open_engine
+from agent_stores.backends.sql.engines import SQLiteDatabase, open_engine
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
 from agent_stores.backends.sql.search import SearchIndex
-from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
     HEAD,
     LARGEST,
@@ -53,6 +52,10 @@ _IDS_PER_STATEMENT = 500
 _NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
 _NO_BODIES = ", ".join("'' AS body" if name == "body" else f"m.{name}" for name in ROW_COLUMNS)
 _FIND = f"SELECT {_NO_BODIES} FROM {{messages}} m WHERE m.thread = {THREAD_ID}"
+# Databases round differently: the minute may be one too small, which the index allows.
+_RENEW = f"""UPDATE {{threads}} SET expires_us = :now + round(ttl * 1000000),
+expires_minute = round((:now + ttl * 1000000) / {MINUTE}.0 - 0.5)
+WHERE thread_key = :key AND ttl_refresh = 'read' AND expires_us > :now"""
 _COLUMNS = (*THREAD_COLUMNS, "updated_minute", "expires_minute")
 _INSERT_THREAD = f"""INSERT INTO {{threads}} (version, {", ".join((*NAME_COLUMNS, *_COLUMNS))})
 VALUES (1, :{", :".join((*NAME_COLUMNS, *_COLUMNS))}) RETURNING id"""
@@ -94,7 +97,8 @@ class SQLBackend:
             self.search = self._index.search
             """See `SearchableBackend.search`; there is none on MariaDB."""
         if config.notify:
-            self.subscribe = lambda key: database.subscribe(thread_digest(key))
+            postgresql: Any = database
+            self.subscribe = lambda key: postgresql.subscribe(thread_digest(key))
             """See `ChangeNotifier.subscribe`."""
 
     @property
@@ -147,14 +151,12 @@ class SQLBackend:
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
-        digest = thread_digest(key)
-        limit = LARGEST if limit is None else limit
-        values = {"key": digest, "now": now_us, "limit": limit}
+        values = {"key": thread_digest(key), "now": now_us, "limit": LARGEST if limit is None else limit}
         rows = await self._run(self._sql(self._latest[ids], values))
         rows.sort()
         if rows and rows[0][0] == 0:
             del rows[0]
-            await self._renew(digest, now_us)
+            await self._run(self._sql(_RENEW, values), write=True, repeatable=True)
         if ids:
             return [
                 Row(names.from_text(message_id), body.encode(), position, boundary == 1, pinned == 1)
@@ -164,20 +166,6 @@ class SQLBackend:
             Row("", body.encode(), position, boundary == 1, pinned == 1)
             for position, body, pinned, boundary in rows
         ]
-
-    async def _renew(self, digest: bytes, now_us: int) -> None:
-        """Renew a time-to-live that reads renew."""
-        is_mariadb, bigint = (
-            self._sql.dialect == "mariadb",
-            "::bigint" if self._sql.dialect == "postgresql" else "",
-        )
-        expires = f"CAST(:now{bigint} + round(ttl * 1000000) AS {'SIGNED' if is_mariadb else 'BIGINT'})"
-        text = (
-            f"UPDATE {{threads}} SET expires_us = {expires}, "
-            f"expires_minute = {expires} {'DIV' if is_mariadb else '/'} {MINUTE} "
-            "WHERE thread_key = :key AND ttl_refresh = 'read' AND expires_us > :now"
-        )
-        await self._run(self._sql(text, {"key": digest, "now": now_us}), write=True, repeatable=True)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""

@@ -19,7 +19,6 @@ from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
 from agent_stores.backends.sql.schema import check_tables, create_tables
 from agent_stores.backends.sql.statements import Abort, Statement, Statements, Steps, Style, Work
-from agent_stores.capabilities import Subscription
 from agent_stores.connection_pool import SharedConnection
 from agent_stores.errors import AgentStoresError
 from agent_stores.inline import may_block
@@ -27,8 +26,7 @@ from agent_stores.inline import may_block
 T = TypeVar("T")
 
 _LARGEST_BODY = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to about twice that
-_ATTEMPTS = 8  # of a transaction that the database asks to try again
-_LOST = 3  # connections that are found lost, of a caller's pool, before a call gives up
+_ATTEMPTS = 8  # of what the database asks to try again, or of which the connection is found lost
 _FIRST_PAUSE = 0.005  # seconds before the second attempt; doubles, with jitter
 _UNKNOWN = (Failure.UNAVAILABLE, Failure.TIMED_OUT, Failure.OTHER)  # a write may have taken effect
 
@@ -103,7 +101,7 @@ class Database(SharedConnection, ABC):
         """
         deadline = time.monotonic() + self.config.timeout
         write = write or callable(work)
-        lost = attempt = 0
+        attempt = 0
         while True:
             call = Call(work, write)
             try:
@@ -121,9 +119,8 @@ class Database(SharedConnection, ABC):
                 unknown = call.committing and failure in _UNKNOWN
                 is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
                 is_transient = failure is Failure.TRANSIENT
-                lost += is_lost
                 attempt += 1
-                again = is_transient or (is_lost and lost <= _LOST and (repeatable or not unknown))
+                again = is_transient or (is_lost and (repeatable or not unknown))
                 if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
                     raise translate_error(error, failure, self.config, write, unknown) from None
                 if is_transient and not callable(work):
@@ -152,10 +149,6 @@ class Database(SharedConnection, ABC):
 
         An error of a connection that was lost has a true attribute ``connection_invalidated``.
         """
-
-    async def subscribe(self, thread_key: bytes) -> Subscription | None:
-        """See `ChangeNotifier.subscribe`."""
-        return None
 
 
 def _transaction(statement: Statement) -> Steps[Any]:

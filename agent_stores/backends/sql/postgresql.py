@@ -136,18 +136,23 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         self.arguments = self.driver.arguments(config)
 
     @contextlib.contextmanager
-    def _translating(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
         """Raise our errors for those of the driver."""
         try:
             yield
         except Exception as error:
             raise translate_error(error, classify(error, self.dialect), self.config, False, False) from None
 
+    async def connect(self, deadline: float) -> _Connection:
+        """A new connection; raises the driver's errors, and `asyncio.TimeoutError` after the deadline."""
+        connect: Any = self.driver.connect(self.arguments)
+        connection: Any = await asyncio.wait_for(connect, max(0.0, deadline - time.monotonic()))
+        return connection  # type: ignore[no-any-return]
+
     async def subscribe(self, thread_key: bytes) -> Listener:
         """See `ChangeNotifier.subscribe`."""
-        with self._translating():
-            connect: Any = self.driver.connect(self.arguments)
-            connection: Any = await asyncio.wait_for(connect, self.config.timeout)
+        with self.translated_errors():
+            connection = await self.connect(time.monotonic() + self.config.timeout)
             try:
                 await connection.listen(channel_of(self.config.table_prefix, thread_key))
             except BaseException:
@@ -201,9 +206,7 @@ class _Pool:
     def __init__(self, database: PostgresDatabase) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
-        self._connect = database.driver.connect
-        self._arguments = database.arguments
-        self._limit = database.config.max_connections
+        self._connect, self._limit = database.connect, database.config.max_connections
         self._free = asyncio.Semaphore(self._limit)
         self._idle: list[_Connection] = []  # the one that was used last is used next
         self._open: set[_Connection] = set()
@@ -211,23 +214,22 @@ class _Pool:
 
     async def acquire(self, deadline: float) -> _Connection:
         """A connection that no other call uses; raises PoolTimeout, or the driver's error of connecting."""
-        if self._free.locked():
-            try:
+        try:
+            if self._free.locked():
                 await asyncio.wait_for(self._free.acquire(), max(0.0, deadline - time.monotonic()))
-            except asyncio.TimeoutError:
-                raise PoolTimeout(f"all {self._limit} connections are in use") from None
-        else:
-            await self._free.acquire()
+            else:
+                await self._free.acquire()
+        except asyncio.TimeoutError:
+            raise PoolTimeout(f"all {self._limit} connections are in use") from None
         if self._idle:
             return self._idle.pop()
         try:
-            left = max(0.0, deadline - time.monotonic())
-            conn: Any = await asyncio.wait_for(self._connect(self._arguments), left)
+            conn = await self._connect(deadline)
         except BaseException:
             self._free.release()
             raise
         self._open.add(conn)
-        return conn  # type: ignore[no-any-return]
+        return conn
 
     def release(self, conn: _Connection) -> None:
         """Let another call use a connection; closes one that is lost, or in a transaction."""
@@ -235,26 +237,23 @@ class _Pool:
             self._idle.append(conn)
         else:
             # Where one is lost, idle ones may be, too: the server was restarted, or a proxy.
-            self._close([conn, *(self._take_idle() if conn.is_closed() else ())])
+            self._close(conn, *(self._idle if conn.is_closed() else ()))
         self._free.release()
 
     async def aclose(self) -> None:
         """Close the connections that no call uses; the others are closed when they are released."""
         self._closed = True
-        self._close(self._take_idle())
+        self._close(*self._idle)
 
     def close_sockets(self) -> None:
         """Close all connections, when their loop is gone."""
-        self._close(list(self._open))
+        self._close(*self._open)
 
-    def _take_idle(self) -> list[_Connection]:
-        idle, self._idle = self._idle, []
-        return idle
-
-    def _close(self, connections: list[_Connection]) -> None:
+    def _close(self, *connections: _Connection) -> None:
         for conn in connections:
             self._open.discard(conn)
             conn.close()
+        self._idle = [conn for conn in self._idle if conn in self._open]
 
 
 def channel_of(prefix: str, thread_key: bytes) -> str:
@@ -271,7 +270,7 @@ class Listener:
 
     async def wait(self, seconds: float) -> None:
         """See `Subscription.wait`."""
-        with self._database._translating():
+        with self._database.translated_errors():
             await self._connection.wait_for_notification(seconds)
 
     async def aclose(self) -> None:
