@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from agent_stores.errors import AttachmentError
 
@@ -10,9 +11,23 @@ PREFIX = b'{"$attachments":1,'
 """What the stored body of a message with attachments begins with; no message does by itself."""
 
 ADDRESS = re.compile(
-    r"attachment:(?P<name>[0-9a-f]{64}/\d{1,15}-[0-9a-f]{8}-\d{1,15})\?bytes=(?P<size>\d{1,15})"
+    r"attachment:(?P<name>[0-9a-f]{64}/\d{1,15}-[0-9a-f]{8}(?:[0-9a-f]{8})?-\d{1,15})\?bytes=(?P<size>\d{1,15})"
 )
 """The address of an attachment: the SHA-256 of its data, which of its files holds it, and its size."""
+
+
+class KeptFile(NamedTuple):
+    """A file of an attachment that could not be encrypted with another key.
+
+    Attributes:
+        thread_id: a thread that may refer to it; empty when that is not known.
+        reason: why.
+        is_damaged: whether its data is not that of its name.
+    """
+
+    thread_id: str
+    reason: str
+    is_damaged: bool
 
 
 def check_inline(document: bytes | str) -> None:

@@ -22,6 +22,7 @@ stored.
 """
 
 _ENCRYPTED = re.compile(r'\{"\$encrypted":\d+,"key":"((?:[^"\\]|\\.)*)"')
+_CHECK = re.compile(rb'\{"\$encrypted":\d+,"key":"(?:[^"\\]|\\.)*","check":"([0-9a-f]{8})"')
 _LONGEST = 1000  # characters before the end of a key id
 
 
@@ -37,6 +38,12 @@ def check_plain(document: bytes | str) -> None:
             f"the message is encrypted with the key {found[1]!r}: give the store encryption= with that key",
             key_id=found[1],
         )
+
+
+def key_check(document: bytes) -> str:
+    """The beginning of the fingerprint of the key that encrypted a document; empty when none did."""
+    found = _CHECK.match(document[:_LONGEST])
+    return found[1].decode() if found else ""
 
 
 def is_marked(value: Any) -> bool:

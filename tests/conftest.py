@@ -13,6 +13,7 @@ import blockbuster
 import hypothesis
 import pytest
 
+from tests.plugins import judges
 from tests.servers import ports
 
 # mem0 makes a folder for its settings when it is imported, in the user's home unless it is told otherwise.
@@ -42,14 +43,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Write on the tests of the frameworks' suites which one they are of."""
+    judges.mark(items)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Show what the frameworks' own suites say of our classes, as their tests have recorded it."""
-    reports = [report for reports in terminalreporter.stats.values() for report in reports]
-    recorded = [pair for report in reports for pair in getattr(report, "user_properties", ())]
-    found = {value for name, value in recorded if name == "judge"}
+    """Show what the frameworks' own suites say of our classes."""
+    found = judges.lines(terminalreporter.stats)
     if found:
         terminalreporter.section("suites of the frameworks")
-        for line in sorted(found):
+        for line in found:
             terminalreporter.write_line(line)
 
 

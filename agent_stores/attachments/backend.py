@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from agent_stores._attached import ADDRESS, PREFIX
+from agent_stores._encrypted import key_check
 from agent_stores.attachments.bodies import addresses_in, may_have_data, with_addresses, with_data
 from agent_stores.attachments.bodies import without_prefix as lazily
-from agent_stores.attachments.files import Files
+from agent_stores.attachments.files import Files, check_of
+from agent_stores.attachments.rekeying import FileRekeying
 from agent_stores.attachments.settings import Attachments
 from agent_stores.attachments.sweeping import Sweeper
 from agent_stores.backend import Backend, Limits, Row, Snapshot, ThreadKey
@@ -121,7 +123,8 @@ class AttachedBackend(WrappedBackend):
                 partial(self._put, key, sha256, value, await self._encrypt(key, sha256, value))
                 for sha256, value in data.items()
             ]
-            stored = dict(await run_all([*puts, *(partial(self._hold, key, each) for each in held)]))
+            check = key_check(await self._encrypt(key, "", b"")) if held else ""
+            stored = dict(await run_all([*puts, *(partial(self._hold, key, each, check) for each in held)]))
             bodies = await run_all(
                 [
                     partial(with_addresses, body, lambda v: stored.get(_sha256(v)), lambda a: stored[a])
@@ -190,20 +193,30 @@ class AttachedBackend(WrappedBackend):
         return body
 
     def _put(self, key: ThreadKey, sha256: str, data: bytes, file: bytes) -> tuple[str, str]:
-        stamp = self._files.put(key, sha256, file)
+        stamp = self._files.put(key, sha256, file, key_check(file))
         return sha256, f"attachment:{sha256}/{stamp}?bytes={len(data)}"
 
-    def _hold(self, key: ThreadKey, address: str) -> tuple[str, str]:
-        """Keep an attachment that a message refers to already, as that of a fork, or copy it."""
+    def _hold(self, key: ThreadKey, address: str, check: str) -> tuple[str, str]:
+        """Keep an attachment that a message refers to already, as that of a fork, or copy it.
+
+        One of another key is kept, too, unless the data is stored with the current key; see `rekeying`.
+        """
         match = ADDRESS.fullmatch(address)
         assert match is not None  # noqa: S101 - `with_addresses` found it
         sha256, stamp = match["name"].split("/")
-        if self._files.hold_stamp(key, sha256, stamp):
+        held = None if check_of(stamp) == check else self._files.hold_stored(key, sha256, check)
+        if held is None and self._files.hold_stamp(key, sha256, stamp):
             return address, address
-        file = self._files.read(key.tenant, match["name"])
-        if file is None:
-            raise AttachmentError(f"the attachment {address!r} does not exist; nothing was written")
-        return address, f"attachment:{sha256}/{self._files.put(key, sha256, file)}?bytes={match['size']}"
+        if held is None:
+            file = self._files.read(key.tenant, match["name"])
+            if file is None:
+                raise AttachmentError(f"the attachment {address!r} does not exist; nothing was written")
+            held = self._files.put(key, sha256, file, key_check(file))
+        return address, f"attachment:{sha256}/{held}?bytes={match['size']}"
+
+    def rekeying(self, tenant: str | None) -> FileRekeying:
+        """A run that encrypts a tenant's files with the current key; for `agent_stores.encryption.rekey`."""
+        return FileRekeying(tenant, self._files, load=self._load, encrypt=self._encrypt, run_all=run_all)
 
     def _check_sizes(self, rows: Sequence[Row]) -> None:
         limit = self.inner.limits.body_bytes

@@ -2,7 +2,8 @@
 
 The data of one SHA-256 has a folder, ``{root}/{digest of the tenant}/{SHA-256}``, with these files::
 
-    {stamp}                    the data; a stamp is never used again: {seconds}-{random}-{size of the file}
+    {stamp}                    the data; a stamp is never used again:
+                               {seconds}-{random}{check of the key that encrypts it}-{size of the file}
     {stamp}@{thread}@{seconds} a thread that may refer to it, and since when; holds the thread's names
     {stamp}!{seconds}-{random} the data is about to be removed
 
@@ -10,6 +11,10 @@ A writer writes its ``@`` file, then lists the folder, and uses the data only wh
 sweeper writes its ``!`` file, then lists the folder, and removes the data only when no ``@`` file has come.
 On a store that lists what was written, one of the two sees the other, so no message loses its data. The
 clocks of all hosts must agree to within a minute.
+
+`rekey` stores data again under another stamp, lets the same threads refer to that, and removes the file that
+it replaces as a sweeper does. A reader or writer that still has the address of that file finds the other one
+in the folder.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from agent_stores.errors import AgentStoresError, AttachmentError
 T = TypeVar("T")
 
 _WRITING = 300.0
+_READS = 3  # files that are tried, each removed while it was looked for
+_RANDOM = 8  # hexadecimal digits of a stamp
 _HEX = 32  # characters of the digest of a tenant or a thread
 
 
@@ -58,6 +65,16 @@ class Copy(NamedTuple):
     def made(self) -> int:
         """When it was made, in seconds."""
         return int(self.stamp.partition("-")[0])
+
+    @property
+    def check(self) -> str:
+        """See `check_of`."""
+        return check_of(self.stamp)
+
+
+def check_of(stamp: str) -> str:
+    """The beginning of the fingerprint of the key that encrypts a file; empty when none does."""
+    return stamp.split("-")[1][_RANDOM:]
 
 
 def digest(value: Any) -> str:
@@ -92,22 +109,37 @@ class Files:
             tenants = [f"{self._root}/{name}" for name, _ in self._list(self._root)]
         return [f"{folder}/{name}" for folder in tenants for name, _ in self._list(folder)]
 
-    def put(self, key: ThreadKey, sha256: str, file: bytes) -> str:
-        """Store data for a thread unless it is stored; returns the stamp.
+    def put(self, key: ThreadKey, sha256: str, file: bytes, check: str) -> str:
+        """Store data for a thread unless it is stored with the same key; returns the stamp.
 
         Args:
             key: the thread whose message will refer to it.
             sha256: the digest of the data.
             file: the data as it is stored.
+            check: see `check_of`.
         """
+        if (held := self.hold_stored(key, sha256, check, f"-{len(file)}")) is not None:
+            return held
         folder = self.folder(key.tenant, sha256)
-        for copy in reversed(self.copies(folder)):
-            if copy.stamp.endswith(f"-{len(file)}") and self.hold(key, folder, copy):
-                return copy.stamp
-        stamp = f"{int(time.time())}-{secrets.token_hex(4)}-{len(file)}"
+        stamp = f"{int(time.time())}-{secrets.token_hex(_RANDOM // 2)}{check}-{len(file)}"
         self._refer(key, folder, stamp)
         self._write(f"{folder}/{stamp}", file)
         return stamp
+
+    def hold_stored(self, key: ThreadKey, sha256: str, check: str, ending: str = "") -> str | None:
+        """Let a thread refer to data that a key encrypts; returns the stamp, None when it is not stored so.
+
+        Args:
+            key: the thread.
+            sha256: the digest of the data.
+            check: see `check_of`.
+            ending: what the stamp ends with.
+        """
+        folder = self.folder(key.tenant, sha256)
+        for copy in reversed(self.copies(folder)):
+            if copy.check == check and copy.stamp.endswith(ending) and self.hold(key, folder, copy):
+                return copy.stamp
+        return None
 
     def hold_stamp(self, key: ThreadKey, sha256: str, stamp: str) -> bool:
         """See `hold`."""
@@ -127,11 +159,17 @@ class Files:
         )
 
     def read(self, tenant: str | None, name: str) -> bytes | None:
-        """The file of an attachment; None when it is not there."""
-        try:
-            return bytes(self._do(self._fs.cat_file, f"{self._root}/{digest([tenant])}/{name}"))
-        except FileNotFoundError:
-            return None
+        """The file of an attachment, or another one with the same data; None when there is none."""
+        sha256, _, stamp = name.partition("/")
+        folder = self.folder(tenant, sha256)
+        for _ in range(_READS):
+            with contextlib.suppress(FileNotFoundError):
+                return bytes(self._do(self._fs.cat_file, f"{folder}/{stamp}"))
+            others = [copy.stamp for copy in self.copies(folder) if copy.exists]
+            if not others:
+                break
+            stamp = others[-1]
+        return None
 
     def copies(self, folder: str) -> list[Copy]:
         """What a folder has, by stamp, the oldest first; files of other names are ignored."""

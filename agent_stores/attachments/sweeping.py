@@ -109,7 +109,7 @@ class Sweeper:
         recent = self._files.writing if erased else self._files.grace
         if any(each.since > time.time() - recent for each in others):
             return True
-        name = f"{folder.rpartition('/')[2]}/{copy.stamp}"
+        sha256 = folder.rpartition("/")[2]
         by_thread: dict[str, Reference] = {each.thread: each for each in others}
         for reference in by_thread.values():
             key = await self._do(partial(self._files.thread_of, folder, reference))
@@ -117,9 +117,15 @@ class Sweeper:
                 continue
             if key not in mentioned:
                 mentioned[key] = await self._mentioned(key)
-            if not mentioned[key].isdisjoint((name, _ANY)):
+            if not mentioned[key].isdisjoint((f"{sha256}/{copy.stamp}", _ANY)):
                 return True
+            stamps = {name.partition("/")[2] for name in mentioned[key] if name.startswith(sha256)}
+            if copy.exists and stamps and not stamps <= await self._existing(folder):
+                return True  # it replaced the file that the message names
         return False
+
+    async def _existing(self, folder: str) -> set[str]:
+        return {each.stamp for each in await self._do(partial(self._files.copies, folder)) if each.exists}
 
     async def _mentioned(self, key: ThreadKey) -> set[str]:
         """The names of all attachments in the messages of a thread, unfinished writes included."""

@@ -40,11 +40,10 @@ def rekey(
         bool, typer.Option("--json", help="Write the report as JSON to standard output, for scripts.")
     ] = False,
 ) -> int:
-    """Encrypt with the current key what is stored in the clear or with another key.
+    """Encrypt with the current key what is stored in the clear or with another key, attachments included.
 
     Applications may write meanwhile. Safe to stop at any moment, and to run again: the next run does the
-    rest. What cannot be encrypted stays as it is and is reported; the exit status is then 4. The files of
-    attachments are not rewritten: keep the keys that they were written with.
+    rest. What cannot be encrypted stays as it is and is reported; the exit status is then 4.
     """
     if tenant is not None and no_tenant:
         raise ArgumentError("--tenant and --no-tenant must not be given together")
@@ -95,6 +94,7 @@ class _Bar:
     def show(self, report: RekeyReport) -> None:
         """Show how far the work is."""
         text = f"{report.threads:,} threads, {report.messages:,} messages encrypted"
+        text += f", {report.attachments:,} attachments" if report.attachments else ""
         self._progress.update(self._task, description=text)
 
     def __enter__(self) -> _Bar:
@@ -112,21 +112,16 @@ def _print(report: RekeyReport) -> None:
     def line(text: str) -> None:
         out.print(render.clean(f"agent-stores: {text}"), soft_wrap=True)
 
-    encrypted = render.count(report.messages, "message")
+    files = f", {render.count(report.attachments, 'attachment')}" if report.attachments else ""
     line(
-        f"encrypted {encrypted}, and the metadata of {render.count(report.metadata, 'thread')}; "
-        f"looked through {render.count(report.threads, 'thread')}"
+        f"encrypted {render.count(report.messages, 'message')}{files}, and the metadata of "
+        f"{render.count(report.metadata, 'thread')}; looked through {render.count(report.threads, 'thread')}"
     )
-    if report.attachments:
-        line(
-            f"the attachments of {render.count(report.attachments, 'message')} stay encrypted with the key "
-            "that they were written with: do not remove it"
-        )
     for problem in report.problems[:_SHOWN]:
         place = f", position {problem.position}" if problem.position else ""
         line(f"thread {render.shorten(problem.thread_id, 60)!r}{place}: {problem.reason}")
     if not report.complete:
-        left = report.damaged + report.too_large
+        left = report.damaged + report.too_large + report.failed_attachments
         line(
             f"{render.count(left, 'value')} and {render.count(report.failed, 'thread')} "
             "stay as they are; --json lists them"

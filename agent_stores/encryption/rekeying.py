@@ -1,22 +1,26 @@
-"""`rekey`: encrypts with the current key what is stored in the clear or with another key."""
+"""`rekey`: encrypts with the current key what is stored in the clear or with another key.
+
+First messages and metadata, thread by thread, then the files of attachments that remain.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from agent_stores._attached import PREFIX
+from agent_stores._attached import PREFIX, KeptFile
 from agent_stores._encrypted import check_keys, is_marked
 from agent_stores.backend import (
     Backend,
     ListCursor,
+    Row,
     Thread,
     ThreadKey,
     Version,
@@ -46,8 +50,8 @@ class RekeyProblem(NamedTuple):
 
     Attributes:
         tenant: whose thread; None for a thread without a tenant.
-        thread_id: the thread.
-        position: the message; 0 for metadata, or the rest of the thread.
+        thread_id: the thread; for a file of an attachment one that may refer to it.
+        position: the message; 0 for metadata, a file, or the rest of the thread.
         reason: why.
     """
 
@@ -64,12 +68,13 @@ class RekeyReport:
     Attributes:
         threads: threads that were looked through.
         messages: messages that were encrypted with the current key.
-        attachments: how many of those messages have attachments. Their files stay as they are, encrypted with
-            the key that they were written with, which is needed as long as a message refers to them.
+        attachments: files of attachments that were.
         metadata: threads whose metadata was.
-        damaged: messages and values of metadata that cannot be decrypted although the key is right.
+        damaged: messages, values of metadata and files that cannot be decrypted although the key is right.
         too_large: messages that are larger, when encrypted, than the server can store.
         failed: threads that were left before their end: a key is missing, or other writers were faster.
+        failed_attachments: files of attachments whose key is missing; messages with attachments, when the log
+            has none.
         problems: what stays as it is, and why; the first 100.
     """
 
@@ -80,17 +85,28 @@ class RekeyReport:
     damaged: int = 0
     too_large: int = 0
     failed: int = 0
+    failed_attachments: int = 0
     problems: list[RekeyProblem] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Whether everything that was looked through, but files of attachments, has the current key."""
-        return not (self.damaged or self.too_large or self.failed)
+        """Whether everything that was looked through has the current key."""
+        return not (self.damaged or self.too_large or self.failed or self.failed_attachments)
 
     def add_problem(self, key: ThreadKey, position: int, reason: str) -> None:
         """Note what stays as it is."""
         if len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(RekeyProblem(key.tenant, key.thread_id, position, reason))
+
+
+class _Files(Protocol):
+    """The files of a tenant's attachments; see `agent_stores.attachments.rekeying`."""
+
+    stored: int
+
+    async def renew(self, key: ThreadKey, rows: Sequence[Row]) -> list[Row]: ...
+
+    def replace_all(self) -> AsyncIterator[KeptFile | None]: ...
 
 
 def encrypted_backend(backend: Backend) -> EncryptedBackend | None:
@@ -102,6 +118,12 @@ def encrypted_backend(backend: Backend) -> EncryptedBackend | None:
     return None
 
 
+def _files_of(backend: Backend, tenant: str | None) -> _Files | None:
+    rekeying: Any = getattr(backend, "rekeying", None)
+    files: _Files | None = None if rekeying is None else rekeying(tenant)
+    return files
+
+
 async def rekey(
     backend: Backend,
     tenant: str | None = None,
@@ -109,42 +131,83 @@ async def rekey(
     report: RekeyReport | None = None,
     progress: Callable[[RekeyReport], None] = lambda report: None,
 ) -> RekeyReport:
-    """Encrypt all threads of a tenant with the current key, while applications write.
-
-    The files of attachments are not rewritten: keep the keys that they were written with.
+    """Encrypt all threads of a tenant with the current key, and their attachments, while applications write.
 
     Each step is one atomic commit that changes neither times, order nor time-to-live. Stopped at any moment,
     it has lost nothing, and the next run does the rest. What cannot be encrypted stays as it is, is reported,
-    and stops nothing else.
+    and stops nothing else. After a run that is `RekeyReport.complete`, and that found nothing to encrypt, no
+    other key is needed.
+
+    A file of an attachment is stored again, encrypted, and then removed. A client that has its address finds
+    the new one.
 
     Args:
-        backend: the backend of a log that was opened with ``encryption=``.
+        backend: the backend of a log that was opened with ``encryption=``, and with ``attachments=`` where
+            messages have some.
         tenant: whose threads.
         report: a report to add to.
         progress: called with the report after each thread, and each page of a long one.
 
     Raises:
         ArgumentTypeError: when the log is not encrypted.
-        StoreError: when the server fails; the next run does the rest.
+        AttachmentError: when the file system of the attachments fails; the next run does the rest.
+        StoreError: when the server fails; likewise.
     """
     encrypted = encrypted_backend(backend)
     if encrypted is None:
         raise ArgumentTypeError("rekey needs a log that is opened with encryption=")
     report = RekeyReport() if report is None else report
+    files, before = _files_of(backend, tenant), report.attachments
+
+    def count() -> None:
+        if files is not None:
+            report.attachments = before + files.stored
+
+    def note() -> None:
+        count()
+        progress(report)
+
+    try:
+        await _rekey_threads(encrypted, files, tenant, report, note)
+        if files is not None:
+            await _replace_files(files, tenant, report, note)
+    finally:
+        count()
+    return report
+
+
+async def _rekey_threads(
+    backend: EncryptedBackend,
+    files: _Files | None,
+    tenant: str | None,
+    report: RekeyReport,
+    note: Callable[[], None],
+) -> None:
     after: ListCursor | None = None
     while True:
-        page = await encrypted.inner.threads(tenant, after=after, limit=_PAGE)
+        page = await backend.inner.threads(tenant, after=after, limit=_PAGE)
         for item in page:
             try:
-                await _rekey_thread(encrypted, item.key, report, progress)
+                await _rekey_thread(backend, files, item.key, report, note)
             except (EncryptionKeyError, _BusyError) as error:
                 report.failed += 1
                 report.add_problem(item.key, 0, str(error))
             report.threads += 1
-            progress(report)
+            note()
         if len(page) < _PAGE:
-            return report
+            return
         after = ListCursor(page[-1].thread.updated_us, page[-1].key.thread_id)
+
+
+async def _replace_files(
+    files: _Files, tenant: str | None, report: RekeyReport, note: Callable[[], None]
+) -> None:
+    async for kept in files.replace_all():
+        if kept is not None:
+            report.damaged += kept.is_damaged
+            report.failed_attachments += not kept.is_damaged
+            report.add_problem(ThreadKey(tenant, kept.thread_id), 0, kept.reason)
+        note()
 
 
 class _BusyError(Exception):
@@ -152,17 +215,21 @@ class _BusyError(Exception):
 
 
 async def _rekey_thread(
-    backend: EncryptedBackend, key: ThreadKey, report: RekeyReport, progress: Callable[[RekeyReport], None]
+    backend: EncryptedBackend,
+    files: _Files | None,
+    key: ThreadKey,
+    report: RekeyReport,
+    note: Callable[[], None],
 ) -> None:
     await _retry(lambda _: _rekey_head(backend, key, report))
     after = 0
     while True:
-        step = partial(_rekey_page, backend, key, after, report)
+        step = partial(_rekey_page, backend, files, key, after, report)
         last = await _retry(step)
         if last is None:
             return
         after = last
-        progress(report)
+        note()
 
 
 async def _retry(step: Callable[[int], Awaitable[T]]) -> T:
@@ -174,11 +241,13 @@ async def _retry(step: Callable[[int], Awaitable[T]]) -> T:
     Raises:
         _BusyError: when that goes on for too long.
     """
-    size, deadline = _PAGE, time.monotonic() + _PATIENCE
+    size, deadline = _PAGE, None
     while True:
         try:
             return await step(size)
         except (VersionConflict, OutcomeUnknownError) as error:
+            if deadline is None:  # the first attempt may have stored many attachments
+                deadline = time.monotonic() + _PATIENCE
             if time.monotonic() > deadline:
                 busy = f"other writers were faster for {_PATIENCE:g} seconds"
                 raise _BusyError(str(error) or busy) from None
@@ -187,7 +256,12 @@ async def _retry(step: Callable[[int], Awaitable[T]]) -> T:
 
 
 async def _rekey_page(
-    backend: EncryptedBackend, key: ThreadKey, after: int, report: RekeyReport, size: int
+    backend: EncryptedBackend,
+    files: _Files | None,
+    key: ThreadKey,
+    after: int,
+    report: RekeyReport,
+    size: int,
 ) -> int | None:
     """Re-encrypt a page of rows; returns the last position, or None after the last page.
 
@@ -198,24 +272,31 @@ async def _rekey_page(
         return None
     thread, version, rows = found
     ciphers = await backend.keys.for_writing(key)
-    stale = {row.position: row for row in rows if not ciphers.encrypted(row.body)}
-    opened = await backend.open(key, list(stale.values()))
-    limit = backend.inner.limits.body_bytes
+    opened = await backend.open(key, rows)
     readable = [row for row in opened if row.body != DAMAGED]
-    sealed = encrypt_rows(ciphers, key, readable)
-    attached = {row.position for row in readable if row.body.startswith(PREFIX)}
+    renewed = readable if files is None else await files.renew(key, readable)
+    stored = {row.position: row for row in rows}
+    stale = [
+        new
+        for old, new in zip(readable, renewed, strict=True)
+        if new is not old or not ciphers.encrypted(stored[new.position].body)
+    ]
+    sealed = encrypt_rows(ciphers, key, stale)
+    limit = backend.inner.limits.body_bytes
     large = [row for row in sealed if limit is not None and row.bytes > limit]
     for batch in in_batches([row for row in sealed if row not in large], backend.inner.limits):
-        grown = sum(row.bytes - stale[row.position].bytes for row in batch)
+        grown = sum(row.bytes - stored[row.position].bytes for row in batch)
         thread = replace(thread, bytes=thread.bytes + grown)
         version = await backend.inner.commit(key, thread, expected=version, put=batch)
         report.messages += len(batch)
-        report.attachments += sum(row.position in attached for row in batch)
     report.damaged += len(opened) - len(readable)
     report.too_large += len(large)
     for row in opened:
         if row.body == DAMAGED:
             report.add_problem(key, row.position, "the message was changed or moved")
+        elif files is None and row.body.startswith(PREFIX):
+            report.failed_attachments += 1
+            report.add_problem(key, row.position, "the message has attachments: give the log attachments=")
     for row in large:
         text = f"the message has {row.bytes} bytes when it is encrypted; the limit is {limit}"
         report.add_problem(key, row.position, text)

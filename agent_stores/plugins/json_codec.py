@@ -74,6 +74,8 @@ class JsonCodec:
         split: for a framework that needs several messages for some neutral ones; its own are always one.
             Nothing is kept of a message that follows from its neutral form, so that there is no hint ``own``.
         has_errors: whether the framework has parts for errors; `build` gets text in their place otherwise.
+        marks_own: whether the hint ``own`` is kept of a message that follows from its neutral form, too, so
+            that `Decoded.exact` tells it from others. By default, where there is no `split`.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class JsonCodec:
         no_place: Sequence[str] = (),
         split: Split | None = None,
         has_errors: bool = False,
+        marks_own: bool | None = None,
     ) -> None:
         self.framework = framework
         self.unsupported = UnsupportedWarnings(title)
@@ -93,6 +96,7 @@ class JsonCodec:
         self._no_place = frozenset(no_place)
         self._split = split
         self._has_errors = has_errors
+        self._marks_own = split is None if marks_own is None else marks_own
 
     def encode(
         self,
@@ -123,9 +127,9 @@ class JsonCodec:
         try:
             message, hints = self._read(wanted)
             base = self._build(message, {"own": True, **hints}, ignore) or {}
-            if self._split is None:
+            if self._marks_own:
                 hints = {"own": True, **hints}
-            elif hints and len(self._split(message)) == 1:
+            elif self._split is not None and hints and len(self._split(message)) == 1:
                 plain = self._build(message, {}, ignore)
                 hints = {} if plain is not None and json_equal(plain, base) else hints
         except (ValueError, TypeError, LookupError, AttributeError):
@@ -147,6 +151,8 @@ class JsonCodec:
             return Decoded(data, True, every)
         kept = framework_data(message, self.framework)
         hints = {name: value for name, value in kept.items() if name not in DIFF_FIELDS}
+        if kept and self._split is None:
+            hints["own"] = True
         omitted: list[int] = []
 
         def leave_out(part: AnyContent, why: str) -> None:
@@ -156,12 +162,10 @@ class JsonCodec:
 
         base = self._build(message if self._has_errors else _without_errors(message), hints, leave_out)
         is_own = bool(hints.get("own") or (self._split and kept))
-        if base is None:
-            if not hints.get("own"):
-                return None
-            base = {}
-        exact = is_own and ("of" not in kept or kept["of"] == digest(base))
-        data = apply_diff(message, self.framework, base)
+        exact = is_own and ("of" not in kept or kept["of"] == digest(base or {}))
+        if base is None and not (hints.get("own") or (exact and "of" in kept)):
+            return None
+        data = apply_diff(message, self.framework, base or {})
         if not (exact or quiet):
             self._tell_fields(message, data, omitted)
         return Decoded(data, exact, every)

@@ -60,7 +60,7 @@ def apply_diff(message: ChatMessage, framework: str, base: Mapping[str, Any]) ->
 
 def digest(value: Mapping[str, Any]) -> str:
     """A short name for a JSON object, the same for the same content."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
@@ -74,8 +74,31 @@ def changed(base: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
     return cast("dict[str, Any]", _apply(base, by))
 
 
+def without_defaults(model: Any, dumped: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The dump of a pydantic model without the fields that any model of its class has.
+
+    Args:
+        model: the model.
+        dumped: its dump.
+        kind: the field that says which class it is; it stays.
+    """
+    fields = type(model).model_fields
+    return {
+        name: value
+        for name, value in dumped.items()
+        if name == kind
+        or name not in fields
+        or fields[name].is_required()
+        or not json_equal(fields[name].get_default(call_default_factory=True), value)
+    }
+
+
 def json_equal(one: Any, other: Any) -> bool:
     """Whether two JSON values are the same; 1, 1.0 and true differ."""
+    if one is other:  # as most values are that a codec passes on
+        return True
+    if isinstance(one, str):
+        return isinstance(other, str) and one == other
     if isinstance(one, Mapping):
         return (
             isinstance(other, Mapping)
@@ -86,8 +109,6 @@ def json_equal(one: Any, other: Any) -> bool:
         return (
             isinstance(other, (list, tuple)) and len(one) == len(other) and all(map(json_equal, one, other))
         )
-    if isinstance(one, str) and isinstance(other, str):
-        return one == other
     return type(one) is type(other) and bool(one == other)
 
 

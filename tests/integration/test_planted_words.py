@@ -1,4 +1,4 @@
-"""With encryption, words of messages and of metadata are in no server, file, log, error or span."""
+"""With encryption, words of messages, metadata and attachments are in no server, file, log, error or span."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from agent_stores import (
     AgentStoresError,
+    Attachments,
     ChatMessage,
     ChatMessageStore,
+    DataContent,
     DataKeys,
     KeyRing,
     LocalKeyService,
@@ -36,6 +39,7 @@ from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.dynamodb import DynamoDBMessageLog
 from agent_stores.encryption import Keys
 from agent_stores.telemetry import instrument
+from tests.conformance.targets import innermost
 
 pytestmark = pytest.mark.anyio
 
@@ -47,8 +51,8 @@ class Server(NamedTuple):
     """A server.
 
     Attributes:
-        open: opens a log on it.
-        scan: everything that it has stored.
+        open: opens a log on it, with attachments in a folder.
+        scan: everything that it has stored, and that folder.
     """
 
     open: Open
@@ -65,50 +69,42 @@ def word() -> str:
 async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
     name, unique = request.param, f"p{uuid.uuid4().hex[:12]}"
     logs: list[MessageLog] = []
+    folder = tmp_path / "attachments"
 
-    def keeping(make: Open) -> Open:
+    def made(make: Callable[..., MessageLog], scan: Scan) -> Server:
         def opened(keys: Keys | None) -> MessageLog:
-            logs.append(make(keys))
+            logs.append(make(encryption=keys, attachments=Attachments(folder, over=1000)))
             return logs[-1]
 
-        return opened
+        async def everything() -> bytes:
+            return b"\n".join([await scan(), await asyncio.to_thread(_read_all, folder)])
 
-    async def files(folder: Path) -> bytes:
-        return await asyncio.to_thread(_read_all, folder)
+        return Server(opened, everything)
 
     if name == "sqlite":
         path = tmp_path / "data" / "chat.db"
         await asyncio.to_thread(path.parent.mkdir)
-        yield Server(keeping(lambda keys: open_log(path, encryption=keys)), lambda: files(path.parent))
+        yield made(partial(open_log, path), lambda: asyncio.to_thread(_read_all, path.parent))
     elif name in ("postgresql", "mariadb"):
         running = request.getfixturevalue("postgres_server" if name == "postgresql" else "mariadb_server")
         url = await asyncio.to_thread(running.create_database, unique)
-        yield Server(
-            keeping(lambda keys: open_log(url, encryption=keys)), lambda: _rows_and_files(url, running.folder)
-        )
+        yield made(partial(open_log, url), lambda: _rows_and_files(url, running.folder))
     elif name in ("valkey9", "redis62"):
         running = request.getfixturevalue("valkey_server" if name == "valkey9" else "redis62_server")
-        yield Server(
-            keeping(lambda keys: open_log(running.url, encryption=keys, key_prefix=unique)),
-            lambda: asyncio.to_thread(_dump, running.url),
+        yield made(
+            partial(open_log, running.url, key_prefix=unique), lambda: asyncio.to_thread(_dump, running.url)
         )
     elif name == "azurite":
         running = request.getfixturevalue("azurite_server")
         text = running.connection_string
-        yield Server(
-            keeping(lambda keys: AzureTableMessageLog(text, table_name=unique, encryption=keys)),
+        yield made(
+            partial(AzureTableMessageLog, text, table_name=unique),
             lambda: _entities(text, unique, running.folder),
         )
     else:
         running = request.getfixturevalue("dynamodb_server")
-        yield Server(
-            keeping(
-                lambda keys: DynamoDBMessageLog(
-                    unique, region_name=running.region, endpoint_url=running.endpoint, encryption=keys
-                )
-            ),
-            lambda: _items(running, unique),
-        )
+        where = {"region_name": running.region, "endpoint_url": running.endpoint}
+        yield made(partial(DynamoDBMessageLog, unique, **where), lambda: _items(running, unique))
     for log in logs:
         await log.aclose()
 
@@ -187,6 +183,12 @@ def _flatten(value: Any) -> bytes:
     return str(value).encode(errors="surrogatepass")
 
 
+def forms(word: str) -> list[bytes]:
+    """A word, and what every Base64 text that contains it has in common, whatever comes before it."""
+    encoded = (base64.b64encode(b"x" * before + word.encode()) for before in range(3))
+    return [word.encode(), *(text[4:-4] for text in encoded)]
+
+
 async def use(log: MessageLog, word: str) -> list[str]:
     """Do everything that writes what a user said; returns the texts of errors."""
     errors: list[str] = []
@@ -202,6 +204,11 @@ async def use(log: MessageLog, word: str) -> list[str]:
             ChatMessage("tool", contents=[ToolResultContent("c", {word: [word]})]),
         ]
     )
+    files = ChatMessageStore(log, thread_id="files", **options)
+    data = [DataContent(word.encode() * times, "image/png", filename=word) for times in (3, 100)]
+    await files.add_messages([ChatMessage("user", contents=data)])
+    assert (await files.list_messages())[0].contents == tuple(data)
+    await (await files.fork("more files")).aclose()
     await store.replace("a", ChatMessage("user", f"{word} again"))
     await store.update_metadata({"more": {word: 1}})
     await (await store.fork("branch")).aclose()
@@ -232,7 +239,7 @@ async def use(log: MessageLog, word: str) -> list[str]:
 
 async def damage(log: MessageLog) -> list[str]:
     """Errors of reading with wrong keys, and of what was moved."""
-    inner = getattr(log.backend, "inner", log.backend)
+    inner = innermost(log.backend)
     from msgspec.structs import replace
 
     from agent_stores.backend import ThreadKey
@@ -278,6 +285,21 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.Lo
         yield caplog
 
 
+async def lose(log: MessageLog, folder: Path) -> list[str]:
+    """Errors of attachments that were changed."""
+    store = ChatMessageStore(log, thread_id="files", tenant="acme")
+    for file in [each for each in await asyncio.to_thread(lambda: [*folder.rglob("*")]) if each.is_file()]:
+        if "@" not in file.name:
+            file.write_bytes(file.read_bytes()[:-9])
+    errors = []
+    for failing in (store.list_messages, store.pop_last, lambda: store.fork("another")):
+        try:
+            await failing()
+        except AgentStoresError as error:
+            errors.append("".join(traceback.format_exception(error)) + repr(error))
+    return errors
+
+
 async def test_words_are_nowhere(
     server: Server, word: str, everything_is_logged: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -294,7 +316,10 @@ async def test_words_are_nowhere(
     assert len(errors) >= 8
     stored = await server.scan()
     assert b'"$encrypted":1' in stored
-    secrets = [word.encode(), key, key.hex().encode(), base64.b64encode(key)]
+    lost = await lose(log, tmp_path / "attachments")
+    assert lost
+    errors += lost
+    secrets = [*forms(word), key, key.hex().encode(), base64.b64encode(key)]
     for where in (
         stored,
         "".join(errors).encode(),
@@ -304,16 +329,23 @@ async def test_words_are_nowhere(
         assert not [secret for secret in secrets if secret in where]
 
 
-async def test_the_search_for_words_finds_what_is_in_the_clear_until_rekey(server: Server, word: str) -> None:
+async def test_the_search_for_words_finds_what_is_in_the_clear_until_rekey(
+    server: Server, word: str, tmp_path: Path
+) -> None:
     await use(server.open(None), word)
     assert word.encode() in await server.scan()
+    assert word.encode() in await asyncio.to_thread(_read_all, tmp_path / "attachments")
     log = server.open(KeyRing({"k": os.urandom(32)}, "k"))
-    assert (await rekey(log.backend, "acme")).complete
+    report = await rekey(log.backend, "acme")
+    assert (report.complete, report.attachments) == (True, 1)
+    files = await asyncio.to_thread(_read_all, tmp_path / "attachments")
+    assert not any(form in files for form in forms(word))
     store = ChatMessageStore(log, thread_id="many", tenant="acme")
     assert [m.text for m in await store.list_messages()] == [f"{word} {n}" for n in range(250)]
-    for thread_id in ("t", "branch", "rewritten", "trimmed", "many"):
-        rows = await getattr(log.backend, "inner").rows(_key(thread_id))  # noqa: B009
-        assert not any(word.encode() in row.body for row in rows.rows)
+    for thread_id in ("t", "branch", "rewritten", "trimmed", "many", "files", "more files"):
+        rows = await innermost(log.backend).rows(_key(thread_id))
+        assert rows is not None
+        assert not any(form in row.body for row in rows.rows for form in forms(word))
         assert word.encode() not in _flatten(rows.thread.metadata)
 
 

@@ -36,7 +36,6 @@ from agent_stores import (
     erase,
     load_attachment,
     open_log,
-    rekey,
 )
 from agent_stores.attachments.files import Files
 from agent_stores.backend import Limits
@@ -129,21 +128,9 @@ async def test_nothing_is_in_the_clear_with_encryption(place: Place) -> None:
     assert (await store(wrong).list_messages())[0].contents[1].data == IMAGE
 
 
-async def test_keys_are_changed_and_wrapped(place: Place) -> None:
-    old, new = bytes(32), bytes(range(32))
-    log = InMemoryMessageLog(attachments=place.attachments(), encryption=KeyRing({"old": old}, "old"))
-    await store(log).add_messages([image()])
-    rings = KeyRing({"old": old, "new": new}, "new")
-    changed = InMemoryMessageLog(attachments=place.attachments(), encryption=rings)
-    changed.backend.inner.inner = log.backend.inner.inner  # type: ignore[attr-defined]
-    files = place.files()
-    report = await rekey(changed.backend, "acme")
-    assert (report.messages, report.attachments, report.complete) == (1, 1, True)
-    assert place.files() == files  # they need the old key
-    again = await rekey(changed.backend, "acme")
-    assert (again.messages, again.attachments) == (0, 0)
-    assert (await store(changed).list_messages())[0].contents[1].data == IMAGE
-    keys = DataKeys(LocalKeyService(KeyRing({"k": old}, "k")), InMemoryMessageLog(), per="thread")
+async def test_data_keys_encrypt_attachments(place: Place) -> None:
+    master = KeyRing({"k": bytes(32)}, "k")
+    keys = DataKeys(LocalKeyService(master), InMemoryMessageLog(), per="thread")
     wrapped = InMemoryMessageLog(attachments=place.attachments(), encryption=keys)
     await store(wrapped, tenant="other").add_messages([image()])
     assert (await store(wrapped, tenant="other").list_messages())[0].contents[1].data == IMAGE

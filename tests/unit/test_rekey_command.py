@@ -22,7 +22,6 @@ from agent_stores import (
     DatabaseChatMessageStore,
     DataContent,
     DataKeys,
-    EncryptionKeyError,
     KeyRing,
     LocalKeyService,
     open_log,
@@ -77,25 +76,28 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-async def test_attachments_keep_the_key_that_they_were_written_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_attachments_are_encrypted_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, folder = tmp_path / "chat.db", tmp_path / "files"
     image = ChatMessage("user", contents=[DataContent(b"x" * 70_000, "image/png")])
     options: dict[str, Any] = {"thread_id": "t", "attachments": Attachments(folder)}
     async with DatabaseChatMessageStore(path, encryption=OLD_RING, **options) as store:
         await store.add_messages([image, ChatMessage("user", "no image")])
-    monkeypatch.setenv("AGENT_STORES_ATTACHMENTS", str(folder))
     status, _, error = await run_in_thread("rekey", "--store", str(path), keys=BOTH_KEYS)
-    assert status == ExitCode.OK
-    assert "encrypted 2 messages" in error
-    assert "the attachments of 1 message stay" in error
-    assert "do not remove it" in error
-    async with DatabaseChatMessageStore(path, encryption=BOTH, **options) as store:
-        assert (await store.list_messages())[0].contents == image.contents
+    assert status == ExitCode.BAD_INPUT
+    assert "encrypted 2 messages, and" in error
+    assert "position 1: the message has attachments: give the log attachments=" in error
+    monkeypatch.setenv("AGENT_STORES_ATTACHMENTS", str(folder))
+    status, _, error = await run_in_thread("rekey", "--store", str(path), keys=NEW_KEYS)
+    assert status == ExitCode.BAD_INPUT
+    assert "a value is encrypted with the key 'old'" in error
+    assert "1 value and 0 threads stay as they are" in error
+    status, out, _ = await run_in_thread("rekey", "--store", str(path), "--json", keys=BOTH_KEYS)
+    report = json.loads(out)
+    assert (status, report["messages"], report["attachments"]) == (ExitCode.OK, 1, 1)
+    status, _, error = await run_in_thread("rekey", "--store", str(path), keys=NEW_KEYS)
+    assert (status, "encrypted 0 messages, and" in error) == (ExitCode.OK, True)
     async with DatabaseChatMessageStore(path, encryption=STRICT, **options) as store:
-        with pytest.raises(EncryptionKeyError, match="'old'"):
-            await store.list_messages()
+        assert (await store.list_messages())[0].contents == image.contents
 
 
 async def test_all_tenants_in_one_call(tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ def graph_message(message: Any) -> ChatMessage:
     Raises:
         UnreadableError: when it is none.
     """
-    codec, serde, their_message = _langgraph()
+    codec, _, their_message = _langgraph()
     if not isinstance(message, their_message):
         raise UnreadableError(f"the value must be a message, got {type(message).__name__}")
-    found: ChatMessage = codec.encode(message, message.id, serde, own=False)
+    found: ChatMessage = codec.encode(message, message.id, own=False)
     return found
 
 
@@ -64,6 +64,8 @@ def _langgraph() -> tuple[Any, Any, Any]:
         raise MissingDependencyError.of(
             "langgraph-checkpoint", extra="langgraph", purpose="reading LangGraph's checkpoints"
         ) from None
-    from agent_stores.plugins.langgraph.codec import GraphMessageCodec
+    from agent_stores.plugins.langchain.codec import LangChainCodec
+    from agent_stores.plugins.langgraph.codec import GraphCodec
 
-    return GraphMessageCodec(), JsonPlusSerializer(allowed_msgpack_modules=None), BaseMessage
+    serde = JsonPlusSerializer(allowed_msgpack_modules=None)
+    return GraphCodec(serde, LangChainCodec()), serde, BaseMessage

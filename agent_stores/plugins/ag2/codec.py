@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -28,7 +27,7 @@ from agent_stores.plugins.ag2.parts import (
     read_result,
 )
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape, ignore
-from agent_stores.plugins.media import decode_base64
+from agent_stores.plugins.media import decode_base64, encode_base64
 
 _REQUEST = "ag2.events.input_events.ModelRequest"
 _REQUESTS = (_REQUEST, "ag2.events.input_events.DrainedModelRequest")
@@ -185,5 +184,5 @@ def _build_file(part: DataContent) -> Data:
     metadata = {"media_type": part.media_type}
     if part.filename is not None:
         metadata["filename"] = part.filename
-    encoded = base64.b64encode(part.data).decode()
-    return {"__dataclass__": _FILE, "data": {"data": {"__bytes__": encoded}, "metadata": metadata}}
+    data = {"data": {"__bytes__": encode_base64(part.data)}, "metadata": metadata}
+    return {"__dataclass__": _FILE, "data": data}

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from agent_stores.contents import (
     AnyContent,
     DataContent,
-    OpaqueContent,
     TextContent,
     ToolCallContent,
     ToolResultContent,
     UriContent,
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
-from agent_stores.plugins.media import decode_base64
+from agent_stores.plugins.media import decode_base64, encode_base64
+from agent_stores.plugins.parts import opaque_part, own_part
 
 FRAMEWORK = "ag2"
 
@@ -29,7 +27,7 @@ TOOL_CALL = f"{_TOOLS}ToolCallEvent"
 TOOL_RESULT = f"{_TOOLS}ToolResultEvent"
 TOOL_RESULTS = f"{_TOOLS}ToolResultsEvent"
 RESULT_EVENTS = (TOOL_RESULT, f"{_TOOLS}ToolErrorEvent", f"{_TOOLS}ToolNotFoundEvent")
-_KINDS = {"image": "image", "audio": "audio", "video": "video"}
+_KINDS = ("image", "audio", "video")
 _NO_INPUT = "it has no input for it"
 
 
@@ -39,7 +37,8 @@ def read_input(value: Data) -> AnyContent:
     if kind == "TextInput":
         return TextContent(value["content"])
     if kind == "UrlInput":
-        return UriContent(value["url"], media_type=_MEDIA_TYPES.get(value["kind"]["value"]))
+        kind = value["kind"]["value"]
+        return UriContent(value["url"], media_type=f"{kind}/*" if kind in _KINDS else None)
     if kind == "BinaryInput":
         data = decode_base64(value["data"]["__bytes__"])
         if data is not None:
@@ -47,7 +46,7 @@ def read_input(value: Data) -> AnyContent:
             return DataContent(
                 data, media_type=value["media_type"], filename=name if isinstance(name, str) else None
             )
-    return OpaqueContent({"type": f"{FRAMEWORK}.{kind}", "input": value})
+    return opaque_part(FRAMEWORK, kind, value)
 
 
 def build_input(part: AnyContent, leave_out: LeaveOut) -> Data | None:
@@ -59,15 +58,13 @@ def build_input(part: AnyContent, leave_out: LeaveOut) -> Data | None:
     if isinstance(part, DataContent):
         found: Data = {
             EVENT: f"{_INPUTS}BinaryInput",
-            "data": {"__bytes__": base64.b64encode(part.data).decode()},
+            "data": {"__bytes__": encode_base64(part.data)},
             "media_type": part.media_type,
             "kind": _kind(part),
         }
         return found if part.filename is None else {**found, "vendor_metadata": {"filename": part.filename}}
-    if isinstance(part, OpaqueContent) and part.type.startswith(f"{FRAMEWORK}."):
-        own = part.data.get("input")
-        if isinstance(own, dict):
-            return own
+    if isinstance(own := own_part(FRAMEWORK, part), dict):
+        return own
     leave_out(part, _NO_INPUT)
     return None
 
@@ -115,12 +112,6 @@ def build_result(part: ToolResultContent, leave_out: LeaveOut) -> Data:
     return {EVENT: RESULT_EVENTS[1], "parent_id": part.call_id, "error": error, "result": result}
 
 
-_MEDIA_TYPES: Mapping[str, str] = {
-    "image": "image/*",
-    "audio": "audio/*",
-    "video": "video/*",
-}
-
-
 def _kind(part: DataContent | UriContent) -> Data:
-    return {"__enum__": f"{_INPUTS}BinaryType", "value": _KINDS.get(part.kind, "document")}
+    value = part.kind if part.kind in _KINDS else "document"
+    return {"__enum__": f"{_INPUTS}BinaryType", "value": value}

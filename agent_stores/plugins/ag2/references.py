@@ -7,7 +7,7 @@ for each result, then one with all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 from agent_stores.plugins.ag2.parts import EVENT, RESULT_EVENTS, TOOL_CALL, TOOL_CALLS, TOOL_RESULTS
 from agent_stores.plugins.json_codec import Data
@@ -15,6 +15,7 @@ from agent_stores.plugins.json_diff import changed, difference
 
 _REFERENCE = "$ref"
 _CHANGES = "$by"
+_LISTS = {TOOL_CALLS: "calls", TOOL_RESULTS: "results"}
 
 
 class References:
@@ -27,19 +28,20 @@ class References:
         """The event, with references in place of what earlier events have; it is one of them from now on."""
         short = event
         kind = event.get(EVENT)
-        if kind == TOOL_CALL:
-            short = {EVENT: kind, **self._refer(event)} if _key(event) in self._known else event
-        elif kind in (TOOL_CALLS, TOOL_RESULTS):
-            name = "calls" if kind == TOOL_CALLS else "results"
-            if isinstance(event.get(name), list):
-                short = {**event, name: [self._refer(part) for part in event[name]]}
+        if kind == TOOL_CALL and _key(event) in self._known:
+            short = {EVENT: kind, **self._refer(event)}
+        elif kind in _LISTS and isinstance(parts := event.get(_LISTS[kind]), list):
+            short = {**event, _LISTS[kind]: [self._refer(part) for part in parts]}
         self._add(event)
         return short
 
     def complete(self, event: Data) -> Data | None:
         """The event that was shortened; None when what it refers to is not there any more."""
+        kind = event.get(EVENT)
         try:
-            whole = cast("Data", self._complete(event))
+            whole: Data = self._resolve(event)
+            if kind in _LISTS and isinstance(parts := whole.get(_LISTS[kind]), list):
+                whole = {**whole, _LISTS[kind]: [self._resolve(part) for part in parts]}
         except KeyError:
             return None
         self._add(whole)
@@ -53,15 +55,10 @@ class References:
         changes = difference(earlier, part)
         return {_REFERENCE: key, _CHANGES: changes} if changes else {_REFERENCE: key}
 
-    def _complete(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            if _REFERENCE in value:
-                return changed(self._known[value[_REFERENCE]], value.get(_CHANGES, {}))
-            if value.get(EVENT) in (TOOL_CALLS, TOOL_RESULTS):
-                return {name: self._complete(inner) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [self._complete(inner) for inner in value]
-        return value
+    def _resolve(self, part: Any) -> Any:
+        if not isinstance(part, dict) or _REFERENCE not in part:
+            return part
+        return changed(self._known[part[_REFERENCE]], part.get(_CHANGES, {}))
 
     def _add(self, event: Data) -> None:
         for part in _parts(event):

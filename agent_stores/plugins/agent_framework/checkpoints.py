@@ -21,9 +21,9 @@ from agent_stores.errors import (
     NotFoundError,
 )
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.agent_framework.documents import pack, unpack
 from agent_stores.plugins.agent_framework.parts import FRAMEWORK
 from agent_stores.plugins.closing import AsyncClosing
+from agent_stores.plugins.documents import document, document_data
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.plugins.thread_ids import escape, unescape
 from agent_stores.store import ChatMessageStore
@@ -33,7 +33,7 @@ logger = logging.getLogger("agent_stores")
 
 _encoding: Any = import_module("agent_framework._workflows._checkpoint_encoding")  # it has no public name
 
-_KIND = "checkpoint"
+_KIND = f"{FRAMEWORK}.checkpoint"
 _WORKFLOWS = f"#{FRAMEWORK}/workflow/"
 _POINTERS = f"#{FRAMEWORK}/checkpoint/"
 _WORKFLOW = f"{FRAMEWORK}.workflow"
@@ -101,7 +101,7 @@ class AgentStoresCheckpointStorage(AsyncClosing):
         try:
             data = _encoding.encode_checkpoint_value(checkpoint.to_dict())
             _encoding.decode_checkpoint_value(data, **self._allowed)
-            row = pack(_KIND, identifier("checkpoint_id", name), data, _time(checkpoint.timestamp))
+            row = document(_KIND, identifier("checkpoint_id", name), data, _time(checkpoint.timestamp))
         except WorkflowCheckpointException:
             raise
         except Exception as error:
@@ -203,7 +203,7 @@ class AgentStoresCheckpointStorage(AsyncClosing):
 
     def _restore(self, row: ChatMessage) -> WorkflowCheckpoint:
         try:
-            data = unpack(_KIND, row)
+            data = document_data(_KIND, row)
             return WorkflowCheckpoint.from_dict(_encoding.decode_checkpoint_value(data, **self._allowed))
         except MessageFormatError as error:
             raise WorkflowCheckpointException(str(error)) from error

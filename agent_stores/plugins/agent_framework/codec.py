@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from agent_stores.contents import ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.agent_framework.compat import installed
+from agent_stores.plugins.agent_framework import compat
 from agent_stores.plugins.agent_framework.parts import (
     BETA_TYPE,
     FRAMEWORK,
@@ -32,15 +32,11 @@ class AgentFrameworkCodec:
     says what they are: raw representations of a provider are not kept, and 1.x has the text of a tool's
     exception replaced by a constant. What another version or framework wrote is read as this version says it;
     a part that it cannot say is left out, with a warning in the log.
-
-    Raises:
-        MissingDependencyError: when the framework is not installed.
     """
 
     def __init__(self) -> None:
-        self._names = installed()
-        title = f"the installed agent_framework, {self._names.version},"
-        self._json = message_codec(title, is_beta=self._names.is_beta)
+        title = f"the installed agent_framework, {compat.VERSION},"
+        self._json = message_codec(title, is_beta=compat.IS_BETA)
 
     def to_chat_message(self, message: Message) -> ChatMessage:
         """Our message for the framework's.
@@ -50,10 +46,10 @@ class AgentFrameworkCodec:
                 field.
             ArgumentError: for a number that is not finite.
         """
-        if not isinstance(message, self._names.message):
+        if not isinstance(message, compat.MESSAGE):
+            name = compat.MESSAGE.__name__
             raise ArgumentTypeError(
-                f"a message must be agent_framework's {self._names.message.__name__}, "
-                f"got {type(message).__name__}"
+                f"a message must be agent_framework's {name}, got {type(message).__name__}"
             )
         data = self._dump(message)
         name = message.message_id or None
@@ -71,24 +67,23 @@ class AgentFrameworkCodec:
         decoded = self._json.decode(message)
         fields = dict(decoded.data) if decoded else {}
         name = message.message_id
-        is_older = fields.pop("type", None) == BETA_TYPE and not self._names.is_beta
+        is_older = fields.pop("type", None) == BETA_TYPE and not compat.IS_BETA
         contents = []
         for data in fields.pop("contents", ()):
-            if self._names.content_types and data["type"] not in self._names.content_types:
-                self._json.unsupported(
-                    f"{FRAMEWORK}.{data['type']}", "it has no such content", message_id=name
-                )
+            kind = data["type"]
+            if compat.CONTENT_TYPES and kind not in compat.CONTENT_TYPES:
+                self._json.unsupported(f"{FRAMEWORK}.{kind}", "it has no such content", message_id=name)
                 continue
-            if is_older and data["type"] == "function_result":
+            if is_older and kind == "function_result":
                 data = {**data, **result_fields(ToolResultContent("-", data.get("result")), ignore)}
             contents.append(self._accepted(data, name))
-        for field in fields.keys() - self._names.message_fields:
+        for field in fields.keys() - compat.MESSAGE_FIELDS:
             self._json.unsupported.field(f"message.{field}", "it has no such field", message_id=name)
             del fields[field]
         fields["message_id"] = framework_data(message, FRAMEWORK).get("id", name)
         try:
-            made = [self._names.content.from_dict(data) for data in contents]
-            return cast("Message", self._names.message(**fields, contents=made))
+            made = [compat.CONTENT.from_dict(data) for data in contents]
+            return cast("Message", compat.MESSAGE(**fields, contents=made))
         except (TypeError, ValueError) as error:
             raise MessageFormatError(
                 f"the message {name!r} is not one of agent_framework's: {error}"
@@ -101,30 +96,27 @@ class AgentFrameworkCodec:
         for name in ("message_id", "raw_representation"):
             fields.pop(name, None)
         role = message.role
-        fields["type"] = BETA_TYPE if self._names.is_beta else "message"
+        fields["type"] = BETA_TYPE if compat.IS_BETA else "message"
         fields["role"] = role if isinstance(role, str) else role.value
         fields["contents"] = [_dump_content(content) for content in message.contents]
         return {name: value for name, value in fields.items() if value is not None}
 
-    def _accepted(self, data: Mapping[str, Any], message_id: str | None) -> Data:
-        """A content without the fields that this version does not have."""
+    def _accepted(self, value: Any, message_id: str | None) -> Any:
+        """A content, or several, without the fields that this version does not have."""
+        if isinstance(value, list):
+            return [self._accepted(item, message_id) for item in value]
+        if not isinstance(value, dict) or (
+            compat.CONTENT_TYPES and value.get("type") not in compat.CONTENT_TYPES
+        ):
+            return value
         accepted: Data = {}
-        for name, value in data.items():
-            if name not in self._names.content_fields:
-                if value is False:
-                    continue  # a version without the field means the same
-                field = f"{data['type']}.{name}"
+        for name, item in value.items():
+            if name in compat.CONTENT_FIELDS:
+                accepted[name] = self._accepted(item, message_id) if name in _NESTED else item
+            elif item is not False:  # a version without the field means the same by it
+                field = f"{value.get('type')}.{name}"
                 self._json.unsupported.field(field, "it has no such field", message_id=message_id)
-            elif name in _NESTED and isinstance(value, list):
-                accepted[name] = [self._accepted_nested(item, message_id) for item in value]
-            else:
-                accepted[name] = self._accepted_nested(value, message_id) if name in _NESTED else value
         return accepted
-
-    def _accepted_nested(self, value: Any, message_id: str | None) -> Any:
-        if isinstance(value, dict) and value.get("type") in self._names.content_types:
-            return self._accepted(value, message_id)
-        return value
 
 
 def _dump_content(content: Any) -> Data:

@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 from agent_framework import ContextProvider as FrameworkContextProvider
 
-from agent_stores.plugins.agent_framework.providers import ProviderAdapter, Providers, framework_tools
+from agent_stores.plugins.agent_framework.providers import ProviderAdapter, framework_tools
 from agent_stores.protocols import ContextProvider
 from agent_stores.store_options import identifier
 
@@ -37,16 +37,16 @@ class ContextProviderAdapter(ProviderAdapter, FrameworkContextProvider):
     def __init__(
         self, providers: ContextProvider | Sequence[ContextProvider], *, source_id: str | None = None
     ) -> None:
-        self._providers = Providers(providers)
-        super().__init__(self._providers.name if source_id is None else identifier("source_id", source_id))
+        names = self._use(providers)
+        super().__init__(names if source_id is None else identifier("source_id", source_id))
         self._introduced: WeakSet[AgentSession] = WeakSet()
 
     async def before_run(self, *, session: AgentSession, context: SessionContext, **run: Any) -> None:
         """Add context to a run; called by the agent."""
         if session not in self._introduced:
             self._introduced.add(session)
-            await self._providers.thread_created(session.session_id)
-        found, messages = await self._providers.invoking(context.input_messages, thread_id=session.session_id)
+            await self._tell_thread(session.session_id)
+        found, messages = await self._ask(context.input_messages, thread_id=session.session_id)
         if found.instructions:
             context.extend_instructions(self.source_id, found.instructions)
         if messages:
@@ -57,4 +57,4 @@ class ContextProviderAdapter(ProviderAdapter, FrameworkContextProvider):
     async def after_run(self, *, session: AgentSession, context: SessionContext, **run: Any) -> None:
         """Let the providers learn from a run; called by the agent."""
         answer = context.response.messages if context.response else []
-        await self._providers.invoked(context.input_messages, answer, thread_id=session.session_id)
+        await self._tell_end(context.input_messages, answer, thread_id=session.session_id)

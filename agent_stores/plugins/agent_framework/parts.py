@@ -62,7 +62,7 @@ def message_codec(title: str, *, is_beta: bool = False) -> JsonCodec:
         beta = bool(hints.get("beta")) if hints.get("own") else is_beta
         return _build_message(message, beta, leave_out)
 
-    return JsonCodec(FRAMEWORK, title, _read_message, build, has_errors=True)
+    return JsonCodec(FRAMEWORK, title, _read_message, build, has_errors=True, marks_own=False)
 
 
 def result_fields(part: ToolResultContent, leave_out: LeaveOut) -> Data:

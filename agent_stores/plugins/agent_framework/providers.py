@@ -1,4 +1,4 @@
-"""What the adapters of context providers share, for all versions of the framework."""
+"""`ProviderAdapter`: what the adapters of context providers share, for all versions of the framework."""
 
 from __future__ import annotations
 
@@ -12,39 +12,36 @@ from agent_stores.agent.providers import AggregateContextProvider
 from agent_stores.agent.tools import Tool
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework.codec import AgentFrameworkCodec
-from agent_stores.plugins.agent_framework.compat import installed
+from agent_stores.plugins.agent_framework.compat import framework
 from agent_stores.plugins.closing import AsyncContext
 from agent_stores.protocols import Context, ContextProvider
 
 
-class Providers(AsyncContext):
+class ProviderAdapter(AsyncContext):
     """Context providers of ours, asked with the framework's messages.
 
     They are entered by the first run in an event loop, and left by `aclose` or with the loop.
-
-    Args:
-        providers: one, or several in the order in which their context is put together.
     """
 
-    def __init__(self, providers: ContextProvider | Sequence[ContextProvider]) -> None:
+    def _use(self, providers: ContextProvider | Sequence[ContextProvider]) -> str:
+        """Set the providers; returns the names of their classes."""
         self._all = AggregateContextProvider(providers)
         self._codec = AgentFrameworkCodec()
         self._entered = LoopLocal(self._all.enter_all)
-        self.name = "+".join(dict.fromkeys(type(one).__name__ for one in self._all.providers)) or "none"
-        """The names of their classes."""
+        return "+".join(dict.fromkeys(type(one).__name__ for one in self._all.providers)) or "none"
 
-    async def thread_created(self, thread_id: str | None) -> None:
+    async def _tell_thread(self, thread_id: str | None) -> None:
         """Tell them of a conversation."""
         await self._entered.get()
         await self._all.thread_created(thread_id)
 
-    async def invoking(self, messages: Sequence[Any], **about: Any) -> tuple[Context, list[Any]]:
+    async def _ask(self, messages: Sequence[Any], **about: Any) -> tuple[Context, list[Any]]:
         """What they add to a run, and its messages as the framework's; one that fails adds nothing."""
         await self._entered.get()
         found = await self._all.invoking(self._ours(messages), **about)
         return found, [self._codec.from_chat_message(message) for message in found.messages]
 
-    async def invoked(
+    async def _tell_end(
         self,
         request: Sequence[Any],
         response: Sequence[Any] | None,
@@ -68,25 +65,10 @@ class Providers(AsyncContext):
         return [self._codec.to_chat_message(message) for message in messages]
 
 
-class ProviderAdapter(AsyncContext):
-    """How the adapters are entered and left."""
-
-    _providers: Providers
-
-    async def aclose(self) -> None:
-        """Leave the providers; a later run enters them again."""
-        await self._providers.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self._providers.__aenter__()
-        return self
-
-
 def framework_tools(tools: Sequence[Callable[..., Any]]) -> list[Any]:
     """Tools as the framework takes them; its own stay as they are."""
-    module = installed().module
-    is_old = not hasattr(module, "tool")
-    make, own = (module.ai_function, module.AIFunction) if is_old else (module.tool, module.FunctionTool)
+    make: Any = getattr(framework, "tool", None) or framework.ai_function
+    own: Any = getattr(framework, "FunctionTool", None) or framework.AIFunction
 
     def convert(given: Callable[..., Any]) -> Any:
         if isinstance(given, Tool):

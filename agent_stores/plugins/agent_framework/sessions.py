@@ -10,13 +10,15 @@ from typing_extensions import Unpack
 from agent_stores._json import json_value
 from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.agent_framework.documents import pack, unpack
+from agent_stores.plugins.agent_framework.parts import FRAMEWORK
 from agent_stores.plugins.closing import AsyncClosing
+from agent_stores.plugins.documents import document, document_data
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.plugins.thread_ids import escape
 from agent_stores.store import ChatMessageStore
 
-_KIND = "session"
+_ROW = "session"
+_KIND = f"{FRAMEWORK}.{_ROW}"
 
 
 class AgentStoresSessionStore(AsyncClosing, SessionStore):
@@ -51,7 +53,7 @@ class AgentStoresSessionStore(AsyncClosing, SessionStore):
             StoreUnavailableError: when the server cannot be reached.
         """
         found = await self._store(session_id).latest(1)
-        return AgentSession.from_dict(unpack(_KIND, found[-1].message)) if found else None
+        return AgentSession.from_dict(document_data(_KIND, found[-1].message)) if found else None
 
     async def set(self, session_id: str, session: AgentSession) -> None:
         """Store a session under an id, in place of the one that is stored there, in one step.
@@ -70,7 +72,7 @@ class AgentStoresSessionStore(AsyncClosing, SessionStore):
         data = session.to_dict()
         if isinstance(data["service_session_id"], Mapping):
             data["service_session_id"] = dict(data["service_session_id"])
-        await store.replace_all([pack(_KIND, _KIND, json_value(data, "session"))])
+        await store.replace_all([document(_KIND, _ROW, json_value(data, "session"))])
 
     async def delete(self, session_id: str) -> None:
         """Delete the session that is stored under an id, if there is one; its conversation stays.
@@ -83,4 +85,4 @@ class AgentStoresSessionStore(AsyncClosing, SessionStore):
 
     def _store(self, session_id: str) -> ChatMessageStore[ChatMessage]:
         self.validate_session_id(session_id)
-        return self._opened.store(f"{escape(session_id)}#{_KIND}")
+        return self._opened.store(f"{escape(session_id)}#{_ROW}")

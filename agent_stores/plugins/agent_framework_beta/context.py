@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agent_stores.plugins.agent_framework.compat import installed
-from agent_stores.plugins.agent_framework.providers import ProviderAdapter, Providers, framework_tools
+from agent_stores.plugins.agent_framework.compat import MESSAGE, framework
+from agent_stores.plugins.agent_framework.providers import ProviderAdapter, framework_tools
 from agent_stores.protocols import ContextProvider
 
-_framework: Any = installed().module
 
-
-class ContextProviderAdapter(ProviderAdapter, _framework.ContextProvider):  # type: ignore[misc]
+class ContextProviderAdapter(ProviderAdapter, framework.ContextProvider):  # type: ignore[misc]
     """Context providers of ours as one of the framework's, for ``ChatAgent(context_provider=...)``.
 
     Each run asks them all at once; one that fails adds nothing, and the log says which. The framework tells
@@ -29,17 +27,17 @@ class ContextProviderAdapter(ProviderAdapter, _framework.ContextProvider):  # ty
     """
 
     def __init__(self, providers: ContextProvider | Sequence[ContextProvider]) -> None:
-        self._providers = Providers(providers)
+        self._use(providers)
 
     async def thread_created(self, thread_id: str | None) -> None:
         """Tell the providers of a thread that a service keeps; called by the agent."""
-        await self._providers.thread_created(thread_id)
+        await self._tell_thread(thread_id)
 
     async def invoking(self, messages: Any, **kwargs: Any) -> Any:
         """What the providers add to a run; called by the agent."""
-        found, added = await self._providers.invoking(_several(messages))
+        found, added = await self._ask(_several(messages))
         tools = framework_tools(found.tools)
-        return _framework.Context(instructions=found.instructions, messages=added, tools=tools)
+        return framework.Context(instructions=found.instructions, messages=added, tools=tools)
 
     async def invoked(
         self,
@@ -50,8 +48,8 @@ class ContextProviderAdapter(ProviderAdapter, _framework.ContextProvider):  # ty
     ) -> None:
         """Let the providers learn from a run; called by the agent."""
         answer = None if response_messages is None else _several(response_messages)
-        await self._providers.invoked(_several(request_messages), answer, invoke_exception)
+        await self._tell_end(_several(request_messages), answer, invoke_exception)
 
 
 def _several(messages: Any) -> Sequence[Any]:
-    return [messages] if isinstance(messages, installed().message) else list(messages)
+    return [messages] if isinstance(messages, MESSAGE) else list(messages)

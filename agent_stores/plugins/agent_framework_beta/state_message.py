@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_stores.errors import StateError
-from agent_stores.plugins.agent_framework.compat import installed
+from agent_stores.plugins.agent_framework.compat import CONTENT, MESSAGE
 from agent_stores.states import StateKey, sign_state, verify_state
 
 _STATE = "agent_stores_state"
@@ -25,8 +25,8 @@ _TEXT = (
 def pack(state: Mapping[str, Any], key: StateKey | None) -> dict[str, Any]:
     """The state of a store as the framework carries it, signed where there is a key."""
     signed = dict(state) if key is None else sign_state(state, key)
-    text = installed().content.from_text(_TEXT)
-    marker = installed().message(role="system", contents=[text], additional_properties={_STATE: signed})
+    text = CONTENT.from_text(_TEXT)
+    marker = MESSAGE(role="system", contents=[text], additional_properties={_STATE: signed})
     return {"type": _STATE_TYPE, "messages": [marker.to_dict()]}
 
 
@@ -65,10 +65,9 @@ def marked(message: Any) -> Mapping[str, Any] | None:
 
 
 def _message(message: Any) -> Any:
-    kind = installed().message
-    if isinstance(message, kind):
+    if isinstance(message, MESSAGE):
         return message
     try:
-        return kind.from_dict({"role": message["role"], "contents": message["contents"], **message})
+        return MESSAGE.from_dict({"role": message["role"], "contents": message["contents"], **message})
     except Exception as error:
         raise StateError(f"the state must hold messages of the framework, got another: {error!r}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, Unpack
@@ -222,20 +222,23 @@ class ChatMessageStoreAdapter(AsyncContext):
             return False
         return True
 
-    async def _all(self) -> AsyncIterator[tuple[str, Any]]:
-        """The stored messages, oldest first, with the ids under which they are stored; read page by page."""
+    async def _first(self, is_it: Callable[[int, Any], bool]) -> tuple[int, str, Any] | None:
+        """The first stored message of a kind: its index, the id under which it is stored, and itself."""
         self._is_new = False
-        async for stored_message in self._store.iter_messages():
-            (found,) = self._shown([stored_message.message])
-            yield stored_message.message.message_id or "", found
+        at = 0
+        async for item in self._store.iter_messages():
+            (found,) = self._shown([item.message])
+            if is_it(at, found):
+                return at, item.message.message_id or "", found
+            at += 1
+        return None
 
     async def _at(self, index: int) -> tuple[str, Any]:
-        wanted, at = index if index >= 0 else index + await self.count(), 0
-        async for found in self._all():
-            if at == wanted:
-                return found
-            at += 1
-        raise IndexError(f"index must be that of a stored message, got {index}")
+        wanted = index if index >= 0 else index + await self.count()
+        found = await self._first(lambda at, _: at == wanted)
+        if found is None:
+            raise IndexError(f"index must be that of a stored message, got {index}")
+        return found[1:]
 
     def _shown(self, neutral: Sequence[ChatMessage]) -> list[Any]:
         """The framework's messages for stored ones."""
@@ -246,13 +249,14 @@ class ChatMessageStoreAdapter(AsyncContext):
     async def _find(self, item: Any) -> tuple[int, str]:
         """The index of a stored message that is equal to another one, and the id under which it is stored."""
         wanted = {**item.to_dict(), "message_id": None}
-        at = 0
-        async for message_id, found in self._all():
+
+        def is_equal(_: int, found: Any) -> bool:
             is_it = item.message_id in (None, found.message_id)
-            if is_it and {**found.to_dict(), "message_id": None} == wanted:
-                return at, message_id
-            at += 1
-        raise ArgumentError("item must be equal to a stored message, got another one")
+            return is_it and {**found.to_dict(), "message_id": None} == wanted
+
+        if (found := await self._first(is_equal)) is None:
+            raise ArgumentError("item must be equal to a stored message, got another one")
+        return found[:2]
 
     # -- closing ------------------------------------------------------------------------------------------
 

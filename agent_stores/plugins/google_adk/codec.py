@@ -41,18 +41,16 @@ class EventCodec:
 
     def from_chat_message(self, message: ChatMessage) -> list[Event]:
         """The event of a message; none for a message that has no form here."""
+        found = self.decode(message)
+        return [] if found is None else [found[0]]
+
+    def decode(self, message: ChatMessage) -> tuple[Event, bool] | None:
+        """The event of a message, if it has one, and whether ADK wrote it, unchanged since."""
         found = self.json.decode(message)
         if found is None:
-            return []
-        data = found.data
-        if not found.exact:
-            data = {**_defaults(message), **data}
-        return [Event.model_validate(data)]
-
-    def is_own(self, message: ChatMessage) -> bool:
-        """Whether ADK wrote a message, unchanged since."""
-        found = self.json.decode(message, quiet=True)
-        return found is not None and found.exact
+            return None
+        data = found.data if found.exact else {**_defaults(message), **found.data}
+        return Event.model_validate(data), found.exact
 
 
 def _read(event: Data) -> Shape:

@@ -9,7 +9,6 @@ from google.adk.events.event import Event
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from agent_stores.backend import Row
-from agent_stores.message_rows import decode_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.google_adk.codec import EventCodec
 from agent_stores.store import ChatMessageStore
@@ -25,12 +24,10 @@ class StoredEvent(NamedTuple):
     Attributes:
         position: from 1 up.
         event: the event.
-        own: whether ADK wrote it.
     """
 
     position: int
     event: Event
-    own: bool
 
 
 class EventReader:
@@ -77,21 +74,19 @@ class EventReader:
         found: list[StoredEvent] = []
         names: dict[str, str] = {}
         agent = self._agent_name
-        on_corrupt = store._settings.on_corrupt
-        for row, message in decode_rows(rows, thread_id=store.thread_id, on_corrupt=on_corrupt):
-            for event in self._codec.from_chat_message(message):
-                own = self._codec.is_own(message)
-                names |= {call.id: call.name for call in event.get_function_calls() if call.id and call.name}
-                for response in event.get_function_responses():
-                    response.name = response.name or names.get(response.id or "")
-                if own and event.author != "user":
-                    agent = self._agent_name or event.author
-                elif not own:
-                    is_user = event.content is not None and event.content.role == "user"
-                    answers = bool(event.get_function_responses())
-                    if not is_user or answers:
-                        event.author = message.author_name or agent or _UNKNOWN_AGENT
-                found.append(StoredEvent(row.position, event, own))
+        for row, message in store._settings.from_rows(rows, store.thread_id):
+            if (decoded := self._codec.decode(message)) is None:
+                continue
+            event, own = decoded
+            names |= {call.id: call.name for call in event.get_function_calls() if call.id and call.name}
+            answers = event.get_function_responses()
+            for answer in answers:
+                answer.name = answer.name or names.get(answer.id or "")
+            if own and event.author != "user":
+                agent = self._agent_name or event.author
+            elif not own and (answers or event.content is None or event.content.role != "user"):
+                event.author = message.author_name or agent or _UNKNOWN_AGENT
+            found.append(StoredEvent(row.position, event))
         return found
 
 

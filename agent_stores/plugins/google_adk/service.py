@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -24,7 +24,6 @@ from typing_extensions import Unpack
 from agent_stores.backend import ThreadKey
 from agent_stores.errors import ConflictError
 from agent_stores.listing import ThreadStats
-from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.google_adk.codec import EventCodec
@@ -67,7 +66,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
             store, codec=self._codec, options=options, dangling_calls="keep"
         )
         self._reader = EventReader(self._codec, agent_name)
-        self._locks: dict[tuple[Any, ...], tuple[asyncio.Lock, int]] = {}
+        self._locks: WeakValueDictionary[tuple[Any, ...], asyncio.Lock] = WeakValueDictionary()
 
     async def create_session(
         self,
@@ -193,19 +192,18 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
         await self.aclose()
 
     async def _append(self, store: ChatMessageStore[ChatMessage], event: Event, expected: int) -> int:
-        settings = store._settings
-        message = self._codec.to_chat_message(event)
-        (row,) = make_rows([message], settings.count_tokens, max_bytes=store.log.max_message_bytes)
+        settings, log = store._settings, store.log
+        rows = settings.to_rows([self._codec.to_chat_message(event)], log.max_message_bytes)
         try:
-            return await store.log.append(
+            return await log.append(
                 store._key,
-                [row],
+                rows,
                 expected_position=expected,
                 max_messages=settings.max_messages,
                 ttl=settings.ttl,
             )
         except ConflictError:
-            if await store.log.stats(store._key) is None:
+            if await log.stats(store._key) is None:
                 raise SessionNotFoundError(f"Session {store.thread_id!r} not found.") from None
             raise StaleSessionError(
                 f"another writer added to session {store.thread_id!r} since it was loaded; nothing was "
@@ -285,18 +283,7 @@ class AgentStoresSessionService(AsyncClosing, BaseSessionService):
         thread_id = "/".join((*map(escape, names), identifier("session_id", session_id)))
         return self._opened.neutral(thread_id)
 
-    @asynccontextmanager
-    async def _lock(self, session: Session) -> AsyncIterator[None]:
+    def _lock(self, session: Session) -> asyncio.Lock:
         """Serializes the appends of parallel agents to one session in one event loop."""
         key = (asyncio.get_running_loop(), session.app_name, session.user_id, session.id)
-        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
-        self._locks[key] = lock, users + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            users = self._locks[key][1] - 1
-            if users:
-                self._locks[key] = lock, users
-            else:
-                del self._locks[key]
+        return self._locks.setdefault(key, asyncio.Lock())

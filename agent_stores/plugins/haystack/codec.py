@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -21,8 +20,8 @@ from agent_stores.errors import ArgumentTypeError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
 from agent_stores.plugins.json_diff import digest, json_equal
-from agent_stores.plugins.media import decode_base64
-from agent_stores.plugins.parts import opaque_part, own_part
+from agent_stores.plugins.media import decode_base64, encode_base64
+from agent_stores.plugins.parts import object_arguments, opaque_part, own_part
 from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "haystack"
@@ -180,11 +179,8 @@ def _build_part(part: AnyContent, leave_out: LeaveOut) -> Data | None:
     if isinstance(part, ReasoningContent):
         return {"reasoning": {"reasoning_text": part.text}}
     if isinstance(part, ToolCallContent):
-        try:
-            arguments = part.parse_arguments()
-        except ValueError:  # malformed JSON text of a model
-            arguments = {"arguments": part.arguments}
-        return {"tool_call": {"tool_name": part.name, "arguments": arguments, "id": part.call_id}}
+        call = {"tool_name": part.name, "arguments": object_arguments(part), "id": part.call_id}
+        return {"tool_call": call}
     if isinstance(part, ToolResultContent):
         text = "" if part.result is None else part.result_text()
         inner = [found for one in part.contents if (found := _build_part(one, leave_out)) is not None]
@@ -192,7 +188,7 @@ def _build_part(part: AnyContent, leave_out: LeaveOut) -> Data | None:
         origin = {_EARLIER: part.call_id}
         return {"tool_call_result": {"result": result, "origin": origin, "error": part.is_error}}
     if isinstance(part, DataContent):
-        encoded = base64.b64encode(part.data).decode()
+        encoded = encode_base64(part.data)
         if part.kind == "image":
             return {"image": {"base64_image": encoded, "mime_type": part.media_type}}
         file = {"base64_data": encoded, "mime_type": part.media_type}

@@ -7,26 +7,30 @@ form of a message has as many blocks as the message had, and differs in small th
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
 from agent_stores.contents import (
     AnyContent,
+    ApprovalRequestContent,
+    ApprovalResponseContent,
     DataContent,
     ErrorContent,
-    OpaqueContent,
     ReasoningContent,
     TextContent,
     ToolCallContent,
     UriContent,
 )
-from agent_stores.plugins.media import decode_base64, media_url, part_of_url
+from agent_stores.plugins.json_codec import Data, LeaveOut
+from agent_stores.plugins.media import decode_base64, encode_base64, known_type, media_url, part_of_url
+from agent_stores.plugins.parts import opaque_part, own_part
+from agent_stores.plugins.unsupported import error_text
 
 FRAMEWORK = "langchain"
 
-Block = str | dict[str, Any]
+Block = str | Data
 
+_CALLS = {"tool_call": ("id", "args"), "tool_use": ("id", "input"), "function_call": ("call_id", None)}
 _MEDIA = ("image", "audio", "video", "file", "text-plain")
 
 
@@ -43,150 +47,107 @@ def read_block(block: Any, calls: Mapping[str, ToolCallContent]) -> tuple[str, A
         found = _read(block, str(block["type"]), calls)
     except (KeyError, TypeError, ValueError, AttributeError):
         found = None
-    return found or ("opaque", OpaqueContent({"type": f"{FRAMEWORK}.{_name(block)}", "block": block}))
+    kind = block.get("type") if isinstance(block, dict) else None
+    return found or ("opaque", opaque_part(FRAMEWORK, kind, block))
 
 
-def build_block(shape: str, part: AnyContent) -> Block | None:
-    """The plainest block of that shape for a part; None when they do not go together."""
-    if shape == "opaque":
-        own = part.data.get("block") if isinstance(part, OpaqueContent) else None
-        return own if isinstance(own, dict) else None
+def build_block(part: AnyContent, shape: str, leave_out: LeaveOut) -> Block | None:
+    """The plainest block for a part, of a shape if it can have it; None when there is none.
+
+    A call has a block only where a shape says so; it is beside the content anyway.
+    """
+    own = own_part(FRAMEWORK, part)
+    if isinstance(own, dict):
+        return own
+    part = error_text(part) if isinstance(part, ErrorContent) else part
     if isinstance(part, TextContent):
-        if shape == "str":
-            return part.text
-        return {"type": "text", "text": part.text} if shape == "text" else None
+        return part.text if shape == "str" else {"type": "text", "text": part.text}
     if isinstance(part, ReasoningContent):
-        return _reasoning(shape, part)
+        signed = {} if part.protected_data is None else {"signature": part.protected_data}
+        if shape == "thinking":
+            return {"type": shape, "thinking": part.text, **signed}
+        return {"type": "reasoning", "reasoning": part.text, **({"extras": signed} if signed else {})}
     if isinstance(part, ToolCallContent):
-        return _call(shape, part)
+        if shape not in _CALLS:
+            return None
+        name, field = _CALLS[shape]
+        arguments = {} if field is None else {field: part.arguments}
+        return {"type": shape, "name": part.name, name: part.call_id, **arguments}
     if isinstance(part, (DataContent, UriContent)):
-        return _media(shape, part)
+        return _build_media(part, shape)
+    approval = isinstance(part, (ApprovalRequestContent, ApprovalResponseContent))
+    leave_out(part, "LangChain has no approvals" if approval else "its messages have no place for it")
     return None
 
 
-def shape_for(part: AnyContent) -> str | None:
-    """The shape in which a part that another framework wrote is shown; None when there is none for it."""
-    if isinstance(part, (TextContent, ErrorContent)):
-        return "text"
-    if isinstance(part, ReasoningContent):
-        return "reasoning"
-    if isinstance(part, OpaqueContent) and part.type.startswith(f"{FRAMEWORK}."):
-        return "opaque" if "block" in part.data else None
-    if isinstance(part, (DataContent, UriContent)):
-        return "image_url" if part.kind == "image" else "standard"
-    return None
-
-
-def _name(block: Any) -> str:
-    kind = block.get("type") if isinstance(block, Mapping) else None
-    return kind if isinstance(kind, str) and kind else "block"
-
-
-def _read(
-    block: dict[str, Any], kind: str, calls: Mapping[str, ToolCallContent]
-) -> tuple[str, AnyContent] | None:
+def _read(block: Data, kind: str, calls: Mapping[str, ToolCallContent]) -> tuple[str, AnyContent] | None:
     if kind == "text":
-        return "text", TextContent(block["text"])
-    if kind == "reasoning":
-        extras = block.get("extras") or {}
-        return "reasoning", ReasoningContent(block["reasoning"], protected_data=extras.get("signature"))
-    if kind == "thinking":
-        return "thinking", ReasoningContent(block["thinking"], protected_data=block.get("signature"))
-    if kind in ("tool_call", "tool_use", "function_call"):
-        name = block["call_id" if kind == "function_call" else "id"]
-        return kind, calls[name]
+        return kind, TextContent(block["text"])
+    if kind in ("reasoning", "thinking"):
+        signed = (block.get("extras") or {}) if kind == "reasoning" else block
+        return kind, ReasoningContent(block[kind], protected_data=signed.get("signature"))
+    if kind in _CALLS:
+        return kind, calls[block[_CALLS[kind][0]]]
     if kind == "image_url":
         where = block["image_url"]
-        shape = "image_url" if isinstance(where, dict) else "image_url_text"
-        return shape, part_of_url(where["url"] if isinstance(where, dict) else where, kind="image")
+        shape, url = (kind, where["url"]) if isinstance(where, dict) else ("image_url_text", where)
+        return shape, part_of_url(url, kind="image")
     if kind == "input_audio":
         audio = block["input_audio"]
-        data = decode_base64(audio["data"])
-        return None if data is None else (kind, DataContent(data, media_type=f"audio/{audio['format']}"))
+        return _of_bytes(kind, audio["data"], f"audio/{audio['format']}")
+    what = "file" if kind == "text-plain" else kind
     if kind == "file" and isinstance(block.get("file"), dict):
         file = block["file"]
-        return "file", part_of_url(file["file_data"], kind="file", filename=file.get("filename"))
-    if kind in _MEDIA:
-        return _read_media(block, kind)
-    return None
-
-
-def _read_media(block: dict[str, Any], kind: str) -> tuple[str, AnyContent] | None:
-    what = "file" if kind == "text-plain" else kind
+        return kind, part_of_url(file["file_data"], kind=kind, filename=file.get("filename"))
+    if kind not in _MEDIA:
+        return None
     if "source" in block:  # Anthropic's
         source = block["source"]
         if source["type"] == "url":
             return "source", part_of_url(source["url"], kind=what)
-        data = decode_base64(source["data"])
-        return None if data is None else ("source", DataContent(data, media_type=source["media_type"]))
-    type_field, shape = block.get("mime_type"), "standard"
+        return _of_bytes("source", source["data"], source["media_type"])
+    media_type = block.get("mime_type")
+    if "source_type" in block:  # LangChain's before 1.0
+        if block["source_type"] == "base64":
+            return _of_bytes("v0", block["data"], media_type)
+        is_url = block["source_type"] == "url"
+        return ("v0", part_of_url(block["url"], kind=what, media_type=media_type)) if is_url else None
     named = (block.get("extras") or {}).get("filename")
     name = named if isinstance(named, str) else None
-    encoded = block.get("base64")
-    if "source_type" in block:  # LangChain's before 1.0
-        shape = "v0"
-        encoded = block["data"] if block["source_type"] == "base64" else None
-        if block["source_type"] not in ("base64", "url"):
-            return None
-        name = None
-    if encoded is not None:
-        data = decode_base64(encoded)
-        return None if data is None else (shape, DataContent(data, media_type=type_field, filename=name))  # type: ignore[arg-type]
-    return shape, part_of_url(block["url"], kind=what, media_type=type_field, filename=name)
+    if block.get("base64") is not None:
+        return _of_bytes("standard", block["base64"], media_type, name)
+    return "standard", part_of_url(block["url"], kind=what, media_type=media_type, filename=name)
 
 
-def _reasoning(shape: str, part: ReasoningContent) -> Block | None:
-    if shape == "reasoning":
-        plain: dict[str, Any] = {"type": "reasoning", "reasoning": part.text}
-        signed = {"extras": {"signature": part.protected_data}}
-        return plain if part.protected_data is None else {**plain, **signed}
-    if shape == "thinking":
-        plain = {"type": "thinking", "thinking": part.text}
-        return plain if part.protected_data is None else {**plain, "signature": part.protected_data}
-    return None
+def _of_bytes(
+    shape: str, text: str, media_type: Any, filename: str | None = None
+) -> tuple[str, AnyContent] | None:
+    data = decode_base64(text)
+    return None if data is None else (shape, DataContent(data, media_type=media_type, filename=filename))
 
 
-def _call(shape: str, part: ToolCallContent) -> Block | None:
-    plain: dict[str, Any] = {"type": shape, "name": part.name}
-    if shape == "tool_call":
-        return {**plain, "id": part.call_id, "args": part.arguments}
-    if shape == "tool_use":
-        return {**plain, "id": part.call_id, "input": part.arguments}
-    return {**plain, "call_id": part.call_id} if shape == "function_call" else None
-
-
-def _media(shape: str, part: DataContent | UriContent) -> Block | None:
+def _build_media(part: DataContent | UriContent, shape: str) -> Data:
     kind = part.kind if part.kind in ("image", "audio", "video") else "file"
-    if shape == "image_url":
-        return {"type": "image_url", "image_url": {"url": media_url(part)}}
+    encoded = encode_base64(part.data) if isinstance(part, DataContent) else None
+    url = media_url(part)
     if shape == "image_url_text":
-        return {"type": "image_url", "image_url": media_url(part)}
-    if shape == "input_audio" and isinstance(part, DataContent):
-        name = part.media_type.partition("/")[2]
-        return {"type": "input_audio", "input_audio": {"data": _base64(part), "format": name}}
+        return {"type": "image_url", "image_url": url}
+    if shape == "image_url" or (not shape and kind == "image"):
+        return {"type": "image_url", "image_url": {"url": url}}
+    if shape == "input_audio" and part.media_type is not None:
+        audio = {"data": encoded, "format": part.media_type.partition("/")[2]}
+        return {"type": shape, "input_audio": audio}
     if shape == "file":
-        file = {"file_data": media_url(part)}
-        return {"type": "file", "file": {**file, "filename": part.filename} if part.filename else file}
-    if shape == "source" and isinstance(part, DataContent):
-        source = {"type": "base64", "media_type": part.media_type, "data": _base64(part)}
-        return {"type": kind, "source": source}
+        named = {} if part.filename is None else {"filename": part.filename}
+        return {"type": shape, "file": {"file_data": url, **named}}
     if shape == "source":
-        return {"type": kind, "source": {"type": "url", "url": media_url(part)}}
-    named: dict[str, Any] = (
-        {} if part.media_type is None or part.media_type.endswith("/*") else {"mime_type": part.media_type}
-    )
-    if shape == "v0" and isinstance(part, DataContent):
-        return {"type": kind, "source_type": "base64", "data": _base64(part), **named}
+        of_bytes = {"type": "base64", "media_type": part.media_type, "data": encoded}
+        return {"type": kind, "source": {"type": "url", "url": url} if encoded is None else of_bytes}
+    media_type = known_type(part)
+    typed = {} if media_type is None else {"mime_type": media_type}
     if shape == "v0":
-        return {"type": kind, "source_type": "url", "url": media_url(part)}
-    if shape != "standard":
-        return None
-    if part.filename is not None:
-        named["extras"] = {"filename": part.filename}
-    if isinstance(part, DataContent):
-        return {"type": kind, "base64": _base64(part), **named}
-    return {"type": kind, "url": part.uri, **named}
-
-
-def _base64(part: DataContent) -> str:
-    return base64.b64encode(part.data).decode()
+        if encoded is None:
+            return {"type": kind, "source_type": "url", "url": url}
+        return {"type": kind, "source_type": "base64", "data": encoded, **typed}
+    extras = {} if part.filename is None else {"extras": {"filename": part.filename}}
+    return {"type": kind, **({"url": url} if encoded is None else {"base64": encoded}), **typed, **extras}

@@ -51,7 +51,7 @@ class RedisChatMessageHistory(AgentStoresChatMessageHistory):
         from agent_stores.redis import RedisMessageLog
 
         if redis_url is not None and url is not None:
-            raise ArgumentError("redis_url and url cannot be combined: they are one")
+            raise ArgumentError("redis_url and url must not be given together: they are one")
         prefix: Any = {} if key_prefix is None else {"key_prefix": key_prefix}
         if redis_client is not None:
             log = RedisMessageLog(redis_client=redis_client, **prefix)

@@ -18,10 +18,9 @@ from langchain_core.messages import BaseMessage
 
 from agent_stores.backend import Row, ThreadKey
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.framework_data import framework_data, with_framework_data
+from agent_stores.plugins.framework_data import framework_data
 from agent_stores.plugins.json_diff import digest
-from agent_stores.plugins.langchain.blocks import FRAMEWORK
-from agent_stores.plugins.langchain.codec import LangChainCodec
+from agent_stores.plugins.langchain.codec import LangChainCodec, shown_as
 from agent_stores.plugins.merge_messages import joined
 from agent_stores.store import ChatMessageStore
 
@@ -92,7 +91,7 @@ async def not_stored(
         stored = name
         if name in taken:
             stored = f"{name}~{digest({'message': one.to_dict(), 'before': before})}"
-            one = _shown_as(one, name) if one.message_id else one
+            one = shown_as(one, name) if one.message_id else one
         else:
             follows_new = True if new or follows_new else None
         taken.add(stored)
@@ -108,13 +107,6 @@ def id_of(message: BaseMessage) -> str:
         key = id(message)
         found = _given[key] = (ref(message, lambda _: _given.pop(key, None)), os.urandom(16).hex())
     return found[1]
-
-
-def _shown_as(message: ChatMessage, name: str) -> ChatMessage:
-    kept = {**framework_data(message, FRAMEWORK), "id": name}
-    return message.replace(
-        additional_properties=with_framework_data(message.additional_properties, FRAMEWORK, kept)
-    )
 
 
 class _Twins:

@@ -27,25 +27,27 @@ Typed = list[str]
 _ROLES: Mapping[str, Role] = {"ai": "assistant", "human": "user", "tool": "tool", "function": "tool"}
 
 
-class GraphMessageCodec:
-    """Converts the messages of a graph's state to `ChatMessage`, without loss.
+class GraphCodec:
+    """Converts what a graph's state holds, without loss: messages to `ChatMessage`, other values to text.
 
     A message keeps its neutral form, which other plug-ins read. Where JSON cannot hold all of a message (an
     artifact that is an object, a tuple), the graph's serializer keeps it in addition.
+
+    Args:
+        serde: the graph's serializer.
+        messages: converts LangChain's messages.
     """
 
-    def __init__(self) -> None:
-        self._codec = LangChainCodec()
+    def __init__(self, serde: SerializerProtocol, messages: LangChainCodec) -> None:
+        self._serde = serde
+        self._messages = messages
 
-    def encode(
-        self, message: BaseMessage, row_id: str | None, serde: SerializerProtocol, *, own: bool = True
-    ) -> ChatMessage:
+    def encode(self, message: BaseMessage, row_id: str | None, *, own: bool = True) -> ChatMessage:
         """The neutral form of a message.
 
         Args:
             message: the message; its own id may be missing.
             row_id: the id of its row.
-            serde: the graph's serializer.
             own: whether a checkpoint has it; any other message is one that was added to the conversation.
 
         Raises:
@@ -55,30 +57,43 @@ class GraphMessageCodec:
         if message.id != row_id:
             kept["id"] = message.id
         try:
-            ours = self._codec.to_chat_message(message)
+            ours = self._messages.to_chat_message(message)
         except (ArgumentError, ArgumentTypeError):
-            role = _ROLES.get(message.type, "system")
-            ours = ChatMessage(role, str(message.text))
+            ours = ChatMessage(_ROLES.get(message.type, "system"), str(message.text))
         ours = ours.replace(message_id=row_id)
-        found = _with(ours, kept) if kept else ours
-        plain = self.decode(found, serde)
+        found = _with(ours, kept)
+        plain = self.decode(found)
         if plain == [message]:
             return found
-        exact = dump(message, serde, "a message")
-        if plain == [load(exact, serde)]:  # the serializer restores no more of it
+        exact = self.dump(message, "a message")
+        if plain == [self.load(exact)]:  # the serializer restores no more of it
             return found
         return _with(ours, {**kept, "exact": exact, "of": _digest(ours)})
 
-    def decode(self, message: ChatMessage, serde: SerializerProtocol) -> list[BaseMessage]:
+    def decode(self, message: ChatMessage) -> list[BaseMessage]:
         """The graph's messages for a stored one: exactly one where a graph wrote it."""
         kept = framework_data(message, FRAMEWORK)
         if "exact" in kept and kept.get("of") == _digest(message):
-            exact: BaseMessage = load(kept["exact"], serde)
-            return [exact]
-        found = self._codec.from_chat_message(message)
+            return [self.load(kept["exact"])]
+        found = self._messages.from_chat_message(message)
         if kept.get("own") and len(found) == 1:
             found[0].id = kept.get("id", message.message_id)
         return found
+
+    def dump(self, value: Any, what: str) -> Typed:
+        """A value as JSON.
+
+        Raises:
+            ArgumentTypeError: when the serializer does not restore a type in it; names the type.
+        """
+        kind, data = self._serde.dumps_typed(value)
+        if kind == "msgpack":
+            _check_restorable(kind, data, self._serde, what)
+        return [kind, base64.b64encode(data).decode()]
+
+    def load(self, typed: Typed) -> Any:
+        """The value that `dump` was given."""
+        return self._serde.loads_typed((typed[0], base64.b64decode(typed[1])))
 
 
 def is_own(message: ChatMessage) -> bool:
@@ -98,23 +113,6 @@ def copy_message(message: BaseMessage) -> BaseMessage:
 def is_message_list(value: Any) -> bool:
     """Whether a channel's value is a list of messages."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, BaseMessage) for one in value)
-
-
-def dump(value: Any, serde: SerializerProtocol, what: str) -> Typed:
-    """A value as JSON.
-
-    Raises:
-        ArgumentTypeError: when the serializer does not restore a type in it; names the type.
-    """
-    kind, data = serde.dumps_typed(value)
-    if kind == "msgpack":
-        _check_restorable(kind, data, serde, what)
-    return [kind, base64.b64encode(data).decode()]
-
-
-def load(typed: Typed, serde: SerializerProtocol) -> Any:
-    """The value that `dump` was given."""
-    return serde.loads_typed((typed[0], base64.b64decode(typed[1])))
 
 
 def _check_restorable(kind: str, data: bytes, serde: SerializerProtocol, what: str) -> None:

@@ -1,12 +1,12 @@
 """Savers with the names and constructors of LangGraph's own, over our stores.
 
-Their data is in our layout: `agent-stores migrate` takes over what LangGraph's own savers wrote.
+Their data is in our layout: `agent-stores migrate` takes over what LangGraph's own savers wrote. What
+``from_conn_string`` makes is closed at the end of ``with`` or ``async with``.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -19,64 +19,50 @@ from agent_stores.plugins.store_resolver import PluginOptions
 from agent_stores.redis import RedisMessageLog
 
 
-class PostgresSaver(AgentStoresSaver):
-    """`AgentStoresSaver` as ``langgraph.checkpoint.postgres.PostgresSaver`` is made."""
+class _Sync(AgentStoresSaver):
+    def setup(self) -> None:
+        """Nothing to do: the first operation makes what there is to be made."""
 
+
+class _Async(AgentStoresSaver):
+    async def setup(self) -> None:
+        """Nothing to do: the first operation makes what there is to be made."""
+
+
+class _OnPostgres(AgentStoresSaver):
     @classmethod
-    @contextmanager
     def from_conn_string(
         cls, conn_string: str, *, pipeline: bool = False, serde: SerializerProtocol | None = None
-    ) -> Iterator[Self]:
+    ) -> Self:
         """A saver on a database; `pipeline` is ignored."""
-        with cls(_url(conn_string), serde=serde) as saver:
-            yield saver
+        if "://" not in conn_string:  # a string of keywords, which would be taken for the name of a file
+            raise ArgumentError(
+                "the connection string must be a URL, such as postgresql://user@host/database"
+            )
+        return cls(conn_string, serde=serde)
 
-    def setup(self) -> None:
-        """Nothing to do: the tables are made by the first operation."""
+
+class PostgresSaver(_OnPostgres, _Sync):
+    """`AgentStoresSaver` as ``langgraph.checkpoint.postgres.PostgresSaver`` is made."""
 
 
-class AsyncPostgresSaver(AgentStoresSaver):
+class AsyncPostgresSaver(_OnPostgres, _Async):
     """`AgentStoresSaver` as ``langgraph.checkpoint.postgres.aio.AsyncPostgresSaver`` is made."""
 
+
+class _OnSqlite(AgentStoresSaver):
     @classmethod
-    @asynccontextmanager
-    async def from_conn_string(
-        cls, conn_string: str, *, pipeline: bool = False, serde: SerializerProtocol | None = None
-    ) -> AsyncIterator[Self]:
-        """A saver on a database; `pipeline` is ignored."""
-        async with cls(_url(conn_string), serde=serde) as saver:
-            yield saver
-
-    async def setup(self) -> None:
-        """Nothing to do: the tables are made by the first operation."""
+    def from_conn_string(cls, conn_string: str) -> Self:
+        """A saver on a file, or in memory for ``:memory:``."""
+        return cls("memory:" if conn_string == ":memory:" else conn_string)
 
 
-class SqliteSaver(AgentStoresSaver):
+class SqliteSaver(_OnSqlite, _Sync):
     """`AgentStoresSaver` as ``langgraph.checkpoint.sqlite.SqliteSaver`` is made."""
 
-    @classmethod
-    @contextmanager
-    def from_conn_string(cls, conn_string: str) -> Iterator[Self]:
-        """A saver on a file, or in memory for ``:memory:``."""
-        with cls(_file(conn_string)) as saver:
-            yield saver
 
-    def setup(self) -> None:
-        """Nothing to do: the tables are made by the first operation."""
-
-
-class AsyncSqliteSaver(AgentStoresSaver):
+class AsyncSqliteSaver(_OnSqlite, _Async):
     """`AgentStoresSaver` as ``langgraph.checkpoint.sqlite.aio.AsyncSqliteSaver`` is made."""
-
-    @classmethod
-    @asynccontextmanager
-    async def from_conn_string(cls, conn_string: str) -> AsyncIterator[Self]:
-        """A saver on a file, or in memory for ``:memory:``."""
-        async with cls(_file(conn_string)) as saver:
-            yield saver
-
-    async def setup(self) -> None:
-        """Nothing to do: the tables are made by the first operation."""
 
 
 class _OnRedis(AgentStoresSaver):
@@ -101,40 +87,29 @@ class _OnRedis(AgentStoresSaver):
         checkpoint_prefix: str = "",
         checkpoint_write_prefix: str = "",
     ) -> None:
+        options: PluginOptions = {}
+        if ttl and ttl.get("default_ttl") is not None:
+            refresh: TtlRefresh = "read" if ttl.get("refresh_on_read") else "write"
+            options = {"ttl": 60 * ttl["default_ttl"], "ttl_refresh": refresh}
         log = RedisMessageLog(redis_url, redis_client=redis_client, client_options=connection_args)
-        super().__init__(log, **_ttl(ttl))
+        super().__init__(log, **options)
         self._opened.own(log)
 
+    @classmethod
+    def from_conn_string(cls, redis_url: str | None = None, **options: Any) -> Self:
+        """A saver on a server; `options` are the arguments of the class."""
+        return cls(redis_url, **options)
 
-class RedisSaver(_OnRedis):
+
+class RedisSaver(_OnRedis, _Sync):
     """`AgentStoresSaver` as ``langgraph.checkpoint.redis.RedisSaver`` is made."""
 
-    @classmethod
-    @contextmanager
-    def from_conn_string(cls, redis_url: str | None = None, **options: Any) -> Iterator[Self]:
-        """A saver on a server; `options` are the arguments of the class."""
-        with cls(redis_url, **options) as saver:
-            yield saver
 
-    def setup(self) -> None:
-        """Nothing to do: there are no indexes."""
-
-
-class AsyncRedisSaver(_OnRedis):
+class AsyncRedisSaver(_OnRedis, _Async):
     """`AgentStoresSaver` as ``langgraph.checkpoint.redis.aio.AsyncRedisSaver`` is made."""
 
-    @classmethod
-    @asynccontextmanager
-    async def from_conn_string(cls, redis_url: str | None = None, **options: Any) -> AsyncIterator[Self]:
-        """A saver on a server; `options` are the arguments of the class."""
-        async with cls(redis_url, **options) as saver:
-            yield saver
-
     async def asetup(self) -> None:
-        """Nothing to do: there are no indexes."""
-
-    async def setup(self) -> None:
-        """Nothing to do: there are no indexes."""
+        """See `setup`."""
 
 
 class InMemorySaver(AgentStoresSaver):
@@ -142,20 +117,3 @@ class InMemorySaver(AgentStoresSaver):
 
     def __init__(self, *, serde: SerializerProtocol | None = None) -> None:
         super().__init__("memory:", serde=serde)
-
-
-def _url(text: str) -> str:
-    if "://" not in text:  # a string of keywords, which would be taken for the name of a file
-        raise ArgumentError("the connection string must be a URL, such as postgresql://user@host/database")
-    return text
-
-
-def _file(text: str) -> str:
-    return "memory:" if text == ":memory:" else text
-
-
-def _ttl(ttl: Mapping[str, Any] | None) -> PluginOptions:
-    if not ttl or ttl.get("default_ttl") is None:
-        return {}
-    refresh: TtlRefresh = "read" if ttl.get("refresh_on_read") else "write"
-    return {"ttl": 60 * ttl["default_ttl"], "ttl_refresh": refresh}

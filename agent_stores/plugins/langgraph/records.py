@@ -11,22 +11,26 @@ the parts escaped:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from agent_stores.backend import Row, ThreadKey, TimeToLive
-from agent_stores.contents import OpaqueContent
-from agent_stores.errors import MessageTooLargeError
-from agent_stores.listing import to_microseconds
-from agent_stores.log import MessageLog
-from agent_stores.message_format import decode_stored, encode_message
+from agent_stores.backend import Row, ThreadKey
+from agent_stores.message_format import decode_stored
+from agent_stores.message_rows import make_rows
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.documents import document, document_data
 from agent_stores.plugins.langgraph.codec import FRAMEWORK
 from agent_stores.plugins.thread_ids import escape
+from agent_stores.store import ChatMessageStore
 
 Data = dict[str, Any]
 
+_KINDS = {
+    "c": f"{FRAMEWORK}.checkpoint",
+    "b": f"{FRAMEWORK}.value",
+    "w": f"{FRAMEWORK}.write",
+    "m": f"{FRAMEWORK}.message",
+}
 _PAGE = 96  # rows
 _BEFORE = 32  # rows before a checkpoint that may be writes of it: they may be committed first
 _GAP = 16  # rows that are read in vain rather than in another round trip
@@ -41,86 +45,74 @@ class Records:
     """The records of one thread of a graph.
 
     Args:
-        log: where they are.
-        key: their thread.
-        ttl: its time-to-live.
+        store: the conversation, whose log and time-to-live they have.
+        thread_id: their thread.
     """
 
-    def __init__(self, log: MessageLog, key: ThreadKey, ttl: TimeToLive | None) -> None:
-        self._log = log
-        self._ttl = ttl
-        self.key = key
+    def __init__(self, store: ChatMessageStore[ChatMessage], thread_id: str) -> None:
+        self._log = store.log
+        self._ttl = store._settings.ttl
+        self._key = ThreadKey(store.tenant, thread_id)
 
     async def add(self, records: Mapping[str, Data]) -> None:
         """Add records by id, all or none; those that exist stay as they are."""
         if records:
-            rows = [self._row(name, data) for name, data in records.items()]
-            await self._log.append(self.key, rows, ttl=self._ttl)
+            await self._log.append(self._key, self._rows(records), ttl=self._ttl)
 
     async def put(self, name: str, data: Data) -> None:
         """Add a record, or replace it."""
-        if not await self._log.replace(self.key, self._row(name, data)):
+        if not await self._log.replace(self._key, *self._rows({name: data})):
             await self.add({name: data})
 
     async def delete(self, names: Collection[str]) -> None:
         """Delete records."""
         if names:
-            await self._log.delete(self.key, list(names))
+            await self._log.delete(self._key, list(names))
 
     async def index(self) -> dict[str, int]:
         """The position of every record, by id; reads no contents."""
-        return {row.message_id: row.position for row in await self._log.read(self.key, bodies=False)}
+        return {row.message_id: row.position for row in await self._log.read(self._key, bodies=False)}
 
     async def newest(self, prefix: str) -> dict[str, Row]:
         """The newest records, back to one whose id begins with `prefix`, and some before it."""
         found: list[Row] = []
         before: int | None = None
         while True:
-            page = await self._log.read(self.key, before=before, limit=_PAGE, newest=True)
+            page = await self._log.read(self._key, before=before, limit=_PAGE, newest=True)
             found = page + found
-            before_it = max(
-                (n for n, row in enumerate(found) if row.message_id.startswith(prefix)), default=0
-            )
-            if len(page) < _PAGE or before_it >= _BEFORE:
+            if len(page) < _PAGE or any(row.message_id.startswith(prefix) for row in found[_BEFORE:]):
                 return {row.message_id: row for row in found}
             before = page[0].position
 
     async def get(self, names: Iterable[str]) -> dict[str, Data]:
         """The records of these ids that exist."""
-        wanted = list(names)
-        if not wanted:
+        if not (wanted := list(names)):
             return {}
-        rows = await self._log.backend.find(self.key, wanted)
-        return await self.at([row.position for row in rows.values()], set(wanted))
+        rows = await self._log.backend.find(self._key, wanted)
+        return await self.at({name: row.position for name, row in rows.items()})
 
-    async def at(self, positions: Collection[int], names: Collection[str]) -> dict[str, Data]:
-        """The records at these positions, if they have one of these ids."""
+    async def at(self, positions: Mapping[str, int]) -> dict[str, Data]:
+        """Records, by id, at the positions that they had; those that are gone are missing."""
         found: dict[str, Data] = {}
-        for first, last in _runs(sorted(positions)):
-            rows = await self._log.read(self.key, after=first - 1, before=last + 1)
-            found |= {row.message_id: data_of(row) for row in rows if row.message_id in names}
+        for first, last in _runs(positions.values()):
+            rows = await self._log.read(self._key, after=first - 1, before=last + 1)
+            found |= {row.message_id: data_of(row) for row in rows if row.message_id in positions}
         return found
 
-    def _row(self, name: str, data: Data) -> Row:
-        now = datetime.now(timezone.utc)
-        kind = {"c": "checkpoint", "b": "value", "w": "write", "m": "message"}[name[0]]
-        content = OpaqueContent({"type": f"{FRAMEWORK}.{kind}", **data})
-        body = encode_message(ChatMessage("system", contents=[content], message_id=name, created_at=now))
-        limit = self._log.max_message_bytes
-        if limit is not None and len(body) > limit:
-            raise MessageTooLargeError.of(f"{kind} {name!r}", len(body), limit)
-        return Row(name, body, bytes=len(body), created_us=to_microseconds(now))
+    def _rows(self, records: Mapping[str, Data]) -> list[Row]:
+        documents = [document(_KINDS[name[0]], name, data) for name, data in records.items()]
+        return make_rows(documents, lambda _: 0, max_bytes=self._log.max_message_bytes)
 
 
 def data_of(row: Row) -> Data:
     """What a record holds."""
-    (content,) = decode_stored(row.body).contents
-    return dict(content.data) if isinstance(content, OpaqueContent) else {}
+    data: Data = document_data(_KINDS[row.message_id[0]], decode_stored(row.body))
+    return data
 
 
-def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+def _runs(positions: Iterable[int]) -> list[tuple[int, int]]:
     runs: list[tuple[int, int]] = []
-    for position in positions:
+    for position in sorted(positions):
         if runs and position - runs[-1][1] <= _GAP:
             runs[-1] = (runs[-1][0], position)
         else:

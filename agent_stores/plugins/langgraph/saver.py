@@ -23,14 +23,12 @@ from typing_extensions import Unpack
 from agent_stores.errors import ArgumentError
 from agent_stores.plugins.blocking import blocking
 from agent_stores.plugins.closing import AsyncClosing, SyncClosing
-from agent_stores.plugins.langgraph.checkpoints import Checkpoints, Place
-from agent_stores.plugins.langgraph.codec import GraphMessageCodec, dump, load
-from agent_stores.plugins.langgraph.lists import MessageLists
+from agent_stores.plugins.langchain.codec import LangChainCodec
+from agent_stores.plugins.langgraph.codec import GraphCodec
+from agent_stores.plugins.langgraph.lists import Snapshots
 from agent_stores.plugins.langgraph.records import Data, record_id
-from agent_stores.plugins.langgraph.threads import GraphThreads
+from agent_stores.plugins.langgraph.thread import GraphThread, graph_thread_ids
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
-
-_PAGE = 50  # checkpoints of a listing that are read at once
 
 
 class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
@@ -62,15 +60,17 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
     ) -> None:
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=None))
         self._opened: StoreResolver[Any] = StoreResolver(store, options=options, dangling_calls="keep")
-        self._threads = GraphThreads(self._opened, messages_channel)
-        self._checkpoints = Checkpoints(self._threads, MessageLists(self._threads, GraphMessageCodec()))
+        self._channel = messages_channel
+        self._messages = LangChainCodec()
+        self._snapshots: Snapshots = {}
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config names, or the newest one; None when there is none.
 
         The newest has the messages that others added to the conversation since, at its end.
         """
-        return await self._checkpoints.read(Place.of(config), self.serde)
+        thread, namespace, checkpoint_id = self._place(config)
+        return await thread.read(namespace, checkpoint_id)
 
     async def aput(
         self,
@@ -85,10 +85,10 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
             ArgumentTypeError: for a value that the serializer does not restore; nothing of it is written.
             StoreError: as stores do; after an `OutcomeUnknownError` the call may be made again.
         """
-        place = Place.of(config)
+        thread, namespace, parent_id = self._place(config)
         described = get_checkpoint_metadata(config, metadata)
-        await self._checkpoints.write(place, checkpoint, described, new_versions, self.serde)
-        return place.config(checkpoint["id"])
+        await thread.write(namespace, parent_id, checkpoint, described, new_versions)
+        return thread.config(namespace, checkpoint["id"])
 
     async def aput_writes(
         self,
@@ -101,17 +101,14 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
 
         Each index is stored once; errors, interrupts and their answers replace earlier ones.
         """
-        place = Place.of(config)
-        records = self._threads.records(place.thread_id)
+        thread, namespace, checkpoint_id = self._place(config)
+        codec, records = self._codec(), thread.records
         added: dict[str, Data] = {}
         for number, (channel, value) in enumerate(writes):
             index = WRITES_IDX_MAP.get(channel, number)
-            name = record_id("w", place.namespace, place.checkpoint_id or "", task_id, str(index))
-            data = {
-                "path": task_path,
-                "channel": channel,
-                "value": dump(value, self.serde, f"a write to {channel!r}"),
-            }
+            name = record_id("w", namespace, checkpoint_id or "", task_id, str(index))
+            typed = codec.dump(value, f"a write to {channel!r}")
+            data = {"path": task_path, "channel": channel, "value": typed}
             if index < 0:
                 await records.put(name, data)
             else:
@@ -136,55 +133,20 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         """
         if limit is not None and limit <= 0:
             return
-        thread_ids = [Place.of(config).thread_id] if config else await self._threads.thread_ids()
+        wanted = config.get("configurable", {}) if config else {}
+        last = before.get("configurable", {}).get("checkpoint_id") if before else None
+        thread_ids = [wanted["thread_id"]] if config else await graph_thread_ids(self._opened)
         for thread_id in thread_ids:
-            async for one in self._list(thread_id, config, filter or {}, before):
+            async for one in self._thread(thread_id).checkpoints(wanted, filter or {}, last or None):
                 yield one
                 if limit is not None:
                     limit -= 1
                     if limit == 0:
                         return
 
-    async def _list(
-        self,
-        thread_id: str,
-        config: RunnableConfig | None,
-        filter: dict[str, Any],
-        before: RunnableConfig | None,
-    ) -> AsyncIterator[CheckpointTuple]:
-        names = config.get("configurable", {}) if config else {}
-        last = Place.of(before).checkpoint_id if before else None
-        records = self._threads.records(thread_id)
-        index = await records.index()
-        found = sorted(
-            (
-                (place, name)
-                for name in index
-                if name.startswith("c/") and (place := Place.of_record(thread_id, name))
-                if names.get("checkpoint_ns") in (None, place.namespace)
-                if names.get("checkpoint_id") in (None, "", place.checkpoint_id)
-                if last is None or (place.checkpoint_id or "") < last
-            ),
-            key=lambda item: item[0].checkpoint_id or "",
-            reverse=True,
-        )
-        for start in range(0, len(found), _PAGE):
-            page = dict(found[start : start + _PAGE])
-            data = await records.at([index[name] for name in page.values()], set(page.values()))
-            chosen = {
-                name: data[name]
-                for name in page.values()
-                if name in data and _matches(load(data[name]["metadata"], self.serde), filter)
-            }
-            prefixes = tuple(p.writes() for p, name in page.items() if name in chosen)
-            writes = {name for name in index if name.startswith("w/") and name.startswith(prefixes)}
-            data |= await records.at([index[name] for name in writes], writes)
-            for one in await self._checkpoints.build(thread_id, chosen, data, self.serde):
-                yield one
-
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread: its checkpoints, and its conversation."""
-        await self._threads.delete(str(thread_id))
+        await self._thread(thread_id).delete()
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread: its checkpoints, and its conversation.
@@ -192,7 +154,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         Raises:
             ThreadExistsError: when the target exists.
         """
-        await self._threads.copy(str(source_thread_id), str(target_thread_id))
+        await self._thread(source_thread_id).copy(self._thread(target_thread_id))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of runs, and the messages that no other checkpoint has.
@@ -200,8 +162,8 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         Reads the checkpoints of all threads, since a run does not name its thread.
         """
         if wanted := set(run_ids):
-            for thread_id in await self._threads.thread_ids():
-                await self._checkpoints.delete_runs(thread_id, wanted, self.serde)
+            for thread_id in await graph_thread_ids(self._opened):
+                await self._thread(thread_id).delete_runs(wanted)
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete checkpoints of threads.
@@ -213,11 +175,8 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         """
         if strategy not in ("keep_latest", "delete"):
             raise ArgumentError(f"strategy must be 'keep_latest' or 'delete', got {strategy!r}")
-        for thread_id in map(str, thread_ids):
-            if strategy == "delete":
-                await self._threads.delete(thread_id)
-            else:
-                await self._checkpoints.keep_latest(thread_id, self.serde)
+        for thread in map(self._thread, thread_ids):
+            await (thread.delete() if strategy == "delete" else thread.keep_latest())
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The version after another one; versions of different branches differ."""
@@ -249,6 +208,14 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
 
         yield from self._opened.wait(read())
 
+    def _codec(self) -> GraphCodec:
+        return GraphCodec(self.serde, self._messages)
 
-def _matches(metadata: CheckpointMetadata, filter: dict[str, Any]) -> bool:
-    return all(metadata.get(name) == value for name, value in filter.items())
+    def _thread(self, thread_id: Any) -> GraphThread:
+        return GraphThread(self._opened, str(thread_id), self._channel, self._codec(), self._snapshots)
+
+    def _place(self, config: RunnableConfig) -> tuple[GraphThread, str, str | None]:
+        """The thread, the namespace and the checkpoint that a config names; None for the newest one."""
+        names = config.get("configurable", {})
+        thread = self._thread(names["thread_id"])
+        return thread, names.get("checkpoint_ns") or "", names.get("checkpoint_id") or None

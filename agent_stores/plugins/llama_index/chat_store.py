@@ -14,9 +14,16 @@ from llama_index.core.storage.chat_store.base import BaseChatStore
 from typing_extensions import Self, Unpack
 
 from agent_stores.errors import ArgumentError, StateError
-from agent_stores.plugins.llama_index.model import ChatStoreOptions, StoredThreads
+from agent_stores.messages import ChatMessage
+from agent_stores.plugins.blocking import blocking
+from agent_stores.plugins.llama_index.threads import ChatStoreOptions, Stored, StoredThreads, flat
+from agent_stores.plugins.shown import newest, take_out
 from agent_stores.plugins.store_resolver import StoreLike
 from agent_stores.store_options import sequence
+
+
+def _key(store: Any, key: str, *_: Any, **__: Any) -> str:
+    return key
 
 
 class AgentStoresChatStore(StoredThreads, BaseChatStore):
@@ -48,11 +55,12 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
 
     async def aset_messages(self, key: str, messages: list[LlamaMessage]) -> None:
         """Let a conversation hold these messages and no others, in one step."""
-        await self._threads.set(key, sequence("messages", messages))
+        given = sequence("messages", messages)
+        await self._rewrite(key, lambda before: self._match_existing(before, given))
 
     async def aget_messages(self, key: str) -> list[LlamaMessage]:
         """The messages of a conversation as they are stored, oldest first; none for an unknown key."""
-        return [found.message for item in await self._threads.all(key) for found in item.shown]
+        return [found.message for _, found in flat(await self._all(key))]
 
     async def async_add_message(self, key: str, message: LlamaMessage, idx: int | None = None) -> None:
         """Add a message at the end, or before the one at an index.
@@ -61,56 +69,55 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
         that failed, and is then added once.
         """
         if idx is None:
-            await self._threads.store(key).add_messages([message])
-        else:
-            await self._threads.insert(key, idx, message)
+            await self.store_of(key).add_messages([message])
+            return
+
+        def insert(before: list[Stored]) -> list[ChatMessage]:
+            messages = [found.message for _, found in flat(before)]
+            messages.insert(idx, message)
+            return self._match_existing(before, messages)
+
+        await self._rewrite(key, insert)
 
     async def adelete_messages(self, key: str) -> list[LlamaMessage] | None:
         """Delete a conversation, and return its messages; None for an unknown key."""
         messages = await self.aget_messages(key)
-        return messages if await self._threads.store(key).delete_thread() else None
+        return messages if await self.store_of(key).delete_thread() else None
 
     async def adelete_message(self, key: str, idx: int) -> LlamaMessage | None:
         """Delete the message at an index, as of a list, and return it; None where there is none."""
-        return await self._threads.delete_at(key, idx)
+        every = list(flat(await self._all(key)))
+        if not -len(every) <= idx < len(every):
+            return None
+        item, found = every[idx]
+        is_done = await take_out(self._neutral(key), item.message, found.parts, self._codec.messages_of)
+        return found.message if is_done else None
 
     async def adelete_last_message(self, key: str) -> LlamaMessage | None:
         """Delete the newest message and return it; None where there is none."""
-        return await self._threads.delete_last(key)
+        store, show = self._neutral(key), self._codec.messages_of
+        while last := await newest(store, show, 1):
+            message, found = last[0]
+            if await take_out(store, message, found.parts, show):
+                return found.message
+        return None
 
     async def aget_keys(self) -> list[str]:
         """The keys of all conversations, in order."""
-        return await self._threads.opened.thread_ids()
+        return await self._opened.thread_ids()
 
-    # -- synchronously ----------------------------------------------------------------------------------
+    # -- the same, for code without an event loop ---------------------------------------------------------
 
-    def set_messages(self, key: str, messages: list[LlamaMessage]) -> None:
-        """See `aset_messages`; blocks."""
-        self._threads.opened.wait(self.aset_messages(key, messages), key)
-
-    def get_messages(self, key: str) -> list[LlamaMessage]:
-        """See `aget_messages`; blocks."""
-        return self._threads.opened.wait(self.aget_messages(key), key)
+    set_messages = blocking(aset_messages, BaseChatStore.set_messages, _key)
+    get_messages = blocking(aget_messages, BaseChatStore.get_messages, _key)
+    delete_messages = blocking(adelete_messages, BaseChatStore.delete_messages, _key)
+    delete_message = blocking(adelete_message, BaseChatStore.delete_message, _key)
+    delete_last_message = blocking(adelete_last_message, BaseChatStore.delete_last_message, _key)
+    get_keys = blocking(aget_keys, BaseChatStore.get_keys)
 
     def add_message(self, key: str, message: LlamaMessage, idx: int | None = None) -> None:
         """See `async_add_message`; blocks."""
-        self._threads.opened.wait(self.async_add_message(key, message, idx), key)
-
-    def delete_messages(self, key: str) -> list[LlamaMessage] | None:
-        """See `adelete_messages`; blocks."""
-        return self._threads.opened.wait(self.adelete_messages(key), key)
-
-    def delete_message(self, key: str, idx: int) -> LlamaMessage | None:
-        """See `adelete_message`; blocks."""
-        return self._threads.opened.wait(self.adelete_message(key, idx), key)
-
-    def delete_last_message(self, key: str) -> LlamaMessage | None:
-        """See `adelete_last_message`; blocks."""
-        return self._threads.opened.wait(self.adelete_last_message(key), key)
-
-    def get_keys(self) -> list[str]:
-        """See `aget_keys`; blocks."""
-        return self._threads.opened.wait(self.aget_keys())
+        self._opened.wait(self.async_add_message(key, message, idx), key)
 
     # -- as a file --------------------------------------------------------------------------
 
@@ -124,7 +131,7 @@ class AgentStoresChatStore(StoredThreads, BaseChatStore):
         Raises:
             ArgumentError: for a store that is not in memory, which keeps them itself.
         """
-        if not self._threads.is_in_memory:
+        if not self._is_in_memory:
             raise ArgumentError("this chat store is not in memory: its conversations are kept already")
         fs, path = fs or fsspec.filesystem("file"), str(persist_path)
         folder = path.rpartition("/")[0]

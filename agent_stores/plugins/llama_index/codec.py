@@ -15,8 +15,8 @@ from agent_stores.contents import AnyContent, TextContent, ToolCallContent, Tool
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage, Role
 from agent_stores.plugins.json_codec import Data, JsonCodec, LeaveOut, Shape
-from agent_stores.plugins.json_diff import json_equal
-from agent_stores.plugins.llama_index.blocks import FRAMEWORK, Block, build_block, is_known, read_block
+from agent_stores.plugins.json_diff import without_defaults
+from agent_stores.plugins.llama_index.blocks import FRAMEWORK, build_block, is_known, read_block
 from agent_stores.plugins.parts import result_parts, results_apart
 
 _ROLES: Mapping[str, Role] = {
@@ -86,7 +86,9 @@ class LlamaIndexCodec:
 def _dump(message: LlamaMessage) -> Data:
     """A message as JSON without what is so by default, and where its paths and bytes are."""
     try:
-        blocks = [_dump_block(block) for block in message.blocks]
+        blocks = [
+            without_defaults(block, block.model_dump(mode="json"), "block_type") for block in message.blocks
+        ]
     except ValueError as error:
         raise ArgumentTypeError(f"the ChatMessage's blocks cannot be JSON: {error}") from None
     binary: list[list[str | int]] = []
@@ -102,18 +104,6 @@ def _dump(message: LlamaMessage) -> Data:
         ],
     }
     return {name: value for name, value in data.items() if value}
-
-
-def _dump_block(block: Any) -> Block:
-    fields = type(block).model_fields
-    return {
-        name: value
-        for name, value in block.model_dump(mode="json").items()
-        if name == "block_type"
-        or name not in fields
-        or fields[name].is_required()
-        or not json_equal(fields[name].get_default(call_default_factory=True), value)
-    }
 
 
 def _plain_value(value: Any, path: list[str | int], binary: list[list[str | int]]) -> Any:

@@ -11,8 +11,7 @@ from typing_extensions import Unpack
 
 from agent_stores._checks import check_limit
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.llama_index.model import ChatStoreOptions, StoredThreads
-from agent_stores.plugins.llama_index.threads import Stored
+from agent_stores.plugins.llama_index.threads import ChatStoreOptions, Stored, StoredThreads, flat
 from agent_stores.plugins.store_resolver import StoreLike
 from agent_stores.store_options import sequence
 
@@ -63,7 +62,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
         """
         check_limit("limit", limit)
         start = check_limit("offset", offset) or 0
-        shown = [found.message for item in await self._of(key, status) for found in item.shown]
+        shown = [found.message for _, found in flat(await self._of(key, status))]
         return shown[start:] if limit is None else shown[start : start + limit]
 
     async def count_messages(self, key: str, status: MessageStatus | None = MessageStatus.ACTIVE) -> int:
@@ -82,11 +81,10 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
         """Add messages at the end, all or none."""
         given = sequence("messages", messages)
         if status == MessageStatus.ACTIVE:
-            await self._threads.store(key).add_messages(given)
+            await self.store_of(key).add_messages(given)
         else:
-            codec = self._threads.codec
-            ours = [with_status(codec.to_chat_message(message), status) for message in given]
-            await self._threads.neutral(key).add_messages(ours)
+            ours = [with_status(self._codec.to_chat_message(message), status) for message in given]
+            await self._neutral(key).add_messages(ours)
 
     async def set_messages(
         self, key: str, messages: list[LlamaMessage], status: MessageStatus = MessageStatus.ACTIVE
@@ -95,9 +93,9 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
         given = sequence("messages", messages)
 
         def change(before: list[Stored]) -> list[ChatMessage]:
-            return [with_status(one, status) for one in self._threads.match_existing(before, given)]
+            return [with_status(one, status) for one in self._match_existing(before, given)]
 
-        await self._threads.rewrite(key, change)
+        await self._rewrite(key, change)
 
     async def delete_message(self, key: str, idx: int) -> LlamaMessage | None:
         """Delete the message at a position, and return it; None where there is none.
@@ -106,7 +104,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
             key: the conversation.
             idx: the position in the thread, from 1 up, as `ChatMessageStore.iter_messages` gives it.
         """
-        every = await self._threads.all(key)
+        every = await self._all(key)
         found = next((item for item in every if item.stored.position == idx and item.shown), None)
         if found is None:
             return None
@@ -116,36 +114,36 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
     async def delete_messages(self, key: str, status: MessageStatus | None = None) -> None:
         """Delete the messages of that status, or the conversation."""
         if status is None:
-            await self._threads.store(key).delete_thread()
+            await self.store_of(key).delete_thread()
             return
-        every = await self._threads.all(key)
+        every = await self._all(key)
         await self._delete(key, every, _with_status(every, status))
 
     async def delete_oldest_messages(self, key: str, n: int) -> list[LlamaMessage]:
         """Delete the oldest *n* active messages, and return them."""
         oldest = await self._oldest(key, n)
-        await self._threads.neutral(key).delete([item.message.message_id or "" for item in oldest])
-        return [found.message for item in oldest for found in item.shown]
+        await self._neutral(key).delete([item.message.message_id or "" for item in oldest])
+        return [found.message for _, found in flat(oldest)]
 
     async def archive_oldest_messages(self, key: str, n: int) -> list[LlamaMessage]:
         """Archive the oldest *n* active messages, and return them: all or none, by writing one record."""
         oldest = await self._oldest(key, n)
         if oldest:
             newest = oldest[-1].message
-            await self._threads.neutral(key).replace(newest.message_id or "", _marked(newest, _THROUGH))
-        return [found.message for item in oldest for found in item.shown]
+            await self._neutral(key).replace(newest.message_id or "", _marked(newest, _THROUGH))
+        return [found.message for _, found in flat(oldest)]
 
     async def get_keys(self) -> list[str]:
         """The keys of all conversations, in order."""
-        return await self._threads.opened.thread_ids()
+        return await self._opened.thread_ids()
 
     async def _of(self, key: str, status: MessageStatus | None) -> list[Stored]:
         if status != MessageStatus.ACTIVE:
-            return _with_status(await self._threads.all(key), status)
+            return _with_status(await self._all(key), status)
         wanted = _FIRST
         while True:
-            found = await self._threads.neutral(key).latest(wanted)
-            items = [Stored(one, self._threads.codec.messages_of(one.message)) for one in found]
+            found = await self._neutral(key).latest(wanted)
+            items = [Stored(one, self._codec.messages_of(one.message)) for one in found]
             if len(found) < wanted or any(_mark_of(one.message) == _THROUGH for one in found):
                 return _with_status(items, status)
             wanted *= 4
@@ -166,7 +164,7 @@ class AgentStoresDBChatStore(StoredThreads, AsyncDBChatStore):
 
     async def _delete(self, key: str, every: Sequence[Stored], gone: Sequence[Stored]) -> None:
         """Delete messages; the archive still ends where it did."""
-        neutral = self._threads.neutral(key)
+        neutral = self._neutral(key)
         names = {item.message.message_id or "" for item in gone}
         end = max((i for i, item in enumerate(every) if _mark_of(item.message) == _THROUGH), default=-1)
         if end >= 0 and every[end].message.message_id in names:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
-from typing_extensions import Self, TypedDict, Unpack
+from typing_extensions import Self
 
-from agent_stores.errors import ArgumentError, ArgumentTypeError
+from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.llama_index.chat_store import AgentStoresChatStore
@@ -52,7 +52,7 @@ class _OnServer(AgentStoresChatStore):
     def __init__(self, source: str | MessageLog, *, ttl: float | None = None) -> None:
         super().__init__(source, ttl=ttl)
         if isinstance(source, MessageLog):
-            self._threads.opened.own(source)
+            self._opened.own(source)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Any:
@@ -89,14 +89,6 @@ class RedisChatStore(_OnServer):
         super().__init__(source, ttl=ttl)
 
 
-class UnusedOptions(TypedDict, total=False):
-    """Options of LlamaIndex's `AzureChatStore` that mean nothing here."""
-
-    metadata_table_name: str
-    metadata_partition_key: str | None
-    service_mode: Any
-
-
 class AzureChatStore(_OnServer):
     """`AgentStoresChatStore` as ``llama_index.storage.chat_store.azure.AzureChatStore`` is made.
 
@@ -107,7 +99,7 @@ class AzureChatStore(_OnServer):
         table_service_client: a synchronous client; ignored.
         atable_service_client: an asynchronous client of the caller's, which all methods use.
         chat_table_name: the table, by default ours.
-        unused: those of `UnusedOptions`; ignored.
+        metadata_table_name, metadata_partition_key, service_mode: ignored.
     """
 
     def __init__(
@@ -115,7 +107,9 @@ class AzureChatStore(_OnServer):
         table_service_client: Any = None,
         atable_service_client: TableServiceClient | None = None,
         chat_table_name: str | None = None,
-        **unused: Unpack[UnusedOptions],
+        metadata_table_name: str | None = None,
+        metadata_partition_key: str | None = None,
+        service_mode: Any = None,
     ) -> None:
         from agent_stores.azure import AzureTableMessageLog
 
@@ -129,17 +123,20 @@ class AzureChatStore(_OnServer):
                 "from_aad_token"
             )
         super().__init__(
-            AzureTableMessageLog(
-                table_service_client=atable_service_client, **_table(chat_table_name, unused)
-            )
+            AzureTableMessageLog(table_service_client=atable_service_client, **_table(chat_table_name))
         )
 
     @classmethod
     def from_connection_string(
-        cls, connection_string: str, chat_table_name: str | None = None, **unused: Unpack[UnusedOptions]
+        cls,
+        connection_string: str,
+        chat_table_name: str | None = None,
+        metadata_table_name: str | None = None,
+        metadata_partition_key: str | None = None,
+        service_mode: Any = None,
     ) -> Self:
         """A chat store on the account of a connection string."""
-        return cls._at(chat_table_name, unused, connection_string=connection_string)
+        return cls._at(chat_table_name, connection_string=connection_string)
 
     @classmethod
     def from_account_and_key(
@@ -148,12 +145,12 @@ class AzureChatStore(_OnServer):
         account_key: str,
         endpoint: str | None = None,
         chat_table_name: str | None = None,
-        **unused: Unpack[UnusedOptions],
+        metadata_table_name: str | None = None,
+        metadata_partition_key: str | None = None,
+        service_mode: Any = None,
     ) -> Self:
         """A chat store on an account, with its key."""
-        return cls._at(
-            chat_table_name, unused, account_name=account_name, account_key=account_key, endpoint=endpoint
-        )
+        return cls._at(chat_table_name, account_name=account_name, account_key=account_key, endpoint=endpoint)
 
     @classmethod
     def from_account_and_id(
@@ -161,10 +158,12 @@ class AzureChatStore(_OnServer):
         account_name: str,
         endpoint: str | None = None,
         chat_table_name: str | None = None,
-        **unused: Unpack[UnusedOptions],
+        metadata_table_name: str | None = None,
+        metadata_partition_key: str | None = None,
+        service_mode: Any = None,
     ) -> Self:
         """A chat store on an account, with the login that azure-identity finds."""
-        return cls._at(chat_table_name, unused, account_name=account_name, endpoint=endpoint)
+        return cls._at(chat_table_name, account_name=account_name, endpoint=endpoint)
 
     @classmethod
     def from_sas_token(
@@ -172,24 +171,31 @@ class AzureChatStore(_OnServer):
         endpoint: str,
         sas_token: str,
         chat_table_name: str | None = None,
-        **unused: Unpack[UnusedOptions],
+        metadata_table_name: str | None = None,
+        metadata_partition_key: str | None = None,
+        service_mode: Any = None,
     ) -> Self:
         """A chat store on an account, with a shared access signature."""
-        return cls._at(chat_table_name, unused, endpoint=endpoint, sas_token=sas_token)
+        return cls._at(chat_table_name, endpoint=endpoint, sas_token=sas_token)
 
     @classmethod
     def from_aad_token(
-        cls, endpoint: str, chat_table_name: str | None = None, **unused: Unpack[UnusedOptions]
+        cls,
+        endpoint: str,
+        chat_table_name: str | None = None,
+        metadata_table_name: str | None = None,
+        metadata_partition_key: str | None = None,
+        service_mode: Any = None,
     ) -> Self:
         """A chat store on an account, with the login that azure-identity finds."""
         account = (urlsplit(endpoint).hostname or "").partition(".")[0]
-        return cls._at(chat_table_name, unused, endpoint=endpoint, account_name=account)
+        return cls._at(chat_table_name, endpoint=endpoint, account_name=account)
 
     @classmethod
-    def _at(cls, chat_table_name: str | None, unused: UnusedOptions, **login: Any) -> Self:
+    def _at(cls, chat_table_name: str | None, **login: Any) -> Self:
         from agent_stores.azure import AzureTableMessageLog
 
-        return cls(AzureTableMessageLog(**login, **_table(chat_table_name, unused)))
+        return cls(AzureTableMessageLog(**login, **_table(chat_table_name)))
 
 
 class SQLAlchemyChatStore(AgentStoresDBChatStore):
@@ -227,22 +233,18 @@ class SQLAlchemyChatStore(AgentStoresDBChatStore):
             uri = async_database_uri if async_engine is None else None
             log = DatabaseMessageLog(uri, engine=async_engine, table_prefix=f"{table_name}_")
             super().__init__(log)
-            self._threads.opened.own(log)
+            self._opened.own(log)
         if db_data:
-            self._threads.opened.wait(self._insert(db_data))
+            self._opened.wait(self._insert(db_data))
 
     async def _insert(self, rows: Sequence[Mapping[str, Any]]) -> None:
         threads: dict[str, list[ChatMessage]] = {}
         for row in sorted(rows, key=lambda row: int(row["timestamp"])):
-            message = self._threads.codec.to_chat_message(LlamaMessage.model_validate(row["data"]))
+            message = self._codec.to_chat_message(LlamaMessage.model_validate(row["data"]))
             threads.setdefault(row["key"], []).append(with_status(message, row["status"]))
         for key, messages in threads.items():
-            await self._threads.neutral(key).add_messages(messages)
+            await self._neutral(key).add_messages(messages)
 
 
-def _table(name: str | None, unused: UnusedOptions) -> dict[str, Any]:
-    unknown = sorted(set(unused) - set(UnusedOptions.__annotations__))
-    if unknown:
-        accepted = ", ".join(["chat_table_name", *UnusedOptions.__annotations__])
-        raise ArgumentTypeError(f"{unknown[0]} is not an option; the options are {accepted}")
+def _table(name: str | None) -> dict[str, Any]:
     return {} if name is None else {"table_name": name}

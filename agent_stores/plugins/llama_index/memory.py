@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 from llama_index.core.base.llms.types import ChatMessage as LlamaMessage
 from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY, BaseChatStoreMemory
@@ -11,22 +11,33 @@ from llama_index.core.storage.chat_store.base import BaseChatStore
 from typing_extensions import Self, Unpack
 
 from agent_stores._checks import check_limit
-from agent_stores.errors import ArgumentError, ArgumentTypeError, StateError
+from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.messages import ChatMessage
+from agent_stores.plugins.blocking import blocking
 from agent_stores.plugins.llama_index.chat_store import AgentStoresChatStore
 from agent_stores.plugins.llama_index.codec import LlamaIndexCodec
-from agent_stores.plugins.llama_index.model import restore
-from agent_stores.plugins.llama_index.threads import Threads
-from agent_stores.plugins.store_resolver import PluginOptions, StoreLike
+from agent_stores.plugins.llama_index.threads import Carried
+from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.store_options import identifier
 
-T = TypeVar("T")
-
-_ACCEPTED = ("store", "chat_store", "chat_store_key", "token_limit")
 _LLM_SHARE = 0.75  # of a model's context; as LlamaIndex's own buffer takes it
 
 
-class AgentStoresMemory(BaseChatStoreMemory):
+def _key(memory: Any, *_: Any, **__: Any) -> str:
+    return str(memory.chat_store_key)
+
+
+class _MemoryStore(AgentStoresChatStore):
+    """The chat store of a memory, which has options for what a model is shown."""
+
+    _not_taken: ClassVar[Sequence[str]] = ()
+    _arguments: ClassVar[Sequence[str]] = ("store", "chat_store", "chat_store_key", "token_limit")
+
+    def __init__(self, store: StoreLike, options: dict[str, Any]) -> None:
+        super().__init__(store, **options)
+
+
+class AgentStoresMemory(Carried, BaseChatStoreMemory):
     """A conversation as LlamaIndex's agents and chat engines take it, synchronously and asynchronously.
 
     `get` is what a model is to be shown: the store's window, tool calls before their results, and an error
@@ -66,9 +77,7 @@ class AgentStoresMemory(BaseChatStoreMemory):
             "token_limit": check_limit("token_limit", token_limit),
         }
         given: dict[str, Any] = {**options}
-        name = given.pop("class_name", self.class_name())
-        if name != self.class_name():
-            raise StateError(f"the state's class_name must be {self.class_name()!r}, got {name!r}")
+        self._take_name(given)
         super().__init__(chat_store=_chat_store(store, chat_store, given), **fields)
 
     @classmethod
@@ -113,8 +122,12 @@ class AgentStoresMemory(BaseChatStoreMemory):
         return memory
 
     @property
-    def _threads(self) -> Threads:
-        return cast("AgentStoresChatStore", self.chat_store).threads
+    def _opened(self) -> StoreResolver[Any]:  # type: ignore[override]
+        return self._store._opened
+
+    @property
+    def _store(self) -> AgentStoresChatStore:
+        return cast("AgentStoresChatStore", self.chat_store)
 
     def to_string(self) -> str:
         """The memory as JSON."""
@@ -145,51 +158,25 @@ class AgentStoresMemory(BaseChatStoreMemory):
                     f"initial_token_count must be at most the limit, {limit}, got {initial_token_count}"
                 )
             limit = max(1, limit - initial_token_count) if limit else 0
-        shown = await self._threads.opened.view(self.chat_store_key, max_tokens=limit)
-        return [message for ours in shown for message in self._threads.codec.from_chat_message(ours)]
+        shown = await self._opened.view(self.chat_store_key, max_tokens=limit)
+        return [message for ours in shown for message in self._store._codec.from_chat_message(ours)]
 
     async def aput_messages(self, messages: list[LlamaMessage]) -> None:
         """Add messages, all or none; the same objects may be added again after a call that failed."""
-        await self._threads.store(self.chat_store_key).add_messages(messages)
+        await self._store.store_of(self.chat_store_key).add_messages(messages)
 
-    async def aclose(self) -> None:
-        """Close what the memory opened; what it was given stays open."""
-        await self._threads.opened.aclose()
-
-    def get(
-        self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any
-    ) -> list[LlamaMessage]:
-        """See `aget`; blocks."""
-        return self._wait(self.aget(input, initial_token_count, **kwargs))
-
-    def put_messages(self, messages: list[LlamaMessage]) -> None:
-        """See `aput_messages`; blocks."""
-        self._wait(self.aput_messages(messages))
-
-    def close(self) -> None:
-        """See `aclose`; blocks."""
-        self._threads.opened.wait(self.aclose())
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._threads.opened.wait(work, self.chat_store_key)
-
-    def __reduce__(self) -> Any:
-        return restore, (AgentStoresMemory, self.model_dump())
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """The same memory: its conversation is where it is."""
-        return self
+    get = blocking(aget, BaseChatStoreMemory.get, _key)
+    put_messages = blocking(aput_messages, BaseChatStoreMemory.put_messages, _key)
 
 
 def _chat_store(store: Any, chat_store: Any, options: dict[str, Any]) -> AgentStoresChatStore:
     """The chat store of a memory, from what its constructor was given."""
     if isinstance(chat_store, Mapping):  # of a state
         given = {**chat_store, **options, **({} if store is None else {"store": store})}
-        given.pop("class_name", None)
-        return AgentStoresChatStore(cast("Any", Threads(given.pop("store", "memory:"), given)))
+        return _MemoryStore(given.pop("store", "memory:"), given)
     if store is not None and chat_store is not None:
-        raise ArgumentError("store and chat_store cannot be combined")
-    source = "memory:" if store is None and chat_store is None else chat_store if store is None else store
+        raise ArgumentError("store and chat_store must not be given together")
+    source: Any = next((one for one in (store, chat_store) if one is not None), "memory:")
     if isinstance(source, AgentStoresChatStore):
         if options:
             raise ArgumentError(f"{', '.join(sorted(options))} must be given to the chat store")
@@ -199,7 +186,7 @@ def _chat_store(store: Any, chat_store: Any, options: dict[str, Any]) -> AgentSt
             f"chat_store must be an AgentStoresChatStore, got {type(source).__name__}: for others there is "
             "LlamaIndex's ChatMemoryBuffer"
         )
-    return AgentStoresChatStore(cast("Any", Threads(cast("Any", source), options, accepts=_ACCEPTED)))
+    return _MemoryStore(source, options)
 
 
 def _counter(tokenizer: Callable[[str], Sequence[Any]]) -> Callable[[ChatMessage], int]:

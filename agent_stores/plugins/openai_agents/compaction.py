@@ -11,12 +11,9 @@ from dataclasses import dataclass
 
 from agent_stores.errors import ConflictError
 from agent_stores.messages import ChatMessage
-from agent_stores.plugins.openai_agents.codec import ItemOf, ResponsesItemCodec
-from agent_stores.plugins.openai_agents.item_converters import Item
+from agent_stores.plugins.openai_agents.codec import Item, ResponsesItemCodec
+from agent_stores.plugins.shown import newest, without
 from agent_stores.store import ChatMessageStore
-
-Shown = tuple[ChatMessage, ItemOf]
-"""A message, and an item that shows it or a part of it."""
 
 IsExpired = Callable[[Item], bool]
 
@@ -36,26 +33,6 @@ class Snapshot:
     replace_suffix: Callable[[int, Sequence[Item]], Awaitable[bool]]
 
 
-async def newest(
-    neutral: ChatMessageStore[ChatMessage], codec: ResponsesItemCodec, count: int
-) -> list[Shown]:
-    """The newest `count` items; a message may be shown as several, or as none."""
-    wanted = count
-    while wanted > 0:
-        stored = await neutral.latest(wanted)
-        found = [(one.message, item) for one in stored for item in codec.items_of(one.message)]
-        if len(found) >= count or len(stored) < wanted:
-            return found[-count:]
-        wanted = 2 * wanted + 8
-    return []
-
-
-def without(message: ChatMessage, shown: ItemOf) -> ChatMessage:
-    """A message without what one of its items shows."""
-    rest = [part for index, part in enumerate(message.contents) if index not in shown.parts]
-    return message.replace(contents=rest)
-
-
 async def take_snapshot(
     neutral: ChatMessageStore[ChatMessage],
     codec: ResponsesItemCodec,
@@ -72,31 +49,30 @@ async def take_snapshot(
             says so.
     """
     position = (await neutral.stats()).last_position
-    found = await newest(neutral, codec, limit + 1)
+    found = await newest(neutral, codec.items_of, limit + 1)
     complete, found = len(found) <= limit, found[-limit:] if limit > 0 else []
 
     async def replace_suffix(start: int, output: Sequence[Item]) -> bool:
-        expected = found[start:]
+        expected = [item.data for _, item in found[start:]]
         stats = await neutral.stats()
         stored = [one.message async for one in neutral.iter_messages()]
         # Messages that cannot be read are skipped, and would be lost.
         if not expected or stats.last_position != position or len(stored) != stats.messages:
             return False
-        shown = [(message, item) for message in stored for item in codec.items_of(message)]
-        cut = len(shown) - len(expected)
-        if [item for _, item in shown[max(cut, 0) :]] != [item for _, item in expected]:
+        shown = [(index, item) for index, one in enumerate(stored) for item in codec.items_of(one)]
+        replaced = shown[-len(expected) :]
+        if [item.data for _, item in replaced] != expected:
             return False
-        gone: dict[str, list[int]] = {}
-        for message, item in shown[cut:]:
-            gone.setdefault(message.message_id or "", []).extend(item.parts)
-        kept: list[ChatMessage] = []
-        for message in stored:
-            parts = tuple(gone.get(message.message_id or "", ()))
-            rest = without(message, ItemOf({}, parts)) if parts else message
-            if message.message_id not in gone or (rest.contents and codec.items_of(rest)):
-                kept.append(rest)
-        while kept and is_expired and (items := codec.items_of(kept[0])):
-            if not all(is_expired(one.item) for one in items):
+        gone: dict[int, list[int]] = {}
+        for index, item in replaced:
+            gone.setdefault(index, []).extend(item.parts)
+        rests = (
+            without(one, gone[index], codec.items_of) if index in gone else one
+            for index, one in enumerate(stored)
+        )
+        kept = [one for one in rests if one is not None]
+        while kept and is_expired and (items := codec.from_chat_message(kept[0])):
+            if not all(map(is_expired, items)):
                 break
             del kept[0]
         try:
@@ -107,7 +83,7 @@ async def take_snapshot(
             return False
         return True
 
-    return Snapshot([item.item for _, item in found], complete, replace_suffix)
+    return Snapshot([item.data for _, item in found], complete, replace_suffix)
 
 
 async def newest_position(neutral: ChatMessageStore[ChatMessage]) -> int:

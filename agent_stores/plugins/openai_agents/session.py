@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 from typing_extensions import Unpack
 
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError, StoreError
+from agent_stores.messages import ChatMessage
 from agent_stores.plugins.closing import AsyncClosing
-from agent_stores.plugins.openai_agents.codec import ResponsesItemCodec
+from agent_stores.plugins.openai_agents.codec import Item, ResponsesItemCodec
 from agent_stores.plugins.openai_agents.compaction import (
     IsExpired,
     Snapshot,
-    newest,
     newest_position,
     replace_history,
     take_snapshot,
-    without,
 )
-from agent_stores.plugins.openai_agents.item_converters import Item
+from agent_stores.plugins.shown import newest, take_out
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
 from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
@@ -74,6 +73,10 @@ class AgentStoresSession(AsyncClosing):
         """The store below; it takes items, and gives lists of them."""
         return self._opened.store(self.session_id)
 
+    @property
+    def _neutral(self) -> ChatMessageStore[ChatMessage]:
+        return self._opened.neutral(self.session_id)
+
     async def get_items(
         self, limit: int | None = None, *, wrapper: RunContextWrapper[Any] | None = None
     ) -> list[TResponseInputItem]:
@@ -91,8 +94,7 @@ class AgentStoresSession(AsyncClosing):
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
         if limit is not None:
-            neutral = self._opened.neutral(self.session_id)
-            items = [found.item for _, found in await newest(neutral, self._codec, limit)]
+            items = [found.data for _, found in await newest(self._neutral, self._codec.items_of, limit)]
         else:
             items = [item for found in await self.store.list_messages() for item in found]
         return cast("list[TResponseInputItem]", items)
@@ -124,17 +126,12 @@ class AgentStoresSession(AsyncClosing):
         Args:
             check: is called before the item is deleted; what it raises is raised, and nothing is deleted.
         """
-        neutral = self._opened.neutral(self.session_id)
-        while found := await newest(neutral, self._codec, 1):
+        show = self._codec.items_of
+        while found := await newest(self._neutral, show, 1):
             message, shown = found[0]
-            check(shown.item)
-            name = message.message_id or ""
-            rest = without(message, shown)
-            if len(rest.contents) > 0 and self._codec.from_chat_message(rest):
-                await neutral.replace(name, rest)
-                return cast("TResponseInputItem", shown.item)
-            if await neutral.delete(name):
-                return cast("TResponseInputItem", shown.item)
+            check(shown.data)
+            if await take_out(self._neutral, message, shown.parts, show):
+                return cast("TResponseInputItem", shown.data)
         return None
 
     async def clear_session(self, *, wrapper: RunContextWrapper[Any] | None = None) -> None:
@@ -169,11 +166,10 @@ class AgentStoresSession(AsyncClosing):
     ) -> Snapshot | None:
         if not self._stores_items_as_given:
             return None
-        neutral = self._opened.neutral(self.session_id)
-        return await take_snapshot(neutral, self._codec, limit, prune_prefix)
+        return await take_snapshot(self._neutral, self._codec, limit, prune_prefix)
 
     async def _read_compaction_items(self, limit: int | None) -> tuple[list[TResponseInputItem], bool]:
-        self._read_until = await newest_position(self._opened.neutral(self.session_id))
+        self._read_until = await newest_position(self._neutral)
         items = await self.get_items(limit)
         return items, limit is not None and len(items) < limit
 
@@ -182,7 +178,7 @@ class AgentStoresSession(AsyncClosing):
             return False
         until, self._read_until = self._read_until, None
         messages = [self._codec.to_chat_message(item) for item in items]
-        await replace_history(self._opened.neutral(self.session_id), messages, until)
+        await replace_history(self._neutral, messages, until)
         return True
 
     @property

@@ -16,8 +16,8 @@ from agent_stores.contents import (
     UriContent,
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
-from agent_stores.plugins.media import decode_base64, encode_base64
-from agent_stores.plugins.parts import opaque_part
+from agent_stores.plugins.media import decode_base64, encode_base64, known_type
+from agent_stores.plugins.parts import opaque_part, own_part
 
 FRAMEWORK = "pydantic_ai"
 
@@ -112,7 +112,7 @@ def _read(part: Data, kind: str) -> AnyContent | None:
 
 def _build(part: AnyContent, role: str, leave_out: LeaveOut) -> Data | None:
     if isinstance(part, OpaqueContent) and part.type == f"{FRAMEWORK}.part":
-        own = part.data.get("part")
+        own = own_part(FRAMEWORK, part)
         return own if isinstance(own, dict) else None
     if isinstance(part, ToolResultContent):
         return _build_result(part, leave_out)
@@ -156,7 +156,7 @@ def _build_result(part: ToolResultContent, leave_out: LeaveOut) -> Data:
 def _read_item(item: Any) -> AnyContent:
     if isinstance(item, str):
         return TextContent(item)
-    return _read_media(item) or OpaqueContent({"type": f"{FRAMEWORK}.item", "item": item})
+    return _read_media(item) or opaque_part(FRAMEWORK, "item", item)
 
 
 def _build_item(part: AnyContent, leave_out: LeaveOut) -> Any:
@@ -165,7 +165,7 @@ def _build_item(part: AnyContent, leave_out: LeaveOut) -> Any:
     if isinstance(part, (DataContent, UriContent)):
         return _build_media(part)
     if isinstance(part, OpaqueContent) and part.type == f"{FRAMEWORK}.item":
-        return part.data.get("item")
+        return own_part(FRAMEWORK, part)
     leave_out(part, _NO_PLACE)
     return None
 
@@ -187,7 +187,5 @@ def _build_media(part: DataContent | UriContent) -> Data:
     if isinstance(part, DataContent):
         data = encode_base64(part.data, urlsafe=True)
         return {"data": data, "media_type": part.media_type, "kind": "binary", **named}
-    typed = (
-        {} if part.media_type is None or part.media_type.endswith("/*") else {"media_type": part.media_type}
-    )
+    typed = {} if (known := known_type(part)) is None else {"media_type": known}
     return {"url": part.uri, "kind": _URLS.get(part.kind, "document-url"), **typed, **named}

@@ -22,11 +22,9 @@ from agent_stores.errors import (
     StoreUnavailableError,
 )
 from agent_stores.listing import ThreadStats
-from agent_stores.message_rows import make_rows
-from agent_stores.messages import ChatMessage
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.pydantic_ai.codec import ModelMessageCodec
-from agent_stores.plugins.pydantic_ai.entries import Branches, Chain, read_chain
+from agent_stores.plugins.pydantic_ai.entries import Chain, Conversation
 from agent_stores.plugins.pydantic_ai.parts import FRAMEWORK
 from agent_stores.plugins.pydantic_ai.records import (
     BRANCHES,
@@ -37,7 +35,6 @@ from agent_stores.plugins.pydantic_ai.records import (
     revision_of,
 )
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
-from agent_stores.store import ChatMessageStore
 from agent_stores.store_options import identifier
 
 _REMEMBERED = 4096  # entries whose conversation is remembered
@@ -73,15 +70,13 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
         A conversation that another framework began has a record, too. What another framework added since a
         save changes the revision, and is part of the history.
         """
-        store = self._store(conversation_id)
-        stats = await store.log.stats(store._key)
-        if stats is None:
-            return None
-        if not kept(stats) and not stats.messages:
+        conversation = self._conversation(conversation_id)
+        stats = await self._stats(conversation)
+        if stats is None or self._revision(stats) is None:
             return None
         record = load_record(stats) if kept(stats) else foreign_record(stats)
         if stats.last_position != kept(stats).get("position", 0):
-            chain = await read_chain(store, self._codec, limit=1)
+            chain = await conversation.read(limit=1)
             record.head_id = chain.ids[-1] if chain.ids else None
         self._remember(conversation_id, [record.head_id, *record.branches])
         return record
@@ -117,17 +112,18 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
             ArgumentError: when the record is larger than 64 KiB.
         """
         conversation_id = record.conversation_id
-        store = self._store(conversation_id)
+        conversation = self._conversation(conversation_id)
+        store = conversation.store
         conflict = ConversationConflict(conversation_id)
-        stats = await store.log.stats(store._key)
+        stats = await self._stats(conversation)
         if self._revision(stats) != expected_revision:
             raise conflict
         stats = stats or ThreadStats(tenant=store.tenant, thread_id=store.thread_id)
         base = new_entries[0].parent_id if new_entries else record.head_id
         if record.head_id != (new_entries[-1].id if new_entries else base):
             raise conflict
-        rows = self._rows(store, new_entries)
-        chain = await read_chain(store, self._codec, limit=1)
+        rows = conversation.rows_of(new_entries)
+        chain = await conversation.read(limit=1)
         undo: list[Row] | None = None
         settings = store._settings
         position = stats.last_position
@@ -142,8 +138,8 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
                         ttl=settings.ttl,
                     )
             else:
-                chain = await read_chain(store, self._codec)
-                changed = await self._rewritten(record, chain, base)
+                chain = await conversation.read()
+                changed = await self._rewritten(conversation, record, chain, base)
                 if changed is None:
                     raise conflict
                 undo = chain.rows
@@ -171,16 +167,15 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
         Raises:
             ConversationConflict: when the conversation is not at `expected_revision`.
         """
-        store = self._store(conversation_id)
-        stats = await store.log.stats(store._key)
+        conversation = self._conversation(conversation_id)
+        stats = await self._stats(conversation)
         if stats is None or self._revision(stats) != expected_revision:
             raise ConversationConflict(conversation_id)
         try:
-            await store.update_metadata({FRAMEWORK: None}, expected_revision=stats.revision)
+            await conversation.store.update_metadata({FRAMEWORK: None}, expected_revision=stats.revision)
         except ConflictError:
             raise ConversationConflict(conversation_id) from None
-        await self._branches(conversation_id).delete()
-        await store.delete_thread()
+        await conversation.delete()
 
     async def read_history(self, head_id: str | None, *, limit: int | None = None) -> list[ConversationEntry]:
         """The entries from the first one up to `head_id`, or only the last `limit` of them.
@@ -191,14 +186,11 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
         if head_id is None or limit == 0:
             return []
         conversation_id = await self._home(head_id)
-        store = self._store(conversation_id)
-        chain = await read_chain(store, self._codec, limit=limit)
+        conversation = self._conversation(conversation_id)
+        chain = await conversation.read(limit)
         if head_id not in chain.ids or (limit is not None and chain.ids[-1:] != [head_id]):
-            chain = await read_chain(store, self._codec)
-        if head_id in chain.ids:
-            entries = chain.entries[: chain.ids.index(head_id) + 1]
-        else:
-            entries = await self._branches(conversation_id).history(head_id, chain)
+            chain = await conversation.read()
+        entries = await conversation.history(head_id, chain)
         self._remember(conversation_id, [entry.id for entry in entries[-64:]])
         return entries if limit is None else entries[-limit:]
 
@@ -211,35 +203,27 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
         return (await self.read_history(entry_id))[-1]
 
     async def _rewritten(
-        self, record: ConversationRecord, chain: Chain, base: str | None
+        self, conversation: Conversation, record: ConversationRecord, chain: Chain, base: str | None
     ) -> list[Row] | None:
-        """The rows of the history up to an entry; what it leaves is kept with the branches first.
+        """The rows of the history up to an entry; what it leaves is kept first.
 
         None when the entry does not exist.
         """
-        branches = self._branches(record.conversation_id)
-        if base is None:
-            kept_rows: list[Row] = []
-        elif base in chain.ids:
-            kept_rows = chain.rows_to(base)
-        else:
+        rows: list[Row] = []
+        if base is not None:
             try:
-                kept_rows = await branches.rows_to(base, chain)
+                rows = await conversation.rows_to(base, chain)
             except LookupError:
                 if record.forked_from is None or record.forked_from == record.conversation_id:
                     return None
-                source = await read_chain(self._store(record.forked_from), self._codec)
+                source = self._conversation(record.forked_from)
                 try:
-                    kept_rows = (
-                        source.rows_to(base)
-                        if base in source.ids
-                        else await self._branches(record.forked_from).rows_to(base, source)
-                    )
+                    rows = await source.rows_to(base, await source.read())
                 except LookupError:
                     return None
-        stay = {row.message_id for row in kept_rows}
-        await branches.add([entry for entry in chain.entries if entry.id not in stay])
-        return kept_rows
+        stay = {row.message_id for row in rows}
+        await conversation.leave([entry for entry in chain.entries if entry.id not in stay])
+        return rows
 
     async def _home(self, entry_id: str) -> str:
         """The conversation of an entry; looks for it in all of them where it was not read before."""
@@ -247,9 +231,7 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
         if found is not None:
             return found
         async for stats in self._threads():
-            store = self._store(stats.thread_id)
-            branches = self._branches(stats.thread_id)
-            if await store.log.backend.find(store._key, [entry_id]) or await branches.has(entry_id):
+            if await self._conversation(stats.thread_id).has(entry_id):
                 self._remember(stats.thread_id, [entry_id])
                 return stats.thread_id
         raise LookupError(f"entry {entry_id!r} does not exist")
@@ -265,18 +247,15 @@ class AgentStoresConversationStore(AsyncClosing, ConversationStore):
     def _revision(stats: ThreadStats | None) -> str | None:
         return None if stats is None or not (kept(stats) or stats.messages) else revision_of(stats)
 
-    def _rows(self, store: ChatMessageStore[ChatMessage], entries: Sequence[ConversationEntry]) -> list[Row]:
-        messages = [self._codec.encode(entry.message, entry.id) for entry in entries]
-        limit = store.log.max_message_bytes
-        return make_rows(messages, store._settings.count_tokens, max_bytes=limit)
+    @staticmethod
+    async def _stats(conversation: Conversation) -> ThreadStats | None:
+        return await conversation.store.log.stats(conversation.store._key)
 
-    def _store(self, conversation_id: str) -> ChatMessageStore[ChatMessage]:
+    def _conversation(self, conversation_id: str) -> Conversation:
         if identifier("conversation_id", conversation_id).startswith(BRANCHES):
             raise ArgumentError(f"conversation_id must not begin with {BRANCHES!r}, got {conversation_id!r}")
-        return self._opened.neutral(conversation_id)
-
-    def _branches(self, conversation_id: str) -> Branches:
-        return Branches(self._opened.neutral(BRANCHES + conversation_id), self._codec)
+        store, left = map(self._opened.neutral, (conversation_id, BRANCHES + conversation_id))
+        return Conversation(store, left, self._codec)
 
     async def _threads(self) -> AsyncIterator[ThreadStats]:
         """The threads of conversations that Pydantic AI saved, the most recently written first."""

@@ -5,14 +5,12 @@ Blocks are JSON here: bytes are the objects that Strands' own session files have
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
 from agent_stores.contents import (
     AnyContent,
     DataContent,
-    OpaqueContent,
     ReasoningContent,
     TextContent,
     ToolCallContent,
@@ -20,7 +18,8 @@ from agent_stores.contents import (
     UriContent,
 )
 from agent_stores.plugins.json_codec import Data, LeaveOut
-from agent_stores.plugins.media import decode_base64
+from agent_stores.plugins.media import decode_base64, encode_base64
+from agent_stores.plugins.parts import opaque_part, own_part
 
 FRAMEWORK = "strands"
 
@@ -58,19 +57,13 @@ def read_block(block: Any) -> AnyContent:
         found = _READERS[kind](block[kind]) if kind in _READERS else None
     except (LookupError, TypeError, ValueError, AttributeError):
         found = None
-    if found is not None:
-        return found
-    return OpaqueContent({"type": f"{FRAMEWORK}.{kind or 'block'}", "block": block})
+    return found or opaque_part(FRAMEWORK, kind or "block", block)
 
 
 def build_block(part: AnyContent, leave_out: LeaveOut) -> Data | None:
     """The plainest block of a part; None when there is none for it."""
     if isinstance(part, TextContent):
         return {"text": part.text}
-    if isinstance(part, OpaqueContent) and part.type.startswith(f"{FRAMEWORK}."):
-        block = part.data.get("block")
-        if isinstance(block, dict):
-            return block
     if isinstance(part, ReasoningContent):
         if not part.text and part.protected_data is not None:
             return {"reasoningContent": {"redactedContent": _bytes(part.protected_data)}}
@@ -84,6 +77,8 @@ def build_block(part: AnyContent, leave_out: LeaveOut) -> Data | None:
         return {"toolResult": _build_result(part, leave_out)}
     if isinstance(part, (DataContent, UriContent)):
         return _build_media(part, leave_out)
+    if isinstance(own := own_part(FRAMEWORK, part), dict):
+        return own
     leave_out(part, _NO_BLOCK)
     return None
 
@@ -154,7 +149,7 @@ def _build_media(part: DataContent | UriContent, leave_out: LeaveOut) -> Data | 
         return None
     source: Data
     if isinstance(part, DataContent):
-        source = {"bytes": _bytes(base64.b64encode(part.data).decode())}
+        source = {"bytes": _bytes(encode_base64(part.data))}
     elif part.uri.startswith("s3://"):
         source = {"location": {"type": "s3", "uri": part.uri}}
     else:

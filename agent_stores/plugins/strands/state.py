@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent_stores.contents import OpaqueContent
 from agent_stores.errors import ArgumentError, NotFoundError
-from agent_stores.messages import ChatMessage
+from agent_stores.plugins.documents import document, document_data
 from agent_stores.plugins.json_codec import Data
 from agent_stores.plugins.store_resolver import StoreResolver
 from agent_stores.plugins.strands.blocks import FRAMEWORK
 from agent_stores.plugins.thread_ids import escape
 
+_KIND = f"{FRAMEWORK}.state"
 _IN_ROW = {"$row": True}
 
 
@@ -38,8 +38,7 @@ class SessionState:
         value = (await self._opened.store(thread_id).metadata()).get(f"{FRAMEWORK}.{name}")
         if value == _IN_ROW:
             row = await self._rows(session_id).get(_row_id(thread_id, name))
-            part = row.contents[0] if row is not None and row.contents else None
-            value = part.data.get("value") if isinstance(part, OpaqueContent) else None
+            value = None if row is None else document_data(_KIND, row)
         return value if isinstance(value, dict) else None
 
     async def write(self, session_id: str, thread_id: str, name: str, value: Data) -> None:
@@ -53,8 +52,7 @@ class SessionState:
 
     async def _write_row(self, session_id: str, row_id: str, value: Data) -> None:
         rows = self._rows(session_id)
-        part = OpaqueContent({"type": f"{FRAMEWORK}.state", "value": value})
-        row = ChatMessage("assistant", contents=[part], message_id=row_id)
+        row = document(_KIND, row_id, value)
         try:
             await rows.replace(row_id, row)
         except NotFoundError:

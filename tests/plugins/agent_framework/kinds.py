@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from agent_stores.plugins.agent_framework.compat import installed
+from agent_stores.plugins.agent_framework import compat
 
 PIXEL = bytes.fromhex("89504e470d0a1a0a") + bytes(range(64))
 
-Content: Any = installed().content
-is_beta = "items" not in installed().content_fields
+Content: Any = compat.CONTENT
+is_beta = compat.IS_BETA
 
 
 def message(role: str, contents: list[Any], **fields: Any) -> Any:
-    return installed().message(role=role, contents=contents, **fields)
+    return compat.MESSAGE(role=role, contents=contents, **fields)
 
 
 def text(words: str) -> Any:
@@ -143,9 +143,9 @@ def contents() -> Iterator[tuple[str, Any]]:
     )
     annotated = Content.from_text("here", additional_properties={"a": 1})
     yield "result of annotated text", Content.from_function_result("call_1", result=[annotated])
-    if "informational_only" in installed().content_fields:
+    if "informational_only" in compat.CONTENT_FIELDS:
         yield "call for information", call(informational_only=True)
-    if "hosted" in installed().content_fields:
+    if "hosted" in compat.CONTENT_FIELDS:
         yield "call of a server", call(hosted=True, server_name="s", id="fc_1", status="completed")
         yield "call named by the framework", call(id="fc_2")
     # By the constructor where a factory is new or warns that it is experimental.
@@ -161,7 +161,7 @@ def contents() -> Iterator[tuple[str, Any]]:
         },
     }
     for name, fields in more.items():
-        if name in installed().content_types:
+        if name in compat.CONTENT_TYPES:
             yield name.replace("_", " "), Content(name, **fields)
     outputs = [Content.from_shell_command_output(stdout="a\n", stderr="", exit_code=0, timed_out=False)]
     yield "shell result", Content.from_shell_tool_result(call_id="c", outputs=outputs)

@@ -21,8 +21,10 @@ from google.adk.sessions.base_session_service import BaseSessionService, GetSess
 from google.adk.sessions.database_session_service import DatabaseSessionService
 from google.adk.sessions.in_memory_session_service import InMemorySessionService
 from google.adk.sessions.session import Session
+from google.adk.sessions.sqlite_session_service import SqliteSessionService as TheirSqliteSessionService
 from google.genai import types
 from pydantic import Field
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from agent_stores import ChatMessage, ChatMessageStore
 from agent_stores.contents import (
@@ -38,6 +40,7 @@ from agent_stores.google_adk import DatabaseSessionService as OurDatabaseSession
 from agent_stores.google_adk import InMemorySessionService as OurInMemorySessionService
 from agent_stores.log import MessageLog
 from tests.plugins.conftest import PNG
+from tests.plugins.signatures import check_arguments
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -429,6 +432,30 @@ async def test_only_the_import_changes(tmp_path: Path) -> None:
     assert await OurInMemorySessionService().get_session(**HERE) is None
     with pytest.raises(ArgumentError, match="db_url must be a URL"):
         OurDatabaseSessionService("a.db")
+
+
+async def test_an_engine(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/a.db")
+    async with OurDatabaseSessionService(db_engine=engine) as service:
+        await service.create_session(**HERE)
+    async with OurDatabaseSessionService(db_engine=engine) as again:
+        assert await again.get_session(**HERE) is not None
+    for wrong in ({}, {"db_url": "sqlite://", "db_engine": engine}):
+        with pytest.raises(ArgumentError, match="one of db_url and db_engine must be given"):
+            OurDatabaseSessionService(**wrong)  # type: ignore[arg-type]
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (DatabaseSessionService, OurDatabaseSessionService),
+        (TheirSqliteSessionService, SqliteSessionService),
+        (InMemorySessionService, OurInMemorySessionService),
+    ],
+)
+def test_they_are_made_with_the_arguments_of_adk_s(theirs: Any, ours: Any) -> None:
+    check_arguments(theirs, ours)
 
 
 async def test_options_and_closing(log: MessageLog) -> None:

@@ -54,7 +54,7 @@ def test_table_names_are_apart(tmp_path: Path) -> None:
 def test_redis_arguments_of_both_packages(arguments: dict[str, Any]) -> None:
     history = RedisChatMessageHistory("s", **arguments)
     assert history.store.location == f"redis://localhost:1/0#{arguments['key_prefix']}"
-    with pytest.raises(ArgumentError, match="redis_url and url cannot be combined"):
+    with pytest.raises(ArgumentError, match="redis_url and url must not be given together"):
         RedisChatMessageHistory("s", "redis://localhost:1", url="redis://localhost:1")
     with pytest.raises(ArgumentError, match="write redis://localhost:6379"):
         RedisChatMessageHistory("s", "localhost:6379")

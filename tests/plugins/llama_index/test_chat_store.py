@@ -276,7 +276,7 @@ async def test_many_keys(log: MessageLog) -> None:
     store = AgentStoresChatStore(log)
     for n in range(0, 1200, 50):
         for step in range(50):
-            store.threads.store(f"key {n + step}")
+            store.store_of(f"key {n + step}")
         await store.async_add_message(f"key {n}", user(str(n)))
     assert said(await store.aget_messages("key 0")) == ["0"]
     assert len(await store.aget_keys()) == 24

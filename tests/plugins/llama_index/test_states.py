@@ -170,7 +170,7 @@ def test_a_chat_store_as_base_chat_store_memory_takes_it(url: str) -> None:
         assert memory.chat_store is store
         memory.put(user("Hello"))
     assert said(store.get_messages("user1")) == ["Hello", "Hello"]
-    with pytest.raises(ArgumentError, match="store and chat_store cannot be combined"):
+    with pytest.raises(ArgumentError, match="store and chat_store must not be given together"):
         AgentStoresMemory(url, chat_store=store)
     theirs: Any = buffer(store).__class__.model_fields["chat_store"].default_factory
     with pytest.raises(

@@ -23,6 +23,7 @@ from agent_stores.openai_agents import AgentStoresSession
 from agent_stores.redis import RedisMessageLog
 from agent_stores.testing.model_server import ModelServer
 from tests.plugins.openai_agents.items import ITEMS
+from tests.plugins.signatures import check_arguments
 from tests.servers.redis import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -267,3 +268,16 @@ async def test_unknown_settings(tmp_path: Path) -> None:
     with pytest.raises(StoreClosedError):
         await session.ping()
     await log.aclose()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SQLiteSession", "RedisSession", "RedisSession.from_url"),
+        *("SQLAlchemySession", "SQLAlchemySession.from_url", "EncryptedSession"),
+    ],
+)
+def test_they_are_made_with_the_arguments_of_the_sdk_s(name: str) -> None:
+    kind, _, method = name.partition(".")
+    theirs, ours = named("the SDK's", kind), named("ours", kind)
+    check_arguments(*(getattr(one, method) if method else one for one in (theirs, ours)))

@@ -14,6 +14,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from tests.plugins.signatures import check_arguments
+
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.filterwarnings("ignore:`langchain-community` is being sunset"),
@@ -105,3 +107,13 @@ async def test_a_synchronous_client_of_the_caller(redis_url: str, name: str) -> 
         assert [one.id for one in history.messages] == ["m1", "m2", "m3", "m4", "m5"]
         assert await history.aget_messages() == history.messages
         assert client.ping()
+
+
+@pytest.mark.parametrize("name", ["RedisChatMessageHistory", "SQLChatMessageHistory"])
+def test_they_are_made_with_the_same_arguments(name: str) -> None:
+    check_arguments(named("the original", name), named("ours", name), {"url": "redis_url"})
+
+
+def test_redis_is_made_with_the_arguments_of_langchain_redis() -> None:
+    theirs = import_module("langchain_redis").RedisChatMessageHistory
+    check_arguments(theirs, named("ours", "RedisChatMessageHistory"))

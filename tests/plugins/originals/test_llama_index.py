@@ -13,6 +13,8 @@ import redis.asyncio as aioredis
 from llama_index.core.llms import ChatMessage, MessageRole, TextBlock
 from llama_index.core.memory import ChatMemoryBuffer
 
+from tests.plugins.signatures import check_arguments
+
 pytestmark = pytest.mark.anyio
 
 MODULES = {
@@ -129,3 +131,20 @@ async def test_sqlalchemy_chat_store(whose: str, tmp_path: Path) -> None:
     assert words(await store.get_messages("a")) == ["user: 4"]
     await store.delete_messages("a")
     assert await store.get_keys() == ["b"]
+
+
+METHODS = ["from_connection_string", "from_account_and_key", "from_account_and_id", "from_sas_token"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SimpleChatStore", "RedisChatStore", "AzureChatStore", "SQLAlchemyChatStore"),
+        *(f"AzureChatStore.{method}" for method in [*METHODS, "from_aad_token"]),
+    ],
+)
+def test_they_are_made_with_the_same_arguments(name: str) -> None:
+    kind, _, method = name.partition(".")
+    modules = [MODULES.get(kind, "llama_index.core.storage.chat_store.sql"), "agent_stores.llama_index"]
+    made = [getattr(import_module(module), kind) for module in modules]
+    check_arguments(*(getattr(one, method) if method else one for one in made))
