@@ -205,9 +205,9 @@ ORDER BY m.id LIMIT 1),
 (SELECT max(s.id) FROM (SELECT m.id, m.boundary FROM {{messages}} m WHERE m.id > :first AND m.id < {_TARGET}
 AND m.pinned = 0 ORDER BY m.id DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1),
 {_TARGET}) RETURNING bytes, tokens"""
-_UPDATE = """UPDATE {threads} SET version = version + 1, last_position = :last_position,
-messages = messages + :added, pinned = pinned + :pinned, bytes = bytes + :bytes, tokens = tokens + :tokens,
-first_us = coalesce(first_us, :first), last_us = :last, updated_us = :now, recent = :recent"""
+_UPDATE = """UPDATE {threads} SET version = version + 1, last_position = ?, messages = messages + ?,
+pinned = pinned + ?, bytes = bytes + ?, tokens = tokens + ?, first_us = coalesce(first_us, ?), last_us = ?,
+updated_us = ?, recent = ?"""
 
 
 def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Steps[list[tuple[int]]]:
@@ -246,8 +246,8 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
             tokens -= gone_tokens
     if recent.count("\n") >= RECENT_REQUESTS:
         recent = recent[recent.index("\n") + 1 :]
-    changes = {"last_position": position, "added": added, "bytes": size, "tokens": tokens}
-    changes["recent"] = f"{recent}{request}\n"
+    counts = (position, added, values["pinned"], size, tokens)
+    changes = (*counts, values["first"], values["last"], now, f"{recent}{request}\n")
     # SQLite writes an index anew for each of its columns that is set, even to the same value.
     more: dict[str, Any] = {}
     if old_minute != now // MINUTE:
@@ -256,8 +256,8 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
         more["expires_us"] = expires
         if (minute := expires and expires // MINUTE) != (old_expires and old_expires // MINUTE):
             more["expires_minute"] = minute
-    text = "".join([f", {name} = :{name}" for name in more])
-    yield sql(f"{_UPDATE}{text} WHERE id = :id", {**values, **changes, **more, "id": row_id})
+    text, _ = sql(f"{_UPDATE}{''.join([f', {name} = ?' for name in more])} WHERE id = ?")
+    yield text, (*changes, *more.values(), row_id)
     return [(position,)]
 
 

@@ -155,12 +155,12 @@ def _transaction(statement: Statement) -> Steps[Any]:
     return (yield statement)
 
 
-def drive(steps: Steps[T], execute: Callable[..., Any]) -> T:
-    """Run the steps of a transaction."""
+def drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
+    """Run the steps of a transaction on a connection."""
     result: Any = None
     try:
         while True:
-            result = execute(*steps.send(result))
+            result = execute(conn, *steps.send(result))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
 

@@ -11,7 +11,6 @@ import contextlib
 import math
 import sqlite3
 import time
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlencode
@@ -93,7 +92,7 @@ class EngineDatabase(Database):
             if callable(work):
                 if call.write:
                     self._begin(conn)
-                result = drive(work(), partial(self._execute, conn))
+                result = drive(work(), self._execute, conn)
                 call.commit()
             else:
                 call.commit()
@@ -126,7 +125,7 @@ class EngineDatabase(Database):
     def _begin(self, conn: Any) -> None:
         text = "BEGIN"
         if self.dialect == "sqlite":
-            if getattr(conn, "driver_connection", conn).in_transaction:
+            if getattr(conn.driver_connection, "in_transaction", False):
                 return
             text = "BEGIN IMMEDIATE"  # a transaction that reads first cannot wait for the lock
         elif self.dialect == "postgresql":
@@ -253,6 +252,9 @@ class SQLiteDatabase(EngineDatabase):
 
     def _roll_back(self, conn: sqlite3.Connection, error: BaseException) -> None:
         """Nothing: `_checkin` does it."""
+
+    def _begin(self, conn: sqlite3.Connection) -> None:
+        conn.execute("BEGIN IMMEDIATE")
 
     def _execute(self, conn: sqlite3.Connection, text: str, values: Any) -> Any:
         if type(values) is list:
