@@ -26,12 +26,7 @@ from agent_stores.contents import (
     TextContent,
     ToolResultContent,
 )
-from agent_stores.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    MessageFormatError,
-    UnsupportedVersionError,
-)
+from agent_stores.errors import ArgumentError, ArgumentTypeError, MessageFormatError, UnsupportedVersionError
 from agent_stores.messages import FORMAT_VERSION, ChatMessage
 
 S = TypeVar("S", bound=msgspec.Struct)

@@ -18,13 +18,7 @@ from agent_stores.capabilities import Sweeper
 from agent_stores.committer import Base, Change, Committer, check_version
 from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError
 from agent_stores.sealing import check_thread, seal_rows
-from agent_stores.thread_updates import (
-    check_position,
-    expiry_after,
-    with_metadata,
-    with_rows,
-    with_ttl,
-)
+from agent_stores.thread_updates import check_position, expiry_after, with_metadata, with_rows, with_ttl
 
 
 class NewThread(NamedTuple):

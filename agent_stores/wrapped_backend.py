@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agent_stores.backend import (
-    Backend,
-    Limits,
-    ListedThread,
-    Row,
-    Snapshot,
-    Thread,
-    ThreadKey,
-    Version,
-)
+from agent_stores.backend import Backend, Limits, ListedThread, Row, Snapshot, Thread, ThreadKey, Version
 
 
 class WrappedBackend:

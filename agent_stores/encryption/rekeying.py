@@ -30,11 +30,7 @@ from agent_stores.backend import (
 from agent_stores.encryption.backend import DAMAGED, EncryptedBackend, encrypt_rows
 from agent_stores.encryption.ciphers import Ciphers
 from agent_stores.encryption.ciphertext import to_ciphertext
-from agent_stores.errors import (
-    ArgumentTypeError,
-    EncryptionKeyError,
-    OutcomeUnknownError,
-)
+from agent_stores.errors import ArgumentTypeError, EncryptionKeyError, OutcomeUnknownError
 from agent_stores.wrapped_backend import WrappedBackend
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ KILLS = 50
 FORK_SERVER = """
 import asyncio, os, sys
 from agent_stores import ChatMessage, DatabaseChatMessageStore
-from agent_stores.backends.sql import backend, sqlite
+from agent_stores.backends.sql import backend, engines
 
 async def main(path, run):
     store = DatabaseChatMessageStore(path, thread_id="t", max_messages=201)

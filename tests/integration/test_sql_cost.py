@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from agent_stores import ChatMessage, DatabaseChatMessageStore
-from agent_stores.backend import ThreadKey
-from agent_stores.backends.sql.append import HotPath
+from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore
+from agent_stores.backend import ListCursor, ThreadKey
 from agent_stores.backends.sql.names import thread_digest
-from agent_stores.backends.sql.schema import Schema
-from agent_stores.backends.sql.statements import Statements
+from agent_stores.database import DatabaseMessageLog
 from benchmarks.relay import Relay
 from tests.servers import pgbouncer
 from tests.servers.mariadb import MariaDBServer
@@ -143,33 +141,40 @@ async def test_statements_of_mariadb(mariadb_server: MariaDBServer) -> None:
         await each.aclose()
 
 
-def test_indexes_serve_the_statements() -> None:
-    connection = sqlite3.connect(":memory:")
-    for text in Schema("sqlite", "p_", "here").create():
-        connection.execute(text)
-    s = Statements("sqlite", "p_", "?")
-    hot = HotPath(s, lambda: None)
-    statements = [
-        s.load,
-        hot.latest,
-        hot.trim,
-        s.expired,
-        s.find(3),
-        s.delete([1, 2, 3]),
-        s.delete_rows,
-        *(s.rows(newest=newest, bodies=True) for newest in (True, False)),
-        *(
-            s.threads(recent=recent, prefix=prefix, bounded=prefix, after=after)
-            for recent, prefix in ((True, False), (False, True), (False, False))
-            for after in (True, False)
-        ),
-    ]
-    for sql in statements:
-        text = sql()[0]
-        plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", defaultdict(int)).fetchall()
-        steps = [row[3] for row in plan]
-        assert not [step for step in steps if step.startswith("SCAN") and "p_" in step], (text, steps)
-        assert not [step for step in steps if "ORDER BY" in step and "RIGHT PART" not in step], steps
+async def test_indexes_serve_the_statements(tmp_path: Path) -> None:
+    log = DatabaseMessageLog(tmp_path / "chat.db", table_prefix="p_")
+    backend, key, seen = log.backend, ThreadKey(None, "t"), list[str]()
+    await ChatMessageStore(log, thread_id="t", max_messages=20, ttl=60).add_messages([*TURN * 3])
+    for connection in backend.database._idle:  # type: ignore[attr-defined]
+        connection.set_trace_callback(seen.append)
+    await ChatMessageStore(log, thread_id="t", max_messages=4).add_messages(TURN)
+    snapshot = await backend.load(key)
+    assert snapshot is not None
+    found = await backend.latest(key, 3, now_us=1, ids=True)
+    await backend.latest(key, 3, now_us=1)
+    await backend.find(key, ["a", "b", "c"])
+    for newest in (True, False):
+        await backend.rows(key, after=1, limit=2, newest=newest)
+    await backend.threads(None, expired_before=1)
+    for order in ("recent", "id"):
+        for prefix in ("", "t") if order == "id" else ("",):
+            for after in (None, ListCursor(1, "a")):
+                await backend.threads(None, prefix=prefix, after=after, order=order)
+    version = await backend.commit(key, snapshot.thread, expected=snapshot.version, delete=found[:2])
+    await backend.commit(key, None, expected=version)
+    await log.aclose()
+    words = [text.split(None, 1)[0] for text in seen]
+    assert {word: words.count(word) for word in ("SELECT", "DELETE", "UPDATE")} == {
+        "SELECT": 14,
+        "DELETE": 4,
+        "UPDATE": 2,
+    }
+    connection = sqlite3.connect(tmp_path / "chat.db")
+    for text, word in zip(seen, words, strict=True):
+        if word in ("SELECT", "DELETE", "UPDATE"):
+            steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}")]
+            assert not [step for step in steps if step.startswith("SCAN") and "p_" in step], (text, steps)
+            assert not [step for step in steps if "ORDER BY" in step and "RIGHT PART" not in step], steps
     connection.close()
 
 

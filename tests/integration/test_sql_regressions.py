@@ -326,7 +326,7 @@ async def test_a_closed_database_is_let_go_of(tmp_path: Path) -> None:
     assert await store.get("none") is None
     await store.list_threads()
     log: Any = store.log
-    statements = weakref.ref(log.backend.database.statements)
+    statements = weakref.ref(log.backend.database.sql)
     await store.aclose()
     del store, log
     for _ in range(100):  # a worker thread lets go of its last call when it ends

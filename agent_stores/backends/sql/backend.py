@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from agent_stores.backend import (
     Limits,
@@ -21,18 +20,24 @@ from agent_stores.backend import (
     VersionConflict,
 )
 from agent_stores.backends.sql import names
-from agent_stores.backends.sql.append import HotPath
+from agent_stores.backends.sql.append import append_work, latest_text
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
+from agent_stores.backends.sql.engines import SQLiteDatabase, open_engine
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
 from agent_stores.backends.sql.search import SearchIndex
-from agent_stores.backends.sql.sqlite import SQLiteDatabase
 from agent_stores.backends.sql.statements import (
-    BEGIN,
+    HEAD,
     LARGEST,
+    LOAD,
     MINUTE,
+    ROW_COLUMNS,
+    THREAD_COLUMNS,
+    THREAD_ID,
     Abort,
+    Statement,
     Steps,
+    row_values,
     thread_values,
     to_row,
     to_thread,
@@ -40,30 +45,32 @@ from agent_stores.backends.sql.statements import (
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreRejectedError
 
-if TYPE_CHECKING:
-    from agent_stores.backends.sql.postgresql import PostgresDatabase
-
 registry: ServerRegistry[Database] = ServerRegistry()
 """The databases in use in this process."""
 
 _IDS_PER_STATEMENT = 500
+_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
+_NO_BODIES = ", ".join("'' AS body" if name == "body" else f"m.{name}" for name in ROW_COLUMNS)
+_FIND = f"SELECT {_NO_BODIES} FROM {{messages}} m WHERE m.thread = {THREAD_ID}"
+# Databases round differently: the minute may be one too small, which the index allows.
+_RENEW = f"""UPDATE {{threads}} SET expires_us = :now + round(ttl * 1000000),
+expires_minute = round((:now + ttl * 1000000) / {MINUTE}.0 - 0.5)
+WHERE thread_key = :key AND ttl_refresh = 'read' AND expires_us > :now"""
+_COLUMNS = (*THREAD_COLUMNS, "updated_minute", "expires_minute")
+_INSERT_THREAD = f"""INSERT INTO {{threads}} (version, {", ".join((*NAME_COLUMNS, *_COLUMNS))})
+VALUES (1, :{", :".join((*NAME_COLUMNS, *_COLUMNS))}) RETURNING id"""
+_UPDATE_THREAD = f"UPDATE {{threads}} SET version = version + 1, {', '.join(f'{n} = :{n}' for n in _COLUMNS)}"
 
 
 def connect(config: Config) -> Database:
     """The database of a configuration; nothing connects before the first operation."""
     if config.engine is None and config.dialect == "sqlite":
         return SQLiteDatabase(config)
-    # psycopg's asynchronous connections do not run on the default event loop of Windows.
-    if config.engine is None and (
-        config.driver == "asyncpg"
-        or (config.driver in ("psycopg", "psycopg_async") and sys.platform != "win32")
-    ):
+    if config.engine is None and config.runs_on_loop:
         from agent_stores.backends.sql.postgresql import PostgresDatabase
 
         return PostgresDatabase(config)
-    from agent_stores.backends.sql.engines import EngineDatabase
-
-    return EngineDatabase(config)
+    return open_engine(config)
 
 
 class SQLBackend:
@@ -78,16 +85,20 @@ class SQLBackend:
     def __init__(self, config: Config) -> None:
         self.location = config.location
         database, self._finalizer = registry.acquire(config.identity, lambda: connect(config), user=self)
-        self.database, self._run, self._statements = database, database.run, database.statements
+        self.database, self._run, self._sql = database, database.run, database.sql
         self.supports_inline, self.loop_independent = database.supports_inline, database.loop_independent
-        self._hot = HotPath(self._statements, lambda: database.limits.body_bytes)
+        flags = (False, True)
+        self._latest = {ids: latest_text(self._sql, ids=ids) for ids in flags}
+        self._rows = {
+            (newest, bodies): self._rows_text(newest, bodies) for newest in flags for bodies in flags
+        }
         self._index = None if config.dialect == "mariadb" else SearchIndex(database)
         if self._index is not None:
             self.search = self._index.search
             """See `SearchableBackend.search`; there is none on MariaDB."""
         if config.notify:
-            database = cast("PostgresDatabase", self.database)
-            self.subscribe = lambda key: database.subscribe(thread_digest(key))
+            postgresql: Any = database
+            self.subscribe = lambda key: postgresql.subscribe(thread_digest(key))
             """See `ChangeNotifier.subscribe`."""
 
     @property
@@ -99,7 +110,7 @@ class SQLBackend:
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        rows = await self._run(self._statements.load(key=thread_digest(key)))
+        rows = await self._run(self._sql(LOAD, {"key": thread_digest(key)}))
         return Snapshot(*to_thread(rows[0])) if rows else None
 
     async def rows(
@@ -114,24 +125,38 @@ class SQLBackend:
         staged: bool = False,
     ) -> Snapshot | None:
         """See `Backend.rows`; one statement."""
-        sql = self._statements.rows(newest=newest, bodies=bodies)
         before = LARGEST if before is None else min(before, LARGEST)
         limit = LARGEST if limit is None else limit
-        found = await self._run(sql(key=thread_digest(key), after=after, before=before, limit=limit))
+        values = {"key": thread_digest(key), "after": after, "before": before, "limit": limit}
+        found = await self._run(self._sql(self._rows[newest, bodies], values))
         heads = [row for row in found if row[-1] is not None]
         rows = sorted((to_row(row) for row in found if row[-1] is None), key=attrgetter("position"))
         return Snapshot(*to_thread(heads[0]), rows) if heads else None
 
+    def _rows_text(self, newest: bool, bodies: bool) -> str:
+        """The statement that reads a thread and a range of its rows."""
+        sql = self._sql
+        columns = f"m.{', m.'.join(ROW_COLUMNS)}" if bodies else _NO_BODIES
+        source = f" FROM {{messages}} m WHERE {sql.within(THREAD_ID, ':after', ':before')}"
+        limited, pinned = f"SELECT {columns}{source} ORDER BY m.{sql.place} LIMIT :limit", ""
+        if newest:
+            limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.{sql.place} DESC LIMIT :limit"
+            pinned = f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.pinned = 1"
+            pinned += " AND (SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
+        if sql.dialect == "mariadb":  # which writes a subquery with bodies to a temporary table on disk
+            limited = f"({limited.replace(source, _NULLS + source)})"
+        else:
+            limited = f"SELECT part.*{_NULLS} FROM ({limited}) AS part"
+        return f"{LOAD} UNION ALL {limited}{pinned}"
+
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
-        digest = thread_digest(key)
-        limit = LARGEST if limit is None else limit
-        statement = self._hot.latest_with_ids if ids else self._hot.latest
-        rows = await self._run(statement(key=digest, now=now_us, limit=limit))
+        values = {"key": thread_digest(key), "now": now_us, "limit": LARGEST if limit is None else limit}
+        rows = await self._run(self._sql(self._latest[ids], values))
         rows.sort()
         if rows and rows[0][0] == 0:
             del rows[0]
-            await self._run(self._statements.renew(key=digest, now=now_us), write=True, repeatable=True)
+            await self._run(self._sql(_RENEW, values), write=True, repeatable=True)
         if ids:
             return [
                 Row(names.from_text(message_id), body.encode(), position, boundary == 1, pinned == 1)
@@ -148,8 +173,8 @@ class SQLBackend:
         found: list[Row] = []
         for start in range(0, len(ids), _IDS_PER_STATEMENT):
             part = {f"id_{n}": each for n, each in enumerate(ids[start : start + _IDS_PER_STATEMENT])}
-            statement = self._statements.find(len(part))(key=thread_digest(key), **part)
-            found += map(to_row, await self._run(statement))
+            text = f"{_FIND} AND m.message_id IN (:{', :'.join(part)})"
+            found += map(to_row, await self._run(self._sql(text, {"key": thread_digest(key), **part})))
         return {row.message_id: row for row in found}
 
     async def threads(
@@ -164,32 +189,47 @@ class SQLBackend:
     ) -> list[ListedThread]:
         """See `Backend.threads`."""
         if expired_before is not None:
-            minute = expired_before // MINUTE
-            statement = self._statements.expired(before=expired_before, minute=minute, limit=limit)
+            where = "t.expires_minute <= :minute AND t.expires_us < :before ORDER BY t.expires_minute"
+            values: dict[str, Any] = {"before": expired_before, "minute": expired_before // MINUTE}
         else:
-            column = names.to_text(prefix)
-            low = column[: names.PREFIX_LENGTH]
-            high = names.next_text(low)
-            cursor = after or ListCursor(0, "")
-            make = self._statements.threads(
-                recent=order == "recent",
-                prefix=bool(prefix),
-                bounded=high is not None,
-                after=after is not None,
-            )
-            bounds = {"low": low, "high": high, "prefix": column, "length": len(column)}
-            bounds |= {"updated_us": cursor.updated_us, "minute": cursor.updated_us // MINUTE}
-            bounds |= {"cursor": names.sort_key(names.to_text(cursor.thread_id)), "skip": limit - 1}
-            statement = make(tenant_key=names.tenant_digest(tenant), limit=limit, **bounds)
+            where, values = self._page(names.tenant_digest(tenant), names.to_text(prefix), after, order)
+        text = f"SELECT t.tenant, t.thread_id, {HEAD} FROM {{threads}} t WHERE {where} LIMIT :limit"
+        statement = self._sql(text, {**values, "limit": limit, "skip": limit - 1})
         listed = []
         for owner, thread_id, *columns in await self._run(statement):
             key = ThreadKey(None if owner is None else names.from_text(owner), names.from_text(thread_id))
             listed.append(ListedThread(key, *to_thread(tuple(columns))))
         return listed
 
+    @staticmethod
+    def _page(
+        tenant_key: bytes, prefix: str, after: ListCursor | None, order: ThreadOrder
+    ) -> tuple[str, dict[str, Any]]:
+        """Which threads of a tenant come next, in which order, and the values; there is a ``limit``, too."""
+        where = "t.tenant_key = :tenant_key"
+        values: dict[str, Any] = {"tenant_key": tenant_key, "prefix": prefix}
+        if prefix:
+            low = prefix[: names.PREFIX_LENGTH]
+            high = f"{low}{names.LAST * names.SORT_LENGTH}"[: names.SORT_LENGTH]
+            values |= {"low": low, "high": high, "length": len(prefix)}
+            where += " AND t.sort_key BETWEEN :low AND :high AND substr(t.thread_id, 1, :length) = :prefix"
+        if after is not None:
+            values |= {"cursor": names.sort_key(names.to_text(after.thread_id)), "us": after.updated_us}
+            values["minute"] = after.updated_us // MINUTE
+        if order == "id":
+            return where + (" AND t.sort_key > :cursor" if after else "") + " ORDER BY t.sort_key", values
+        # The index gives the minute that ends the page: no more than the page and that minute are sorted.
+        if after is not None:
+            where += " AND t.updated_minute <= :minute AND "
+            where += "(t.updated_us < :us OR t.updated_us = :us AND t.sort_key > :cursor)"
+        last = f"SELECT o.updated_minute FROM {{threads}} o WHERE {where.replace('t.', 'o.')} "
+        last += "ORDER BY o.updated_minute DESC LIMIT 1 OFFSET :skip"
+        where += f" AND t.updated_minute >= coalesce(({last}), 0) "
+        return f"{where}ORDER BY t.updated_minute DESC, t.updated_us DESC, t.sort_key", values
+
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; reads one row of the index for each tenant."""
-        rows = await self._run(self._statements.tenants())
+        rows = await self._run(self._sql("SELECT DISTINCT tenant FROM {threads}"))
         found = [None if tenant is None else names.from_text(tenant) for (tenant,) in rows]
         found.sort(key=_code_points)
         return [name for name in found if after is None or _code_points(name) > _code_points(after)][:limit]
@@ -220,16 +260,16 @@ class SQLBackend:
         if max_messages is not None and max_messages < max(1, unpinned):
             return None
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
-        digest, *owner = thread_names(key)
-        added = len(rows)
-        work = self._hot.append(
-            (
-                *(digest, names.to_line(request_id), now_us, expected_position, max_messages),
-                *(seconds, refresh, create, *owner),
-                *(added, unpinned, added - unpinned, size, tokens, rows[0].created_us, rows[-1].created_us),
-            ),
-            rows,
-        )
+        digest, tenant_key, sort_key, tenant, thread_id = thread_names(key)
+        values = {
+            **{"key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
+            **{"thread_id": thread_id, "request": names.to_line(request_id), "now": now_us},
+            **{"expected": expected_position, "most": max_messages, "ttl": seconds, "refresh": refresh},
+            **{"may_create": create, "added": len(rows), "unpinned": unpinned},
+            **{"pinned": len(rows) - unpinned, "bytes": size, "tokens": tokens},
+            **{"first": rows[0].created_us, "last": rows[-1].created_us},
+        }
+        work = append_work(self._sql, values, rows, self.database.limits.body_bytes)
         if work is None:
             return None
         # A retry is safe: a call that took effect is left to the fallback, which knows its request id.
@@ -253,33 +293,59 @@ class SQLBackend:
         if expected is None and thread is None:
             raise VersionConflict
         row_id, version = cast("tuple[int, int]", expected or (0, 0))
-        columns: dict[str, Any] = dict(zip(NAME_COLUMNS, thread_names(key), strict=True))
-        values = {**columns, "key": columns["thread_key"], "id": row_id, "version": version}
-        values |= {} if thread is None else thread_values(thread)
-        s = self._statements
+        sql, names_ = self._sql, dict(zip(NAME_COLUMNS, thread_names(key), strict=True))
+        values = {
+            **names_,
+            **({} if thread is None else thread_values(thread)),
+            "id": row_id,
+            "version": version,
+        }
+        of_version = "WHERE thread_key = :thread_key AND id = :id AND version = :version"
+        if sql.dialect == "postgresql":  # asyncpg does not count changed rows
+            of_version += " RETURNING id"
+        delete_rows = f"DELETE FROM {{messages}} WHERE {sql.within(':id', alias='')}"
 
         def steps() -> Steps[Version | None]:
             number = row_id
-            yield BEGIN
             if expected is None:
-                [(number,)] = yield s.insert_thread(**values)
+                [(number,)] = yield sql(_INSERT_THREAD, values)
             else:
-                if not (yield (s.delete_thread if thread is None else s.update_thread)(**values)):
+                change = "DELETE FROM {threads}" if thread is None else _UPDATE_THREAD
+                if not (yield sql(f"{change} {of_version}", values)):
                     raise Abort
                 if clear or thread is None:
-                    yield s.delete_rows(**values)
+                    yield sql(delete_rows, {"id": number})
+            first = number * LARGEST if sql.is_sqlite else 0
             for start in range(0, len(delete), _IDS_PER_STATEMENT):
-                yield s.delete([row.position for row in delete[start : start + _IDS_PER_STATEMENT]])(
-                    id=number
+                part = ", ".join(
+                    str(first + row.position) for row in delete[start : start + _IDS_PER_STATEMENT]
                 )
+                yield sql(f"{delete_rows} AND {sql.place} IN ({part})", {"id": number})
             if put:
-                yield s.put, [s.values(number, row) for row in put]
+                yield self._put(number, put)
             return None if thread is None else (number, version + 1)
 
         try:
             return cast("Version | None", await self._run(steps))
         except Abort:
             raise VersionConflict from None
+
+    def _put(self, thread: int, rows: Sequence[Row]) -> Statement:
+        """Insert rows, over those that have the same positions."""
+        if (last := max(row.position for row in rows)) >= LARGEST:
+            raise StoreRejectedError(f"a thread's positions must be below {LARGEST}, got {last}")
+        is_sqlite, is_mariadb = self._sql.is_sqlite, self._sql.dialect == "mariadb"
+        key = ("id",) if is_sqlite else ("thread", "position")
+        columns = (*key, *ROW_COLUMNS[1:])
+        conflict = "DUPLICATE KEY UPDATE" if is_mariadb else f"CONFLICT ({', '.join(key)}) DO UPDATE SET"
+        change = "{0} = VALUES({0})" if is_mariadb else "{0} = excluded.{0}"
+        text, _ = self._sql(
+            f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES ({self._sql.marks(len(columns))}) "
+            f"ON {conflict} {', '.join(map(change.format, ROW_COLUMNS[3:]))}"
+        )
+        if is_sqlite:
+            return text, [row_values(row, thread * LARGEST + row.position) for row in rows]
+        return text, [(thread, *row_values(row, row.position)) for row in rows]
 
     async def build_search_index(self) -> int:
         """See `DatabaseMessageLog.build_search_index`."""

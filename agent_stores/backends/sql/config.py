@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,15 +38,14 @@ _MODULES = {"mysqldb": "MySQLdb", "psycopg_async": "psycopg", "mysqlconnector": 
 class Config(NamedTuple):
     """A database and how to connect to it.
 
-    `location` and `place` name it without secrets: in states, and in errors. `url` holds the password, and
-    `secrets` are texts that must never be shown. `engine` is the caller's; None for connections of our own.
-    For the others see `agent_stores.database.DatabaseMessageLog`.
+    `location` names it without secrets, in states and errors. `url` holds the password, and `secrets` are
+    texts that must never be shown. `engine` is the caller's; None for connections of our own. For the others
+    see `agent_stores.database.DatabaseMessageLog`.
     """
 
     url: URL
     dialect: str
     location: str
-    place: str
     secrets: tuple[str, ...] = ()
     timeout: float = 10.0
     max_connections: int = 10
@@ -57,14 +57,22 @@ class Config(NamedTuple):
     @property
     def identity(self) -> Hashable:
         """What is the same for connections that can be shared."""
-        name = id(self.engine) if self.engine else self.url.render_as_string(hide_password=False)
+        url = self.url.render_as_string(hide_password=False)
         options = repr(sorted(self.engine_options.items()))
-        return name, self.timeout, self.max_connections, self.table_prefix, self.notify, options
+        return id(self.engine), url, self.location, self.timeout, self.max_connections, self.notify, options
 
     @property
     def driver(self) -> str:
         """The driver's name in the URL."""
         return self.url.drivername.partition("+")[2]
+
+    @property
+    def runs_on_loop(self) -> bool:
+        """Whether `PostgresDatabase` has its driver."""
+        # psycopg's asynchronous connections do not run on the default event loop of Windows.
+        return self.driver == "asyncpg" or (
+            self.driver in ("psycopg", "psycopg_async") and sys.platform != "win32"
+        )
 
     @property
     def is_async(self) -> bool:
@@ -119,9 +127,15 @@ def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
         raise ArgumentError(f"connection_string must be {EXPECTED}, got one of an unknown kind")
     default, port = _DEFAULTS[dialect]
     if dialect == "sqlite":
-        return _file_config(url.set(drivername="sqlite+pysqlite"))
-    url = url.set(drivername=f"{dialect}+{url.drivername.partition('+')[2] or default}")
-    driver = url.drivername.partition("+")[2]
+        name = url.database or ":memory:"
+        if name != ":memory:" and not name.startswith("file:"):
+            # Now, and not when the first operation connects. os.path.abspath asks for the folder by a
+            # function that detectors of blocking calls forbid on event loops.
+            name = os.path.normpath(os.path.join(os.fsdecode(os.getcwdb()), name))
+        file = name.removeprefix("file:").partition("?")[0]
+        return Config(url.set(drivername="sqlite+pysqlite", database=name), dialect, f"sqlite:///{file}")
+    driver = url.drivername.partition("+")[2] or default
+    url = url.set(drivername=f"{dialect}+{driver}")
     if find_spec(_MODULES.get(driver, driver)) is None:
         if driver == default:
             raise MissingDependencyError.of(driver, extra=dialect, purpose=f"{dialect}://")
@@ -132,9 +146,9 @@ def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
         )
     query = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
     host = url.host or query.get("host") or query.get("unix_socket") or "localhost"
-    place = f"{dialect}://{host}:{url.port or query.get('port') or port}/{url.database or ''}"
+    location = f"{dialect}://{host}:{url.port or query.get('port') or port}/{url.database or ''}"
     secrets = (str(url.password or ""), query.get("password", ""), query.get("passwd", ""))
-    return Config(url, dialect, place, place, tuple(secret for secret in secrets if len(secret) > 3))
+    return Config(url, dialect, location, tuple(secret for secret in secrets if len(secret) > 3))
 
 
 def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
@@ -166,18 +180,6 @@ def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
             "holds one of : = ; @ is given as a path object or as sqlite:///name"
         )
     return URL.create("sqlite", database=given)
-
-
-def _file_config(url: URL) -> Config:
-    name = url.database or ":memory:"
-    if name != ":memory:" and not name.startswith("file:"):
-        # Now, and not when the first operation connects. os.path.abspath asks for the folder by a function
-        # that detectors of blocking calls forbid on event loops.
-        name = os.path.normpath(os.path.join(os.fsdecode(os.getcwdb()), name))
-        url = url.set(database=name)
-    file = name.removeprefix("file:").partition("?")[0]
-    place = f"the SQLite file {file!r}" if file != ":memory:" else "the SQLite database in memory"
-    return Config(url, "sqlite", f"sqlite:///{file}", place)
 
 
 def check_options(given: Collection[str], known: Collection[str], driver: str) -> None:

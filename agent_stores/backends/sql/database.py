@@ -17,18 +17,16 @@ from typing import Any, TypeVar
 from agent_stores.backend import Limits
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
-from agent_stores.backends.sql.schema import Schema
-from agent_stores.backends.sql.statements import BEGIN, Abort, Statement, Statements, Steps, Style, Work
+from agent_stores.backends.sql.schema import check_tables, create_tables
+from agent_stores.backends.sql.statements import Abort, Statement, Statements, Steps, Style, Work
 from agent_stores.connection_pool import SharedConnection
 from agent_stores.errors import AgentStoresError
 from agent_stores.inline import may_block
-from agent_stores.thread_pool import ThreadPool
 
 T = TypeVar("T")
 
 _LARGEST_BODY = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to about twice that
-_ATTEMPTS = 8  # of a transaction that the database asks to try again
-_LOST = 3  # connections that are found lost, of a caller's pool, before a call gives up
+_ATTEMPTS = 8  # of what the database asks to try again, or of which the connection is found lost
 _FIRST_PAUSE = 0.005  # seconds before the second attempt; doubles, with jitter
 _UNKNOWN = (Failure.UNAVAILABLE, Failure.TIMED_OUT, Failure.OTHER)  # a write may have taken effect
 
@@ -62,12 +60,12 @@ class Call:
         with self._lock:
             self.connection = None
 
-    def time_out(self, interrupt: Callable[[Any], Any]) -> None:
-        """Give up because the time is up; `interrupt` wakes who waits for a connection's server."""
+    def time_out(self) -> None:
+        """Give up because the time is up, and wake who waits for the connection's server."""
         with self._lock:
             self.timed_out = True
             if self.connection is not None:
-                interrupt(self.connection)
+                _interrupt(self.connection)
 
 
 class Database(SharedConnection, ABC):
@@ -77,17 +75,16 @@ class Database(SharedConnection, ABC):
         supports_inline, loop_independent: see `agent_stores.backend.Backend`.
         limits: what it can store; for MariaDB that of its default settings, until the first connection.
         ready: whether the tables are known to exist.
+        sql: makes its statements.
     """
 
     supports_inline = False
     loop_independent = True
 
     def __init__(self, config: Config, style: Style) -> None:
-        self.config = config
-        self.dialect = config.dialect
+        self.config, self.dialect = config, config.dialect
         self.users = 0
-        self.schema = Schema(config.dialect, config.table_prefix, config.place)
-        self.statements = Statements(config.dialect, config.table_prefix, style)
+        self.sql = Statements(config.dialect, config.table_prefix, style)
         self.limits = Limits(body_bytes=_body_bytes(2**24) if config.dialect == "mariadb" else _LARGEST_BODY)
         self.ready = False
 
@@ -104,25 +101,26 @@ class Database(SharedConnection, ABC):
         """
         deadline = time.monotonic() + self.config.timeout
         write = write or callable(work)
-        lost = attempt = 0
+        attempt = 0
         while True:
             call = Call(work, write)
             try:
+                if not self.ready:
+                    await self._prepare(deadline)
                 return await self.attempt(call, deadline)
             except (Abort, AgentStoresError):
                 raise
             except Exception as error:
                 if isinstance(error, asyncio.TimeoutError):
-                    call.time_out(self._interrupt)
+                    call.time_out()
                 failure = Failure.TIMED_OUT if call.timed_out else classify(error, self.dialect)
                 if failure is Failure.DUPLICATE:
                     raise Abort from None
                 unknown = call.committing and failure in _UNKNOWN
                 is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
                 is_transient = failure is Failure.TRANSIENT
-                lost += is_lost
                 attempt += 1
-                again = is_transient or (is_lost and lost <= _LOST and (repeatable or not unknown))
+                again = is_transient or (is_lost and (repeatable or not unknown))
                 if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
                     raise translate_error(error, failure, self.config, write, unknown) from None
                 if is_transient and not callable(work):
@@ -134,16 +132,16 @@ class Database(SharedConnection, ABC):
             else:
                 await asyncio.sleep(pause)
 
-    def prepare(self) -> Steps[None]:
-        """Creates the tables unless they exist, and checks that they are ours and of our version."""
-        yield from self.schema.prepare(self.statements.named, self.config.timeout, self.config.notify)
+    async def _prepare(self, deadline: float) -> None:
+        """Create the tables unless they exist, and check that they are ours and of our version."""
+        arguments = self.sql, self.config.location, self.config.notify
+        if not await self.attempt(Call(partial(check_tables, *arguments), False), deadline):
+            await self.attempt(Call(partial(create_tables, *arguments), True), deadline)
         if self.dialect == "mariadb":
-            [(packet,)] = yield "SELECT @@max_allowed_packet", ()
-            self.limits = Limits(body_bytes=_body_bytes(int(packet)))
-
-    @staticmethod
-    @abstractmethod
-    def _interrupt(connection: Any) -> None: ...
+            packet = self.sql("SELECT @@max_allowed_packet")
+            [(size,)] = await self.attempt(Call(packet, False), deadline)
+            self.limits = Limits(body_bytes=_body_bytes(int(size)))
+        self.ready = True
 
     @abstractmethod
     async def attempt(self, call: Call, deadline: float) -> Any:
@@ -153,139 +151,11 @@ class Database(SharedConnection, ABC):
         """
 
 
-class ThreadedDatabase(Database):
-    """Calls run on `readers` and `writers` worker threads, or on the caller's where that may block.
-
-    Without writers, the readers write.
-    """
-
-    is_autocommit = True
-    """Whether a statement is a transaction, unless one was begun."""
-
-    def __init__(self, config: Config, style: Style, *, readers: int, writers: int | None = None) -> None:
-        super().__init__(config, style)
-        self._sizes = readers, writers
-        self.reset_after_fork()
-
-    @abstractmethod
-    def _checkout(self, call: Call, deadline: float) -> Any: ...
-
-    @abstractmethod
-    def _checkin(self, call: Call, conn: Any) -> None: ...
-
-    @abstractmethod
-    def _execute(self, conn: Any, text: str, values: Any) -> Any:
-        """The rows of a statement, or how many it changed."""
-
-    @abstractmethod
-    def _disconnect(self) -> None: ...
-
-    def _roll_back(self, conn: Any, error: BaseException) -> None:
-        """What has to be done after an error, before the connection is checked in."""
-
-    async def attempt(self, call: Call, deadline: float) -> Any:
-        """See `Database.attempt`."""
-        if self.supports_inline and may_block():
-            return self._perform(call, deadline)
-        threads = self._writing if call.write else self._reading
-        return await threads.run(deadline, self._perform, call, deadline)
-
-    def _perform(self, call: Call, deadline: float) -> Any:
-        """Run a call on this thread."""
-        conn = self._checkout(call, deadline)
-        try:
-            return self._use(conn, call, deadline)
-        finally:
-            self._checkin(call, conn)
-
-    def _use(self, conn: Any, call: Call, deadline: float) -> Any:
-        """Run a call on a connection."""
-        try:
-            if not self.ready:
-                with self._ready_lock:
-                    self._create(conn, deadline)
-            work = call.work
-            call.connection = conn if self.loop_independent else None
-            if callable(work):
-                result = _drive(work(), self._execute, conn)
-                call.commit()
-            else:
-                call.commit()
-                result = self._execute(conn, *work)
-                if self.is_autocommit:
-                    return result
-            conn.commit()
-            return result
-        except BaseException as error:
-            self._roll_back(conn, error)
-            raise
-        finally:
-            call.end()
-
-    def _create(self, conn: Any, deadline: float) -> None:
-        """Create the tables, unless that was done."""
-        while not self.ready:
-            try:
-                if self.dialect == "sqlite":
-                    # Readers and a writer do not wait for each other then. The mode stays with the file.
-                    [(mode,)] = self._execute(conn, "PRAGMA journal_mode", ())
-                    if mode not in ("wal", "memory"):
-                        self._execute(conn, "PRAGMA journal_mode=WAL", ())
-            except Exception as error:
-                if "readonly" not in str(error):  # reading works without it
-                    # Switching does not wait for locks by itself.
-                    if "locked" not in str(error) or time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.01)
-                    continue
-            _drive(self.prepare(), self._execute, conn)
-            conn.commit()
-            self.ready = True
-
-    @staticmethod
-    def _interrupt(connection: Any) -> None:
-        """Wake a thread that waits for a server: shut the socket down, or interrupt SQLite."""
-        connection = getattr(connection, "driver_connection", connection)
-        with contextlib.suppress(Exception):
-            if hasattr(connection, "interrupt"):
-                connection.interrupt()
-            elif hasattr(connection, "fileno"):
-                with socket.socket(fileno=os.dup(connection.fileno())) as raw:
-                    raw.shutdown(socket.SHUT_RDWR)
-            elif (own := getattr(connection, "_sock", None)) is not None:
-                own.shutdown(socket.SHUT_RDWR)
-
-    async def aclose(self) -> None:
-        """Wait for what is running, and close the connections, on a thread unless this one may block."""
-        if not may_block():
-            # No thread begins any more when the process ends.
-            with contextlib.suppress(RuntimeError):
-                await asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
-                return
-        self.close_at_exit()
-
-    def close_at_exit(self) -> None:
-        """Wait for what is running, and close the connections."""
-        for threads in {self._reading, self._writing}:
-            threads.close(self.config.timeout)
-        self._disconnect()
-
-    close_unused = close_at_exit
-
-    def reset_after_fork(self) -> None:
-        """Begin with threads and locks of this process's own."""
-        readers, writers = self._sizes
-        self._ready_lock = threading.Lock()
-        self._reading = ThreadPool(readers, "agent-stores-read")
-        self._writing = self._reading if writers is None else ThreadPool(writers, "agent-stores-write")
-
-
 def _transaction(statement: Statement) -> Steps[Any]:
-    yield BEGIN
     return (yield statement)
 
 
-def _drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
+def drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
     """Run the steps of a transaction on a connection."""
     result: Any = None
     try:
@@ -293,6 +163,19 @@ def _drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
             result = execute(conn, *steps.send(result))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
+
+
+def _interrupt(connection: Any) -> None:
+    """Shut a connection's socket down, or interrupt SQLite."""
+    connection = getattr(connection, "driver_connection", connection)
+    with contextlib.suppress(Exception):
+        if hasattr(connection, "interrupt"):
+            connection.interrupt()
+        elif hasattr(connection, "fileno"):
+            with socket.socket(fileno=os.dup(connection.fileno())) as raw:
+                raw.shutdown(socket.SHUT_RDWR)
+        elif (own := getattr(connection, "_sock", None)) is not None:
+            own.shutdown(socket.SHUT_RDWR)
 
 
 def _body_bytes(packet: int) -> int:

@@ -1,6 +1,7 @@
-"""Databases by SQLAlchemy's engines: the caller's, and ours for MariaDB and further drivers.
+"""Databases with drivers that block: calls run on worker threads, or on the caller's where that may block.
 
-Statements go to the driver's connection as they are; the engine is a pool.
+SQLite has a few connections of its own, which stay open: one call writes and others read at the same time.
+Other databases have those of an SQLAlchemy engine, the caller's or ours; statements go to the driver's.
 """
 
 from __future__ import annotations
@@ -8,40 +9,58 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import sqlite3
 import time
+from queue import Empty, SimpleQueue
 from typing import Any
+from urllib.parse import urlencode
 
 from sqlalchemy import create_engine
 from sqlalchemy.exc import ArgumentError as SQLAlchemyArgumentError
 from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.database import Call, ThreadedDatabase
-from agent_stores.backends.sql.errors import Failure, classify
+from agent_stores.backends.sql.config import Config, check_options
+from agent_stores.backends.sql.database import Call, Database, drive
+from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify
 from agent_stores.backends.sql.statements import Style
 from agent_stores.errors import ArgumentError
+from agent_stores.inline import may_block
+from agent_stores.thread_pool import ThreadPool
 
-_PSYCOPG2 = "psycopg2"  # in autocommit mode, it does not commit what was begun by a statement
+_READERS = 4  # connections that read one file at the same time
+_OPTIONS = {"timeout", "detect_types", "cached_statements", "factory"}
+_of_the_parent: list[object] = []
+"""Connections that a forked child has of its parent: closing them would disturb the parent's locks."""
 _STYLES: dict[str, Style] = {"qmark": "?", "numeric_dollar": "$"}
 
 
-class EngineDatabase(ThreadedDatabase):
-    """A database by an engine: on worker threads, or on the event loop where the engine is asynchronous."""
+class EngineDatabase(Database):
+    """A database by an engine: on threads, or on the event loop where the engine is asynchronous.
 
-    def __init__(self, config: Config) -> None:
-        self._engine: Any = config.engine or _make_engine(config)
-        # Our driver is told to wait no longer than a call may.
+    Args:
+        config: the database.
+        engine: the engine; None for a subclass that has connections of its own.
+        readers: how many threads read.
+        writers: how many threads write; None where those that read do.
+    """
+
+    def __init__(self, config: Config, engine: Any, *, readers: int, writers: int | None = None) -> None:
+        self._engine, self._sizes = engine, (readers, writers)
+        # Our driver is told to wait no longer than a call may, and commits each statement by itself.
         self._is_ours = self.supports_inline = config.engine is None
-        self.is_autocommit = self._is_ours and config.driver != _PSYCOPG2
-        dialect = getattr(self._engine, "sync_engine", self._engine).dialect
-        super().__init__(config, _STYLES.get(dialect.paramstyle, "%s"), readers=config.max_connections)
-        self.loop_independent = not isinstance(self._engine, AsyncEngine)
+        self.loop_independent = not isinstance(engine, AsyncEngine)
+        dialect = getattr(engine, "sync_engine", engine).dialect if engine else None
+        super().__init__(config, _STYLES.get(dialect.paramstyle, "%s") if dialect else "?")
+        self.reset_after_fork()
 
     async def attempt(self, call: Call, deadline: float) -> Any:
         """See `Database.attempt`."""
+        if self.supports_inline and may_block():
+            return self._perform(call, deadline)
         if self.loop_independent:
-            return await super().attempt(call, deadline)
+            threads = self._writing if call.write else self._reading
+            return await threads.run(deadline, self._perform, call, deadline)
 
         async def use() -> Any:
             async with self._engine.connect() as conn:
@@ -49,17 +68,79 @@ class EngineDatabase(ThreadedDatabase):
 
         return await asyncio.wait_for(use(), deadline - time.monotonic())
 
+    def _perform(self, call: Call, deadline: float) -> Any:
+        """Run a call on this thread."""
+        conn = self._checkout(call, deadline)
+        try:
+            return self._use(conn, call, deadline)
+        finally:
+            self._checkin(call, conn)
+
     def _checkout(self, call: Call, deadline: float) -> Any:
         return self._engine.raw_connection()
 
     def _checkin(self, call: Call, conn: Any) -> None:
         conn.close()
 
+    def _use(self, conn: Any, call: Call, deadline: float) -> Any:
+        """Run a call on a connection."""
+        try:
+            if not self.ready and self.dialect == "sqlite":
+                self._write_ahead(conn, deadline)
+            call.connection = conn if self.loop_independent else None
+            work = call.work
+            if callable(work):
+                if call.write:
+                    self._begin(conn)
+                result = drive(work(), self._execute, conn)
+                call.commit()
+            else:
+                call.commit()
+                result = self._execute(conn, *work)
+            if not self._is_ours:
+                conn.commit()
+            elif callable(work) and call.write:
+                self._execute(conn, "COMMIT", ())
+            return result
+        except BaseException as error:
+            self._roll_back(conn, error)
+            raise
+        finally:
+            call.end()
+
+    def _write_ahead(self, conn: Any, deadline: float) -> None:
+        """Let readers and a writer of an SQLite file not wait for each other; the mode stays with it."""
+        while True:
+            try:
+                self._execute(conn, "PRAGMA journal_mode=WAL", ())
+                return
+            except Exception as error:
+                if "readonly" in str(error):  # reading works without it
+                    return
+                # Switching does not wait for locks by itself.
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+
+    def _begin(self, conn: Any) -> None:
+        text = "BEGIN"
+        if self.dialect == "sqlite":
+            if getattr(conn.driver_connection, "in_transaction", False):
+                return
+            text = "BEGIN IMMEDIATE"  # a transaction that reads first cannot wait for the lock
+        elif self.dialect == "postgresql":
+            if not self._is_ours:
+                conn.commit()  # the driver begins by itself with the next statement
+            text = f"{'BEGIN' if self._is_ours else 'SET TRANSACTION'} ISOLATION LEVEL READ COMMITTED"
+        self._execute(conn, text, ())
+
     def _roll_back(self, conn: Any, error: BaseException) -> None:
         is_lost = isinstance(error, Exception) and classify(error, self.dialect) is Failure.UNAVAILABLE
         with contextlib.suppress(Exception):
-            if is_lost or not self.ready or not isinstance(error, Exception):
+            if is_lost or not isinstance(error, Exception):
                 conn.invalidate()  # with it go its transaction and its locks
+            elif self._is_ours:
+                self._execute(conn, "ROLLBACK", ())
             else:
                 conn.rollback()
         if is_lost and self.ready:
@@ -68,16 +149,7 @@ class EngineDatabase(ThreadedDatabase):
                 self._engine.dispose()
 
     def _execute(self, conn: Any, text: str, values: Any) -> Any:
-        if text == "BEGIN":
-            if self.dialect == "sqlite":
-                if getattr(conn.driver_connection, "in_transaction", False):
-                    return None
-                text = "BEGIN IMMEDIATE"
-            elif self.dialect == "postgresql":
-                if not self.is_autocommit:
-                    conn.commit()  # the driver begins by itself with the next statement
-                begin = "BEGIN" if self.is_autocommit else "SET TRANSACTION"
-                text = f"{begin} ISOLATION LEVEL READ COMMITTED"
+        """The rows of a statement, or how many it changed."""
         with contextlib.closing(conn.cursor()) as cursor:
             if type(values) is list:
                 cursor.executemany(text, values)
@@ -85,23 +157,43 @@ class EngineDatabase(ThreadedDatabase):
                 cursor.execute(text, *([values] if values else ()))
             return cursor.rowcount if cursor.description is None else list(cursor.fetchall())
 
-    def _disconnect(self) -> None:
+    async def aclose(self) -> None:
+        """Wait for what is running, and close the connections, on a thread unless this one may block."""
+        if not may_block():
+            # No thread begins any more when the process ends.
+            with contextlib.suppress(RuntimeError):
+                await asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
+                return
+        self.close_at_exit()
+
+    def close_at_exit(self) -> None:
+        """Wait for what is running, and close the connections."""
+        for threads in {self._reading, self._writing}:
+            threads.close(self.config.timeout)
+        self._disconnect()
+
+    close_unused = close_at_exit
+
+    def _disconnect(self, *, close: bool = True) -> None:
         if self._is_ours:
-            self._engine.dispose()
+            self._engine.dispose(close=close)
 
     def reset_after_fork(self) -> None:
-        """See `ThreadedDatabase.reset_after_fork`."""
-        super().reset_after_fork()
-        if self._is_ours:
-            self._engine.dispose(close=False)
+        """Begin with threads of this process's own, and without the parent's connections."""
+        readers, writers = self._sizes
+        self._reading = ThreadPool(readers, "agent-stores-read")
+        self._writing = self._reading if writers is None else ThreadPool(writers, "agent-stores-write")
+        self._disconnect(close=False)
 
 
-def _make_engine(config: Config) -> Any:
-    """An engine of ours.
+def open_engine(config: Config) -> EngineDatabase:
+    """A database by the caller's engine, or by one of ours.
 
     Raises:
         ArgumentError: for options that SQLAlchemy does not know; their values are not repeated.
     """
+    if config.engine is not None:
+        return EngineDatabase(config, config.engine, readers=config.max_connections)
     seconds = max(1, math.ceil(config.timeout))
     arguments: dict[str, Any] = {"connect_timeout": seconds}
     if config.driver == "pymysql":
@@ -115,14 +207,88 @@ def _make_engine(config: Config) -> Any:
         "max_overflow": 0,
         "pool_timeout": config.timeout,
         "pool_reset_on_return": None,  # which would be a round trip
-        **({} if config.driver == _PSYCOPG2 else {"isolation_level": "AUTOCOMMIT"}),
+        "isolation_level": "AUTOCOMMIT",
         **config.engine_options,
         "connect_args": {**arguments, **config.engine_options.get("connect_args", {})},
     }
     try:
-        return create_engine(config.url, **options)
+        return EngineDatabase(config, create_engine(config.url, **options), readers=config.max_connections)
     except (TypeError, SQLAlchemyArgumentError, NoSuchModuleError):
         given = ", ".join(sorted(config.engine_options))
         raise ArgumentError(
             f"engine_options must be options of SQLAlchemy's create_engine, got {given}"
         ) from None
+
+
+class SQLiteDatabase(EngineDatabase):
+    """An SQLite file, or a database in memory, which has one connection only."""
+
+    def __init__(self, config: Config) -> None:
+        self._path, self._arguments = _connect_arguments(config)
+        size = min(config.engine_options.get("pool_size") or config.max_connections, config.max_connections)
+        self._readers = 0 if config.is_memory else max(0, min(_READERS, size - 1))
+        self._idle: list[sqlite3.Connection] = []  # the one that was used last is used next
+        super().__init__(config, None, readers=self._readers or 1, writers=1 if self._readers else None)
+
+    def _checkout(self, call: Call, deadline: float) -> Any:
+        try:
+            self._tokens[call.write].get(timeout=max(0.0, deadline - time.monotonic()))
+        except Empty:
+            raise PoolTimeout("other calls of this process use the file") from None
+        try:
+            return self._idle.pop() if self._idle else sqlite3.connect(self._path, **self._arguments)
+        except BaseException:
+            self._tokens[call.write].put(None)
+            raise
+
+    def _checkin(self, call: Call, conn: sqlite3.Connection) -> None:
+        try:
+            if conn.in_transaction:
+                conn.rollback()
+            self._idle.append(conn)
+        except sqlite3.Error:  # whatever it is, the next call gets another connection
+            conn.close()
+        self._tokens[call.write].put(None)
+
+    def _roll_back(self, conn: sqlite3.Connection, error: BaseException) -> None:
+        """Nothing: `_checkin` does it."""
+
+    def _begin(self, conn: sqlite3.Connection) -> None:
+        conn.execute("BEGIN IMMEDIATE")
+
+    def _execute(self, conn: sqlite3.Connection, text: str, values: Any) -> Any:
+        if type(values) is list:
+            return conn.executemany(text, values).rowcount
+        cursor = conn.execute(text, values)
+        return cursor.rowcount if cursor.description is None else cursor.fetchall()
+
+    def _disconnect(self, *, close: bool = True) -> None:
+        idle, self._idle = self._idle, []
+        if close:
+            for conn in idle:
+                conn.close()
+            return
+        _of_the_parent.extend(idle)
+        # Queues from which a call takes a token before it takes a connection; by whether it writes.
+        writing: SimpleQueue[None] = SimpleQueue()
+        reading: SimpleQueue[None] = SimpleQueue() if self._readers else writing
+        for tokens in (writing, *[reading] * self._readers):
+            tokens.put(None)
+        self._tokens = {False: reading, True: writing}
+
+
+def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
+    """The name of the file, and the further arguments of `sqlite3.connect`."""
+    name, query = config.url.database or ":memory:", dict(config.url.query)
+    # SQLite's time-out is shorter than ours, as SQLite says what it waited for.
+    arguments: dict[str, Any] = {"timeout": config.timeout * 0.8}
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        arguments["timeout"] = float(query.pop("timeout"))  # type: ignore[arg-type]
+    query.pop("uri", None)
+    options = config.engine_options.get("connect_args", {})
+    is_uri = name.startswith("file:")
+    check_options(options if is_uri else {**options, **query}, _OPTIONS, "sqlite3")
+    if is_uri and query:
+        name += ("&" if "?" in name else "?") + urlencode(query, doseq=True)
+    arguments |= {"check_same_thread": False, "isolation_level": None, "uri": is_uri}
+    return name, {**arguments, **options}

@@ -93,26 +93,22 @@ def translate_error(
 
     `write`: whether the operation writes; `may_have_applied`: whether the write may have taken effect.
     """
-    detail = _redact(_driver_error(error), config)
+    cause = _driver_error(error)
+    detail = errors.redact(str(cause) or type(cause).__name__, config.secrets)
+    if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
+        detail = f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
     text, kind = cast("tuple[str, type[StoreError]]", failure.value)
     if failure is Failure.TIMED_OUT:
         detail = f"it did not answer within {config.timeout:g} seconds"
     if may_have_applied:
         return errors.OutcomeUnknownError(
-            f"the connection to {config.place} was lost while a write was confirmed ({detail}): it may or "
+            f"the connection to {config.location} was lost while a write was confirmed ({detail}): it may or "
             "may not be stored; adding the same messages again is safe"
         )
-    return kind(f"{text} at {config.place}: {detail}{'; nothing was written' if write else ''}")
+    return kind(f"{text} at {config.location}: {detail}{'; nothing was written' if write else ''}")
 
 
 def _driver_error(error: BaseException) -> BaseException:
     """The driver's own error inside one of SQLAlchemy's."""
     cause = getattr(error, "orig", None)
     return cause if isinstance(cause, BaseException) else error
-
-
-def _redact(cause: BaseException, config: Config) -> str:
-    """A driver's error as one line, without secrets, which drivers may repeat."""
-    if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
-        return f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
-    return errors.redact(str(cause) or type(cause).__name__, config.secrets)

@@ -15,6 +15,9 @@ SORT_LENGTH = 512
 PREFIX_LENGTH = SORT_LENGTH - 64
 """How many characters of a thread id its sort key certainly begins with."""
 
+LAST = "\U0010ffff"
+"""The last character, by code point."""
+
 ID_LENGTH = 255
 """The longest message id, in characters, that the unique index holds; it holds a longer one's digest."""
 
@@ -92,12 +95,6 @@ def join_ids(ids: Sequence[str]) -> str:
 def split_ids(column: str) -> tuple[str, ...]:
     """The request ids of a column."""
     return tuple(map(from_text, column.split("\n")[:-1]))
-
-
-def next_text(prefix: str) -> str | None:
-    """The first text, by code point, after all that begin with a prefix; None when there is none."""
-    stem = prefix.rstrip("\U0010ffff")
-    return f"{stem[:-1]}{chr(0xE000 if stem[-1] == chr(0xD7FF) else ord(stem[-1]) + 1)}" if stem else None
 
 
 def _encode(name: str) -> bytes:

@@ -12,10 +12,8 @@ import contextlib
 import hashlib
 import inspect
 import math
-import os
-import socket
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator
 from typing import Any
 
 from agent_stores.backends.sql.config import Config, check_options
@@ -24,7 +22,6 @@ from agent_stores.backends.sql.errors import PoolTimeout, classify, translate_er
 from agent_stores.connection_pool import LoopClients
 
 _TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
-_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 class _Psycopg:
@@ -33,6 +30,7 @@ class _Psycopg:
     def __init__(self, cursor: Any) -> None:
         self._cursor = cursor
         self._connection = cursor.connection
+        self.fileno = self._connection.fileno
 
     @staticmethod
     def arguments(config: Config) -> dict[str, Any]:
@@ -53,7 +51,7 @@ class _Psycopg:
         cursor = self._cursor
         if type(values) is list:
             return await cursor.executemany(text, values)
-        await cursor.execute(_BEGIN if text == "BEGIN" else text, values)
+        await cursor.execute(text, values)
         result = cursor.pgresult
         if not result.nfields:  # cursor.description would make objects of all columns
             return cursor.rowcount
@@ -73,10 +71,6 @@ class _Psycopg:
 
     def is_closed(self) -> bool:
         return bool(self._connection.closed)
-
-    def interrupt(self) -> None:
-        with contextlib.suppress(Exception), socket.socket(fileno=os.dup(self._connection.fileno())) as raw:
-            raw.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._connection.pgconn.finish()
@@ -105,7 +99,7 @@ class _Asyncpg:
     async def execute(self, text: str, values: Any) -> Any:
         if type(values) is list:
             return await self._connection.executemany(text, values)
-        return await self._connection.fetch(_BEGIN if text == "BEGIN" else text, *values)
+        return await self._connection.fetch(text, *values)
 
     async def listen(self, channel: str) -> None:
         self._notified = asyncio.Event()
@@ -141,25 +135,39 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         self.driver = _Asyncpg if config.driver == "asyncpg" else _Psycopg
         self.arguments = self.driver.arguments(config)
 
-    @staticmethod
-    def _interrupt(connection: _Connection) -> None:
-        connection.interrupt()
+    @contextlib.contextmanager
+    def translated_errors(self) -> Iterator[None]:
+        """Raise our errors for those of the driver."""
+        try:
+            yield
+        except Exception as error:
+            raise translate_error(error, classify(error, self.dialect), self.config, False, False) from None
 
-    async def subscribe(self, thread_key: bytes) -> Listener | None:
+    async def connect(self, deadline: float) -> _Connection:
+        """A new connection; raises the driver's errors, and `asyncio.TimeoutError` after the deadline."""
+        connect: Any = self.driver.connect(self.arguments)
+        connection: Any = await asyncio.wait_for(connect, max(0.0, deadline - time.monotonic()))
+        return connection  # type: ignore[no-any-return]
+
+    async def subscribe(self, thread_key: bytes) -> Listener:
         """See `ChangeNotifier.subscribe`."""
-        return await Listener.open(self, thread_key) if self.config.notify else None
+        with self.translated_errors():
+            connection = await self.connect(time.monotonic() + self.config.timeout)
+            try:
+                await connection.listen(channel_of(self.config.table_prefix, thread_key))
+            except BaseException:
+                connection.close()
+                raise
+        return Listener(self, connection)
 
     async def attempt(self, call: Call, deadline: float) -> Any:
         """See `Database.attempt`."""
         pool = self.get()
         conn = await pool.acquire(deadline)
         # A timer interrupts the connection at the deadline: cheaper than a task that waits for another.
-        timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out, self._interrupt)
+        timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
         try:
             call.connection = conn
-            if not self.ready:
-                await _drive(conn, Call(self.prepare, True))
-                self.ready = True
             if callable(call.work):
                 return await _drive(conn, call)
             call.commit()
@@ -178,14 +186,16 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
 
 
 async def _drive(conn: _Connection, call: Call) -> Any:
-    """Run the steps of a transaction."""
+    """Run the steps of a transaction; those that only read, without one."""
     steps, result = call.work(), None  # type: ignore[operator]
+    if call.write:
+        await conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED", ())
     try:
         while True:
             result = await conn.execute(*steps.send(result))
     except StopIteration as end:
         call.commit()
-        if not conn.is_idle():
+        if call.write:
             await conn.execute("COMMIT", ())
         return end.value
 
@@ -196,9 +206,7 @@ class _Pool:
     def __init__(self, database: PostgresDatabase) -> None:
         self.loop = asyncio.get_running_loop()
         self.loop_close_hook: AsyncGenerator[None, None] | None = None
-        self._connect = database.driver.connect
-        self._arguments = database.arguments
-        self._limit = database.config.max_connections
+        self._connect, self._limit = database.connect, database.config.max_connections
         self._free = asyncio.Semaphore(self._limit)
         self._idle: list[_Connection] = []  # the one that was used last is used next
         self._open: set[_Connection] = set()
@@ -206,23 +214,22 @@ class _Pool:
 
     async def acquire(self, deadline: float) -> _Connection:
         """A connection that no other call uses; raises PoolTimeout, or the driver's error of connecting."""
-        if self._free.locked():
-            try:
+        try:
+            if self._free.locked():
                 await asyncio.wait_for(self._free.acquire(), max(0.0, deadline - time.monotonic()))
-            except asyncio.TimeoutError:
-                raise PoolTimeout(f"all {self._limit} connections are in use") from None
-        else:
-            await self._free.acquire()
+            else:
+                await self._free.acquire()
+        except asyncio.TimeoutError:
+            raise PoolTimeout(f"all {self._limit} connections are in use") from None
         if self._idle:
             return self._idle.pop()
         try:
-            left = max(0.0, deadline - time.monotonic())
-            conn: Any = await asyncio.wait_for(self._connect(self._arguments), left)
+            conn = await self._connect(deadline)
         except BaseException:
             self._free.release()
             raise
         self._open.add(conn)
-        return conn  # type: ignore[no-any-return]
+        return conn
 
     def release(self, conn: _Connection) -> None:
         """Let another call use a connection; closes one that is lost, or in a transaction."""
@@ -230,26 +237,23 @@ class _Pool:
             self._idle.append(conn)
         else:
             # Where one is lost, idle ones may be, too: the server was restarted, or a proxy.
-            self._close([conn, *(self._take_idle() if conn.is_closed() else ())])
+            self._close(conn, *(self._idle if conn.is_closed() else ()))
         self._free.release()
 
     async def aclose(self) -> None:
         """Close the connections that no call uses; the others are closed when they are released."""
         self._closed = True
-        self._close(self._take_idle())
+        self._close(*self._idle)
 
     def close_sockets(self) -> None:
         """Close all connections, when their loop is gone."""
-        self._close(list(self._open))
+        self._close(*self._open)
 
-    def _take_idle(self) -> list[_Connection]:
-        idle, self._idle = self._idle, []
-        return idle
-
-    def _close(self, connections: list[_Connection]) -> None:
+    def _close(self, *connections: _Connection) -> None:
         for conn in connections:
             self._open.discard(conn)
             conn.close()
+        self._idle = [conn for conn in self._idle if conn in self._open]
 
 
 def channel_of(prefix: str, thread_key: bytes) -> str:
@@ -261,40 +265,17 @@ def channel_of(prefix: str, thread_key: bytes) -> str:
 class Listener:
     """A `Subscription` over a connection of its own."""
 
-    def __init__(self, database: PostgresDatabase, connection: Any) -> None:
-        self._database = database
-        self._connection = connection
-
-    @classmethod
-    async def open(cls, database: PostgresDatabase, thread_key: bytes) -> Listener:
-        """Listen to the changes of a thread."""
-        connect: Any = database.driver.connect(database.arguments)
-        try:
-            connection: Any = await asyncio.wait_for(connect, database.config.timeout)
-        except Exception as error:
-            raise _translated(database, error) from None
-        listener = cls(database, connection)
-        try:
-            await connection.listen(channel_of(database.config.table_prefix, thread_key))
-        except BaseException as error:
-            await listener.aclose()
-            raise _translated(database, error) if isinstance(error, Exception) else error from None
-        return listener
+    def __init__(self, database: PostgresDatabase, connection: _Connection) -> None:
+        self._database, self._connection = database, connection
 
     async def wait(self, seconds: float) -> None:
         """See `Subscription.wait`."""
-        try:
+        with self._database.translated_errors():
             await self._connection.wait_for_notification(seconds)
-        except Exception as error:
-            raise _translated(self._database, error) from None
 
     async def aclose(self) -> None:
         """See `Subscription.aclose`."""
         self._connection.close()
-
-
-def _translated(database: PostgresDatabase, error: Exception) -> Exception:
-    return translate_error(error, classify(error, database.dialect), database.config, False, False)
 
 
 def _arguments(config: Config, known: Collection[str]) -> dict[str, Any]:

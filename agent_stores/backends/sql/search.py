@@ -15,7 +15,7 @@ from typing import Any
 from agent_stores.backend import Row, ThreadKey
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import from_text, tenant_digest, thread_digest
-from agent_stores.backends.sql.statements import BEGIN, Steps
+from agent_stores.backends.sql.statements import Steps
 from agent_stores.capabilities import SearchHit
 from agent_stores.search import SEARCHED_ROLES, search_terms
 
@@ -31,12 +31,10 @@ class SearchIndex:
     """The index of one database, SQLite or PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._make = database.statements.make
-        self._is_sqlite = database.dialect == "sqlite"
+        self._database, self._sql = database, database.sql
         self._is_built = False
         # The columns of a message's key, and up to which one this process has filled the index.
-        self._key = ("id",) if self._is_sqlite else ("thread", "position")
+        self._key = ("id",) if self._sql.is_sqlite else ("thread", "position")
         self._done = (0,) * len(self._key)
 
     async def search(
@@ -56,24 +54,32 @@ class SearchIndex:
             return []
         owner = tenant_digest(tenant)
         values: dict[str, Any] = {"tenant": owner, "now": now_us, "limit": limit}
-        conditions = ""
+        where = "t.tenant_key = :tenant AND (t.expires_us IS NULL OR t.expires_us > :now)"
         if thread_id is not None:
             values["only"] = thread_digest(ThreadKey(tenant, thread_id))
-            conditions += " AND t.thread_key = :only"
+            where += " AND t.thread_key = :only"
         if before is not None:
             values["shown"], values["below"] = thread_digest(ThreadKey(tenant, before[0])), before[1]
-            conditions += " AND NOT (t.thread_key = :shown AND m.position >= :below)"
-        if self._is_sqlite:
+            where += " AND NOT (t.thread_key = :shown AND m.position >= :below)"
+        if self._sql.is_sqlite:
             # Words of letters and digits in quotes: nothing of the query is read as FTS5's language.
             words = " OR ".join(f'"{term}"' for term in terms)
             values["query"] = f'owner : "{owner.hex()}" AND body : ({words})'
-            text = _FIND_SQLITE
+            source, score = "{search} s JOIN {messages} m ON m.id = s.rowid", "-bm25({search}, 1.0, 0.0)"
+            where += " AND {search} MATCH :query"
         else:
             values["owner"] = f"'owner={owner.hex()}'"
             values.update((f"term_{n}", term) for n, term in enumerate(terms))
             words = " || ".join(f"plainto_tsquery('simple', :term_{n})" for n in range(len(terms)))
-            text = _FIND_POSTGRESQL.replace("{query}", f"({words})")
-        found = await self._database.run(self._make(text.replace("{conditions}", conditions))(**values))
+            source = "{search} s JOIN {messages} m ON m.thread = s.thread AND m.position = s.position"
+            score = f"ts_rank(s.vector, ({words}), 1)"
+            where += f" AND s.vector @@ (CAST(:owner::text AS tsquery) && ({words}))"
+        text = (
+            f"SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, {score} AS score "
+            f"FROM {source} JOIN {{threads}} t ON t.id = m.thread WHERE {where} "
+            "ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit"
+        )
+        found = await self._database.run(self._sql(text, values))
         return [
             SearchHit(
                 from_text(name), Row("", body.encode(), position, boundary == 1, pinned == 1), float(score)
@@ -86,64 +92,50 @@ class SearchIndex:
         if self._is_built:
             return 0
         run, seen, count = self._database.run, 0, BATCH
-        known = self._make("SELECT version FROM {schema} WHERE name = :name")(name=_NAME)
-        if not await run(known):
+        if not await run(self._sql("SELECT version FROM {schema} WHERE name = :name", {"name": _NAME})):
             await run(self._install, repeatable=True)
             while count == BATCH:
                 last, count = await run(self._fill, repeatable=True)
                 self._done = max(self._done, last)
                 seen += count
-            text = "INSERT INTO {schema} (name, version) VALUES (:name, :version) ON CONFLICT DO NOTHING"
-            await run(self._make(text)(name=_NAME, version=1), write=True, repeatable=True)
+            text = "INSERT INTO {schema} (name, version) VALUES (:name, 1) ON CONFLICT DO NOTHING"
+            await run(self._sql(text, {"name": _NAME}), write=True, repeatable=True)
         self._is_built = True
         return seen
 
     async def optimize(self) -> None:
         """Merge SQLite's index, which otherwise keeps the words of deleted messages for a while."""
-        name = self._database.statements.named("{search}")
-        exists = await self._database.run(("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)))
-        if exists:
-            text = f"INSERT INTO {name} ({name}) VALUES ('optimize')"
-            await self._database.run((text, ()), write=True, repeatable=True)
+        if await self._database.run(self._sql("SELECT 1 FROM sqlite_master WHERE name = '{search}'")):
+            text = "INSERT INTO {search} ({search}) VALUES ('optimize')"
+            await self._database.run(self._sql(text), write=True, repeatable=True)
 
     def _install(self) -> Steps[None]:
         """Create the tables and triggers, unless they exist."""
-        yield BEGIN
-        if not self._is_sqlite:
-            name = self._database.statements.named("{search}")
-            yield f"SELECT pg_advisory_xact_lock(hashtext('agent_stores:{name}'))", ()
-            [(existing,)] = yield f"SELECT to_regclass('{name}')::text", ()
+        if not self._sql.is_sqlite:
+            yield self._sql("SELECT pg_advisory_xact_lock(hashtext('agent_stores:{search}'))")
+            [(existing,)] = yield self._sql("SELECT to_regclass('{search}')::text")
             if existing:
                 return
-        for text in _TABLES_SQLITE if self._is_sqlite else _TABLES_POSTGRES:
-            yield self._database.statements.named(text), ()
+        for text in _TABLES_SQLITE if self._sql.is_sqlite else _TABLES_POSTGRES:
+            yield self._sql(text)
 
     def _fill(self) -> Steps[tuple[tuple[int, ...], int]]:
         """Index the next messages; returns the key of the last one, and their number."""
-        columns, after, upto = (
-            ", ".join(f"{sign}{name}" for name in self._key) for sign in ("", ":", ":last_")
-        )
-        values = {**dict(zip(self._key, self._done, strict=True)), "batch": BATCH}
+        columns = ", ".join(self._key)
+        after, upto = (", ".join(f":{edge}_{name}" for name in self._key) for edge in ("after", "upto"))
+        values: dict[str, int] = {"batch": BATCH}
+        values |= {f"after_{name}": value for name, value in zip(self._key, self._done, strict=True)}
         where = f"WHERE ({columns}) > ({after})"
-        yield BEGIN
         text = f"SELECT {columns} FROM {{messages}} {where} ORDER BY {columns} LIMIT :batch"
-        rows = yield self._make(text)(**values)
+        rows = yield self._sql(text, values)
         if not rows:
             return self._done, 0
         last = tuple(map(int, rows[-1]))
-        values |= {f"last_{name}": value for name, value in zip(self._key, last, strict=True)}
+        values |= {f"upto_{name}": value for name, value in zip(self._key, last, strict=True)}
         # The triggers index what is written, even if it is the same.
         text = f"UPDATE {{messages}} SET body = body {where} AND ({columns}) <= ({upto})"
-        yield self._make(text)(**values)
+        yield self._sql(text, values)
         return last, len(rows)
-
-
-def _find(score: str, index: str, match: str) -> str:
-    return f"""
-SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, {score} AS score
-FROM {index} JOIN {{threads}} t ON t.id = m.thread
-WHERE {match} AND t.tenant_key = :tenant AND (t.expires_us IS NULL OR t.expires_us > :now){{conditions}}
-ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit"""
 
 
 # -- SQLite: a table of words, whose rows have the numbers of the messages --------------------------------
@@ -170,12 +162,6 @@ tokenize = 'unicode61 remove_diacritics 2')""",
     f"BEGIN {_REMOVE_SQLITE} END",
     "CREATE TRIGGER IF NOT EXISTS {search}_replaced AFTER UPDATE OF body ON {messages} "
     f"BEGIN {_REMOVE_SQLITE} {_ADD_SQLITE} END",
-)
-
-_FIND_SQLITE = _find(
-    "-bm25({search}, 1.0, 0.0)",
-    "{search} JOIN {messages} m ON m.id = {search}.rowid",
-    "{search} MATCH :query",
 )
 
 # -- PostgreSQL: a table of vectors; a trigger makes them, but for a body that cannot be read ------------
@@ -208,10 +194,4 @@ BEGIN
 END $$""",
     "CREATE TRIGGER {search}_changed AFTER INSERT OR DELETE OR UPDATE OF body ON {messages} "
     "FOR EACH ROW EXECUTE FUNCTION {search}_changed()",
-)
-
-_FIND_POSTGRESQL = _find(
-    "ts_rank(s.vector, {query}, 1)",
-    "{search} s JOIN {messages} m ON m.thread = s.thread AND m.position = s.position",
-    "s.vector @@ (CAST(:owner::text AS tsquery) && {query})",
 )

@@ -28,9 +28,8 @@ from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailabl
 from agent_stores.thread_updates import touch, with_request, with_ttl
 
 _Rows: TypeAlias = Sequence[Row]
-
 _FEW, _OLDEST = 16, 256  # messages that are remembered of a thread that is not trimmed, and of one that is
-_APPENDS = 3  # attempts before the general path, which waits between them
+_APPENDS = 3  # attempts before the fallback, which waits between them
 _ATTEMPTS = 50  # of reading a thread as of one moment
 _SLACK = 4  # items read beyond those that are needed
 
@@ -97,8 +96,7 @@ class TablesBackend(Index):
                         or (max_messages is not None and thread.unpinned > max_messages + self._most_rows)
                     ):
                         return None
-                    oldest = list(old.oldest)
-                    pages = self._oldest(key, old, oldest)
+                    pages = self._oldest(key, old, oldest := list(old.oldest))
                     thread, put, trimmed = await add_rows(thread, rows, max_messages, pages)
                     sizes = [len(row.body) for row in put]
                     is_one = len(put) + len(trimmed) <= self._most_rows and sum(sizes) <= self._most_bytes
@@ -295,9 +293,7 @@ class TablesBackend(Index):
         for row in large:
             pieces = enumerate(layout.split_body(row.body, limits.item_bytes))
             name, room = f"x{parts[row.position]}", max(1, limits.transaction_bytes // limits.item_bytes)
-            writes = [
-                Operation(Item(partition, f"{name}{number:04d}", body=piece)) for number, piece in pieces
-            ]
+            writes = [Operation(Item(partition, f"{name}{n:04d}", body=piece)) for n, piece in pieces]
             for start in range(0, len(writes), room):
                 await self.table.transact(writes[start : start + room])
         operations = [Operation(layout.head_item(partition, new), old.version, is_delete=new is NO_HEAD)]

@@ -10,12 +10,7 @@ from agent_stores.contents import ToolResultContent
 from agent_stores.errors import ArgumentTypeError, MessageFormatError
 from agent_stores.messages import ChatMessage
 from agent_stores.plugins.agent_framework import compat
-from agent_stores.plugins.agent_framework.parts import (
-    BETA_TYPE,
-    FRAMEWORK,
-    message_codec,
-    result_fields,
-)
+from agent_stores.plugins.agent_framework.parts import BETA_TYPE, FRAMEWORK, message_codec, result_fields
 from agent_stores.plugins.framework_data import framework_data
 from agent_stores.plugins.json_codec import Data, ignore
 

@@ -15,12 +15,7 @@ from pydantic_ai.conversation_store import (
 from typing_extensions import Unpack
 
 from agent_stores.backend import Row
-from agent_stores.errors import (
-    ArgumentError,
-    ConflictError,
-    StoreRejectedError,
-    StoreUnavailableError,
-)
+from agent_stores.errors import ArgumentError, ConflictError, StoreRejectedError, StoreUnavailableError
 from agent_stores.listing import ThreadStats
 from agent_stores.plugins.closing import AsyncClosing
 from agent_stores.plugins.pydantic_ai.codec import ModelMessageCodec

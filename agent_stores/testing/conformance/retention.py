@@ -11,15 +11,7 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError, UnansweredTool
 from agent_stores.listing import ThreadStats
 from agent_stores.messages import ChatMessage
 from agent_stores.retention import Window
-from agent_stores.testing.conformance.target import (
-    MakeStore,
-    Target,
-    call,
-    labels,
-    result,
-    stored,
-    user,
-)
+from agent_stores.testing.conformance.target import MakeStore, Target, call, labels, result, stored, user
 
 
 def pinned(text: str) -> ChatMessage:
