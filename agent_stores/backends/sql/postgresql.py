@@ -107,8 +107,12 @@ class _Asyncpg:
         await self._connection.add_listener(channel, lambda *_: self._notified.set())
 
     async def wait_for_notification(self, seconds: float) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._notified.wait(), seconds)
+        # Not by wait_for: before Python 3.12, it loses a cancellation that comes together with the event.
+        timer = asyncio.get_running_loop().call_later(seconds, self._notified.set)
+        try:
+            await self._notified.wait()
+        finally:
+            timer.cancel()
         self._notified.clear()
         if self.is_closed():
             raise ConnectionError("the connection was lost")
