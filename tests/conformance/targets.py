@@ -161,6 +161,8 @@ def azurite(setup: Setup) -> Target:
 
 def dynamodb(setup: Setup) -> Target:
     """moto's DynamoDB."""
+    import agent_stores.backends.tables.dynamodb  # noqa: F401 - the SDK reads files with its import
+
     server, openings = setup.server("dynamodb_server"), itertools.count(1)
     opener = setup.opener(
         DynamoDBMessageLog,
