@@ -12,12 +12,12 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from agent_stores import Attachments, KeyRing, MessageLog, open_log, rekey
 from agent_stores.attachments.files import Files
 from agent_stores.backends.sql.backend import SQLBackend
 from agent_stores.encryption import Keys
+from tests.kill_points import KillPoints
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
 OLD_RING = KeyRing({"old": OLD}, "old")
@@ -26,8 +26,6 @@ STRICT = KeyRing({"new": NEW}, "new", allow_plaintext=False)
 STEPS = ("_write", "doom", "remove")
 """Methods of `Files` whose beginnings and ends are steps."""
 
-passed = killed_at = 0
-
 
 def opened(folder: Path, keys: Keys | None) -> MessageLog:
     """The threads and attachments in a folder."""
@@ -35,40 +33,12 @@ def opened(folder: Path, keys: Keys | None) -> MessageLog:
     return open_log(folder / "chat.db", encryption=keys, attachments=attachments)
 
 
-def point() -> None:
-    """A moment at which the process may be killed."""
-    global passed
-    passed += 1
-    if passed == killed_at:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def watch(name: str) -> None:
-    """Make the beginning and the end of a method's calls such moments."""
-    method = getattr(Files, name)
-
-    def wrapper(*args: Any) -> Any:
-        point()
-        result = method(*args)
-        point()
-        return result
-
-    setattr(Files, name, wrapper)
-
-
-async def run(folder: Path) -> None:
+async def run(folder: Path, killed_at: int) -> None:
     """Encrypt everything in a folder again."""
-    commit = SQLBackend.commit
-
-    async def committing(*args: Any, **kwargs: Any) -> Any:
-        point()
-        version = await commit(*args, **kwargs)
-        point()
-        return version
-
-    SQLBackend.commit = committing  # type: ignore[method-assign]
+    points = KillPoints(killed_at)
+    points.watch(SQLBackend, "commit")
     for name in STEPS:
-        watch(name)
+        points.watch(Files, name)
     log = opened(folder, BOTH)
     for tenant in ("acme", None):
         await rekey(log.backend, tenant)
@@ -77,13 +47,12 @@ async def run(folder: Path) -> None:
 
 def main(folder: Path) -> int:
     """Run until a run is not killed; returns how many were."""
-    global killed_at
     for killed_at in itertools.count(1):
         copy = folder / f"{killed_at}"
         shutil.copytree(folder / "whole", copy)
         child = os.fork()
         if not child:
-            asyncio.run(run(copy))
+            asyncio.run(run(copy, killed_at))
             os._exit(0)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status == 0:

@@ -27,16 +27,13 @@ from agent_stores import (
     open_log,
 )
 from agent_stores.cli import ExitCode, main
+from tests.integration.rekey_step import BOTH, NEW, OLD, OLD_RING, STRICT
 
 pytestmark = pytest.mark.anyio
-OLD, NEW = bytes(range(32)), bytes(range(1, 33))
 TEXT = {name: base64.b64encode(key).decode() for name, key in (("old", OLD), ("new", NEW))}
 OLD_KEYS = json.dumps({"current": "old", "keys": {"old": TEXT["old"]}})
 BOTH_KEYS = json.dumps({"current": "new", "keys": TEXT})
 NEW_KEYS = json.dumps({"current": "new", "keys": {"new": TEXT["new"]}, "allow_plaintext": False})
-OLD_RING = KeyRing({"old": OLD}, "old")
-BOTH = KeyRing({"old": OLD, "new": NEW}, "new")
-STRICT = KeyRing({"new": NEW}, "new", allow_plaintext=False)
 TENANTS = (None, "acme", "zoo")
 
 

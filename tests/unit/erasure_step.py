@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from agent_stores import Attachments, erase, open_log
 from agent_stores.attachments.files import Files
 from agent_stores.backends.sql.backend import SQLBackend
 from agent_stores.backends.sql.database import Database
+from tests.kill_points import KillPoints
 
 SCRUB = ("VACUUM", "PRAGMA", "INSERT INTO agent_stores_search ")
-passed = 0
 
 
 class Notes:
@@ -40,53 +37,18 @@ class Notes:
         return len(found)
 
 
-def point() -> None:
-    """A moment at which the process may be killed."""
-    global passed
-    passed += 1
-    if passed == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def watch(kind: type, name: str, *, is_step: Any = lambda *args: True) -> None:
-    """Make the beginning and the end of a method's calls such moments."""
-    method = getattr(kind, name)
-
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not is_step(*args):
-            return await method(*args, **kwargs)
-        point()
-        result = await method(*args, **kwargs)
-        point()
-        return result
-
-    setattr(kind, name, wrapper)
-
-
-def watch_blocking(kind: type, name: str) -> None:
-    """`watch`, for a method that is no coroutine."""
-    method = getattr(kind, name)
-
-    def wrapper(*args: Any) -> Any:
-        point()
-        result = method(*args)
-        point()
-        return result
-
-    setattr(kind, name, wrapper)
-
-
 async def main() -> None:
-    watch(SQLBackend, "commit")
-    watch(Notes, "erase")
-    watch(Database, "run", is_step=lambda self, work: not callable(work) and work[0].startswith(SCRUB))
+    points = KillPoints(int(sys.argv[2]))
+    points.watch(SQLBackend, "commit")
+    points.watch(Notes, "erase")
+    points.watch(Database, "run", is_step=lambda self, work: not callable(work) and work[0].startswith(SCRUB))
     path, choice = Path(sys.argv[1]), json.loads(sys.argv[3])
     for name in ("doom", "remove"):
-        watch_blocking(Files, name)
+        points.watch(Files, name)
     log = open_log(path, attachments=Attachments(path.parent / "files", over=100))
     await erase(log, tenant="acme", providers=[Notes(path.parent / "notes.json")], **choice)
     await log.aclose()
-    print(passed)
+    print(points.passed)
 
 
 if __name__ == "__main__":
