@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Collection, Hashable, Mapping
 from importlib.util import find_spec
@@ -32,6 +34,7 @@ _ASYNC_DRIVERS = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy", "
 _DIALECTS = {"postgres": "postgresql", "mysql": "mariadb"}
 _DEFAULTS = {"sqlite": ("pysqlite", 0), "postgresql": ("psycopg", 5432), "mariadb": ("pymysql", 3306)}
 """The driver that the extra installs, and the server's port."""
+_NO_FILE = re.compile(r"^[^:/]{2,}:|[=;@\0]")  # what begins with a scheme, or has characters of other formats
 _MODULES = {"mysqldb": "MySQLdb", "psycopg_async": "psycopg", "mysqlconnector": "mysql"}
 
 
@@ -97,7 +100,8 @@ def make_config(
     """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`, which says more."""
     if (connection_string is None) == (engine is None):
         raise ArgumentError("either connection_string or engine must be given, and not both")
-    if check_seconds("timeout", timeout, zero=False) is None:
+    seconds = check_seconds("timeout", timeout, zero=False)
+    if seconds is None:
         raise ArgumentError("timeout must be a positive number of seconds, got None")
     if not check_limit("max_connections", max_connections):
         raise ArgumentError(f"max_connections must be a positive int, got {max_connections}")
@@ -106,11 +110,11 @@ def make_config(
             f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"
         )
     config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
-    location = config.location + ("" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}")
     if options.get("notify") and (config.dialect != "postgresql" or engine is not None):
         raise ArgumentError("notify must be False except for a connection string of PostgreSQL, got True")
-    config = config._replace(location=location, engine=engine, table_prefix=table_prefix, **options)
-    return config._replace(timeout=float(timeout), max_connections=max_connections)
+    location = config.location + ("" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}")
+    options |= {"location": location, "engine": engine, "table_prefix": table_prefix}
+    return config._replace(timeout=seconds, max_connections=max_connections, **options)
 
 
 def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
@@ -144,7 +148,7 @@ def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
             f"pip install 'agent-stores[database]' {driver}",
             name=driver,
         )
-    query = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
+    query = {name: ",".join(values) for name, values in url.normalized_query.items()}
     host = url.host or query.get("host") or query.get("unix_socket") or "localhost"
     location = f"{dialect}://{host}:{url.port or query.get('port') or port}/{url.database or ''}"
     secrets = (str(url.password or ""), query.get("password", ""), query.get("passwd", ""))
@@ -158,28 +162,22 @@ def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
         return URL.create("sqlite", database=os.fspath(given))
     if not isinstance(given, str):
         raise ArgumentTypeError(f"connection_string must be {EXPECTED}, got {type(given).__name__}")
-    if not given.strip():
-        raise ArgumentError(f"connection_string must be {EXPECTED}, got an empty text")
     if given.startswith("file:"):  # SQLite's own URIs
         given = f"sqlite:///{given}{'&' if '?' in given else '?'}uri=true"
+    # What is refused is not shown, nor is the cause: a password with "@" or ":" ends up in the wrong place.
+    problem = "an empty text"
     if "://" in given:
-        try:
+        with contextlib.suppress(UrlError, ValueError):
             return make_url(given)
-        except (UrlError, ValueError):
-            # The text and the cause may hold a password: with a "@" or ":" it ends up in the wrong place.
-            raise ArgumentError(
-                f"connection_string must be {EXPECTED}, got a malformed URL. "
-                "Special characters in a password are written as %XX"
-            ) from None
-    # What may be a connection string of another kind is rejected unseen.
-    scheme, colon, _ = given.partition(":")
-    is_scheme = bool(colon) and len(scheme) > 1 and given != ":memory:" and "/" not in scheme
-    if is_scheme or any(character in given for character in "=;@\0"):
-        raise ArgumentError(
-            f"connection_string must be {EXPECTED}, got a text that is no plain file name. A file whose name "
-            "holds one of : = ; @ is given as a path object or as sqlite:///name"
+        problem = "a malformed URL. Special characters in a password are written as %XX"
+    elif _NO_FILE.search(given):
+        problem = (
+            "a text that is no plain file name. A file whose name holds one of : = ; @ is given as a path "
         )
-    return URL.create("sqlite", database=given)
+        problem += "object or as sqlite:///name"
+    elif given.strip():
+        return URL.create("sqlite", database=given)
+    raise ArgumentError(f"connection_string must be {EXPECTED}, got {problem}")
 
 
 def check_options(given: Collection[str], known: Collection[str], driver: str) -> None:
