@@ -10,7 +10,6 @@ from collections.abc import Collection, Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent_stores._checks import check_limit, check_seconds
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 try:  # the first import of SQLAlchemy on the way to the database store
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 EXPECTED = "a file name, sqlite:///file, postgresql://user:password@host/database or mariadb://…"
 
-DEFAULT_PREFIX = "agent_stores_"
-
-_ASYNC_DRIVERS = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy", "aiosqlite"})
 _DIALECTS = {"postgres": "postgresql", "mysql": "mariadb"}
 _DEFAULTS = {"sqlite": ("pysqlite", 0), "postgresql": ("psycopg", 5432), "mariadb": ("pymysql", 3306)}
 """The driver that the extra installs, and the server's port."""
@@ -54,7 +50,7 @@ class Config(NamedTuple):
     max_connections: int = 10
     engine_options: Mapping[str, Any] = {}
     engine: Engine | AsyncEngine | None = None
-    table_prefix: str = DEFAULT_PREFIX
+    table_prefix: str = "agent_stores_"
     notify: bool = False
 
     @property
@@ -65,56 +61,17 @@ class Config(NamedTuple):
         return id(self.engine), url, self.location, self.timeout, self.max_connections, self.notify, options
 
     @property
-    def driver(self) -> str:
-        """The driver's name in the URL."""
-        return self.url.drivername.partition("+")[2]
-
-    @property
     def runs_on_loop(self) -> bool:
         """Whether `PostgresDatabase` has its driver."""
         # psycopg's asynchronous connections do not run on the default event loop of Windows.
-        return self.driver == "asyncpg" or (
-            self.driver in ("psycopg", "psycopg_async") and sys.platform != "win32"
-        )
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the driver only runs on an event loop."""
-        return self.driver in _ASYNC_DRIVERS
+        of_psycopg = () if sys.platform == "win32" else ("psycopg", "psycopg_async")
+        return self.url.get_driver_name() in ("asyncpg", *of_psycopg)
 
     @property
     def is_memory(self) -> bool:
         """Whether it is an SQLite database in memory."""
         name = self.url.database or ""
         return self.dialect == "sqlite" and (name in ("", ":memory:") or "mode=memory" in name)
-
-
-def make_config(
-    connection_string: str | os.PathLike[str] | URL | None,
-    engine: Engine | AsyncEngine | None,
-    table_prefix: str,
-    timeout: float,
-    max_connections: int,
-    **options: Any,
-) -> Config:
-    """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`, which says more."""
-    if (connection_string is None) == (engine is None):
-        raise ArgumentError("either connection_string or engine must be given, and not both")
-    seconds = check_seconds("timeout", timeout, zero=False)
-    if seconds is None:
-        raise ArgumentError("timeout must be a positive number of seconds, got None")
-    if not check_limit("max_connections", max_connections):
-        raise ArgumentError(f"max_connections must be a positive int, got {max_connections}")
-    if not table_prefix.isidentifier() or not table_prefix.isascii() or len(table_prefix) > 32:
-        raise ArgumentError(
-            f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"
-        )
-    config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
-    if options.get("notify") and (config.dialect != "postgresql" or engine is not None):
-        raise ArgumentError("notify must be False except for a connection string of PostgreSQL, got True")
-    location = config.location + ("" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}")
-    options |= {"location": location, "engine": engine, "table_prefix": table_prefix}
-    return config._replace(timeout=seconds, max_connections=max_connections, **options)
 
 
 def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:

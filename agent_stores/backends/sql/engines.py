@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlencode
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import create_engine
 from sqlalchemy.exc import ArgumentError as SQLAlchemyArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -115,16 +115,13 @@ class EngineDatabase(Database):
 
     def _write_ahead(self, conn: Any, deadline: float) -> None:
         """Let readers and a writer of an SQLite file not wait for each other; the mode stays with it."""
-        while True:
+        is_locked = True  # switching does not wait for locks by itself
+        while is_locked and time.monotonic() < deadline:
             try:
                 self._execute(conn, "PRAGMA journal_mode=WAL", ())
                 return
-            except Exception as error:
-                if "readonly" in str(error):  # reading works without it
-                    return
-                # Switching does not wait for locks by itself.
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
+            except Exception as error:  # the next statement fails, too, or does without
+                is_locked = "locked" in str(error)
             time.sleep(0.01)
 
     def _begin(self, conn: Any, is_manual: bool) -> None:
@@ -194,20 +191,11 @@ def open_engine(config: Config) -> EngineDatabase:
     Raises:
         ArgumentError: for options that SQLAlchemy does not know; their values are not repeated.
     """
-    engine: Any = config.engine
-    try:
-        return EngineDatabase(config, engine or _create_engine(config), readers=config.max_connections)
-    except (TypeError, SQLAlchemyArgumentError):
-        given = ", ".join(sorted(config.engine_options))
-        raise ArgumentError(
-            f"engine_options must be options of SQLAlchemy's create_engine, got {given}"
-        ) from None
-
-
-def _create_engine(config: Config) -> Engine:
+    if config.engine is not None:
+        return EngineDatabase(config, config.engine, readers=config.max_connections)
     seconds = str(max(1, math.ceil(config.timeout)))
     defaults = {"connect_timeout": seconds}
-    if config.driver == "pymysql":
+    if config.url.get_driver_name() == "pymysql":
         defaults |= {"read_timeout": seconds, "write_timeout": seconds}
         # Fewer deadlocks.
         defaults["init_command"] = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
@@ -220,7 +208,14 @@ def _create_engine(config: Config) -> Engine:
         "isolation_level": "AUTOCOMMIT",
         **config.engine_options,
     }
-    return create_engine(config.url.set(query={**defaults, **config.url.query}), **options)
+    url = config.url.set(query={**defaults, **config.url.query})
+    try:
+        return EngineDatabase(config, create_engine(url, **options), readers=config.max_connections)
+    except (TypeError, SQLAlchemyArgumentError):
+        given = ", ".join(sorted(config.engine_options))
+        raise ArgumentError(
+            f"engine_options must be options of SQLAlchemy's create_engine, got {given}"
+        ) from None
 
 
 class SQLiteDatabase(EngineDatabase):
@@ -270,15 +265,15 @@ class SQLiteDatabase(EngineDatabase):
 def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
     """The name of the file, and the further arguments of `sqlite3.connect`."""
     name, query = str(config.url.database), dict(config.url.query)
+    is_uri = name.startswith("file:")
+    arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None, "uri": is_uri}
     # SQLite's time-out is shorter than ours, as SQLite says what it waited for.
-    arguments: dict[str, Any] = {"timeout": config.timeout * 0.8}
+    arguments["timeout"] = config.timeout * 0.8
     with contextlib.suppress(KeyError, TypeError, ValueError):
         arguments["timeout"] = float(query.pop("timeout"))  # type: ignore[arg-type]
     query.pop("uri", None)
     options = config.engine_options.get("connect_args", {})
-    is_uri = name.startswith("file:")
     check_options(options if is_uri else {**options, **query}, _OPTIONS, "sqlite3")
-    if is_uri and query:
-        name += ("&" if "?" in name else "?") + urlencode(query, doseq=True)
-    arguments |= {"check_same_thread": False, "isolation_level": None, "uri": is_uri}
+    if is_uri:
+        name += f"{'&' if '?' in name else '?'}{urlencode(query, doseq=True)}"
     return name, {**arguments, **options}
