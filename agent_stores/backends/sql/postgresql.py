@@ -134,7 +134,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
     def __init__(self, config: Config) -> None:
         Database.__init__(self, config, "$")
         LoopClients.__init__(self, lambda: _Pool(self), are_ours=True, timeout=config.timeout)
-        self.driver = _Asyncpg if config.driver == "asyncpg" else _Psycopg
+        self.driver = _Asyncpg if config.url.get_driver_name() == "asyncpg" else _Psycopg
         self.arguments = self.driver.arguments(config)
 
     @contextlib.contextmanager
@@ -287,5 +287,5 @@ def _arguments(config: Config, known: Collection[str]) -> dict[str, Any]:
         name: int(value) if isinstance(value, str) and value.isdecimal() and name not in _TEXTS else value
         for name, value in arguments.items()
     }
-    check_options(arguments, known, config.driver)
+    check_options(arguments, known, config.url.get_driver_name())
     return arguments
