@@ -2,7 +2,7 @@
 
 Where an append happens:
 
-- PostgreSQL: on the server. One statement calls the function ``append_v3``, created with the tables.
+- PostgreSQL: on the server. One statement calls the function ``append_v4``, created with the tables.
 - MariaDB: on the server. One compound statement is sent, with the whole program; nothing is created.
 - SQLite: in this process, by a transaction of three statements, of four when it trims (`_steps`).
 
@@ -51,9 +51,9 @@ _VARIABLES = (
 )
 _FOUND = "id, last_position, messages - pinned, ttl, ttl_refresh, ttl_explicit, expires_us, recent"
 _INTO = "v_id, v_last, v_unpinned, v_ttl, v_refresh, v_explicit, v_expires, v_recent"
-_CREATE = f"""INSERT INTO {{threads}} ({", ".join(NAME_COLUMNS)}, version, last_position, staged_position,
+_CREATE = f"""INSERT INTO {{threads}} ({", ".join(NAME_COLUMNS)}, version, last_position,
 messages, pinned, bytes, tokens, updated_us, updated_minute, ttl_explicit, revision, recent, metadata, ttl,
-ttl_refresh) VALUES (:key, :tenant_key, :sort_key, :tenant, :thread_id{", 0" * 11}, '', '{{}}', :ttl,
+ttl_refresh) VALUES (:key, :tenant_key, :sort_key, :tenant, :thread_id{", 0" * 10}, '', '{{}}', :ttl,
 coalesce(:refresh, 'write'))"""
 
 
@@ -120,7 +120,7 @@ _ROWS = """SELECT v_id, v_last + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u
 FROM json_to_recordset(CAST(:rows AS json))
 AS r(n bigint, i text, l text, b text, c smallint, p smallint, s bigint, t bigint, u bigint)"""
 _APPEND = f"""
-CREATE OR REPLACE FUNCTION {{append_v3}}(
+CREATE OR REPLACE FUNCTION {{append_v4}}(
   p_{", p_".join(_PARAMETERS)}) RETURNS bigint
 LANGUAGE plpgsql {_SETTINGS} AS $$
 DECLARE {_VARIABLES.format(text="text").replace(",", ";")};
@@ -135,7 +135,7 @@ BEGIN{
 }  RETURN v_result;
 END $$
 """
-_CALL = f"SELECT {{append_v3}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)})"
+_CALL = f"SELECT {{append_v4}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)})"
 
 
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
@@ -162,7 +162,7 @@ END $$
 """
 
 
-FUNCTIONS = (_APPEND, _latest_function("latest_v3", ids=False), _latest_function("latest_ids_v3", ids=True))
+FUNCTIONS = (_APPEND, _latest_function("latest_v4", ids=False), _latest_function("latest_ids_v4", ids=True))
 """What creates PostgreSQL's functions."""
 
 # -- MariaDB ----------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def latest_text(sql: Statements, *, ids: bool) -> str:
     with `ids` the message id. A row at position 0 says that reads renew the time-to-live.
     """
     if sql.dialect == "postgresql":
-        return f"SELECT * FROM {'{latest_ids_v3}' if ids else '{latest_v3}'}(:key, :now, :limit)"
+        return f"SELECT * FROM {'{latest_ids_v4}' if ids else '{latest_v4}'}(:key, :now, :limit)"
     # The thread is one row, found first: the messages come in the order of their index.
     indexed = "INDEXED BY ix_{messages}_pinned" if sql.is_sqlite else ""
     alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"

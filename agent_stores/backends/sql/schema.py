@@ -1,11 +1,11 @@
-"""The tables, version 3, and how they come to be (docs/database.md describes them for operators)."""
+"""The tables, version 4, and how they come to be (docs/database.md describes them for operators)."""
 
 from __future__ import annotations
 
 import re
 
 from agent_stores.backends.sql.append import FUNCTIONS
-from agent_stores.backends.sql.names import ID_LENGTH, NAME_COLUMNS, SORT_LENGTH
+from agent_stores.backends.sql.names import KEY_LENGTH, NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
     LARGEST,
     ROW_COLUMNS,
@@ -16,7 +16,7 @@ from agent_stores.backends.sql.statements import (
 )
 from agent_stores.errors import StoreRejectedError, UnsupportedVersionError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _COLUMNS = {
     "schema": {"name", "version"},
@@ -108,13 +108,13 @@ def definitions(dialect: str) -> list[str]:
     tables = {
         "schema": "name VARCHAR(64) PRIMARY KEY, version INTEGER",
         "threads": f"id {serial}, thread_key {digest} UNIQUE, tenant_key {digest}, "
-        f"sort_key VARCHAR({SORT_LENGTH}){collation}, tenant {text} NULL, thread_id {text}, version BIGINT, "
-        "last_position BIGINT, staged_position BIGINT, messages BIGINT, pinned BIGINT, bytes BIGINT, "
+        f"sort_key VARCHAR({KEY_LENGTH}){collation}, tenant {text} NULL, thread_id {text}, version BIGINT, "
+        "last_position BIGINT, messages BIGINT, pinned BIGINT, bytes BIGINT, "
         "tokens BIGINT, first_us BIGINT NULL, last_us BIGINT NULL, updated_us BIGINT, "
         "updated_minute BIGINT, ttl DOUBLE PRECISION NULL, ttl_refresh VARCHAR(8), ttl_explicit SMALLINT, "
         f"expires_us BIGINT NULL, expires_minute BIGINT NULL, recent {text}, revision BIGINT, "
         f"metadata {text}",
-        "messages": f"{place}, message_id VARCHAR({ID_LENGTH}){collation}, long_id {text} NULL, "
+        "messages": f"{place}, message_id VARCHAR({KEY_LENGTH}){collation}, long_id {text} NULL, "
         f"boundary SMALLINT, pinned SMALLINT, bytes BIGINT, tokens BIGINT, created_us BIGINT, body {text}",
     }
     statements = []

@@ -14,11 +14,11 @@ from agent_stores.backend import Row, Thread
 from agent_stores.backends.sql import names
 
 Style = Literal["?", "$", "%s"]
-"""How a driver marks values: as ``?`` or ``:name``, as ``%s`` or ``%(name)s``, or numbered as ``$1``."""
+"""How a driver marks values: by the same mark for each, or numbered as ``$1``."""
 
 Statement = tuple[str, Any]
-"""A text and its values: by name or in order, or a list of tuples, which runs it once for each. Its result is
-rows, or how many it changed."""
+"""A text and its values: a tuple, or a list of tuples, which runs it once for each. Its result is rows, or
+how many it changed."""
 
 T = TypeVar("T")
 
@@ -46,8 +46,8 @@ TYPES = {
 # The columns of a thread's metadata. The first nine have the types of those of a row, so that one statement
 # returns both.
 THREAD_COLUMNS = tuple(
-    "last_position recent ttl_refresh metadata ttl_explicit pinned bytes tokens updated_us staged_position "
-    "messages first_us last_us ttl expires_us revision".split()
+    "last_position recent ttl_refresh metadata ttl_explicit pinned bytes tokens updated_us messages "
+    "first_us last_us ttl expires_us revision".split()
 )
 ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes tokens created_us".split())
 HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
@@ -86,14 +86,15 @@ class Statements:
         There may be more values than the text names.
         """
         text, used = self.compile(text)
-        return text, values if used is None else tuple(map(values.__getitem__, used))
+        return text, tuple(map(values.__getitem__, used))
 
-    def _compile(self, text: str) -> tuple[str, list[str] | None]:
+    def _compile(self, text: str) -> tuple[str, list[str]]:
         """The text for the driver, and the names of the values that it takes in this order."""
         text = _TABLE.sub(lambda match: f"{self.prefix}{match[1]}", text)
+        used = _VALUE.findall(text)
         if self.style != "$":
-            return text if self.style == "?" else _VALUE.sub(r"%(\1)s", text), None
-        used = list(dict.fromkeys(_VALUE.findall(text)))
+            return _VALUE.sub(self.style, text), used
+        used = list(dict.fromkeys(used))
         return _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text), used
 
     def marks(self, count: int) -> str:
@@ -113,7 +114,8 @@ class Statements:
 def thread_values(thread: Thread) -> dict[str, Any]:
     """A thread's columns by name."""
     values = msgspec.structs.asdict(thread)
-    values["recent"] = names.join_ids(values.pop("recent_request_ids"))
+    ids = values.pop("recent_request_ids")
+    values["recent"] = "".join(f"{names.to_text(each)}\n" for each in ids)
     values["metadata"] = encode(thread.metadata).decode()
     values["ttl_explicit"] = int(thread.ttl_explicit)
     values["updated_minute"] = thread.updated_us // MINUTE
@@ -126,7 +128,7 @@ def to_thread(columns: tuple[Any, ...]) -> tuple[Thread, tuple[int, int]]:
     values = dict(zip(THREAD_COLUMNS, columns, strict=False))
     metadata = values["metadata"]
     values["metadata"] = {} if metadata == "{}" else decode(metadata, _metadata, dict[str, Any])
-    values["recent_request_ids"] = names.split_ids(values.pop("recent"))
+    values["recent_request_ids"] = tuple(map(names.from_text, values.pop("recent").split("\n")[:-1]))
     values["ttl_explicit"] = values["ttl_explicit"] == 1
     return Thread(**values), (columns[-2], columns[-1])
 
@@ -140,12 +142,12 @@ def to_row(columns: tuple[Any, ...]) -> Row:
 
 def row_values(row: Row, position: int) -> tuple[Any, ...]:
     """A row's `ROW_COLUMNS`."""
-    name, long = names.to_text(row.message_id), None
-    if len(name) > names.ID_LENGTH:
-        name, long = names.index_id(name), name
+    name = names.to_text(row.message_id)
+    key = names.index_key(name)
+    long_id = None if key is name else name
     # Integers: the drivers take them faster than bool.
     boundary, pinned = 1 if row.boundary else 0, 1 if row.pinned else 0
-    return position, name, long, row.body.decode(), boundary, pinned, row.bytes, row.tokens, row.created_us
+    return position, key, long_id, row.body.decode(), boundary, pinned, row.bytes, row.tokens, row.created_us
 
 
 _metadata = msgspec.json.Decoder(dict[str, Any])
