@@ -210,8 +210,7 @@ class SQLBackend:
             **{"expected": call.expected_position, "most": call.max_messages},
             **{"ttl": seconds, "refresh": refresh, "may_create": call.create},
             **{"added": len(rows), "unpinned": unpinned, "pinned": len(rows) - unpinned},
-            **{"bytes": size, "tokens": tokens},
-            **{"first": rows[0].created_us, "last": rows[-1].created_us},
+            **{"bytes": size, "tokens": tokens, "first": rows[0].created_us, "last": rows[-1].created_us},
         }
         work = append_work(self._sql, values, rows, self.database.limits.body_bytes)
         if work is None:
@@ -229,13 +228,10 @@ class SQLBackend:
         if expected is None and thread is None:
             raise VersionConflict
         row_id, version = cast("tuple[int, int]", expected or (0, 0))
-        sql, names_ = self._sql, dict(zip(NAME_COLUMNS, thread_names(key), strict=True))
-        values = {
-            **names_,
-            **({} if thread is None else thread_values(thread)),
-            "id": row_id,
-            "version": version,
-        }
+        sql, values = self._sql, dict[str, Any](zip(NAME_COLUMNS, thread_names(key), strict=True))
+        values |= {"id": row_id, "version": version}
+        if thread is not None:
+            values |= thread_values(thread)
         of_version = "WHERE thread_key = :thread_key AND id = :id AND version = :version"
         if sql.dialect == "postgresql":  # asyncpg does not count changed rows
             of_version += " RETURNING id"
