@@ -82,7 +82,7 @@ class DatabaseReader:
                 return operation(connection)
         except (SQLAlchemyError, OSError) as error:
             failure = classify(error, self._config.dialect)
-            raise translate_error(error, failure, self._config, False, False) from None
+            raise translate_error(error, failure, self._config) from None
 
     def _open(self) -> Engine:
         if self._engine is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import traceback
 
@@ -9,9 +10,12 @@ from redis import exceptions as driver
 
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.layout import unsupported_layout
-from agent_stores.errors import OutcomeUnknownError, StoreError, StoreRejectedError, StoreUnavailableError
+from agent_stores.errors import StoreError, StoreRejectedError, StoreUnavailableError
 
-CONNECTION_ERRORS = (driver.ConnectionError, driver.TimeoutError, driver.RedisClusterException, OSError)
+CONNECTION_ERRORS = (
+    *(driver.ConnectionError, driver.TimeoutError, driver.RedisClusterException),
+    *(OSError, asyncio.TimeoutError),
+)
 """The connection failed or could not be made."""
 
 FAILURES: tuple[type[Exception], ...] = (driver.RedisError, *CONNECTION_ERRORS)
@@ -33,6 +37,7 @@ _REJECTIONS = {
 # `AskError` is the base of both kinds of redirection; a slot that moves ends with a bare `ClusterError`.
 _TRANSIENT = re.compile(r"\b(MASTERDOWN|CLUSTERDOWN|LOADING|BUSY|TRYAGAIN)\b")
 _TRANSIENT_ERRORS = (driver.AskError, driver.ClusterError, driver.MasterDownError, *CONNECTION_ERRORS)
+_CONNECTING = ("acquire", "connect", "get_connection", "initialize", "refresh")  # functions that do
 _REFUSAL = re.compile(r"AGENT(VERSION|DAMAGED) (.*)")  # of our scripts
 
 
@@ -67,25 +72,25 @@ def may_have_applied(error: BaseException) -> bool:
 
 
 def is_connecting(error: BaseException) -> bool:
-    """Whether an error was raised, or a task cancelled, while redis-py opened a connection."""
+    """Whether an error was raised, or a task cancelled, while a connection was waited for or opened."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__
     names = (frame.f_code.co_name for one in chain for frame, _ in traceback.walk_tb(one.__traceback__))
-    return any(name.startswith(("connect", "get_connection", "initialize")) for name in names)
+    return any(name.startswith(_CONNECTING) for name in names)
 
 
-def translate_error(error: BaseException, config: Config, *, is_unknown: bool = False) -> Exception:
-    """The library's error for one of redis-py or a server; `is_unknown` if it may have been carried out."""
-    detail, place = config.hide_secrets(" ".join(str(error).split()) or type(error).__name__), config.place
+def describe(error: BaseException, config: Config) -> str:
+    """What an error says, on one line and without secrets."""
+    return config.hide_secrets(" ".join(str(error).split()) or type(error).__name__)
+
+
+def translate_error(error: BaseException, config: Config) -> Exception:
+    """The library's error for one of redis-py or a server."""
+    detail, place = describe(error, config), config.place
     refusal, rejection = _REFUSAL.search(detail), _rejection(error)
-    if is_unknown:
-        return OutcomeUnknownError(
-            f"the connection to {place} was lost while a write was confirmed ({detail}): "
-            "it may or may not be stored"
-        )
     if refusal and refusal[1] == "VERSION":
         return unsupported_layout(refusal[2].split()[0])
     if refusal:

@@ -18,7 +18,6 @@ class Failure(Enum):
 
     TRANSIENT = "the database asked to try again too often", StoreUnavailableError
     UNAVAILABLE = "the database cannot be reached", StoreUnavailableError
-    TIMED_OUT = "no answer in time", StoreUnavailableError
     REJECTED = "the database rejects the operation", errors.StoreRejectedError
     TOO_LARGE = "the message is larger than the database takes", errors.MessageTooLargeError
     DUPLICATE = "a row exists already", StoreError
@@ -76,25 +75,20 @@ def classify(error: BaseException, dialect: str) -> Failure:
 
 
 def translate_error(
-    error: BaseException, failure: Failure, config: Config, write: bool, may_have_applied: bool
+    error: BaseException, failure: Failure, config: Config, *, write: bool = False
 ) -> StoreError:
-    """Our error for a driver's; says where, what, and whether anything was written.
-
-    `write`: whether the operation writes; `may_have_applied`: whether the write may have taken effect.
-    """
-    cause = _driver_error(error)
-    detail = errors.redact(str(cause) or type(cause).__name__, config.secrets)
-    if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
-        detail = f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
+    """Our error for a driver's, when nothing was written; `write`: whether to say so."""
     text, kind = cast("tuple[str, type[StoreError]]", failure.value)
-    if failure is Failure.TIMED_OUT:
-        detail = f"it did not answer within {config.timeout:g} seconds"
-    if may_have_applied:
-        return errors.OutcomeUnknownError(
-            f"the connection to {config.location} was lost while a write was confirmed ({detail}): it may or "
-            "may not be stored; adding the same messages again is safe"
-        )
+    detail = describe(error, config)
     return kind(f"{text} at {config.location}: {detail}{'; nothing was written' if write else ''}")
+
+
+def describe(error: BaseException, config: Config) -> str:
+    """What a driver's error says, without secrets."""
+    cause = _driver_error(error)
+    if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
+        return f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
+    return errors.redact(str(cause) or type(cause).__name__, config.secrets)
 
 
 def _driver_error(error: BaseException) -> BaseException:
