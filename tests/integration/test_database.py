@@ -151,10 +151,13 @@ class TestConnections:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.close()
 
-    async def test_a_database_in_memory(self) -> None:
-        async with DatabaseChatMessageStore(":memory:", thread_id="t") as store:
+    @pytest.mark.parametrize("name", [":memory:", "file::memory:", "file:x?mode=memory"])
+    async def test_a_database_in_memory(self, name: str) -> None:
+        async with DatabaseChatMessageStore(name, thread_id="t") as store:
             await asyncio.gather(*(store.add_messages([user(str(n))]) for n in range(20)))
             assert await store.count() == 20
+            await asyncio.gather(*(store.list_messages() for _ in range(20)))
+            assert len(database(store)._idle) == 1  # another one would be another database
 
     async def test_tables_of_another_prefix(self, url: str) -> None:
         one = DatabaseChatMessageStore(url, thread_id="t", table_prefix="one_")

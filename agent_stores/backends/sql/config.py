@@ -70,8 +70,8 @@ class Config(NamedTuple):
     @property
     def is_memory(self) -> bool:
         """Whether it is an SQLite database in memory."""
-        name = self.url.database or ""
-        return self.dialect == "sqlite" and (name in ("", ":memory:") or "mode=memory" in name)
+        name, mode = str(self.url.database), self.url.query.get("mode")
+        return self.dialect == "sqlite" and (":memory:" in name or "mode=memory" in f"{name}?mode={mode}")
 
 
 def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
@@ -129,9 +129,8 @@ def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
         problem = "a malformed URL. Special characters in a password are written as %XX"
     elif _NO_FILE.search(given):
         problem = (
-            "a text that is no plain file name. A file whose name holds one of : = ; @ is given as a path "
+            "a text that is no plain file name; one with : = ; or @ is given as a path or sqlite:///name"
         )
-        problem += "object or as sqlite:///name"
     elif given.strip():
         return URL.create("sqlite", database=given)
     raise ArgumentError(f"connection_string must be {EXPECTED}, got {problem}")

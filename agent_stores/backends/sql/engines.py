@@ -19,6 +19,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import ArgumentError as SQLAlchemyArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from agent_stores.attempts import time_limit
 from agent_stores.backends.sql.config import Config, check_options
 from agent_stores.backends.sql.database import Call, Database, drive
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify
@@ -73,12 +74,8 @@ class EngineDatabase(Database):
             return self._perform(call, deadline)
         if self.loop_independent:
             return await self._threads[call.write].run(deadline, self._perform, call, deadline)
-
-        async def use() -> Any:
-            async with self._engine.connect() as conn:
-                return await conn.run_sync(lambda sync: self._use(sync.connection, call, deadline))
-
-        return await asyncio.wait_for(use(), deadline - time.monotonic())
+        async with time_limit(deadline), self._engine.connect() as conn:
+            return await conn.run_sync(lambda sync: self._use(sync.connection, call, deadline))
 
     def _perform(self, call: Call, deadline: float) -> Any:
         """Run a call on this thread."""
