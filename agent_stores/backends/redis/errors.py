@@ -9,7 +9,13 @@ from redis import exceptions as driver
 
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.layout import unsupported_layout
-from agent_stores.errors import OutcomeUnknownError, StoreError, StoreRejectedError, StoreUnavailableError
+from agent_stores.errors import (
+    OutcomeUnknownError,
+    StoreError,
+    StoreRejectedError,
+    StoreUnavailableError,
+    redact,
+)
 
 CONNECTION_ERRORS = (driver.ConnectionError, driver.TimeoutError, driver.RedisClusterException, OSError)
 """The connection failed or could not be made."""
@@ -32,31 +38,29 @@ _REJECTIONS = {
 }
 # `AskError` is the base of both kinds of redirection; a slot that moves ends with a bare `ClusterError`.
 _TRANSIENT = re.compile(r"\b(MASTERDOWN|CLUSTERDOWN|LOADING|BUSY|TRYAGAIN)\b")
-_TRANSIENT_ERRORS = (driver.AskError, driver.ClusterError, driver.MasterDownError, *CONNECTION_ERRORS)
+_TRANSIENT_ERRORS = (driver.AskError, driver.ClusterError, *CONNECTION_ERRORS)
 _REFUSAL = re.compile(r"AGENT(VERSION|DAMAGED) (.*)")  # of our scripts
 
 
-def _rejection(error: BaseException) -> str | None:
-    """Why the server rejects a command, and would again; None for another error."""
-    if isinstance(error, driver.ResponseError) or str(type(error).__name__).startswith("Auth"):
-        text = f"{type(error).__name__} {error}"
-        for pattern, reason in _REJECTIONS.items():
-            if re.search(pattern, text):
-                return reason
-    return None
+def _classify(error: BaseException) -> tuple[type[StoreError], str]:
+    """The class of the library's error for one of redis-py or a server, and what happened."""
+    text = f"{type(error).__name__} {error}"
+    for pattern, reason in _REJECTIONS.items():
+        if re.search(pattern, text):
+            return StoreRejectedError, f"{reason} at"
+    if isinstance(error, _TRANSIENT_ERRORS) or _TRANSIENT.search(text):
+        return StoreUnavailableError, "no answer from"
+    return StoreError, "an error of"
 
 
 def is_demoted(error: BaseException) -> bool:
     """Whether the server only reads, as a primary does after a failover."""
-    return _rejection(error) == _READ_ONLY
+    return _READ_ONLY in _classify(error)[1]
 
 
 def is_retryable(error: BaseException) -> bool:
     """Whether another attempt may succeed."""
-    if _rejection(error) is not None:
-        return False
-    is_reply = isinstance(error, driver.ResponseError)
-    return isinstance(error, _TRANSIENT_ERRORS) or (is_reply and _TRANSIENT.search(str(error)) is not None)
+    return _classify(error)[0] is StoreUnavailableError
 
 
 def may_have_applied(error: BaseException) -> bool:
@@ -68,24 +72,20 @@ def may_have_applied(error: BaseException) -> bool:
 
 def is_connecting(error: BaseException) -> bool:
     """Whether an error was raised, or a task cancelled, while redis-py opened a connection."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__
-    names = (frame.f_code.co_name for one in chain for frame, _ in traceback.walk_tb(one.__traceback__))
-    return any(name.startswith(("connect", "get_connection", "initialize")) for name in names)
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    is_there = any(name.startswith(("connect", "get_connection", "initialize")) for name in names)
+    return is_there or (error.__cause__ is not None and is_connecting(error.__cause__))
 
 
 def translate_error(error: BaseException, config: Config, *, is_unknown: bool = False) -> Exception:
     """The library's error for one of redis-py or a server; `is_unknown` if it may have been carried out."""
-    detail, place = config.hide_secrets(" ".join(str(error).split()) or type(error).__name__), config.place
-    refusal, rejection = _REFUSAL.search(detail), _rejection(error)
+    detail, place = redact(str(error) or type(error).__name__, config.secrets), config.location
     if is_unknown:
         return OutcomeUnknownError(
             f"the connection to {place} was lost while a write was confirmed ({detail}): "
             "it may or may not be stored"
         )
+    refusal = _REFUSAL.search(detail)
     if refusal and refusal[1] == "VERSION":
         return unsupported_layout(refusal[2].split()[0])
     if refusal:
@@ -93,8 +93,5 @@ def translate_error(error: BaseException, config: Config, *, is_unknown: bool = 
             f"the thread at {place} is damaged: {refusal[2]}; the server evicted a part of it, or another "
             "program changed its keys. delete_thread() removes the rest; nothing was written"
         )
-    if rejection:
-        return StoreRejectedError(f"{rejection} at {place}: {detail}; nothing was written")
-    if is_retryable(error):
-        return StoreUnavailableError(f"no answer from {place}: {detail}; nothing was written")
-    return StoreError(f"{place} reported an error: {detail}")
+    kind, text = _classify(error)
+    return kind(f"{text} {place}: {detail}{'' if kind is StoreError else '; nothing was written'}")

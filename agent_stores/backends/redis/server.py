@@ -88,7 +88,7 @@ class RedisServer(LoopClients[Client]):
                 raise ConnectionError(str(confirmed)) from confirmed
             if int(confirmed) < wait[0]:
                 raise NotReplicatedError(
-                    f"{confirmed} of {wait[0]} replicas of {self.config.place} had the write after "
+                    f"{confirmed} of {wait[0]} replicas of {self.config.location} had the write after "
                     f"{wait[1]} ms: it is stored, but a failover may lose it"
                 )
             return reply
@@ -133,7 +133,7 @@ class RedisServer(LoopClients[Client]):
                     await sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         except asyncio.TimeoutError as error:
             is_unknown |= writes and is_running and not errors.is_connecting(error)
-            text = f"{config.place} did not answer within {self.timeout:g} seconds"
+            text = f"{config.location} did not answer within {self.timeout:g} seconds"
             if is_unknown:
                 raise OutcomeUnknownError(f"{text}: a write may or may not be stored") from error
             raise StoreUnavailableError(f"{text}; nothing was written") from error
