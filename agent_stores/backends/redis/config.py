@@ -78,13 +78,13 @@ class Config:
         return id(self.client) if self.client else (self.kind, self.hosts, self.service, repr(options))
 
 
-def config_from_url(redis_url: str, options: Mapping[str, Any], sentinel: Mapping[str, Any] | None) -> Config:
+def config_from_url(redis_url: str, sentinel: Mapping[str, Any] | None = None, /, **options: Any) -> Config:
     """The server of a URL.
 
     Args:
         redis_url: see `RedisMessageLog`.
-        options: arguments of redis-py's client, which win over those of the URL; a login must be in one only.
-        sentinel: those of the clients of the sentinels.
+        sentinel: arguments of redis-py's clients of the sentinels.
+        options: those of its client, which win over those of the URL; a login must be in one only.
 
     Raises:
         ArgumentError: when the URL does not name one server; never repeats it, as it may hold a password.
@@ -144,9 +144,9 @@ def config_from_client(client: Any) -> Config:
             f"got {type(client).__module__}.{type(client).__name__}"
         )
     pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
-    options = {**client.get_connection_kwargs()}
+    options: dict[str, Any] = {**client.get_connection_kwargs()}
     kind, asked = "single", [options]  # the options of what is connected to first
-    if pool is None:
+    if isinstance(client, (redis.RedisCluster, aioredis.RedisCluster)):
         nodes = client.nodes_manager.startup_nodes.values()
         kind, asked = "cluster", [{"host": node.host, "port": node.port} for node in nodes]
     elif hasattr(pool, "sentinel_manager"):
