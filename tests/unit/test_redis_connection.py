@@ -116,7 +116,7 @@ PROVIDER = UsernamePasswordCredentialProvider("user", SECRET)
         {"redis_url": "redis://h", "port": 1},
         {"redis_url": "redis://h", "ssl": True},
         {"redis_url": "redis://h", "service_name": "main"},
-        {"redis_url": "redis://h", "sentinel_kwargs": {}},
+        {"redis_url": "redis://h", "sentinel_kwargs": {"username": "me"}},
         {"redis_url": f"redis://:{IN_URL}@h", "password": SECRET},
         {"redis_url": f"redis://:{IN_URL}@h", "credential_provider": PROVIDER},
         {"redis_client": aioredis.Redis(), "password": SECRET},

@@ -130,8 +130,8 @@ class RedisBackend:
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        reply = await self._run(scripts.LOAD, key)
-        return None if reply is None else Snapshot(*layout.decode_thread(key, *reply))
+        reply = await self._run(scripts.READ, key, [0, "", "", "", "", ""])
+        return None if reply is None else Snapshot(*layout.decode_thread(key, *reply[:2]))
 
     async def rows(
         self,

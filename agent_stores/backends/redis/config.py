@@ -78,13 +78,13 @@ class Config:
         return id(self.client) if self.client else (self.kind, self.hosts, self.service, repr(options))
 
 
-def config_from_url(redis_url: str, sentinel: Mapping[str, Any] | None = None, /, **options: Any) -> Config:
+def config_from_url(redis_url: str, /, **options: Any) -> Config:
     """The server of a URL.
 
     Args:
         redis_url: see `RedisMessageLog`.
-        sentinel: arguments of redis-py's clients of the sentinels.
-        options: those of its client, which win over those of the URL; a login must be in one only.
+        options: arguments of redis-py's client, and with ``sentinel_`` before the name of the clients of the
+            sentinels; they win over those of the URL, but a login must be in one only.
 
     Raises:
         ArgumentError: when the URL does not name one server; never repeats it, as it may hold a password.
@@ -110,28 +110,29 @@ def config_from_url(redis_url: str, sentinel: Mapping[str, Any] | None = None, /
     given = read[0]
     socket = given.pop("path", "")
     given.pop("connection_class", None)
-    asked = {name[9:]: given.pop(name) for name in [*given] if name.startswith("sentinel_")}
+    is_login_twice = LOGIN & {*options} and LOGIN & {*given}
+    options = {**given, **options, **({"ssl": True} if tls else {})}
+    # The sentinels are reached as the server is, with logins of their own.
+    shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
+    own = {name[9:]: options.pop(name) for name in [*options] if name.startswith("sentinel_")}
+    if is_socket:
+        options["unix_socket_path"] = socket
     for is_kept, rule in (
         (is_named, "must name one host, or several for sentinels or a Cluster"),
         (is_socket or re.fullmatch(r"/*\d*/*", path), "must end with the number of a database"),
-        (kind != "cluster" or not given.pop("db", 0), "must not name a database, as a Cluster has only 0"),
+        (kind != "cluster" or not options.pop("db", 0), "must not name a database, as a Cluster has only 0"),
         (kind != "sentinel" or service, "must name a service of the sentinels (service_name)"),
-        (kind == "sentinel" or (not asked and sentinel is None), "must name sentinels to have their options"),
-        (not (LOGIN & {*options} and LOGIN & {*given}), "must not have a login where another is given"),
+        (kind == "sentinel" or not own, "must name sentinels to have their options"),
+        (not is_login_twice, "must not have a login where another is given"),
     ):
         if not is_kept:
             raise ArgumentError(f"redis_url {rule}; {URLS}")
-    options = {**given, **options, **({"ssl": True} if tls else {})}
-    if is_socket:
-        options["unix_socket_path"] = socket
-    # The sentinels are reached as the server is, with logins of their own.
-    shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
     return Config(
         kind=kind,
         hosts=() if is_socket else hosts,
         service=unquote(service),
         options=options,
-        sentinel_options={**shared, **asked, **(sentinel or {})} if kind == "sentinel" else {},
+        sentinel_options={**shared, **own},
     )
 
 
