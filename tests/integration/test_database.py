@@ -29,6 +29,7 @@ from agent_stores.errors import (
     ArgumentTypeError,
     MessageTooLargeError,
     MissingDependencyError,
+    OutcomeUnknownError,
     StateError,
     StoreRejectedError,
     StoreUnavailableError,
@@ -558,8 +559,10 @@ class TestFaults:
             store = DatabaseChatMessageStore(server.url, thread_id="t")
             await store.add_messages([user("before")])
             server.kill()
-            with pytest.raises(StoreUnavailableError):
+            with pytest.raises(OutcomeUnknownError):  # it was sent before the connection was known to be lost
                 await store.add_messages([user("lost")])
+            with pytest.raises(StoreUnavailableError):
+                await store.add_messages([user("refused")])
             server.restart()
             await store.add_messages([user("after")])
             assert [message.text for message in await store.list_messages()] == ["before", "after"]

@@ -20,7 +20,8 @@ from redis.exceptions import ClusterError
 from agent_stores import ChatMessage, RedisChatMessageStore, open_log
 from agent_stores.backend import RECENT_REQUESTS
 from agent_stores.backends.redis import scripts
-from agent_stores.backends.redis.errors import is_retryable, may_have_applied
+from agent_stores.backends.redis.config import config_from_url
+from agent_stores.backends.redis.errors import explain
 from agent_stores.backends.redis.layout import (
     LAYOUT,
     quote_name,
@@ -324,6 +325,6 @@ def test_errors_can_be_pickled() -> None:
 
 def test_a_command_that_was_only_redirected_is_repeated() -> None:
     """redis-py gives up after a number of redirections while a slot moves; none of them carried it out."""
-    error = ClusterError("TTL exhausted.")
-    assert is_retryable(error)
-    assert not may_have_applied(error)
+    failed = explain(ClusterError("TTL exhausted."), config_from_url("redis+cluster://host"))
+    assert failed.may_retry
+    assert not failed.may_have_applied

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import inspect
 import ssl
-import threading
-import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +18,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 
 from agent_stores.backends.redis.config import Config
+from agent_stores.connection_pool import let_go
 
 _pack: Any = None
 with contextlib.suppress(ImportError):
@@ -46,7 +44,7 @@ class Client:
     """
 
     def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
-        self._client = client
+        self._client, self._is_owned = client, is_owned
         self._blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
         self._pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
         self._is_direct = (
@@ -122,26 +120,13 @@ class Client:
             await _settle(self._pool.disconnect(inuse_connections=False))
 
     async def aclose(self) -> None:
-        """Close the connections, on their loop."""
-        await close_client(self._client)
+        """Close the connections, on their loop; not those of a client that a caller lent."""
+        if self._is_owned:
+            await close_client(self._client)
 
     def close_sockets(self) -> None:
         """Close the sockets when their loop has ended, of which redis-py and asyncio would warn."""
-
-        def drop() -> None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)
-                self._client, self._pool, self._idle = None, None, []
-                gc.collect()
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            drop()
-        else:  # a Cluster's client would report to the loop that runs here
-            thread = threading.Thread(target=drop, name="agent-stores-close", daemon=True)
-            thread.start()
-            thread.join()
+        let_go(lambda: vars(self).update(_client=None, _pool=None, _idle=[]))
 
     async def _disconnect(self) -> None:
         connections, self._idle = self._idle, []

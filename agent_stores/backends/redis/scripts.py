@@ -43,5 +43,6 @@ def _script(name: str, *, keys: int = 6, writes: bool = True, repeats: bool = Tr
 APPEND = _script("append")
 COMMIT = _script("commit", repeats=False)
 DELETE = _script("delete", repeats=False)
+LOAD = _script("load", keys=2, writes=False)
 READ = _script("read", keys=3, writes=False)
 LATEST = _script("latest", writes=False)

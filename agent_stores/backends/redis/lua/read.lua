@@ -1,6 +1,6 @@
 -- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`. Replies nil, or four
 -- fields of the meta hash, its remaining milliseconds, entries of the list, and entries of pinned rows. Arguments:
--- the thread id; after; before or ''; limit or ''; '1' for the newest; '1' for bodies, else their sizes; or ids, '' for none.
+-- the thread id; after; before or ''; limit or ''; '1' for the newest; '1' for bodies, else their sizes; ids to find instead.
 -- include keys
 -- include list
 local after, before, limit, newest, bodies = unpack(ARGV, 2, 6)
