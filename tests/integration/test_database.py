@@ -552,7 +552,7 @@ class TestFaults:
         options = {"connect_args": {"application_name": "mine"}}
         store = DatabaseChatMessageStore(postgres_server.url, engine_options=options, timeout=7)
         await store.count()
-        [connection] = database(store).get()._open
+        [connection] = database(store).get()._idle
         info = connection._connection.info.get_parameters()
         assert (info["application_name"], info["connect_timeout"]) == ("mine", "7")
         await store.aclose()
