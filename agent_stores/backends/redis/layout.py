@@ -86,11 +86,11 @@ def tenants_of(keys: Iterable[bytes]) -> list[str | None]:
 # What a state holds after the layout, in order: named as in `Thread` where that has it.
 _STATE = (
     *("version", "last_position", "messages", "pinned", "bytes", "tokens", "requests", "first_us", "last_us"),
-    *("ttl", "ttl_refresh", "ttl_explicit", "expires", "listed_until"),
+    *("ttl", "ttl_refresh", "ttl_explicit", "revision", "expires", "listed_until"),
 )
 _BOUNDARY = [bool(flags & 1) for flags in range(256)]
 
-FIELDS = ("state", "requests", "metadata", "revision")
+FIELDS = ("state", "requests", "metadata")
 """The fields of a meta hash that `decode_thread` needs."""
 
 
@@ -156,14 +156,12 @@ def _position(entry: bytes) -> int:
     return int(entry[1 : entry.index(44)])
 
 
-def encode_thread(thread: Thread) -> tuple[list[str], list[Any]]:
+def encode_thread(thread: Thread) -> tuple[list[str], list[str]]:
     """A thread's state as far as a client sets it; the other fields and values of its meta hash in turn."""
     values = msgspec.structs.asdict(thread) | {"requests": len(thread.recent_request_ids)}
-    values["ttl_explicit"] = "1" if thread.ttl_explicit else None
-    requests = ",".join(["", *map(quote_name, thread.recent_request_ids), ""])
-    fields = {"requests": requests, "metadata": json.dumps(thread.metadata), "revision": thread.revision}
     state = ["" if values[name] is None else str(values[name]) for name in _STATE[1:-2]]
-    return state, [*sum(fields.items(), ())]
+    requests = ",".join(["", *map(quote_name, thread.recent_request_ids), ""])
+    return state, ["requests", requests, "metadata", json.dumps(thread.metadata)]
 
 
 def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> tuple[Thread, RedisVersion]:
@@ -173,7 +171,7 @@ def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> 
         UnsupportedVersionError: when the layout is another one.
         StoreError: when the hash is damaged.
     """
-    line, requests, metadata, revision = (value or b"" for value in values)
+    line, requests, metadata = (value or b"" for value in values)
     layout, *state = line.decode(errors="replace").split(",")
     if layout != LAYOUT:
         raise unsupported_layout(layout)
@@ -186,7 +184,6 @@ def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> 
             "expires_us": expires_us,
             "recent_request_ids": [unquote_name(name) for name in requests.split(b",") if name],
             "metadata": json.loads(metadata or b"{}"),
-            "revision": revision.decode() or 0,
         }
         thread = msgspec.convert(found, Thread, strict=False)
     except (LookupError, ValueError, msgspec.MsgspecError) as error:

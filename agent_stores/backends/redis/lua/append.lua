@@ -34,7 +34,7 @@ else
   if request_count > 32 then
     requests, request_count = string.sub(requests, (string.find(requests, ',', 2, true))), 32
   end
-  local sets_ttl = refresh_given ~= '' and explicit == ''
+  local sets_ttl = refresh_given ~= '' and explicit == 'False'
     and (tonumber(ttl) ~= tonumber(ttl_given) or refresh ~= refresh_given)
   if sets_ttl then
     ttl, refresh, expires = ttl_given, refresh_given, nil

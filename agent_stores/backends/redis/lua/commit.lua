@@ -57,7 +57,7 @@ for n = 7, #ARGV do
   end
 end
 version, last, messages, pinned, total_bytes, total_tokens, request_count, first_us, last_us, ttl, refresh,
-  explicit = new_version, unpack(state)
+  explicit, revision = new_version, unpack(state)
 pinned = tonumber(pinned)
 expires = left == 'keep' and expires or tonumber(left) and now_ms() + left or nil
 -- include write_tail_marker

@@ -1,10 +1,10 @@
--- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`. Replies nil, or four
+-- Read a thread and rows as of one moment: see `agent_stores.backend.Backend.rows` and `find`. Replies nil, or three
 -- fields of the meta hash, its remaining milliseconds, entries of the list, and entries of pinned rows. Arguments:
 -- the thread id; after; before or ''; limit or ''; '1' for the newest; '1' for bodies, else their sizes; ids to find instead.
 -- include keys
 -- include list
 local after, before, limit, newest, bodies = unpack(ARGV, 2, 6)
-local is_checked, found = false, call('HMGET', META, 'state', 'requests', 'metadata', 'revision')
+local is_checked, found = false, call('HMGET', META, 'state', 'requests', 'metadata')
 -- include thread
 if is_new then return false end
 local length, rows = messages - pinned, {}

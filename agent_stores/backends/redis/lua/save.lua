@@ -6,9 +6,9 @@ if extends then
   listed_until = expires + math.floor((expires - now_ms()) / 8)
 end
 fields[#fields + 1], fields[#fields + 2] = 'state', string.format(
-  '4,%s,%d,%d,%d,%d,%d,%d,%s,%s,%s,%s,%s,%s,%d', version, last, messages, pinned, total_bytes, total_tokens,
-  request_count, first_us, last_us, ttl, refresh, explicit, expires and string.format('%d', expires)
-  or '', listed_until
+  '4,%s,%d,%d,%d,%d,%d,%d,%s,%s,%s,%s,%s,%s,%s,%d', version, last, messages, pinned, total_bytes, total_tokens,
+  request_count, first_us, last_us, ttl, refresh, explicit, revision,
+  expires and string.format('%d', expires) or '', listed_until
 )
 for first = 1, #fields, 1000 do
   call('HSET', META, unpack(fields, first, math.min(first + 999, #fields)))

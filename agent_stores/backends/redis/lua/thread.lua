@@ -3,8 +3,8 @@
 -- Straight code and local variables: a function takes the server longer to make than to call.
 local is_new, problem = not found[1], nil
 local version, last, messages, pinned, total_bytes, total_tokens, request_count, first_us, last_us, ttl, refresh,
-  explicit, expires, listed_until = string.match(found[1] or '4,,0,0,0,0,0,0,,,,write,,,0',
-  '^4,([^,]*),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]*),([^,]*),([^,]*),(%a+),(%d?),(%d*),(%d+)$')
+  explicit, revision, expires, listed_until = string.match(found[1] or '4,,0,0,0,0,0,0,,,,write,False,0,,0',
+  '^4,([^,]*),(%d+),(%d+),(%d+),(%d+),(%d+),(%d+),([^,]*),([^,]*),([^,]*),(%a+),(%a+),(%d+),(%d*),(%d+)$')
 local requests = found[2] or ','
 last, messages, pinned = tonumber(last), tonumber(messages), tonumber(pinned)
 expires, listed_until = tonumber(expires), tonumber(listed_until)
