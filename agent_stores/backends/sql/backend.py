@@ -262,7 +262,7 @@ class SQLBackend:
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
         digest, tenant_key, sort_key, tenant, thread_id = thread_names(key)
         values = {
-            **{"key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
+            **{"thread_key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
             **{"thread_id": thread_id, "request": names.to_text(request_id), "now": now_us},
             **{"expected": expected_position, "most": max_messages, "ttl": seconds, "refresh": refresh},
             **{"may_create": create, "added": len(rows), "unpinned": unpinned},
