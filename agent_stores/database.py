@@ -110,7 +110,7 @@ class DatabaseMessageLog(MessageLog):
         Raises:
             StoreRejectedError: on MariaDB, which has no search; when the user may not create tables.
         """
-        self._check_open()
+        self._open()
         if not isinstance(self.backend, SearchableBackend):
             raise StoreRejectedError(f"{self.location} cannot search: it has no search, or is encrypted")
         return await self.backend.build_search_index()

@@ -118,7 +118,7 @@ class MessageLog:
             ConflictError: when `expected_position` differs; nothing is written.
             OutcomeUnknownError: when the connection was lost while the write was confirmed.
         """
-        self._check_open()
+        self._open()
         if not rows:
             raise ArgumentError("rows must not be empty")
         call = Append(
@@ -145,8 +145,7 @@ class MessageLog:
         ttl: TimeToLive | None = None,
     ) -> None:
         """Create a thread with what it begins with, unless a message was added to it before."""
-        self._check_open()
-        await self._operations.create(key, new_thread, max_messages, ttl)
+        await self._open().create(key, new_thread, max_messages, ttl)
 
     async def latest(self, key: ThreadKey, limit: int | None = None) -> list[Row]:
         """The newest `limit` rows that are not pinned, all for None, and every pinned row, in order.
@@ -154,7 +153,7 @@ class MessageLog:
         Of each row, only `position`, `body`, `pinned` and `boundary` are certain to be set. Renews a
         time-to-live that reads renew.
         """
-        self._check_open()
+        self._open()
         if self._latest is not None:
             return await self._latest.latest(key, limit, now_us=self._committer.now_us())
         return await self.read(key, limit=limit, newest=True)
@@ -170,7 +169,7 @@ class MessageLog:
         bodies: bool = True,
     ) -> list[Row]:
         """Read a range of a thread (`RowRange`); renews a time-to-live that reads renew."""
-        self._check_open()
+        self._open()
         wanted = RowRange(after=after, before=before, limit=limit, newest=newest, bodies=bodies)
         snapshot = await self.backend.rows(key, wanted)
         if snapshot is None or not snapshot.thread.is_visible(self._committer.now_us()):
@@ -181,7 +180,7 @@ class MessageLog:
 
     async def get(self, key: ThreadKey, message_id: str) -> Row | None:
         """The row with an id, or None."""
-        self._check_open()
+        self._open()
         found = (await self.backend.find(key, [message_id])).get(message_id)
         if found is None:
             return None
@@ -192,26 +191,22 @@ class MessageLog:
 
     async def replace(self, key: ThreadKey, row: Row) -> bool:
         """Replace the row of the same id, in its position; returns whether there is one."""
-        self._check_open()
-        return await self._operations.replace(key, row)
+        return await self._open().replace(key, row)
 
     async def delete(self, key: ThreadKey, message_ids: Sequence[str]) -> int:
         """Delete rows by id; returns how many there were.
 
         On a server that limits a commit, more rows than that are deleted in several steps.
         """
-        self._check_open()
-        return await self._operations.delete(key, message_ids)
+        return await self._open().delete(key, message_ids)
 
     async def pop_last(self, key: ThreadKey) -> Row | None:
         """Delete the newest row that is not pinned, and return it; None when there is none."""
-        self._check_open()
-        return await self._operations.pop_last(key)
+        return await self._open().pop_last(key)
 
     async def clear(self, key: ThreadKey) -> int:
         """Delete all rows; the thread, its metadata and its last position remain. Returns how many rows."""
-        self._check_open()
-        return await self._operations.clear(key)
+        return await self._open().clear(key)
 
     async def replace_all(
         self,
@@ -240,7 +235,7 @@ class MessageLog:
             ConflictError: when `expected_position` differs; nothing is written.
             OutcomeUnknownError: when the connection was lost while the write was confirmed.
         """
-        self._check_open()
+        self._open()
         request_id, now_us = request_id or new_request_id(), self._committer.now_us()
         rows = await seal_rows(self.backend, key, rows)
         call = Append(rows, request_id, now_us, expected_position, ttl=ttl)
@@ -248,7 +243,7 @@ class MessageLog:
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """What is known of a thread, its metadata included; None when there is no such thread."""
-        self._check_open()
+        self._open()
         base = await self._committer.load(key)
         check_metadata(key, base.thread)
         return make_stats(key, base.thread) if base.exists else None
@@ -279,15 +274,13 @@ class MessageLog:
             ConflictError: when `expected_revision` differs; nothing is written.
             ArgumentError: when the metadata would be larger than `METADATA_BYTES`; nothing is written.
         """
-        self._check_open()
-        return await self._operations.update_metadata(
+        return await self._open().update_metadata(
             key, changes, expected_revision, max_messages, ttl, new_thread
         )
 
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
         """Set a thread's time-to-live, counted from now; later appends keep it. Returns whether it exists."""
-        self._check_open()
-        return await self._operations.set_ttl(key, ttl)
+        return await self._open().set_ttl(key, ttl)
 
     async def fork(self, key: ThreadKey, new_key: ThreadKey, *, at: int | None = None) -> int:
         """Copy a thread up to and including position `at` (all of it by default) to a new thread.
@@ -297,13 +290,12 @@ class MessageLog:
         Raises:
             NotFoundError, ThreadExistsError: when there is no such thread; when the new thread exists.
         """
-        self._check_open()
+        self._open()
         return await fork_thread(self.backend, self._committer, key, new_key, at)
 
     async def delete_thread(self, key: ThreadKey) -> bool:
         """Delete a thread with all that belongs to it; returns whether there was one."""
-        self._check_open()
-        return await self._operations.delete_thread(key)
+        return await self._open().delete_thread(key)
 
     async def list_threads(
         self,
@@ -323,7 +315,7 @@ class MessageLog:
             cursor: the `ThreadPage.cursor` of the previous page, of the same order.
             order: ``"id"``, or ``"recent"`` for the most recently written first.
         """
-        self._check_open()
+        self._open()
         query = ThreadQuery(tenant, prefix, decode_cursor(order, cursor), limit, order)
         return await list_page(self.backend, query, self._committer.now_us())
 
@@ -333,7 +325,7 @@ class MessageLog:
         Raises:
             StoreRejectedError: when the server cannot list them.
         """
-        self._check_open()
+        self._open()
         if not isinstance(self.backend, TenantLister):
             raise StoreRejectedError(f"{self.location} cannot list tenants")
         return await self.backend.tenants(after=after, limit=limit)
@@ -343,8 +335,7 @@ class MessageLog:
 
         Returns how many threads; servers that expire threads by themselves return 0.
         """
-        self._check_open()
-        return await self._operations.purge_expired(limit)
+        return await self._open().purge_expired(limit)
 
     @property
     def supports_search(self) -> bool:
@@ -372,7 +363,7 @@ class MessageLog:
         Raises:
             StoreRejectedError: when the server has no search.
         """
-        self._check_open()
+        self._open()
         if limit < 0:
             raise ArgumentError(f"limit must be a non-negative int, got {limit}")
         if not isinstance(self.backend, SearchableBackend):
@@ -387,6 +378,8 @@ class MessageLog:
             self._closed = True
             await self.backend.aclose()
 
-    def _check_open(self) -> None:
+    def _open(self) -> Operations:
+        """The operations, unless the log is closed."""
         if self._closed:
             raise StoreClosedError(f"the log of {self.location} is closed")
+        return self._operations

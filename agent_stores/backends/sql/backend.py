@@ -205,7 +205,7 @@ class SQLBackend:
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
         digest, tenant_key, sort_key, tenant, thread_id = thread_names(key)
         values = {
-            **{"key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
+            **{"thread_key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
             **{"thread_id": thread_id, "request": names.to_text(call.request_id), "now": call.now_us},
             **{"expected": call.expected_position, "most": call.max_messages},
             **{"ttl": seconds, "refresh": refresh, "may_create": call.create},
