@@ -92,20 +92,19 @@ class Attempts:
                 pause = failed.wait + longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
                 is_over = failures >= self._limit or time.monotonic() + pause > deadline
                 if is_over or not failed.may_retry or (is_unknown and not repeatable):
-                    is_late = isinstance(error, asyncio.TimeoutError)
-                    raise self._final_error(failed, write, is_unknown, is_late) from failed.cause
+                    late = isinstance(error, asyncio.TimeoutError)
+                    detail = f"did not answer within {self.timeout:g} seconds" if late else failed.detail
+                    final = failed.error
+                    if is_unknown:
+                        final = OutcomeUnknownError(
+                            f"{self.place} did not confirm a write ({detail}): it may or may not be stored; "
+                            "adding the same messages again is safe"
+                        )
+                    elif late:
+                        end = "; nothing was written" if write else ""
+                        final = StoreUnavailableError(f"{self.place} {detail}{end}")
+                    raise final from failed.cause
             await sleep(pause)
-
-    def _final_error(self, failed: FailedAttempt, write: bool, is_unknown: bool, is_late: bool) -> Exception:
-        detail = f"did not answer within {self.timeout:g} seconds"
-        if is_unknown:
-            return OutcomeUnknownError(
-                f"{self.place} did not confirm a write ({detail if is_late else failed.detail}): it may or "
-                "may not be stored; adding the same messages again is safe"
-            )
-        if is_late:
-            return StoreUnavailableError(f"{self.place} {detail}{'; nothing was written' if write else ''}")
-        return failed.error
 
 
 def time_limit(deadline: float) -> contextlib.AbstractAsyncContextManager[object]:

@@ -149,7 +149,7 @@ class Snapshot(NamedTuple):
 
 
 class RowRange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Which rows of a thread to read; by default all of them.
+    """Which rows of a thread to read; by default every visible one.
 
     Attributes:
         after: only positions above.

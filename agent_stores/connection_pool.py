@@ -38,9 +38,7 @@ class SharedConnection(Protocol):
 
 
 class LoopClient(Protocol):
-    """A client on one event loop. `loop_close_hook`, which `LoopClients` sets, closes it with its loop."""
-
-    loop_close_hook: AsyncGenerator[None, None] | None
+    """A client on one event loop."""
 
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
@@ -122,6 +120,7 @@ class LoopClients(Generic[C]):
         self.users = 0
         self._make, self._are_ours, self._timeout = make, are_ours, timeout
         self._clients: dict[_Loop | None, C] = {}  # None: the blocking one
+        self._hooks: dict[_Loop, AsyncGenerator[None, None]] = {}  # each closes a client with its loop
         self._lock = threading.Lock()
 
     def get(self) -> C:
@@ -169,12 +168,12 @@ class LoopClients(Generic[C]):
 
     def reset_after_fork(self) -> None:
         """After a fork: the clients, and the loops that they are on, belong to the parent."""
-        _of_the_parent.append(self._clients)
-        self._lock, self._clients = threading.Lock(), {}
+        _of_the_parent.append((self._clients, self._hooks))
+        self._lock, self._clients, self._hooks = threading.Lock(), {}, {}
 
     def _take_all(self) -> dict[_Loop, C]:
         with self._lock:
-            clients, self._clients = self._clients, {}
+            clients, self._clients, self._hooks = self._clients, {}, {}
         if not self._are_ours:
             return {}
         if (blocking := clients.get(None)) is not None:
@@ -185,14 +184,14 @@ class LoopClients(Generic[C]):
     def _new(self, loop: _Loop | None) -> C:
         with self._lock:
             for other in [other for other in self._clients if other is not None and other.is_closed()]:
-                ended = self._clients.pop(other)
+                ended, _ = self._clients.pop(other), self._hooks.pop(other, None)
                 if self._are_ours:
                     ended.close_sockets()
             client = self._clients.setdefault(loop, self._make())
         if self._are_ours and loop is not None:
-            client.loop_close_hook = loop_close_hook = self._close_with(loop, client)
+            hook = self._hooks[loop] = self._close_with(loop, client)
             with contextlib.suppress(StopIteration):
-                loop_close_hook.asend(None).send(None)
+                hook.asend(None).send(None)
         return client
 
     async def _close_with(self, loop: _Loop, client: C) -> AsyncGenerator[None, None]:
@@ -200,9 +199,8 @@ class LoopClients(Generic[C]):
         try:
             yield
         finally:
-            client.loop_close_hook = None
             if self._clients.get(loop) is client:
-                del self._clients[loop]
+                del self._clients[loop], self._hooks[loop]
                 with contextlib.suppress(Exception):
                     await client.aclose()
 

@@ -550,7 +550,7 @@ async def test_the_documented_permissions_suffice(server: RedisServer, make_stor
 # What is on the server
 
 
-@pytest.mark.parametrize("layout", ["2", "4"])
+@pytest.mark.parametrize("layout", ["3", "5"])
 async def test_another_layout_is_rejected(server: RedisServer, layout: str, make_store: MakeStore) -> None:
     store = make_store(server.url)
     await store.add_messages([user("1", message_id="a")])

@@ -84,7 +84,7 @@ class RedisBackend:
         seconds, refresh = (None, "") if ttl is None else (ttl.seconds, ttl.refresh)
         arguments = [
             *(layout.quote_name(call.request_id), *_texts(call.expected_position, call.max_messages)),
-            *(layout.milliseconds(seconds), refresh, *_texts(call.create, self._wait is not None)),
+            *("" if seconds is None else seconds, refresh, *_texts(call.create, self._wait is not None)),
             *(call.now_us, "".join([str(layout.flags_of(row)) for row in rows])),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
             *(rows[0].created_us, rows[-1].created_us, *ids, *map(layout.encode_row, rows)),
@@ -141,8 +141,9 @@ class RedisBackend:
         """See `Backend.commit`. It is not repeated: without a reply, its outcome is unknown."""
         thread, expected = change.thread, change.expected
         assert expected is None or isinstance(expected, layout.RedisVersion)  # noqa: S101
+        known = expected.number if expected else b""
         if thread is None:
-            await self._delete(key, expected or b"")
+            await self._delete(key, known)
             return None
         left: str | int = "keep"
         if expected is None or thread.expires_us != expected.expires_us:
@@ -160,7 +161,7 @@ class RedisBackend:
             b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))
             for row in sorted(change.put, key=_position)
         ]
-        arguments = [expected or b"", number, left, *_texts(change.clear), json.dumps(lists), *rows]
+        arguments = [known, number, left, *_texts(change.clear), json.dumps(lists), *rows]
         if not await self._run(scripts.COMMIT, key, arguments):
             raise VersionConflict
         return layout.RedisVersion(number, thread.expires_us)
@@ -220,18 +221,19 @@ class RedisBackend:
         self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder
     ) -> list[tuple[int, bytes]]:
         """Negative times and ids of threads, in order; of each shard at most `limit`."""
-        shards = [layout.shard_keys(self._prefix, tenant, shard) for shard in range(layout.SHARDS)]
+        kind = "index" if order == "id" else "recent"
+        keys = [layout.shard_key(self._prefix, tenant, shard, kind) for shard in range(layout.SHARDS)]
         if order == "id":
             low = b"[" + prefix if prefix else b"-"
             if after is not None and (last := after.thread_id.encode(*layout.UTF8)) >= prefix:
                 low = b"(" + last
             high = b"(" + prefix + b"\xff" if prefix else b"+"
             page = (low, high, "LIMIT", 0, limit)
-            ids = await self._pipeline([("ZRANGEBYLEX", shard[0], *page) for shard in shards])
+            ids = await self._pipeline([("ZRANGEBYLEX", key, *page) for key in keys])
             return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
         newest = "+inf" if after is None else after.updated_us
         options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
-        replies = await self._pipeline([("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards])
+        replies = await self._pipeline([("ZREVRANGEBYSCORE", key, *options) for key in keys])
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
             last_item = (-after.updated_us, after.thread_id.encode(*layout.UTF8))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import ssl
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis.asyncio.cluster
@@ -40,7 +40,6 @@ class Client:
 
     Attributes:
         slots: to be held while commands run: as many connections as the event loop may have.
-        loop_close_hook: see `LoopClient`.
     """
 
     def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
@@ -55,7 +54,6 @@ class Client:
         )
         self._idle: list[Any] = []
         self.slots: Any = contextlib.nullcontext() if self._blocking else asyncio.Semaphore(limit)
-        self.loop_close_hook: AsyncGenerator[None, None] | None = None
 
     async def execute(self, command: Command) -> Any:
         """Run a command on the server of its key."""
@@ -170,12 +168,9 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
 
 async def close_client(client: Any) -> None:
     """Close redis-py's client, and those of its sentinels, on their loop."""
-    pool = getattr(client, "connection_pool", None)
-    await _settle(client.aclose() if hasattr(client, "aclose") else client.close())
-    sentinels = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
-    for each in (pool, *(sentinel.connection_pool for sentinel in sentinels)):
-        if each is not None:
-            await _settle(each.disconnect())
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for each in (client, *getattr(manager, "sentinels", ())):
+        await _settle(each.aclose() if hasattr(each, "aclose") else each.close())
 
 
 async def _settle(result: Any) -> Any:

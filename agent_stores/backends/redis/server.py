@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from redis.exceptions import AskError, ConnectionError, NoScriptError
+from redis.exceptions import ConnectionError, NoScriptError
 
 from agent_stores.attempts import Attempts, FailedAttempt, time_limit
 from agent_stores.backends.redis import errors
@@ -39,7 +39,7 @@ class RedisServer(LoopClients[Client]):
         self.plain: set[bytes] = set()
         default = 3 if config.kind == "single" else math.inf
         most = 1 + (default if retries is None else retries)
-        self.attempts = Attempts(config.place, timeout=timeout, limit=most, first_pause=0.02)
+        self.attempts = Attempts(config.location, timeout=timeout, limit=most, first_pause=0.02)
         are_ours = config.client is None or config.is_blocking
         super().__init__(self._make_client, are_ours=are_ours, timeout=timeout)
 
@@ -77,7 +77,7 @@ class RedisServer(LoopClients[Client]):
                 raise ConnectionError(str(confirmed)) from confirmed
             if int(confirmed) < wait[0]:
                 raise NotReplicatedError(
-                    f"{confirmed} of {wait[0]} replicas of {self.config.place} had the write after "
+                    f"{confirmed} of {wait[0]} replicas of {self.config.location} had the write after "
                     f"{wait[1]} ms: it is stored, but a failover may lose it"
                 )
             return reply
@@ -107,16 +107,8 @@ class RedisServer(LoopClients[Client]):
             nonlocal is_moved
             if not isinstance(error, errors.FAILURES):
                 return None
-            # A demoted primary rejects writes until the client finds the new one.
-            is_demoted = self.config.kind != "single" and errors.is_demoted(error)
-            is_moved = is_demoted or isinstance(error, AskError)
-            return FailedAttempt(
-                errors.translate_error(error, self.config),
-                errors.describe(error, self.config),
-                error,
-                may_retry=is_demoted or errors.is_retryable(error),
-                may_have_applied=errors.may_have_applied(error),
-            )
+            is_moved = errors.is_moved(error, self.config)
+            return errors.explain(error, self.config)
 
         return await self.attempts.run(attempt_once, explain, write=writes, repeatable=repeats)
 

@@ -2,7 +2,7 @@
 
 Where an append happens:
 
-- PostgreSQL: on the server. One statement calls the function ``append_v3``, created with the tables.
+- PostgreSQL: on the server. One statement calls the function ``append_v4``, created with the tables.
 - MariaDB: on the server. One compound statement is sent, with the whole program; nothing is created.
 - SQLite: in this process, by a transaction of three statements, of four when it trims (`_steps`).
 
@@ -39,74 +39,100 @@ _ROWS_PER_INSERT = 50
 
 # What an append is made of, and the types on PostgreSQL.
 _PARAMETERS = (
-    "key bytea, request text, now bigint, expected bigint, most bigint, ttl double precision, refresh text, "
-    "may_create boolean, tenant_key bytea, sort_key text, tenant text, thread_id text, added bigint, "
-    "unpinned bigint, pinned bigint, bytes bigint, tokens bigint, first bigint, last bigint, rows text"
+    "thread_key bytea, tenant_key bytea, sort_key text, tenant text, thread_id text, request text, "
+    "now bigint, expected bigint, most bigint, ttl double precision, refresh text, may_create boolean, "
+    "added bigint, unpinned bigint, pinned bigint, bytes bigint, tokens bigint, first bigint, last bigint, "
+    "rows text"
 ).split(", ")
-_VARIABLES = (
-    "v_id bigint, v_last bigint DEFAULT 0, v_unpinned bigint DEFAULT 0, v_ttl double precision, "
-    "v_refresh {text}, v_explicit bigint DEFAULT 0, v_expires bigint, "
-    "v_recent {text} DEFAULT '', v_excess bigint, v_target bigint, v_cut bigint, v_gone bigint DEFAULT 0, "
-    "v_gone_bytes bigint DEFAULT 0, v_gone_tokens bigint DEFAULT 0, v_result bigint"
-)
-_FOUND = "id, last_position, messages - pinned, ttl, ttl_refresh, ttl_explicit, expires_us, recent"
-_INTO = "v_id, v_last, v_unpinned, v_ttl, v_refresh, v_explicit, v_expires, v_recent"
-_CREATE = f"""INSERT INTO {{threads}} ({", ".join(NAME_COLUMNS)}, version, last_position, staged_position,
-messages, pinned, bytes, tokens, updated_us, updated_minute, ttl_explicit, revision, recent, metadata, ttl,
-ttl_refresh) VALUES (:key, :tenant_key, :sort_key, :tenant, :thread_id{", 0" * 11}, '', '{{}}', :ttl,
-coalesce(:refresh, 'write'))"""
+
+_CREATE = f"""INSERT INTO {{threads}} ({", ".join(NAME_COLUMNS)}, ttl, ttl_refresh, expires_us)
+VALUES (:{", :".join(NAME_COLUMNS)}, :ttl, COALESCE(:refresh, 'write'), :now + ROUND(:ttl * 1000000))"""
+_CHANGE = """UPDATE {threads} SET version = version + 1, last_position = last_position + :added,
+messages = messages + :added - v_gone, pinned = pinned + :pinned, bytes = bytes + :bytes - v_gone_bytes,
+tokens = tokens + :tokens - v_gone_tokens, first_us = COALESCE(first_us, :first), last_us = :last,
+updated_us = :now"""
 
 
-def _program(*, assign: str, leave: str, created: str, divide: str, rows: str) -> str:
-    """What PostgreSQL and MariaDB run. Where it cuts: see `agent_stores.thread_updates.trim_index`.
+def _cut(rows: str, place: str, target: str, low: str, high: str) -> str:
+    """Where a trim cuts: see `agent_stores.thread_updates.trim_index`.
 
-    `assign` begins an assignment, `leave` leaves the append to the fallback, `created` sets the variables
-    after a thread was created, and `rows` selects the rows.
+    `rows` are the rows that may go, `target` the first that may stay, `low` and `high` the thread's bounds.
     """
-    gone = "FROM {messages} WHERE thread = v_id AND pinned = 0 AND position < v_cut"
+    return f"""COALESCE(
+(SELECT m.{place} {rows} AND m.{place} >= {target} AND {high} AND m.boundary = 1 ORDER BY m.{place} LIMIT 1),
+(SELECT MAX(s.{place}) FROM (SELECT m.{place}, m.boundary {rows} AND {low} AND m.{place} < {target}
+ORDER BY m.{place} DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1),
+{target})"""
+
+
+def _program(*, assign: str, leave: str, on_conflict: str, rows: str) -> str:
+    """What PostgreSQL and MariaDB run.
+
+    `assign` begins an assignment, `leave` leaves the append to the fallback, `on_conflict` says what happens
+    when another client creates the thread, and `rows` selects the rows.
+    """
+    find = """SELECT id, last_position, messages - pinned, recent,
+    CASE WHEN ttl_refresh = 'never' THEN expires_us ELSE :now + ROUND(ttl * 1000000) END,
+    expires_us <= :now OR last_position <> :expected OR (:refresh IS NOT NULL AND ttl_explicit = 0
+      AND (ttl_refresh <> :refresh OR COALESCE(ttl, -1) <> COALESCE(:ttl, -1)))
+  INTO v_id, v_last, v_unpinned, v_recent, v_expires, v_stale
+  FROM {threads} WHERE thread_key = :thread_key FOR UPDATE"""
     unpinned = "FROM {messages} m WHERE m.thread = v_id AND m.pinned = 0"
+    gone = "FROM {messages} WHERE thread = v_id AND pinned = 0 AND position < v_cut"
     return f"""
-  SELECT {_FOUND} INTO {_INTO} FROM {{threads}} WHERE thread_key = :key FOR UPDATE;
-  IF v_id IS NULL THEN
-    IF NOT :may_create OR :expected > 0 THEN {leave}; END IF;
-    {_CREATE}{created};
-    IF v_id IS NULL THEN {leave}; END IF;
-    {assign} v_expires = :now + ROUND(v_ttl * 1000000);
-  ELSEIF v_expires <= :now OR :expected <> v_last
-    OR POSITION(CONCAT('\n', :request, '\n') IN CONCAT('\n', v_recent)) > 0
-    OR (:refresh IS NOT NULL AND v_explicit = 0
-      AND (v_refresh <> :refresh OR COALESCE(v_ttl, -1) <> COALESCE(:ttl, -1))) THEN
-    {leave};
+  {find};
+  IF v_id IS NULL AND :may_create AND COALESCE(:expected, 0) = 0 THEN
+    {_CREATE}{on_conflict};
+    {find};
   END IF;
-  IF v_refresh <> 'never' THEN
-    {assign} v_expires = :now + ROUND(v_ttl * 1000000);
+  IF v_id IS NULL OR v_stale OR POSITION(CONCAT('\n', :request, '\n') IN CONCAT('\n', v_recent)) > 0 THEN
+    {leave};
   END IF;
   INSERT INTO {{messages}} (thread, {", ".join(ROW_COLUMNS)}) {rows};
   {assign} v_excess = v_unpinned + :unpinned - :most;
   IF v_excess > 0 THEN
     SELECT m.position INTO v_target {unpinned} ORDER BY m.position LIMIT 1 OFFSET v_excess;
-    SELECT m.position INTO v_cut {unpinned} AND m.position >= v_target AND m.boundary = 1
-    ORDER BY m.position LIMIT 1;
-    IF v_cut IS NULL THEN
-      SELECT max(s.position) INTO v_cut FROM (SELECT m.position, m.boundary {unpinned}
-      AND m.position < v_target ORDER BY m.position DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1;
-    END IF;
-    {assign} v_cut = COALESCE(v_cut, v_target);
+    {assign} v_cut = {_cut(unpinned, "position", "v_target", "TRUE", "TRUE")};
     SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
     INTO v_gone, v_gone_bytes, v_gone_tokens {gone};
     DELETE {gone};
   END IF;
-  UPDATE {{threads}} SET version = version + 1, last_position = v_last + :added,
-    messages = messages + :added - v_gone, pinned = pinned + :pinned,
-    bytes = bytes + :bytes - v_gone_bytes, tokens = tokens + :tokens - v_gone_tokens,
-    first_us = COALESCE(first_us, :first), last_us = :last,
-    updated_us = :now, updated_minute = :now {divide} {MINUTE},
-    expires_us = v_expires, expires_minute = v_expires {divide} {MINUTE},
+  {_CHANGE}, expires_us = v_expires,
+    updated_minute = FLOOR(:now / {MINUTE}), expires_minute = FLOOR(v_expires / {MINUTE}),
     recent = CONCAT(CASE WHEN LENGTH(v_recent) - LENGTH(REPLACE(v_recent, '\n', '')) >= {RECENT_REQUESTS}
       THEN SUBSTR(v_recent, POSITION('\n' IN v_recent) + 1) ELSE v_recent END, :request, '\n')
   WHERE id = v_id;
   {assign} v_result = v_last + :added;
 """
+
+
+_VARIABLES = (
+    "v_id bigint, v_last bigint, v_unpinned bigint, v_recent {text}, v_expires bigint, v_stale boolean, "
+    "v_excess bigint, v_target bigint, v_cut bigint, v_gone bigint DEFAULT 0, v_gone_bytes bigint DEFAULT 0, "
+    "v_gone_tokens bigint DEFAULT 0, v_result bigint"
+)
+
+_NAME = ", COALESCE(NULLIF(m.long_id, ''), m.message_id)"
+_ALIVE = "thread_key = :key AND (expires_us IS NULL OR expires_us > :now)"
+
+
+def _latest(
+    threads: str, alive: str, of_thread: str, place: str, newest: str, name: str, indexed: str = ""
+) -> str:
+    """What reads the end of a thread: the newest rows that are not pinned, and the pinned ones.
+
+    It selects position, body, pinned and boundary, and `name`, which is nothing or ``, _NAME``. A row at
+    position 0 says that reads renew the time-to-live.
+
+    `threads` and `alive` select the thread, `of_thread` its rows; `newest` is a form for a part with a limit,
+    and `indexed` says how to find the pinned ones.
+    """
+    rows = f"SELECT m.position, m.body, m.pinned, m.boundary{name} FROM {threads}, {{messages}} m"
+    part = f"{rows} WHERE {alive} AND {of_thread} AND m.pinned = 0 ORDER BY m.{place} DESC LIMIT :limit"
+    return f"""{newest.format(part)}
+UNION ALL {rows} {indexed} WHERE {alive} AND {of_thread} AND m.pinned = 1 AND t.pinned > 0
+UNION ALL SELECT 0, '', 0, 0{name and ", ''"} FROM {threads}
+WHERE {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0"""
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------
@@ -120,7 +146,7 @@ _ROWS = """SELECT v_id, v_last + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u
 FROM json_to_recordset(CAST(:rows AS json))
 AS r(n bigint, i text, l text, b text, c smallint, p smallint, s bigint, t bigint, u bigint)"""
 _APPEND = f"""
-CREATE OR REPLACE FUNCTION {{append_v3}}(
+CREATE OR REPLACE FUNCTION {{append_v4}}(
   p_{", p_".join(_PARAMETERS)}) RETURNS bigint
 LANGUAGE plpgsql {_SETTINGS} AS $$
 DECLARE {_VARIABLES.format(text="text").replace(",", ";")};
@@ -128,41 +154,29 @@ BEGIN{
     _program(
         assign="",
         leave="RETURN NULL",
-        created=f" ON CONFLICT (thread_key) DO NOTHING RETURNING {_FOUND} INTO {_INTO}",
-        divide="/",
+        on_conflict=" ON CONFLICT (thread_key) DO NOTHING",
         rows=_ROWS,
     ).replace(":", "p_")
 }  RETURN v_result;
 END $$
 """
-_CALL = f"SELECT {{append_v3}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)})"
-
-
-# Stable functions see the tables as the statement that calls them does: their statements see one moment.
-def _latest_function(name: str, *, ids: bool) -> str:
-    """The function that reads the end of a thread on PostgreSQL; with `ids`, message ids, too."""
-    message_id, no_id = (", coalesce(m.long_id, m.message_id)::text", ", ''::text") if ids else ("", "")
-    columns = f"m.position, m.body, m.pinned, m.boundary{message_id}"
-    return f"""
-CREATE OR REPLACE FUNCTION {{{name}}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint{", name text" if ids else ""})
+_CALL = f"SELECT {{append_v4}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)})"
+# A stable function sees the tables as the statement that calls it does: its statements see one moment.
+_LATEST = f"""
+CREATE OR REPLACE FUNCTION {{latest_v4}}(p_key bytea, p_now bigint, p_limit bigint)
+RETURNS TABLE (pos bigint, doc text, pin integer, bound integer, name text)
 LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
 BEGIN
-  SELECT id, pinned, ttl_refresh, ttl INTO t FROM {{threads}}
-  WHERE thread_key = p_key AND (expires_us IS NULL OR expires_us > p_now);
+  SELECT id, pinned, ttl_refresh, ttl INTO t FROM {{threads}} WHERE {_ALIVE.replace(":", "p_")};
   IF NOT FOUND THEN RETURN; END IF;
-  RETURN QUERY (SELECT {columns} FROM {{messages}} m
-  WHERE m.thread = t.id AND m.pinned = 0 ORDER BY m.position DESC LIMIT p_limit)
-  UNION ALL SELECT {columns} FROM {{messages}} m
-  WHERE m.thread = t.id AND m.pinned = 1 AND t.pinned > 0
-  UNION ALL SELECT 0, '', 0::smallint, 0::smallint{no_id} WHERE t.ttl_refresh = 'read' AND t.ttl > 0;
+  RETURN QUERY {
+    _latest("(SELECT 1) AS one", "TRUE", "m.thread = t.id", "position", "({})", _NAME).replace(":", "p_")
+};
 END $$
 """
-
-
-FUNCTIONS = (_APPEND, _latest_function("latest_v3", ids=False), _latest_function("latest_ids_v3", ids=True))
+FUNCTIONS = (_APPEND, _LATEST)
 """What creates PostgreSQL's functions."""
 
 # -- MariaDB ----------------------------------------------------------------------------------------------
@@ -176,8 +190,7 @@ def _compound(rows: int) -> str:
     program = _program(
         assign="SET",
         leave="LEAVE work",
-        created="; SET v_id = LAST_INSERT_ID(), v_ttl = :ttl, v_refresh = COALESCE(:refresh, 'write')",
-        divide="DIV",
+        on_conflict="",
         rows=f"VALUES {', '.join(f'(v_id, v_last + {line})' for line in lines)}",
     )
     return f"""BEGIN NOT ATOMIC
@@ -192,73 +205,65 @@ END"""
 
 # -- SQLite -----------------------------------------------------------------------------------------------
 
-_FIND = f"SELECT {_FOUND}, updated_minute FROM {{threads}} WHERE thread_key = :key"
-_MARKS = f"({', '.join('?' * len(ROW_COLUMNS))})"
-_INSERT = f"INSERT INTO {{messages}} (id, {', '.join(ROW_COLUMNS[1:])}) VALUES {_MARKS}"
-_TARGET = """(SELECT m.id FROM {messages} m WHERE m.id > :first AND m.id < :end AND m.pinned = 0
-ORDER BY m.id LIMIT 1 OFFSET :excess)"""
+_FOUND = """id, last_position, messages - pinned, recent, ttl, ttl_refresh, ttl_explicit, expires_us,
+updated_minute, expires_minute"""
+_FIND = f"SELECT {_FOUND} FROM {{threads}} WHERE thread_key = :thread_key"
+_MARKS = ", ".join("?" * len(ROW_COLUMNS))
+_INSERT = f"INSERT INTO {{messages}} (id, {', '.join(ROW_COLUMNS[1:])}) VALUES ({_MARKS})"
 # SQLite searches by one bound from each side only.
-TRIM = f"""
-DELETE FROM {{messages}} WHERE id > :first AND pinned = 0 AND id < coalesce(
-(SELECT m.id FROM {{messages}} m WHERE m.id >= {_TARGET} AND m.id < :end AND m.pinned = 0 AND m.boundary = 1
-ORDER BY m.id LIMIT 1),
-(SELECT max(s.id) FROM (SELECT m.id, m.boundary FROM {{messages}} m WHERE m.id > :first AND m.id < {_TARGET}
-AND m.pinned = 0 ORDER BY m.id DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1),
-{_TARGET}) RETURNING bytes, tokens"""
-_UPDATE = """UPDATE {threads} SET version = version + 1, last_position = ?, messages = messages + ?,
-pinned = pinned + ?, bytes = bytes + ?, tokens = tokens + ?, first_us = coalesce(first_us, ?), last_us = ?,
-updated_us = ?, recent = ?"""
+_UNPINNED, _LOW, _HIGH = "FROM {messages} m WHERE m.pinned = 0", "m.id > :low", "m.id < :high"
+_TARGET = f"(SELECT m.id {_UNPINNED} AND {_LOW} AND {_HIGH} ORDER BY m.id LIMIT 1 OFFSET :excess)"
+_TRIM = f"""DELETE FROM {{messages}} WHERE pinned = 0 AND id > :low
+AND id < {_cut(_UNPINNED, "id", _TARGET, _LOW, _HIGH)} RETURNING bytes, tokens"""
+_SET = f"{_CHANGE.replace('v_', ':v_')}, recent = :recent, expires_us = NULLIF(:expires, 0)"
+_MINUTES = f"updated_minute = :now / {MINUTE}, expires_minute = NULLIF(:expires, 0) / {MINUTE}"
+# SQLite writes an index anew for each of its columns that is set, even to the same value.
+_UPDATES = {False: f"{_SET} WHERE id = :id", True: f"{_SET}, {_MINUTES} WHERE id = :id"}
+"""What changes the thread, by whether one of its times is of another minute than before."""
 
 
 def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Steps[list[tuple[int]]]:
     """The transaction of SQLite."""
-    now, ttl, refresh, request = values["now"], values["ttl"], values["refresh"], values["request"]
+    now, request, refresh = values["now"], values["request"], values["refresh"]
     found = yield sql(_FIND, values)
-    if is_created := not found:
-        if not values["may_create"] or values["expected"]:
-            raise Abort
-        found = yield sql(f"{_CREATE} RETURNING {_FOUND}, updated_minute", values)
-    row_id, position, unpinned, old_ttl, old_refresh, explicit, old_expires, recent, old_minute = found[0]
+    if not found and values["may_create"]:
+        found = yield sql(f"{_CREATE} RETURNING {_FOUND}", values)
+    if not found:
+        raise Abort
+    row_id, position, unpinned, recent, ttl, old_refresh, is_explicit, expires, *minutes = found[0]
     if (
         f"\n{request}\n" in f"\n{recent}"
         or (values["expected"] is not None and values["expected"] != position)
-        or (old_expires is not None and old_expires <= now)
-        or (refresh is not None and not explicit and (old_ttl != ttl or old_refresh != refresh))
+        or (expires is not None and expires <= now)
+        or (refresh is not None and not is_explicit and (ttl != values["ttl"] or old_refresh != refresh))
         or position + len(rows) >= LARGEST
     ):
         raise Abort
-    expires, first, end = old_expires, row_id * LARGEST, (row_id + 1) * LARGEST
-    if is_created or old_refresh != "never":
-        expires = None if old_ttl is None else now + round(old_ttl * 1_000_000)
-    given = [row_values(row, n) for n, row in enumerate(rows, first + position + 1)]
+    if ttl is not None and old_refresh != "never":
+        expires = now + round(ttl * 1_000_000)
+    low = row_id * LARGEST
+    given = [row_values(row, n) for n, row in enumerate(rows, low + position + 1)]
     insert, _ = sql(_INSERT)
     if len(rows) <= _ROWS_PER_INSERT:
-        yield insert + f", {_MARKS}" * (len(rows) - 1), tuple(chain.from_iterable(given))
+        yield insert + f", ({_MARKS})" * (len(rows) - 1), tuple(chain.from_iterable(given))
     else:
         yield insert, given
-    position += len(rows)
-    added, size, tokens = len(rows), values["bytes"], values["tokens"]
+    gone: list[tuple[int, int]] = []
     excess = 0 if values["most"] is None else unpinned + values["unpinned"] - values["most"]
     if excess > 0:
-        for gone_size, gone_tokens in (yield sql(TRIM, {"first": first, "end": end, "excess": excess})):
-            added -= 1
-            size -= gone_size
-            tokens -= gone_tokens
+        gone = yield sql(_TRIM, {"low": low, "high": low + LARGEST, "excess": excess})
     if recent.count("\n") >= RECENT_REQUESTS:
         recent = recent[recent.index("\n") + 1 :]
-    counts = (position, added, values["pinned"], size, tokens)
-    changes = (*counts, values["first"], values["last"], now, f"{recent}{request}\n")
-    # SQLite writes an index anew for each of its columns that is set, even to the same value.
-    more: dict[str, Any] = {}
-    if old_minute != now // MINUTE:
-        more["updated_minute"] = now // MINUTE
-    if expires != old_expires:
-        more["expires_us"] = expires
-        if (minute := expires and expires // MINUTE) != (old_expires and old_expires // MINUTE):
-            more["expires_minute"] = minute
-    text, _ = sql(f"{_UPDATE}{''.join([f', {name} = ?' for name in more])} WHERE id = ?")
-    yield text, (*changes, *more.values(), row_id)
-    return [(position,)]
+    values |= {
+        "id": row_id,
+        "recent": f"{recent}{request}\n",
+        "expires": expires or 0,
+        "v_gone": len(gone),
+        "v_gone_bytes": sum([size for size, _ in gone]),
+        "v_gone_tokens": sum([tokens for _, tokens in gone]),
+    }
+    yield sql(_UPDATES[minutes != [now // MINUTE, expires and expires // MINUTE]], values)
+    return [(position + len(rows),)]
 
 
 # -- All ----------------------------------------------------------------------------------------------------
@@ -292,28 +297,16 @@ def append_work(
 
 
 def latest_text(sql: Statements, *, ids: bool) -> str:
-    """The statement that reads the end of a thread, by ``key``, ``now`` and ``limit``.
-
-    It selects the newest rows that are not pinned, and the pinned ones: position, body, pinned, boundary, and
-    with `ids` the message id. A row at position 0 says that reads renew the time-to-live.
-    """
+    """The statement that reads the end of a thread, with or without message ids: see `_latest`."""
     if sql.dialect == "postgresql":
-        return f"SELECT * FROM {'{latest_ids_v3}' if ids else '{latest_v3}'}(:key, :now, :limit)"
-    # The thread is one row, found first: the messages come in the order of their index.
-    indexed = "INDEXED BY ix_{messages}_pinned" if sql.is_sqlite else ""
-    alive = "WHERE t.thread_key = :key AND (t.expires_us IS NULL OR t.expires_us > :now)"
-    message_id, no_id = (", coalesce(m.long_id, m.message_id) AS name", ", ''") if ids else ("", "")
-    columns = f"m.position, m.body, m.pinned, m.boundary{message_id}"
-    source = f"SELECT {columns} FROM {{threads}} t JOIN {{messages}} m"
-    of_thread = f"ON {sql.within('t.id')} AND m.pinned"
-    newest = f"({source} {of_thread} = 0 {alive} ORDER BY m.{sql.place} DESC LIMIT :limit)"
-    if sql.is_sqlite:  # MariaDB writes a subquery with bodies to a temporary table on disk
-        newest = f"SELECT * FROM {newest} AS newest"
-    return (
-        f"{newest} UNION ALL {source} {indexed} {of_thread} = 1 {alive} AND t.pinned > 0 "
-        f"UNION ALL SELECT 0, '', 0, 0{no_id} FROM {{threads}} t {alive} "
-        "AND t.ttl_refresh = 'read' AND t.ttl > 0"
-    )
+        return f"SELECT {'*' if ids else 'pos, doc, pin, bound'} FROM {{latest_v4}}(:key, :now, :limit)"
+    # The thread is one row, found first: the messages come in the order of their index. MariaDB writes a
+    # subquery with bodies to a temporary table on disk.
+    newest, indexed = "({})", ""
+    if sql.is_sqlite:
+        newest, indexed = "SELECT * FROM ({}) AS newest", "INDEXED BY ix_{messages}_pinned"
+    name = _NAME if ids else ""
+    return _latest("{threads} t", _ALIVE, sql.within("t.id"), sql.place, newest, name, indexed)
 
 
 _encode = msgspec.json.Encoder().encode

@@ -162,7 +162,7 @@ class SQLBackend:
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
-        ids = [names.index_id(names.to_text(each)) for each in dict.fromkeys(message_ids)]
+        ids = [names.index_key(names.to_text(each)) for each in dict.fromkeys(message_ids)]
         found: list[Row] = []
         for start in range(0, len(ids), _IDS_PER_STATEMENT):
             part = {f"id_{n}": each for n, each in enumerate(ids[start : start + _IDS_PER_STATEMENT])}
@@ -205,13 +205,12 @@ class SQLBackend:
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
         digest, tenant_key, sort_key, tenant, thread_id = thread_names(key)
         values = {
-            **{"key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
-            **{"thread_id": thread_id, "request": names.to_line(call.request_id), "now": call.now_us},
+            **{"thread_key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
+            **{"thread_id": thread_id, "request": names.to_text(call.request_id), "now": call.now_us},
             **{"expected": call.expected_position, "most": call.max_messages},
             **{"ttl": seconds, "refresh": refresh, "may_create": call.create},
             **{"added": len(rows), "unpinned": unpinned, "pinned": len(rows) - unpinned},
-            **{"bytes": size, "tokens": tokens},
-            **{"first": rows[0].created_us, "last": rows[-1].created_us},
+            **{"bytes": size, "tokens": tokens, "first": rows[0].created_us, "last": rows[-1].created_us},
         }
         work = append_work(self._sql, values, rows, self.database.limits.body_bytes)
         if work is None:
@@ -229,13 +228,10 @@ class SQLBackend:
         if expected is None and thread is None:
             raise VersionConflict
         row_id, version = cast("tuple[int, int]", expected or (0, 0))
-        sql, names_ = self._sql, dict(zip(NAME_COLUMNS, thread_names(key), strict=True))
-        values = {
-            **names_,
-            **({} if thread is None else thread_values(thread)),
-            "id": row_id,
-            "version": version,
-        }
+        sql, values = self._sql, dict[str, Any](zip(NAME_COLUMNS, thread_names(key), strict=True))
+        values |= {"id": row_id, "version": version}
+        if thread is not None:
+            values |= thread_values(thread)
         of_version = "WHERE thread_key = :thread_key AND id = :id AND version = :version"
         if sql.dialect == "postgresql":  # asyncpg does not count changed rows
             of_version += " RETURNING id"
@@ -317,11 +313,11 @@ def _page(query: ThreadQuery) -> tuple[str, dict[str, Any]]:
     where = "t.tenant_key = :tenant_key"
     if prefix:
         low = prefix[: names.PREFIX_LENGTH]
-        high = f"{low}{names.LAST * names.SORT_LENGTH}"[: names.SORT_LENGTH]
+        high = f"{low}{names.LAST * names.KEY_LENGTH}"[: names.KEY_LENGTH]
         values |= {"low": low, "high": high, "prefix": prefix, "length": len(prefix)}
         where += " AND t.sort_key BETWEEN :low AND :high AND substr(t.thread_id, 1, :length) = :prefix"
     if after is not None:
-        values |= {"cursor": names.sort_key(names.to_text(after.thread_id)), "us": after.updated_us}
+        values |= {"cursor": names.index_key(names.to_text(after.thread_id)), "us": after.updated_us}
         values["minute"] = after.updated_us // MINUTE
     if query.order == "id":
         return where + (" AND t.sort_key > :cursor" if after else "") + " ORDER BY t.sort_key", values

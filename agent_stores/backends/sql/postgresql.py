@@ -13,7 +13,7 @@ import hashlib
 import inspect
 import math
 import time
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from agent_stores.attempts import time_limit
@@ -206,53 +206,50 @@ class _Pool:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self.loop = asyncio.get_running_loop()
-        self.loop_close_hook: AsyncGenerator[None, None] | None = None
         self._connect, self._limit = database.connect, database.config.max_connections
-        self._free = asyncio.Semaphore(self._limit)
+        self._slots = asyncio.Semaphore(self._limit)
         self._idle: list[_Connection] = []  # the one that was used last is used next
-        self._open: set[_Connection] = set()
         self._closed = False
 
     async def acquire(self, deadline: float) -> _Connection:
         """A connection that no other call uses; raises PoolTimeout, or the driver's error of connecting."""
+        if self._slots.locked():
+            try:
+                async with time_limit(deadline):
+                    await self._slots.acquire()
+            except asyncio.TimeoutError:
+                raise PoolTimeout(f"all {self._limit} connections are in use") from None
+        else:
+            await self._slots.acquire()
         try:
-            async with time_limit(deadline) if self._free.locked() else contextlib.nullcontext():
-                await self._free.acquire()
-        except asyncio.TimeoutError:
-            raise PoolTimeout(f"all {self._limit} connections are in use") from None
-        if self._idle:
-            return self._idle.pop()
-        try:
-            conn = await self._connect(deadline)
+            return self._idle.pop() if self._idle else await self._connect(deadline)
         except BaseException:
-            self._free.release()
+            self._slots.release()
             raise
-        self._open.add(conn)
-        return conn
 
     def release(self, conn: _Connection) -> None:
         """Let another call use a connection; closes one that is lost, or in a transaction."""
         if conn.is_idle() and not self._closed:
             self._idle.append(conn)
         else:
-            # Where one is lost, idle ones may be, too: the server was restarted, or a proxy.
-            self._close(conn, *(self._idle if conn.is_closed() else ()))
-        self._free.release()
+            if conn.is_closed():  # idle ones may be lost, too: the server was restarted, or a proxy
+                self._close_idle()
+            conn.close()
+        self._slots.release()
 
     async def aclose(self) -> None:
         """Close the connections that no call uses; the others are closed when they are released."""
-        self._closed = True
-        self._close(*self._idle)
+        self.close_sockets()
 
     def close_sockets(self) -> None:
-        """Close all connections, when their loop is gone."""
-        self._close(*self._open)
+        """Close the connections, as `aclose` does, when their loop is gone."""
+        self._closed = True
+        self._close_idle()
 
-    def _close(self, *connections: _Connection) -> None:
-        for conn in connections:
-            self._open.discard(conn)
+    def _close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for conn in idle:
             conn.close()
-        self._idle = [conn for conn in self._idle if conn in self._open]
 
 
 def channel_of(prefix: str, thread_key: bytes) -> str:

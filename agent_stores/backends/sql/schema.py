@@ -1,11 +1,9 @@
-"""The tables, version 3, and how they come to be (docs/database.md describes them for operators)."""
+"""The tables, version 4, and how they come to be (docs/database.md describes them for operators)."""
 
 from __future__ import annotations
 
-import re
-
 from agent_stores.backends.sql.append import FUNCTIONS
-from agent_stores.backends.sql.names import ID_LENGTH, NAME_COLUMNS, SORT_LENGTH
+from agent_stores.backends.sql.names import KEY_LENGTH, NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
     LARGEST,
     ROW_COLUMNS,
@@ -16,13 +14,18 @@ from agent_stores.backends.sql.statements import (
 )
 from agent_stores.errors import StoreRejectedError, UnsupportedVersionError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _COLUMNS = {
     "schema": {"name", "version"},
     "threads": {"id", "version", *NAME_COLUMNS, *THREAD_COLUMNS, "updated_minute", "expires_minute"},
     "messages": {"thread", *ROW_COLUMNS},
 }
+_COUNTERS = ", ".join(
+    f"{name} BIGINT NOT NULL DEFAULT 0"
+    for name in "version last_position messages pinned bytes tokens updated_us updated_minute ttl_explicit "
+    "revision".split()
+)
 _OURS = "('{schema}', '{threads}', '{messages}')"
 LIST_COLUMNS = {
     "sqlite": "SELECT m.name, p.name FROM sqlite_master m JOIN pragma_table_xinfo(m.name) p "
@@ -87,45 +90,40 @@ def create_tables(sql: Statements, location: str, notify: bool) -> Steps[None]:
 def definitions(dialect: str) -> list[str]:
     """The statements that create what is missing; the version comes last."""
     serial, digest, text, collation = TYPES[dialect]
-    place, key, options = "thread BIGINT, position BIGINT", ", PRIMARY KEY (thread, position)", ""
-    expires, pinned = (
-        "expires_minute) WHERE (expires_minute IS NOT NULL",
-        "thread, position) WHERE (pinned = 1",
-    )
-    insert = f"{{schema}} (name, version) VALUES ('agent_stores', {SCHEMA_VERSION})"
-    insert = (
-        f"INSERT IGNORE {insert}" if dialect == "mariadb" else f"INSERT INTO {insert} ON CONFLICT DO NOTHING"
-    )
+    key, options = f"VARCHAR({KEY_LENGTH}){collation} NOT NULL", ""
+    place, order = "thread BIGINT NOT NULL, position BIGINT NOT NULL", ", PRIMARY KEY (thread, position)"
+    pinned = "(thread, position) WHERE pinned = 1"
+    version = f"INTO {{schema}} (name, version) VALUES ('agent_stores', {SCHEMA_VERSION})"
+    insert = f"INSERT {version} ON CONFLICT DO NOTHING"
     if dialect == "sqlite":
         # The key orders the table itself, which then needs no index by position.
-        place = f"id INTEGER PRIMARY KEY, thread BIGINT AS (id / {LARGEST}) NULL, "
-        place, key = f"{place}position BIGINT AS (id % {LARGEST}) NULL", ""
-        pinned = "id) WHERE (pinned = 1"
+        place = (
+            f"id INTEGER PRIMARY KEY, thread BIGINT AS (id / {LARGEST}), position BIGINT AS (id % {LARGEST})"
+        )
+        order, pinned = "", "(id) WHERE pinned = 1"
     elif dialect == "mariadb":
-        options = " ENGINE=InnoDB ROW_FORMAT=DYNAMIC"
-        expires, pinned = "expires_minute", "thread, pinned, position"
-    # Columns may be NULL only where they say so.
+        options, pinned = " ENGINE=InnoDB ROW_FORMAT=DYNAMIC", "(thread, pinned, position)"
+        insert = f"INSERT IGNORE {version}"
     tables = {
-        "schema": "name VARCHAR(64) PRIMARY KEY, version INTEGER",
-        "threads": f"id {serial}, thread_key {digest} UNIQUE, tenant_key {digest}, "
-        f"sort_key VARCHAR({SORT_LENGTH}){collation}, tenant {text} NULL, thread_id {text}, version BIGINT, "
-        "last_position BIGINT, staged_position BIGINT, messages BIGINT, pinned BIGINT, bytes BIGINT, "
-        "tokens BIGINT, first_us BIGINT NULL, last_us BIGINT NULL, updated_us BIGINT, "
-        "updated_minute BIGINT, ttl DOUBLE PRECISION NULL, ttl_refresh VARCHAR(8), ttl_explicit SMALLINT, "
-        f"expires_us BIGINT NULL, expires_minute BIGINT NULL, recent {text}, revision BIGINT, "
-        f"metadata {text}",
-        "messages": f"{place}, message_id VARCHAR({ID_LENGTH}){collation}, long_id {text} NULL, "
-        f"boundary SMALLINT, pinned SMALLINT, bytes BIGINT, tokens BIGINT, created_us BIGINT, body {text}",
+        "schema": "name VARCHAR(64) PRIMARY KEY, version INTEGER NOT NULL",
+        "threads": f"id {serial}, thread_key {digest} UNIQUE, tenant_key {digest}, sort_key {key}, "
+        f"tenant {text}, thread_id {text} NOT NULL, {_COUNTERS}, first_us BIGINT, last_us BIGINT, "
+        f"ttl DOUBLE PRECISION, ttl_refresh VARCHAR(8) NOT NULL, expires_us BIGINT, expires_minute BIGINT, "
+        f"recent {text} NOT NULL DEFAULT '', metadata {text} NOT NULL DEFAULT '{{}}'",
+        "messages": f"{place}, message_id {key}, long_id {text} NOT NULL DEFAULT '', "
+        "boundary SMALLINT NOT NULL, pinned SMALLINT NOT NULL, bytes BIGINT NOT NULL, "
+        f"tokens BIGINT NOT NULL, created_us BIGINT NOT NULL, body {text} NOT NULL{order}",
     }
-    statements = []
-    for name, columns in tables.items():
-        columns = re.sub("(?<! NULL)(, |$)", r" NOT NULL\1", columns) + (key if name == "messages" else "")
-        statements.append(f"CREATE TABLE IF NOT EXISTS {{{name}}} ({columns}){options}")
-    statements += [
-        "CREATE INDEX IF NOT EXISTS ix_{threads}_id ON {threads} (tenant_key, sort_key)",
-        "CREATE INDEX IF NOT EXISTS ix_{threads}_recent ON {threads} (tenant_key, updated_minute)",
-        f"CREATE INDEX IF NOT EXISTS ix_{{threads}}_expires ON {{threads}} ({expires})",
-        "CREATE UNIQUE INDEX IF NOT EXISTS ix_{messages}_id ON {messages} (thread, message_id)",
-        f"CREATE INDEX IF NOT EXISTS ix_{{messages}}_pinned ON {{messages}} ({pinned})",
+    indexes = {
+        "INDEX IF NOT EXISTS ix_{threads}_id": "{threads} (tenant_key, sort_key)",
+        "INDEX IF NOT EXISTS ix_{threads}_recent": "{threads} (tenant_key, updated_minute)",
+        "INDEX IF NOT EXISTS ix_{threads}_expires": "{threads} (expires_minute)",
+        "UNIQUE INDEX IF NOT EXISTS ix_{messages}_id": "{messages} (thread, message_id)",
+        "INDEX IF NOT EXISTS ix_{messages}_pinned": f"{{messages}} {pinned}",
+    }
+    return [
+        *(f"CREATE TABLE IF NOT EXISTS {{{name}}} ({columns}){options}" for name, columns in tables.items()),
+        *(f"CREATE {index} ON {columns}" for index, columns in indexes.items()),
+        *(FUNCTIONS if dialect == "postgresql" else ()),
+        insert,
     ]
-    return [*statements, *(FUNCTIONS if dialect == "postgresql" else ()), insert]

@@ -34,8 +34,7 @@ class SearchIndex:
         self._database, self._sql = database, database.sql
         self._is_built = False
         # The columns of a message's key, and up to which one this process has filled the index.
-        self._key = ("id",) if self._sql.is_sqlite else ("thread", "position")
-        self._done = (0,) * len(self._key)
+        self._key, self._done = ("id", "0") if self._sql.is_sqlite else ("thread, position", "0, 0")
 
     async def search(self, query: SearchQuery) -> list[SearchHit]:
         """See `SearchableBackend.search`; one statement, when the index is built."""
@@ -83,14 +82,13 @@ class SearchIndex:
         if self._is_built:
             return 0
         run, seen, count = self._database.run, 0, BATCH
-        if not await run(self._sql("SELECT version FROM {schema} WHERE name = :name", {"name": _NAME})):
+        if not await run(self._sql(f"SELECT 1 FROM {{schema}} WHERE name = '{_NAME}' AND version = 1")):
             await run(self._install, repeatable=True)
             while count == BATCH:
-                last, count = await run(self._fill, repeatable=True)
-                self._done = max(self._done, last)
+                self._done, count = await run(self._fill, repeatable=True)
                 seen += count
-            text = "INSERT INTO {schema} (name, version) VALUES (:name, 1) ON CONFLICT DO NOTHING"
-            await run(self._sql(text, {"name": _NAME}), write=True, repeatable=True)
+            text = f"UPDATE {{schema}} SET version = 1 WHERE name = '{_NAME}'"
+            await run(self._sql(text), write=True, repeatable=True)
         self._is_built = True
         return seen
 
@@ -101,31 +99,21 @@ class SearchIndex:
             await self._database.run(self._sql(text), write=True, repeatable=True)
 
     def _install(self) -> Steps[None]:
-        """Create the tables and triggers, unless they exist."""
-        if not self._sql.is_sqlite:
-            yield self._sql("SELECT pg_advisory_xact_lock(hashtext('agent_stores:{search}'))")
-            [(existing,)] = yield self._sql("SELECT to_regclass('{search}')::text")
-            if existing:
-                return
-        for text in _TABLES_SQLITE if self._sql.is_sqlite else _TABLES_POSTGRES:
-            yield self._sql(text)
+        """Create the tables and triggers, once: of several clients, one inserts the row of the version."""
+        text = f"INSERT INTO {{schema}} (name, version) VALUES ('{_NAME}', 0) ON CONFLICT DO NOTHING"
+        if (yield self._sql(f"{text} RETURNING version")):
+            for text in _TABLES_SQLITE if self._sql.is_sqlite else _TABLES_POSTGRES:
+                yield self._sql(text)
 
-    def _fill(self) -> Steps[tuple[tuple[int, ...], int]]:
+    def _fill(self) -> Steps[tuple[str, int]]:
         """Index the next messages; returns the key of the last one, and their number."""
-        columns = ", ".join(self._key)
-        after, upto = (", ".join(f":{edge}_{name}" for name in self._key) for edge in ("after", "upto"))
-        values: dict[str, int] = {"batch": BATCH}
-        values |= {f"after_{name}": value for name, value in zip(self._key, self._done, strict=True)}
-        where = f"WHERE ({columns}) > ({after})"
-        text = f"SELECT {columns} FROM {{messages}} {where} ORDER BY {columns} LIMIT :batch"
-        rows = yield self._sql(text, values)
+        key, where = self._key, f"WHERE ({self._key}) > ({self._done})"
+        rows = yield self._sql(f"SELECT {key} FROM {{messages}} {where} ORDER BY {key} LIMIT {BATCH}")
         if not rows:
             return self._done, 0
-        last = tuple(map(int, rows[-1]))
-        values |= {f"upto_{name}": value for name, value in zip(self._key, last, strict=True)}
+        last = ", ".join(map(str, rows[-1]))
         # The triggers index what is written, even if it is the same.
-        text = f"UPDATE {{messages}} SET body = body {where} AND ({columns}) <= ({upto})"
-        yield self._sql(text, values)
+        yield self._sql(f"UPDATE {{messages}} SET body = body {where} AND ({key}) <= ({last})")
         return last, len(rows)
 
 
@@ -146,12 +134,10 @@ WHERE t.id = new.thread AND said.words IS NOT NULL;
 _REMOVE_SQLITE = "DELETE FROM {search} WHERE rowid = old.id;"
 
 _TABLES_SQLITE = (
-    """CREATE VIRTUAL TABLE IF NOT EXISTS {search} USING fts5(body, owner,
-tokenize = 'unicode61 remove_diacritics 2')""",
-    f"CREATE TRIGGER IF NOT EXISTS {{search}}_added AFTER INSERT ON {{messages}} BEGIN {_ADD_SQLITE} END",
-    "CREATE TRIGGER IF NOT EXISTS {search}_removed AFTER DELETE ON {messages} "
-    f"BEGIN {_REMOVE_SQLITE} END",
-    "CREATE TRIGGER IF NOT EXISTS {search}_replaced AFTER UPDATE OF body ON {messages} "
+    "CREATE VIRTUAL TABLE {search} USING fts5(body, owner, tokenize = 'unicode61 remove_diacritics 2')",
+    f"CREATE TRIGGER {{search}}_added AFTER INSERT ON {{messages}} BEGIN {_ADD_SQLITE} END",
+    f"CREATE TRIGGER {{search}}_removed AFTER DELETE ON {{messages}} BEGIN {_REMOVE_SQLITE} END",
+    "CREATE TRIGGER {search}_replaced AFTER UPDATE OF body ON {messages} "
     f"BEGIN {_REMOVE_SQLITE} {_ADD_SQLITE} END",
 )
 

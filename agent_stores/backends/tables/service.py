@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
@@ -84,8 +85,6 @@ class ServiceConfig(ABC):
 class ServiceClient(OpenedOnce[Any]):
     """An SDK's client on one event loop, made when it is first needed."""
 
-    loop_close_hook: AsyncGenerator[None, None] | None = None
-
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
         await super().aclose()
@@ -150,49 +149,43 @@ class ServiceTable(Table, ABC):
             StoreError: nothing was written.
             OutcomeUnknownError: the answer to a write was lost.
         """
-        try:
-            return await self._request(ask, write, repeatable, has_table=False)
-        except (ConditionFailed, _TableMissing) as error:
-            if not write:
-                return None
-            if isinstance(error, ConditionFailed):
-                raise
-        await self._request(self.create_table, True, True, has_table=True)
-        return await self._request(ask, write, repeatable, has_table=True)
+        was_lost = needs_table = False
 
-    async def _request(
-        self, ask: Callable[[Any], Awaitable[T]], write: bool, repeatable: bool, *, has_table: bool
-    ) -> T:
         async def attempt(deadline: float) -> T:
+            if needs_table:
+                await self.request(self.create_table, write=True, repeatable=True)
+                deadline = time.monotonic() + self.attempts.timeout
             async with time_limit(deadline):
                 return await ask(await self._server.get().get(self._server.connect))
 
         def explain(error: Exception) -> FailedAttempt | None:
+            nonlocal was_lost, needs_table
             if isinstance(error, self.errors):
                 failure = self.explain(error)
             elif isinstance(error, (OSError, asyncio.TimeoutError)):
                 failure = Failure("busy" if isinstance(error, ConnectionRefusedError) else "lost", str(error))
             else:
                 return None
-            made: Exception = store_error(failure, self.config, write=write)
-            if failure.kind == "condition":
-                made = ConditionFailed(failure.operation)
-            elif failure.kind == "no table" and not has_table:
-                made = _TableMissing()
+            was_lost = was_lost or failure.kind == "lost"
+            needs_table = failure.kind == "no table" and not was_lost
+            final: Exception = store_error(failure, self.config, write=write)
+            if failure.kind == "condition" or (failure.kind == "no table" and not write):
+                final = ConditionFailed(failure.operation)
             return FailedAttempt(
-                made,
+                final,
                 redact(failure.detail, self.config.secrets),
                 error,
-                may_retry=failure.kind in ("busy", "lost") or (failure.kind == "no table" and has_table),
+                may_retry=failure.kind in ("busy", "lost") or (failure.kind == "no table" and write),
                 may_have_applied=failure.kind == "lost",
                 wait=failure.wait,
             )
 
-        return await self.attempts.run(attempt, explain, write=write, repeatable=repeatable)
-
-
-class _TableMissing(Exception):
-    """The table does not exist; nothing was written."""
+        try:
+            return await self.attempts.run(attempt, explain, write=write, repeatable=repeatable)
+        except ConditionFailed:
+            if write:
+                raise
+            return None
 
 
 def store_error(failure: Failure, config: ServiceConfig, *, write: bool = False) -> StoreError:
