@@ -31,6 +31,7 @@ _DIALECTS = {"postgres": "postgresql", "mysql": "mariadb"}
 _DEFAULTS = {"sqlite": ("pysqlite", 0), "postgresql": ("psycopg", 5432), "mariadb": ("pymysql", 3306)}
 """The driver that the extra installs, and the server's port."""
 _NO_FILE = re.compile(r"^[^:/]{2,}:|[=;@\0]")  # what begins with a scheme, or has characters of other formats
+_TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
 _MODULES = {"mysqldb": "MySQLdb", "psycopg_async": "psycopg", "mysqlconnector": "mysql"}
 
 
@@ -136,11 +137,17 @@ def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
     raise ArgumentError(f"connection_string must be {EXPECTED}, got {problem}")
 
 
-def check_options(given: Collection[str], known: Collection[str], driver: str) -> None:
-    """Check the names of a driver's options.
+def driver_options(config: Config, given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """A driver's options: those given and those of ``connect_args``, with numbers for texts of digits.
 
     Raises:
-        ArgumentError: for one that it does not have; values are not repeated.
+        ArgumentError: for one that the driver does not know; values are not repeated.
     """
-    if unknown := sorted(set(given) - set(known)):
-        raise ArgumentError(f"options of the connection must be known to {driver}, got {', '.join(unknown)}")
+    options = {**given, **config.engine_options.get("connect_args", {})}
+    if unknown := ", ".join(sorted(set(options) - set(known))):
+        driver = config.url.get_driver_name()
+        raise ArgumentError(f"options of the connection must be known to {driver}, got {unknown}")
+    return {
+        name: int(value) if isinstance(value, str) and value.isdecimal() and name not in _TEXTS else value
+        for name, value in options.items()
+    }

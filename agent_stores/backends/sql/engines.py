@@ -20,7 +20,7 @@ from sqlalchemy.exc import ArgumentError as SQLAlchemyArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from agent_stores.attempts import time_limit
-from agent_stores.backends.sql.config import Config, check_options
+from agent_stores.backends.sql.config import Config, driver_options
 from agent_stores.backends.sql.database import Call, Database, drive
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify
 from agent_stores.backends.sql.statements import Style
@@ -269,8 +269,6 @@ def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
     with contextlib.suppress(KeyError, TypeError, ValueError):
         arguments["timeout"] = float(query.pop("timeout"))  # type: ignore[arg-type]
     query.pop("uri", None)
-    options = config.engine_options.get("connect_args", {})
-    check_options(options if is_uri else {**options, **query}, _OPTIONS, "sqlite3")
     if is_uri:
         name += f"{'&' if '?' in name else '?'}{urlencode(query, doseq=True)}"
-    return name, {**arguments, **options}
+    return name, {**arguments, **driver_options(config, {} if is_uri else query, _OPTIONS)}

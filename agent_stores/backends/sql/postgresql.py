@@ -17,12 +17,10 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from agent_stores.attempts import time_limit
-from agent_stores.backends.sql.config import Config, check_options
+from agent_stores.backends.sql.config import Config, driver_options
 from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout, classify, translate_error
 from agent_stores.connection_pool import LoopClients
-
-_TEXTS = ("user", "password", "database", "dbname")  # not numbers, whatever they look like
 
 
 class _Psycopg:
@@ -279,10 +277,4 @@ class Listener:
 def _arguments(config: Config, known: Collection[str]) -> dict[str, Any]:
     """The driver's arguments, of the URL and of ``connect_args``; raises ArgumentError for unknown ones."""
     _, arguments = config.url.get_dialect()().create_connect_args(config.url)
-    arguments.update(config.engine_options.get("connect_args", {}))
-    arguments = {
-        name: int(value) if isinstance(value, str) and value.isdecimal() and name not in _TEXTS else value
-        for name, value in arguments.items()
-    }
-    check_options(arguments, known, config.url.get_driver_name())
-    return arguments
+    return driver_options(config, arguments, known)
