@@ -1,12 +1,12 @@
-"""What an append changes, worked out before it is committed: new rows, positions, and rows to trim."""
+"""What a write changes, worked out before it is committed: new rows, positions, rows to trim, batches."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Collection, Sequence
+from collections.abc import AsyncIterable, Collection, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from agent_stores.backend import Row, Thread
+from agent_stores.backend import Limits, Row, Thread
 from agent_stores.thread_updates import trim_index, with_rows
 
 
@@ -58,3 +58,26 @@ async def add_rows(
         last_us=rows[-1].created_us,
     )
     return with_rows(with_rows(thread, put), oldest, -1), put, oldest
+
+
+def in_batches(rows: Sequence[Row], limits: Limits, *, reserve: int = 0) -> Iterator[list[Row]]:
+    """Split rows into batches that fit into one commit each, in order.
+
+    Args:
+        rows: what to put or delete; the size of a row is that of its body.
+        limits: the server's limits.
+        reserve: how many rows of each commit are needed otherwise.
+    """
+    most = None if limits.commit_rows is None else max(1, limits.commit_rows - reserve)
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        grown = size + len(row.body)
+        over = limits.commit_bytes is not None and grown > limits.commit_bytes
+        if batch and (over or len(batch) == most):
+            yield batch
+            batch, grown = [], len(row.body)
+        batch.append(row)
+        size = grown
+    if batch:
+        yield batch

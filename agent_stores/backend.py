@@ -10,7 +10,7 @@ Optional capabilities are in `agent_stores.capabilities`. The most important one
 from __future__ import annotations
 
 import builtins
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
@@ -148,6 +148,48 @@ class Snapshot(NamedTuple):
     rows: list[Row] = []  # noqa: RUF012 - never changed
 
 
+class RowRange(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Which rows of a thread to read; by default every visible one.
+
+    Attributes:
+        after: only positions above.
+        before: only positions below.
+        limit: with `newest`, exactly the newest `limit` rows that are not pinned, and every pinned row of the
+            range; otherwise the oldest `limit` rows of the range, pinned or not.
+        newest: see `limit`.
+        bodies: whether the rows need a body.
+        staged: include rows that an unfinished commit left above `Thread.last_position`, which are otherwise
+            not returned; asked for only on servers whose `limits` bound a commit.
+    """
+
+    after: int = 0
+    before: int | None = None
+    limit: int | None = None
+    newest: bool = False
+    bodies: bool = True
+    staged: bool = False
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """What a commit changes.
+
+    Attributes:
+        thread: the thread's new metadata; None deletes the thread with all that belongs to it.
+        expected: the version that the thread must have; None when it must not exist.
+        put: rows to write, each with its position. A row at a position that exists replaces that row; it
+            keeps that row's message id.
+        delete: rows to remove; their bodies may be missing. Never more than the limits allow, and never with
+            a position that is also put.
+        clear: remove every row that is visible before the commit; put rows and staged rows stay.
+    """
+
+    thread: Thread | None
+    expected: Version | None
+    put: Sequence[Row] = ()
+    delete: Sequence[Row] = ()
+    clear: bool = False
+
+
 class ListedThread(NamedTuple):
     """A thread in a listing.
 
@@ -172,6 +214,28 @@ class ListCursor(NamedTuple):
 
     updated_us: int
     thread_id: str
+
+
+class ThreadQuery(msgspec.Struct, frozen=True, gc=False):
+    """Which threads to list.
+
+    Attributes:
+        tenant: whose threads.
+        prefix: only ids that begin so.
+        after: only threads after this one, in the order asked for.
+        limit: how many at most; fewer mean that there are no more.
+        order: ``"id"`` or ``"recent"``; threads written at the same time are ordered by id.
+        expired_before: instead, threads of every tenant that expired before this time (microseconds), in any
+            order; `tenant`, `prefix`, `after` and `order` are then ignored. A server that removes expired
+            threads by itself returns none.
+    """
+
+    tenant: str | None
+    prefix: str = ""
+    after: ListCursor | None = None
+    limit: int = 100
+    order: ThreadOrder = "id"
+    expired_before: int | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,15 +265,11 @@ class Backend(Protocol):
     - ``supports_inline`` (bool): no method waits for the event loop when `agent_stores.inline.may_block`
       is true, so that synchronous calls run on the caller's thread without an event loop.
     - ``loop_independent`` (bool): methods may be called from any event loop, at the same time.
-
-    Attributes:
-        location: where the threads are, such as ``postgresql://host:5432/database``; never holds a secret.
-        limits: what the server can store.
     """
 
     @property
     def location(self) -> str:
-        """Where the threads are, without secrets."""
+        """Where the threads are, such as ``postgresql://host:5432/database``; never holds a secret."""
         ...
 
     @property
@@ -224,117 +284,30 @@ class Backend(Protocol):
         """
         ...
 
-    async def rows(
-        self,
-        key: ThreadKey,
-        *,
-        after: int = 0,
-        before: int | None = None,
-        limit: int | None = None,
-        newest: bool = False,
-        bodies: bool = True,
-        staged: bool = False,
-    ) -> Snapshot | None:
-        """The thread and some of its rows, as of one moment; None when there is no such thread.
-
-        Rows above `Thread.last_position` are returned only if `staged`.
-
-        Args:
-            key: the thread.
-            after: only positions above.
-            before: only positions below.
-            limit: with `newest`, exactly the newest `limit` rows that are not pinned, and every pinned row of
-                the range; otherwise the oldest `limit` rows of the range, pinned or not.
-            newest: see `limit`.
-            bodies: whether the rows need a body.
-            staged: include rows that an unfinished commit left above `Thread.last_position`; asked for only
-                on servers whose `limits` bound a commit.
-        """
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
+        """The thread and some of its rows, as of one moment; None when there is no such thread."""
         ...
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """The visible rows with these ids, without bodies, by id. Ids that are not there are not in it."""
         ...
 
-    async def commit(
-        self,
-        key: ThreadKey,
-        thread: Thread | None,
-        *,
-        expected: Version | None,
-        put: Sequence[Row] = (),
-        delete: Sequence[Row] = (),
-        clear: bool = False,
-    ) -> Version | None:
+    async def commit(self, key: ThreadKey, change: Change) -> Version | None:
         """Change a thread and its rows in one atomic step.
-
-        A row that is put at a position that exists replaces that row; it keeps that row's message id.
-
-        Args:
-            key: the thread.
-            thread: its new metadata; None deletes the thread with all that belongs to it.
-            expected: the version that the thread must have; None when it must not exist.
-            put: rows to write, each with its position.
-            delete: rows to remove; their bodies may be missing. Never more than the limits allow, and never
-                with a position that is also put.
-            clear: remove every row that is visible before the commit; put rows and staged rows stay.
 
         Returns:
             The thread's new version; None after its deletion.
 
         Raises:
-            VersionConflict: when the version is another one; nothing was written.
+            VersionConflict: when the version is not the expected one; nothing was written.
             OutcomeUnknownError: when the connection was lost while the commit was confirmed.
         """
         ...
 
-    async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: ListCursor | None = None,
-        limit: int = 100,
-        order: ThreadOrder = "id",
-        expired_before: int | None = None,
-    ) -> list[ListedThread]:
-        """Threads of one tenant, without reading rows; expired ones may be among them.
-
-        Args:
-            tenant: whose threads.
-            prefix: only ids that begin so.
-            after: only threads after this one, in the order asked for.
-            limit: how many at most; fewer mean that there are no more.
-            order: ``"id"`` or ``"recent"``; threads written at the same time are ordered by id.
-            expired_before: instead, threads of every tenant that expired before this time (microseconds), in
-                any order; `tenant`, `prefix`, `after` and `order` are then ignored. A server that removes
-                expired threads by itself returns none.
-        """
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
+        """Threads of one tenant, without reading rows; expired ones may be among them."""
         ...
 
     async def aclose(self) -> None:
         """Close what the backend opened; what it was given stays open. Called once."""
         ...
-
-
-def in_batches(rows: Sequence[Row], limits: Limits, *, reserve: int = 0) -> Iterator[list[Row]]:
-    """Split rows into batches that fit into one commit each, in order.
-
-    Args:
-        rows: what to put or delete; the size of a row is that of its body.
-        limits: the server's limits.
-        reserve: how many rows of each commit are needed otherwise.
-    """
-    most = None if limits.commit_rows is None else max(1, limits.commit_rows - reserve)
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        grown = size + len(row.body)
-        over = limits.commit_bytes is not None and grown > limits.commit_bytes
-        if batch and (over or len(batch) == most):
-            yield batch
-            batch, grown = [], len(row.body)
-        batch.append(row)
-        size = grown
-    if batch:
-        yield batch

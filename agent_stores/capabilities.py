@@ -5,25 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import msgspec
+
 from agent_stores.backend import Row, ThreadKey, TimeToLive
+
+
+class Append(msgspec.Struct, frozen=True, gc=False):
+    """An append to a thread.
+
+    Attributes:
+        rows: in order, not empty; their positions are 0.
+        request_id: names the call and its retries.
+        now_us: the time, in microseconds since 1970 UTC; a backend may use its server's.
+        expected_position: the `last_position` that the thread must have, 0 for a thread without rows.
+        max_messages: the largest number of rows that are not pinned.
+        ttl: the thread's time-to-live, unless it is explicit; None leaves it unchanged.
+        create: False returns None when there is no such thread, it has expired, or no message was ever added
+            to it (`last_position` is 0).
+    """
+
+    rows: Sequence[Row]
+    request_id: str
+    now_us: int
+    expected_position: int | None = None
+    max_messages: int | None = None
+    ttl: TimeToLive | None = None
+    create: bool = True
 
 
 @runtime_checkable
 class Appender(Protocol):
     """A backend that appends in one round trip."""
 
-    async def append(
-        self,
-        key: ThreadKey,
-        rows: Sequence[Row],
-        *,
-        request_id: str,
-        now_us: int,
-        expected_position: int | None = None,
-        max_messages: int | None = None,
-        ttl: TimeToLive | None = None,
-        create: bool = True,
-    ) -> int | None:
+    async def append(self, key: ThreadKey, call: Append) -> int | None:
         """Append rows and trim the thread in one atomic step, as `MessageLog.append` does by commits.
 
         In this order: an expired thread is removed. A call whose `request_id` is among the thread's recent
@@ -39,17 +53,6 @@ class Appender(Protocol):
         change, commit it under the thread's version. A backend must return None when the thread has rows
         that an unfinished commit left (`Thread.staged_position`), and when the call exceeds the server's
         limits.
-
-        Args:
-            key: the thread.
-            rows: in order, not empty; their positions are 0.
-            request_id: names the call and its retries.
-            now_us: the time; a backend may use its server's.
-            expected_position: the `last_position` that the thread must have, 0 for a thread without rows.
-            max_messages: the largest number of rows that are not pinned.
-            ttl: the thread's time-to-live, unless it is explicit; None leaves it unchanged.
-            create: False returns None when there is no such thread, it has expired, or no message was ever
-                added to it (`last_position` is 0).
 
         Returns:
             The thread's last position; None when the log must append by its fallback.
@@ -140,6 +143,27 @@ class Scrubber(Protocol):
         ...
 
 
+class SearchQuery(msgspec.Struct, frozen=True, gc=False):
+    """Which messages to search for.
+
+    Attributes:
+        tenant: whose messages.
+        text: a text, not a language: its words are `agent_stores.search.search_terms`, and a message that has
+            any of them is found.
+        limit: how many messages at most.
+        now_us: the time, in microseconds since 1970 UTC; threads that have expired by then are left out.
+        thread_id: only messages of this thread.
+        before: a thread and a position; of that thread, only messages below the position are found.
+    """
+
+    tenant: str | None
+    text: str
+    limit: int
+    now_us: int
+    thread_id: str | None = None
+    before: tuple[str, int] | None = None
+
+
 class SearchHit(NamedTuple):
     """A message that a search found.
 
@@ -158,19 +182,6 @@ class SearchHit(NamedTuple):
 class SearchableBackend(Protocol):
     """A backend that finds messages by their words."""
 
-    async def search(
-        self,
-        tenant: str | None,
-        query: str,
-        *,
-        limit: int,
-        thread_id: str | None,
-        before: tuple[str, int] | None,
-        now_us: int,
-    ) -> list[SearchHit]:
-        """See `MessageLog.search`; threads that have expired at `now_us` (microseconds) are left out.
-
-        The query is a text, not a language: its words are `agent_stores.search.search_terms`, and a message
-        that has any of them is found. The first search may build an index, which can take a while.
-        """
+    async def search(self, query: SearchQuery) -> list[SearchHit]:
+        """See `MessageLog.search`; the first search may build an index, which can take a while."""
         ...

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 from typing_extensions import TypeVar
 
+from agent_stores.append_plan import in_batches
 from agent_stores.backend import (
     Backend,
+    Change,
     Row,
+    RowRange,
     Snapshot,
     Thread,
     ThreadKey,
     Version,
     VersionConflict,
-    in_batches,
 )
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError, StoreUnavailableError
 from agent_stores.inline import sleep
@@ -51,27 +53,10 @@ class Base(NamedTuple):
     stored: Thread | None
 
 
-class Change(NamedTuple, Generic[T]):
-    """What an operation commits; nothing, without a thread and `delete_thread`.
+Planned: TypeAlias = tuple[T, Change | None]
+"""What an operation returns, and what it changes; None for nothing."""
 
-    Attributes:
-        result: what the operation returns.
-        thread: the thread's new metadata.
-        put: rows to write.
-        delete: rows to remove; put and delete fit into one commit, unless only `put` is large.
-        clear: whether all rows are removed that were visible before.
-        delete_thread: whether the thread is deleted.
-    """
-
-    result: T
-    thread: Thread | None = None
-    put: Sequence[Row] = ()
-    delete: Sequence[Row] = ()
-    clear: bool = False
-    delete_thread: bool = False
-
-
-Plan = Callable[[Base, int], Awaitable[Change[T]]]
+Plan: TypeAlias = Callable[[Base, int], Awaitable[Planned[T]]]
 """Works out a change from what is there, and the time in microseconds. It may be called more than once."""
 
 
@@ -99,6 +84,8 @@ class Committer:
     async def update(self, key: ThreadKey, plan: Plan[T], *, request_id: str | None = None) -> T:
         """Commit what `plan` works out, and return its result; once, whatever else happens meanwhile.
 
+        The thread's time of the last write, its expiry and its recent request ids are brought up to date.
+
         Args:
             key: the thread.
             plan: see `Plan`.
@@ -110,7 +97,7 @@ class Committer:
             StoreError: what the backend raises.
         """
         request_id = request_id or new_request_id()
-        uncertain: list[Change[T]] = []  # changes whose commit had an unknown outcome
+        uncertain: list[Planned[T]] = []  # those whose commit had an unknown outcome
         deadline = time.monotonic() + _PATIENCE
         async with self._queue.turn(key):
             attempt = 0
@@ -121,59 +108,55 @@ class Committer:
                     if uncertain:
                         raise _outcome_unknown(error) from error
                     raise
-                if uncertain and _took_effect(base, uncertain[-1], request_id):
-                    return uncertain[-1].result
-                change: Change[T] | None = None
+                if uncertain and _took_effect(base, uncertain[-1][1], request_id):
+                    return uncertain[-1][0]
+                planned: Planned[T] | None = None
                 try:
-                    change = await plan(base, self.now_us())
-                    await self._commit(key, base, change, request_id)
-                    return change.result
+                    planned = await plan(base, self.now_us())
+                    result, change = planned
+                    if change is not None:
+                        await self._commit(key, base, change, request_id)
+                    return result
                 except VersionConflict:
                     if time.monotonic() > deadline:
                         raise self._too_many_conflicts(bool(uncertain)) from None
                 except OutcomeUnknownError as error:
-                    if change is None:  # a read
+                    if planned is None:  # a read
                         raise
-                    uncertain.append(change)
+                    uncertain.append(planned)
                     # A write on the primary may not be on the replicas.
                     if len(uncertain) == _UNKNOWN_OUTCOMES or isinstance(error, NotReplicatedError):
                         raise
                 except StoreError as error:
                     # The server may still be busy with a commit whose reply was lost.
-                    if uncertain and (change is not None or isinstance(error, StoreUnavailableError)):
+                    if uncertain and (planned is not None or isinstance(error, StoreUnavailableError)):
                         raise _outcome_unknown(error) from error
                     raise
                 await _pause(attempt)
                 attempt += 1
 
     async def pages(
-        self,
-        key: ThreadKey,
-        version: Version | None,
-        *,
-        before: int | None = None,
-        bodies: bool = True,
-        staged: bool = False,
-        after: int = 0,
+        self, key: ThreadKey, version: Version | None, wanted: RowRange
     ) -> AsyncIterator[list[Row]]:
-        """The rows of a thread in pages, oldest first, all of one version.
+        """Rows of a thread in pages, oldest first, all of one version; none where it is None.
 
         Raises:
             VersionConflict: when another client wrote to the thread meanwhile.
         """
         # Copies of a thread refer to its attachments.
-        read: Callable[..., Awaitable[Snapshot | None]] = getattr(
+        read: Callable[[ThreadKey, RowRange], Awaitable[Snapshot | None]] = getattr(
             self._backend, "stored_rows", self._backend.rows
         )
+        wanted = replace(wanted, limit=_PAGE)
         while version is not None:
-            snapshot = await read(key, after=after, before=before, limit=_PAGE, bodies=bodies, staged=staged)
+            snapshot = await read(key, wanted)
             check_version(snapshot, version)
             rows = snapshot.rows if snapshot else []
             if rows:
                 yield rows
             if len(rows) < _PAGE:
                 return
-            after = rows[-1].position
+            wanted = replace(wanted, after=rows[-1].position)
 
     def _too_many_conflicts(self, is_uncertain: bool) -> StoreError:
         text = f"{self._backend.location}: version conflicts with other writers for {_PATIENCE:g} seconds; "
@@ -193,51 +176,42 @@ class Committer:
         exists = stored.is_visible(self.now_us())
         return Base(stored if exists else Thread(), version, exists, stored)
 
-    async def _commit(self, key: ThreadKey, base: Base, change: Change[T], request_id: str) -> None:
-        version = base.version
-        if change.delete_thread:
-            await self._backend.commit(key, None, expected=version)
-            return
+    async def _commit(self, key: ThreadKey, base: Base, change: Change, request_id: str) -> None:
+        version = change.expected
         if change.thread is None:
+            await self._backend.commit(key, change)
             return
         thread = touch(with_request(change.thread, request_id), self.now_us())
         # What has expired is removed in the step that creates the thread again.
         clear = change.clear or (version is not None and not base.exists)
         if base.stored is not None and base.stored.staged_position:
             version = await self._discard_staged(key, base.stored, version)
-        put = list(change.put)
-        batches = list(in_batches(put, self._backend.limits, reserve=len(change.delete)))
-        if len(batches) > 1:
+        batches = list(in_batches(change.put, self._backend.limits, reserve=len(change.delete)))
+        put = batches.pop() if batches else []
+        if batches:
             staged = replace(
                 base.thread, staged_position=put[-1].position, staged_clear=clear and base.exists
             )
             if not base.exists:  # so that it is purged, should this never be finished
                 staged = replace(staged, expires_us=expiry_after(_LONGEST_COMMIT, self.now_us()))
             if clear and not base.exists:
-                version = await self._backend.commit(key, staged, expected=version, clear=True)
+                version = await self._backend.commit(key, Change(staged, version, clear=True))
                 clear = False
-            for batch in batches[:-1]:
-                version = await self._backend.commit(key, staged, expected=version, put=batch)
-            put = batches[-1]
-        await self._backend.commit(
-            key,
-            replace(thread, staged_position=0, staged_clear=False),
-            expected=version,
-            put=put,
-            delete=change.delete,
-            clear=clear,
-        )
+            for batch in batches:
+                version = await self._backend.commit(key, Change(staged, version, batch))
+        thread = replace(thread, staged_position=0, staged_clear=False)
+        await self._backend.commit(key, Change(thread, version, put, change.delete, clear))
 
     async def _discard_staged(
         self, key: ThreadKey, stored: Thread, version: Version | None
     ) -> Version | None:
         """Remove the rows that an unfinished commit left above the last position."""
-        pages = self.pages(key, version, after=stored.last_position, bodies=False, staged=True)
-        rows = [row async for page in pages for row in page]
+        left = RowRange(after=stored.last_position, bodies=False, staged=True)
+        rows = [row async for page in self.pages(key, version, left) for row in page]
         for batch in in_batches(rows, self._backend.limits):
-            version = await self._backend.commit(key, stored, expected=version, delete=batch)
+            version = await self._backend.commit(key, Change(stored, version, delete=batch))
         cleaned = replace(stored, staged_position=0, staged_clear=False)
-        return await self._backend.commit(key, cleaned, expected=version)
+        return await self._backend.commit(key, Change(cleaned, version))
 
 
 def new_request_id() -> str:
@@ -255,8 +229,8 @@ def check_version(snapshot: Snapshot | None, version: Version) -> None:
         raise VersionConflict
 
 
-def _took_effect(base: Base, change: Change[T], request_id: str) -> bool:
-    if change.delete_thread:
+def _took_effect(base: Base, change: Change | None, request_id: str) -> bool:
+    if change is not None and change.thread is None:
         return not base.exists
     return request_id in base.thread.recent_request_ids
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import gc
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from agent_stores.inline import may_block
+from agent_stores.inline import may_block, run_inline
 
 _MAX_IDLE = 8  # servers that no log uses, and that stay connected
 
@@ -36,9 +38,7 @@ class SharedConnection(Protocol):
 
 
 class LoopClient(Protocol):
-    """A client on one event loop. `loop_close_hook`, which `LoopClients` sets, closes it with its loop."""
-
-    loop_close_hook: AsyncGenerator[None, None] | None
+    """A client on one event loop."""
 
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
@@ -106,10 +106,12 @@ class ServerRegistry(Generic[S]):
 
 
 class LoopClients(Generic[C]):
-    """The clients of a server: one for each event loop that uses it, until the loop ends. For any thread.
+    """The clients of a server: one for each event loop that uses it, until the loop ends, and a blocking one.
+
+    For any thread.
 
     Args:
-        make: makes a client, on its loop.
+        make: makes a client, on its loop; or a blocking one, where the caller may block.
         are_ours: whether the clients are to be closed; not those over what a caller lent.
         timeout: seconds that a loop on another thread has to close its client.
     """
@@ -117,12 +119,13 @@ class LoopClients(Generic[C]):
     def __init__(self, make: Callable[[], C], *, are_ours: bool, timeout: float) -> None:
         self.users = 0
         self._make, self._are_ours, self._timeout = make, are_ours, timeout
-        self._clients: dict[_Loop, C] = {}
+        self._clients: dict[_Loop | None, C] = {}  # None: the blocking one
+        self._hooks: dict[_Loop, AsyncGenerator[None, None]] = {}  # each closes a client with its loop
         self._lock = threading.Lock()
 
     def get(self) -> C:
-        """The client of the running loop."""
-        loop = asyncio.get_running_loop()
+        """The client of the running loop, or the blocking one."""
+        loop = None if may_block() else asyncio.get_running_loop()
         return self._clients.get(loop) or self._new(loop)
 
     async def aclose(self) -> None:
@@ -165,25 +168,30 @@ class LoopClients(Generic[C]):
 
     def reset_after_fork(self) -> None:
         """After a fork: the clients, and the loops that they are on, belong to the parent."""
-        _of_the_parent.append(self._clients)
-        self._lock, self._clients = threading.Lock(), {}
+        _of_the_parent.append((self._clients, self._hooks))
+        self._lock, self._clients, self._hooks = threading.Lock(), {}, {}
 
     def _take_all(self) -> dict[_Loop, C]:
         with self._lock:
-            clients, self._clients = self._clients, {}
-        return clients if self._are_ours else {}
+            clients, self._clients, self._hooks = self._clients, {}, {}
+        if not self._are_ours:
+            return {}
+        if (blocking := clients.get(None)) is not None:
+            with contextlib.suppress(Exception):
+                run_inline(blocking.aclose())
+        return {loop: client for loop, client in clients.items() if loop is not None}
 
-    def _new(self, loop: _Loop) -> C:
+    def _new(self, loop: _Loop | None) -> C:
         with self._lock:
-            for other in [other for other in self._clients if other.is_closed()]:
-                ended = self._clients.pop(other)
+            for other in [other for other in self._clients if other is not None and other.is_closed()]:
+                ended, _ = self._clients.pop(other), self._hooks.pop(other, None)
                 if self._are_ours:
                     ended.close_sockets()
-            client = self._clients[loop] = self._make()
-        if self._are_ours:
-            client.loop_close_hook = loop_close_hook = self._close_with(loop, client)
+            client = self._clients.setdefault(loop, self._make())
+        if self._are_ours and loop is not None:
+            hook = self._hooks[loop] = self._close_with(loop, client)
             with contextlib.suppress(StopIteration):
-                loop_close_hook.asend(None).send(None)
+                hook.asend(None).send(None)
         return client
 
     async def _close_with(self, loop: _Loop, client: C) -> AsyncGenerator[None, None]:
@@ -191,9 +199,8 @@ class LoopClients(Generic[C]):
         try:
             yield
         finally:
-            client.loop_close_hook = None
             if self._clients.get(loop) is client:
-                del self._clients[loop]
+                del self._clients[loop], self._hooks[loop]
                 with contextlib.suppress(Exception):
                     await client.aclose()
 
@@ -221,6 +228,26 @@ def _close_soon(loop: _Loop, client: LoopClient) -> threading.Event:
     except RuntimeError:  # it is closed
         client.close_sockets()
     return closed
+
+
+def let_go(release: Callable[[], object]) -> None:
+    """Release what holds sockets whose loop is gone: they end as garbage, of which Python would warn."""
+
+    def collect() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            with contextlib.suppress(Exception):
+                release()
+            gc.collect()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        collect()
+    else:  # clients would report to the loop that runs here
+        thread = threading.Thread(target=collect, name="agent-stores-close", daemon=True)
+        thread.start()
+        thread.join()
 
 
 class EventLoopPool:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar, Unpack
 
+from agent_stores._checks import check_seconds
 from agent_stores.capabilities import SearchableBackend
-from agent_stores.errors import StoreRejectedError
+from agent_stores.errors import ArgumentError, StoreRejectedError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
-from agent_stores.store_options import StoreOptions, log_options
+from agent_stores.store_options import StoreOptions, log_options, positive
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -76,15 +77,27 @@ class DatabaseMessageLog(MessageLog):
     ) -> None:
         # Imported here, so that the class can be imported where SQLAlchemy is not installed.
         from agent_stores.backends.sql.backend import SQLBackend
-        from agent_stores.backends.sql.config import make_config
+        from agent_stores.backends.sql.config import parse_config
 
-        config = make_config(
-            connection_string,
-            engine=engine,
-            timeout=timeout,
-            max_connections=max_connections,
-            table_prefix=table_prefix,
+        if (connection_string is None) == (engine is None):
+            raise ArgumentError("either connection_string or engine must be given, and not both")
+        seconds = check_seconds("timeout", timeout, zero=False)
+        if seconds is None:
+            raise ArgumentError("timeout must be a positive number of seconds, got None")
+        if not table_prefix.isidentifier() or not table_prefix.isascii() or len(table_prefix) > 32:
+            raise ArgumentError(
+                f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"
+            )
+        config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
+        if notify and (config.dialect != "postgresql" or engine is not None):
+            raise ArgumentError("notify must be False except for a connection string of PostgreSQL, got True")
+        config = config._replace(
+            location=config.location + ("" if table_prefix == _PREFIX else f"?tables={table_prefix}"),
+            timeout=seconds,
+            max_connections=positive("max_connections", max_connections),
             engine_options=dict(engine_options or {}),
+            engine=engine,
+            table_prefix=table_prefix,
             notify=notify,
         )
         super().__init__(SQLBackend(config), clock=clock, encryption=encryption, attachments=attachments)

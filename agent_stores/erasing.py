@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from agent_stores import _checks as check
 from agent_stores._attached import PREFIX as ATTACHED
-from agent_stores.backend import ListCursor, ListedThread, ThreadKey
+from agent_stores.backend import ListCursor, ListedThread, RowRange, ThreadKey, ThreadQuery
 from agent_stores.capabilities import Scrubber, Sweeper
 from agent_stores.errors import (
     ArgumentError,
@@ -254,7 +254,7 @@ class _Erasure:
             after: int | None = 0
             while after is not None:
                 try:
-                    snapshot = await self._backend.rows(item.key, after=after, limit=_BODIES)
+                    snapshot = await self._backend.rows(item.key, RowRange(after=after, limit=_BODIES))
                 except EncryptionKeyError:
                     break
                 rows = [] if snapshot is None else snapshot.rows
@@ -329,7 +329,7 @@ class _Erasure:
         """All threads of the tenant, expired ones included."""
         after: ListCursor | None = None
         while True:
-            page = await self._backend.threads(self.tenant, after=after, limit=_PAGE)
+            page = await self._backend.threads(ThreadQuery(self.tenant, after=after, limit=_PAGE))
             for item in page:
                 yield item
             if len(page) < _PAGE:

@@ -179,6 +179,6 @@ class ContextProviderError(AgentStoresError):
 def redact(text: str, secrets: Iterable[str]) -> str:
     """A text on one line, in which no secret shows."""
     text = " ".join(text.split())
-    for secret in filter(None, secrets):
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may be part of another
         text = text.replace(secret, "***")
     return text

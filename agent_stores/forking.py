@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from agent_stores._encrypted import PREFIX, check_plain
-from agent_stores.backend import Backend, Row, Thread, ThreadKey, VersionConflict
-from agent_stores.committer import Base, Change, Committer, new_request_id
+from agent_stores.backend import Backend, Change, Row, RowRange, Thread, ThreadKey, VersionConflict
+from agent_stores.committer import Base, Committer, Planned, new_request_id
 from agent_stores.errors import NotFoundError, StoreUnavailableError, ThreadExistsError
 from agent_stores.lineage import fork_metadata
 from agent_stores.sealing import check_metadata, seal_rows
@@ -41,9 +41,8 @@ async def fork_thread(
             metadata=fork_metadata(source.thread.metadata, key),
         )
         try:
-            rows = [
-                row async for page in committer.pages(key, source.version, before=last + 1) for row in page
-            ]
+            pages = committer.pages(key, source.version, RowRange(before=last + 1))
+            rows = [row async for page in pages for row in page]
         except VersionConflict:
             continue
         for row in rows:
@@ -66,10 +65,10 @@ class _Copy:
         if rows:
             self._thread = replace(self._thread, last_us=rows[-1].created_us)
 
-    async def __call__(self, base: Base, now_us: int) -> Change[int]:
+    async def __call__(self, base: Base, now_us: int) -> Planned[int]:
         if base.exists:
             raise _exists(self._key)
-        return Change(len(self._rows), self._thread, self._rows)
+        return len(self._rows), Change(self._thread, base.version, self._rows)
 
 
 def _exists(key: ThreadKey) -> ThreadExistsError:

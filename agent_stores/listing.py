@@ -7,8 +7,17 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
-from agent_stores.backend import Backend, ListCursor, ListedThread, Thread, ThreadKey, ThreadOrder
+from agent_stores.backend import (
+    Backend,
+    ListCursor,
+    ListedThread,
+    Thread,
+    ThreadKey,
+    ThreadOrder,
+    ThreadQuery,
+)
 from agent_stores.errors import ArgumentError
 from agent_stores.lineage import own_metadata
 
@@ -110,30 +119,21 @@ def decode_cursor(order: ThreadOrder, cursor: str | None) -> ListCursor | None:
     return ListCursor(updated_us, thread_id)
 
 
-async def list_page(
-    backend: Backend,
-    tenant: str | None,
-    prefix: str,
-    limit: int,
-    cursor: str | None,
-    order: ThreadOrder,
-    now_us: int,
-) -> ThreadPage:
+async def list_page(backend: Backend, query: ThreadQuery, now_us: int) -> ThreadPage:
     """A page of threads that are visible at `now_us` (microseconds); see `MessageLog.list_threads`."""
-    after = decode_cursor(order, cursor)
-    found: list[ListedThread] = []
-    wanted = limit + 1
+    limit, found = query.limit, list[ListedThread]()
+    query = replace(query, limit=limit + 1)
     while len(found) <= limit:
-        page = await backend.threads(tenant, prefix=prefix, after=after, limit=wanted, order=order)
+        page = await backend.threads(query)
         found += (item for item in page if item.thread.is_visible(now_us))
-        if len(page) < wanted:
+        if len(page) < query.limit:
             break
-        after = _cursor_of(page[-1])
-        wanted = max(wanted, min(2 * wanted, _LARGEST_PAGE))  # there may be many threads that are not visible
+        # There may be many threads that are not visible.
+        wanted = max(query.limit, min(2 * query.limit, _LARGEST_PAGE))
+        query = replace(query, after=_cursor_of(page[-1]), limit=wanted)
     threads = [make_stats(item.key, item.thread) for item in found[:limit]]
-    return ThreadPage(
-        threads, encode_cursor(order, _cursor_of(found[limit - 1])) if len(found) > limit else None
-    )
+    cursor = encode_cursor(query.order, _cursor_of(found[limit - 1])) if len(found) > limit else None
+    return ThreadPage(threads, cursor)
 
 
 def _cursor_of(item: ListedThread) -> ListCursor:

@@ -11,12 +11,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent_stores.backend import Backend, Row, ThreadKey, ThreadOrder, TimeToLive
-from agent_stores.capabilities import Appender, LatestReader, SearchableBackend, SearchHit, TenantLister
+from agent_stores.backend import Backend, Row, RowRange, ThreadKey, ThreadOrder, ThreadQuery, TimeToLive
+from agent_stores.capabilities import (
+    Append,
+    Appender,
+    LatestReader,
+    SearchableBackend,
+    SearchHit,
+    SearchQuery,
+    TenantLister,
+)
 from agent_stores.committer import Committer, new_request_id
 from agent_stores.errors import ArgumentError, StoreClosedError, StoreRejectedError
 from agent_stores.forking import fork_thread
-from agent_stores.listing import ThreadPage, ThreadStats, list_page, make_stats
+from agent_stores.listing import ThreadPage, ThreadStats, decode_cursor, list_page, make_stats
 from agent_stores.operations import NewThread, Operations
 from agent_stores.sealing import check_metadata, seal_rows, wrap_backend
 
@@ -113,30 +121,20 @@ class MessageLog:
         self._check_open()
         if not rows:
             raise ArgumentError("rows must not be empty")
-        request_id = request_id or new_request_id()
-        rows = await seal_rows(self.backend, key, rows)
-        if self._appender is not None:
-            position = await self._appender.append(
-                key,
-                rows,
-                request_id=request_id,
-                now_us=self._committer.now_us(),
-                expected_position=expected_position,
-                max_messages=max_messages,
-                ttl=ttl,
-                create=new_thread is None,
-            )
-            if position is not None:
-                return position
-        return await self._operations.append(
-            key,
-            rows,
-            request_id=request_id,
+        call = Append(
+            await seal_rows(self.backend, key, rows),
+            request_id=request_id or new_request_id(),
+            now_us=self._committer.now_us(),
             expected_position=expected_position,
             max_messages=max_messages,
             ttl=ttl,
-            new_thread=new_thread,
+            create=new_thread is None,
         )
+        if self._appender is not None:
+            position = await self._appender.append(key, call)
+            if position is not None:
+                return position
+        return await self._operations.append(key, call, new_thread)
 
     async def create(
         self,
@@ -171,11 +169,10 @@ class MessageLog:
         newest: bool = False,
         bodies: bool = True,
     ) -> list[Row]:
-        """Read a range of a thread; renews a time-to-live that reads renew. See `Backend.rows`."""
+        """Read a range of a thread (`RowRange`); renews a time-to-live that reads renew."""
         self._check_open()
-        snapshot = await self.backend.rows(
-            key, after=after, before=before, limit=limit, newest=newest, bodies=bodies
-        )
+        wanted = RowRange(after=after, before=before, limit=limit, newest=newest, bodies=bodies)
+        snapshot = await self.backend.rows(key, wanted)
         if snapshot is None or not snapshot.thread.is_visible(self._committer.now_us()):
             return []
         if snapshot.thread.ttl_refresh == "read" and snapshot.thread.ttl is not None:
@@ -244,9 +241,10 @@ class MessageLog:
             OutcomeUnknownError: when the connection was lost while the write was confirmed.
         """
         self._check_open()
-        return await self._operations.replace_all(
-            key, rows, request_id=request_id or new_request_id(), expected_position=expected_position, ttl=ttl
-        )
+        request_id, now_us = request_id or new_request_id(), self._committer.now_us()
+        rows = await seal_rows(self.backend, key, rows)
+        call = Append(rows, request_id, now_us, expected_position, ttl=ttl)
+        return await self._operations.replace_all(key, call)
 
     async def stats(self, key: ThreadKey) -> ThreadStats | None:
         """What is known of a thread, its metadata included; None when there is no such thread."""
@@ -283,12 +281,7 @@ class MessageLog:
         """
         self._check_open()
         return await self._operations.update_metadata(
-            key,
-            changes,
-            expected_revision=expected_revision,
-            max_messages=max_messages,
-            ttl=ttl,
-            new_thread=new_thread,
+            key, changes, expected_revision, max_messages, ttl, new_thread
         )
 
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
@@ -331,8 +324,8 @@ class MessageLog:
             order: ``"id"``, or ``"recent"`` for the most recently written first.
         """
         self._check_open()
-        now_us = self._committer.now_us()
-        return await list_page(self.backend, tenant, prefix, limit, cursor, order, now_us)
+        query = ThreadQuery(tenant, prefix, decode_cursor(order, cursor), limit, order)
+        return await list_page(self.backend, query, self._committer.now_us())
 
     async def list_tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """At most `limit` tenants that have threads, after a name, by name; None, for no tenant, comes first.
@@ -385,9 +378,8 @@ class MessageLog:
         if not isinstance(self.backend, SearchableBackend):
             refusal = getattr(self.backend, "search_refusal", "has no search")
             raise StoreRejectedError(f"{self.location} {refusal}")
-        return await self.backend.search(
-            tenant, query, limit=limit, thread_id=thread_id, before=before, now_us=self._committer.now_us()
-        )
+        now_us = self._committer.now_us()
+        return await self.backend.search(SearchQuery(tenant, query, limit, now_us, thread_id, before))
 
     async def aclose(self) -> None:
         """Close what the backend opened; what it was given stays open. Closing twice is allowed."""

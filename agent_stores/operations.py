@@ -13,9 +13,20 @@ from msgspec.structs import replace
 
 from agent_stores import append_plan
 from agent_stores._encrypted import check_keys, check_plain
-from agent_stores.backend import Backend, Row, Snapshot, Thread, ThreadKey, TimeToLive, VersionConflict
-from agent_stores.capabilities import Sweeper
-from agent_stores.committer import Base, Change, Committer, check_version
+from agent_stores.backend import (
+    Backend,
+    Change,
+    Row,
+    RowRange,
+    Snapshot,
+    Thread,
+    ThreadKey,
+    ThreadQuery,
+    TimeToLive,
+    VersionConflict,
+)
+from agent_stores.capabilities import Append, Sweeper
+from agent_stores.committer import Base, Committer, Planned, check_version
 from agent_stores.errors import ConflictError, OutcomeUnknownError, StoreError
 from agent_stores.sealing import check_thread, seal_rows
 from agent_stores.thread_updates import check_position, expiry_after, with_metadata, with_rows, with_ttl
@@ -45,45 +56,37 @@ class Operations:
         self._backend = backend
         self._committer = committer
 
-    async def append(
-        self,
-        key: ThreadKey,
-        rows: Sequence[Row],
-        *,
-        request_id: str,
-        expected_position: int | None,
-        max_messages: int | None,
-        ttl: TimeToLive | None,
-        new_thread: NewThread | None,
-    ) -> int:
+    async def append(self, key: ThreadKey, call: Append, new_thread: NewThread | None) -> int:
         """See `MessageLog.append`."""
         new_thread = await self._seal_new(key, new_thread)
         left: list[Row] = []  # rows that are trimmed afterwards, when it takes more than one commit
 
-        async def plan(base: Base, now_us: int) -> Change[int]:
+        async def plan(base: Base, now_us: int) -> Planned[int]:
             left.clear()
             thread = base.thread
-            if request_id in thread.recent_request_ids:
-                return Change(thread.last_position)
-            present = await self._find(key, base, [row.message_id for row in rows])
-            known = {*present, *await self._find_trimmed(key, base, rows, present)} if present else present
-            added = append_plan.new_rows(rows, known)
+            if call.request_id in thread.recent_request_ids:
+                return thread.last_position, None
+            present = await self._find(key, base, [row.message_id for row in call.rows])
+            trimmed = await self._find_trimmed(key, base, call.rows, present) if present else ()
+            added = append_plan.new_rows(call.rows, {*present, *trimmed})
             if not added:
                 found = max(row.position for row in present.values())  # may be newer than the thread
-                return Change(max(thread.last_position, found))
-            check_position(thread, expected_position)
+                return max(thread.last_position, found), None
+            check_position(thread, call.expected_position)
             if new_thread is not None and thread.last_position == 0:
                 added = append_plan.new_rows([*new_thread.rows, *added], ())
                 if not base.exists:
                     thread = with_metadata(thread, new_thread.metadata)
-            pages = self._committer.pages(key, base.version if base.exists else None, bodies=False)
-            thread, put, delete = await append_plan.add_rows(thread, added, max_messages, pages)
+            version = base.version if base.exists else None
+            pages = self._committer.pages(key, version, RowRange(bodies=False))
+            thread, put, delete = await append_plan.add_rows(thread, added, call.max_messages, pages)
             if delete and not self._committer.fits(len(put) + len(delete)):
                 left.extend(delete)
                 thread, delete = with_rows(thread, delete), []
-            return Change(thread.last_position, with_ttl(thread, ttl, now_us), put, delete)
+            change = Change(with_ttl(thread, call.ttl, now_us), base.version, put, delete)
+            return thread.last_position, change
 
-        position = await self._committer.update(key, plan, request_id=request_id)
+        position = await self._committer.update(key, plan, request_id=call.request_id)
         if left:
             with contextlib.suppress(StoreError):  # the rows are added; the next append trims the rest
                 await self._delete_in_steps(key, {row.message_id: row.position for row in left})
@@ -93,13 +96,14 @@ class Operations:
         """See `MessageLog.replace`."""
         (row,) = await seal_rows(self._backend, key, [row])
 
-        async def plan(base: Base, now_us: int) -> Change[bool]:
+        async def plan(base: Base, now_us: int) -> Planned[bool]:
             check_keys(base.thread.metadata)
             old = (await self._find(key, base, [row.message_id])).get(row.message_id)
             if old is None:
-                return Change(False)
+                return False, None
             new = replace(row, position=old.position, boundary=old.boundary)
-            return Change(True, with_rows(with_rows(base.thread, [old], -1), [new]), [new])
+            thread = with_rows(with_rows(base.thread, [old], -1), [new])
+            return True, Change(thread, base.version, [new])
 
         return await self._committer.update(key, plan)
 
@@ -113,11 +117,13 @@ class Operations:
         ids = list(positions)
         step = self._backend.limits.commit_rows or max(1, len(ids))
 
-        async def plan(base: Base, now_us: int) -> Change[int]:
+        async def plan(base: Base, now_us: int) -> Planned[int]:
             check_keys(base.thread.metadata)
             found = await self._find(key, base, batch)
             rows = [row for name, row in found.items() if positions[name] in (None, row.position)]
-            return Change(len(rows), with_rows(base.thread, rows, -1) if rows else None, delete=rows)
+            if not rows:
+                return 0, None
+            return len(rows), Change(with_rows(base.thread, rows, -1), base.version, delete=rows)
 
         deleted = 0
         for start in range(0, len(ids), step):
@@ -128,16 +134,16 @@ class Operations:
     async def pop_last(self, key: ThreadKey) -> Row | None:
         """See `MessageLog.pop_last`."""
 
-        async def plan(base: Base, now_us: int) -> Change[Row | None]:
+        async def plan(base: Base, now_us: int) -> Planned[Row | None]:
             if base.thread.unpinned == 0:
-                return Change(None)
-            snapshot = await self._backend.rows(key, limit=1, newest=True)
+                return None, None
+            snapshot = await self._backend.rows(key, RowRange(limit=1, newest=True))
             check_version(snapshot, base.version)
             newest = [row for row in snapshot.rows if not row.pinned][-1] if snapshot else None
             if newest is None:
-                return Change(None)
+                return None, None
             check_plain(newest.body)  # what cannot be read is not removed
-            return Change(newest, with_rows(base.thread, [newest], -1), delete=[newest])
+            return newest, Change(with_rows(base.thread, [newest], -1), base.version, delete=[newest])
 
         return await self._committer.update(key, plan)
 
@@ -145,41 +151,34 @@ class Operations:
         """See `MessageLog.clear`."""
         await check_thread(self._backend, key)
 
-        async def plan(base: Base, now_us: int) -> Change[int]:
+        async def plan(base: Base, now_us: int) -> Planned[int]:
             check_keys(base.thread.metadata)
             if not base.thread.messages:
-                return Change(0)
-            return Change(base.thread.messages, _emptied(base.thread), clear=True)
+                return 0, None
+            return base.thread.messages, Change(_emptied(base.thread), base.version, clear=True)
 
         return await self._committer.update(key, plan)
 
-    async def replace_all(
-        self,
-        key: ThreadKey,
-        rows: Sequence[Row],
-        *,
-        request_id: str,
-        expected_position: int | None,
-        ttl: TimeToLive | None,
-    ) -> int:
+    async def replace_all(self, key: ThreadKey, call: Append) -> int:
         """See `MessageLog.replace_all`."""
-        rows = await seal_rows(self._backend, key, rows)
 
-        async def plan(base: Base, now_us: int) -> Change[int]:
+        async def plan(base: Base, now_us: int) -> Planned[int]:
             thread = base.thread
             check_keys(thread.metadata)
-            if request_id in thread.recent_request_ids:
-                return Change(thread.last_position)
-            check_position(thread, expected_position)
-            if not rows and not thread.messages:
-                return Change(thread.last_position)
+            if call.request_id in thread.recent_request_ids:
+                return thread.last_position, None
+            check_position(thread, call.expected_position)
+            if not call.rows and not thread.messages:
+                return thread.last_position, None
             thread = _emptied(thread)
             put: list[Row] = []
-            if rows:
-                thread, put, _ = await append_plan.add_rows(thread, append_plan.new_rows(rows, ()))
-            return Change(thread.last_position, with_ttl(thread, ttl, now_us), put, clear=True)
+            if call.rows:
+                thread, put, _ = await append_plan.add_rows(thread, append_plan.new_rows(call.rows, ()))
+            return thread.last_position, Change(
+                with_ttl(thread, call.ttl, now_us), base.version, put, clear=True
+            )
 
-        return await self._committer.update(key, plan, request_id=request_id)
+        return await self._committer.update(key, plan, request_id=call.request_id)
 
     async def create(
         self, key: ThreadKey, new_thread: NewThread, max_messages: int | None, ttl: TimeToLive | None
@@ -187,11 +186,11 @@ class Operations:
         """See `MessageLog.create`."""
         new_thread = new_thread._replace(rows=await seal_rows(self._backend, key, new_thread.rows))
 
-        async def plan(base: Base, now_us: int) -> Change[None]:
+        async def plan(base: Base, now_us: int) -> Planned[None]:
             if base.thread.last_position or (base.exists and not new_thread.rows):
-                return Change(None)
+                return None, None
             thread, put = await self._begin(key, base, new_thread, max_messages)
-            return Change(None, with_ttl(thread, ttl, now_us), put)
+            return None, Change(with_ttl(thread, ttl, now_us), base.version, put)
 
         await self._committer.update(key, plan)
 
@@ -199,7 +198,6 @@ class Operations:
         self,
         key: ThreadKey,
         changes: Mapping[str, Any],
-        *,
         expected_revision: int | None,
         max_messages: int | None,
         ttl: TimeToLive | None,
@@ -208,7 +206,7 @@ class Operations:
         """See `MessageLog.update_metadata`."""
         new_thread = await self._seal_new(key, new_thread)
 
-        async def plan(base: Base, now_us: int) -> Change[int]:
+        async def plan(base: Base, now_us: int) -> Planned[int]:
             thread, put = base.thread, list[Row]()
             if new_thread is not None and not base.exists:
                 thread, put = await self._begin(key, base, new_thread, max_messages)
@@ -221,36 +219,33 @@ class Operations:
                 )
             changed = with_metadata(thread, changes)
             if changed is base.thread:
-                return Change(thread.revision)
-            return Change(changed.revision, with_ttl(changed, ttl, now_us), put)
+                return thread.revision, None
+            return changed.revision, Change(with_ttl(changed, ttl, now_us), base.version, put)
 
         return await self._committer.update(key, plan)
 
     async def set_ttl(self, key: ThreadKey, ttl: TimeToLive) -> bool:
         """See `MessageLog.set_ttl`."""
 
-        async def plan(base: Base, now_us: int) -> Change[bool]:
+        async def plan(base: Base, now_us: int) -> Planned[bool]:
             if not base.exists:
-                return Change(False)
-            expires_us = expiry_after(ttl.seconds, now_us)
-            return Change(
-                True,
-                replace(
-                    base.thread,
-                    ttl=ttl.seconds,
-                    ttl_refresh=ttl.refresh,
-                    ttl_explicit=True,
-                    expires_us=expires_us,
-                ),
+                return False, None
+            thread = replace(
+                base.thread,
+                ttl=ttl.seconds,
+                ttl_refresh=ttl.refresh,
+                ttl_explicit=True,
+                expires_us=expiry_after(ttl.seconds, now_us),
             )
+            return True, Change(thread, base.version)
 
         return await self._committer.update(key, plan)
 
     async def delete_thread(self, key: ThreadKey) -> bool:
         """See `MessageLog.delete_thread`."""
 
-        async def plan(base: Base, now_us: int) -> Change[bool]:
-            return Change(base.exists, delete_thread=base.version is not None)
+        async def plan(base: Base, now_us: int) -> Planned[bool]:
+            return base.exists, None if base.version is None else Change(None, base.version)
 
         return await self._committer.update(key, plan)
 
@@ -259,15 +254,15 @@ class Operations:
         thread = snapshot.thread
         renewed = replace(thread, expires_us=expiry_after(thread.ttl, self._committer.now_us()))
         with contextlib.suppress(VersionConflict, OutcomeUnknownError):  # the next read renews it
-            await self._backend.commit(key, renewed, expected=snapshot.version)
+            await self._backend.commit(key, Change(renewed, snapshot.version))
 
     async def purge_expired(self, limit: int) -> int:
         """See `MessageLog.purge_expired`."""
         purged = 0
-        expired = await self._backend.threads(None, limit=limit, expired_before=self._committer.now_us())
-        for thread in expired:
+        query = ThreadQuery(None, limit=limit, expired_before=self._committer.now_us())
+        for thread in await self._backend.threads(query):
             with contextlib.suppress(VersionConflict):  # another client wrote to it, or purged it
-                await self._backend.commit(thread.key, None, expected=thread.version)
+                await self._backend.commit(thread.key, Change(None, thread.version))
                 purged += 1
         if isinstance(self._backend, Sweeper):
             await self._backend.sweep(limit=limit)
@@ -311,9 +306,8 @@ class Operations:
                 continue
             first = stored.position - len(missing)
             if missing and first > 0:
-                snapshot = await self._backend.rows(
-                    key, after=first - 1, before=stored.position, limit=1, bodies=False
-                )
+                before = RowRange(after=first - 1, before=stored.position, limit=1, bodies=False)
+                snapshot = await self._backend.rows(key, before)
                 check_version(snapshot, base.version)
                 if snapshot and not snapshot.rows:
                     trimmed.update(missing)

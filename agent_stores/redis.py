@@ -206,7 +206,8 @@ def _config(arguments: dict[str, Any]) -> Config:
             raise ArgumentError("sentinels must name at least one host")
         url = f"{scheme}+sentinel://{hosts}/{quote(given.get('service_name', ''), safe='')}"
     options = {**login, **given.get("client_options", {})}
-    return config_from_url(url, options, given.get("sentinel_kwargs"))
+    of_sentinels = {f"sentinel_{name}": value for name, value in given.get("sentinel_kwargs", {}).items()}
+    return config_from_url(url, **options, **of_sentinels)
 
 
 def _address(host: Any, port: Any) -> str:

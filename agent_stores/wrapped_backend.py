@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from agent_stores.backend import Backend, Limits, ListedThread, Row, Snapshot, Thread, ThreadKey, Version
+from agent_stores.backend import (
+    Backend,
+    Change,
+    Limits,
+    ListedThread,
+    Row,
+    RowRange,
+    Snapshot,
+    ThreadKey,
+    ThreadQuery,
+    Version,
+)
 
 
 class WrappedBackend:
@@ -42,21 +52,21 @@ class WrappedBackend:
         """See `Backend.load`."""
         return await self.inner.load(key)
 
-    async def rows(self, key: ThreadKey, **options: Any) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
-        return await self.inner.rows(key, **options)
+        return await self.inner.rows(key, wanted)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
         return await self.inner.find(key, message_ids)
 
-    async def commit(self, key: ThreadKey, thread: Thread | None, **change: Any) -> Version | None:
+    async def commit(self, key: ThreadKey, change: Change) -> Version | None:
         """See `Backend.commit`; the rows to put come from `seal`."""
-        return await self.inner.commit(key, thread, **change)
+        return await self.inner.commit(key, change)
 
-    async def threads(self, tenant: str | None, **options: Any) -> list[ListedThread]:
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`."""
-        return await self.inner.threads(tenant, **options)
+        return await self.inner.threads(query)
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""

@@ -27,8 +27,19 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from agent_stores import backend as contract
-from agent_stores.backend import ListedThread, Row, Snapshot, Thread, ThreadKey, VersionConflict
+from agent_stores.backend import (
+    Change,
+    Limits,
+    ListedThread,
+    Row,
+    RowRange,
+    Snapshot,
+    Thread,
+    ThreadKey,
+    ThreadQuery,
+    Version,
+    VersionConflict,
+)
 from agent_stores.errors import StoreUnavailableError
 
 T = TypeVar("T")
@@ -46,39 +57,32 @@ class State(NamedTuple):
 class FolderBackend:
     """Threads in a folder; the methods are those of `Backend`."""
 
-    limits = contract.Limits()
+    limits = Limits()
 
     def __init__(self, folder: str) -> None:
         self.location = f"folder:{folder}"
         self._root = Path(folder)
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
-        return await self.rows(key, limit=0)
+        return await self.rows(key, RowRange(limit=0))
 
-    async def rows(
-        self,
-        key: ThreadKey,
-        *,
-        after: int = 0,
-        before: int | None = None,
-        limit: int | None = None,
-        newest: bool = False,
-        bodies: bool = True,
-        staged: bool = False,
-    ) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         def read() -> Snapshot | None:
             folder = self._folder(key)
             while thread := (state := read_state(folder)).thread:
-                end = thread.last_position + 1 if before is None else before
-                found = [(row, body) for row, body in state.rows if after < row.position < end]
-                if newest and limit is not None:
+                end = thread.last_position + 1 if wanted.before is None else wanted.before
+                found = [(row, body) for row, body in state.rows if wanted.after < row.position < end]
+                if wanted.newest and wanted.limit is not None:
                     unpinned = [row.position for row, _ in found if not row.pinned]
-                    dropped = set(unpinned[: max(0, len(unpinned) - limit)])
+                    dropped = set(unpinned[: max(0, len(unpinned) - wanted.limit)])
                     found = [(row, body) for row, body in found if row.position not in dropped]
-                found = found if newest else found[:limit]
+                elif not wanted.newest:
+                    found = found[: wanted.limit]
+                rows = [row for row, _ in found]
                 with contextlib.suppress(FileNotFoundError):  # the next commit has removed a body
-                    rows = [replace(row, body=(folder / body).read_bytes()) for row, body in found if bodies]
-                    return Snapshot(thread, state.head, rows or [row for row, _ in found])
+                    if wanted.bodies:
+                        rows = [replace(row, body=(folder / body).read_bytes()) for row, body in found]
+                    return Snapshot(thread, state.head, rows)
             return None
 
         return await self._run(read)
@@ -88,32 +92,24 @@ class FolderBackend:
         rows = (await self._run(lambda: read_state(self._folder(key)))).rows
         return {row.message_id: row for row, _ in rows if row.message_id in wanted}
 
-    async def commit(
-        self,
-        key: ThreadKey,
-        thread: Thread | None,
-        *,
-        expected: contract.Version | None,
-        put: Sequence[Row] = (),
-        delete: Sequence[Row] = (),
-        clear: bool = False,
-    ) -> contract.Version | None:
+    async def commit(self, key: ThreadKey, change: Change) -> Version | None:
         def write() -> str | None:
             folder = self._folder(key)
             state = read_state(folder)
-            if expected != (state.head if state.thread else None):
+            if change.expected != (state.head if state.thread else None):
                 raise VersionConflict
-            gone = {row.position for row in (*put, *delete)}
+            gone = {row.position for row in (*change.put, *change.delete)}
             kept = [(row, body) for row, body in state.rows if row.position not in gone]
-            rows = [] if clear or thread is None else kept
-            name = uuid.uuid4().hex if thread else "none"
+            rows = [] if change.clear or change.thread is None else kept
+            name = uuid.uuid4().hex if change.thread else "none"
             head = state.head or self._create(folder)
             new_head = f"{int(head.partition('.')[0]) + 1}.{name}"
-            new_files = {f"{name}.{row.position}": row.body for row in put}
-            rows += zip((replace(row, body=b"") for row in put), new_files, strict=True)
+            new_files = {f"{name}.{row.position}": row.body for row in change.put}
+            rows += zip((replace(row, body=b"") for row in change.put), new_files, strict=True)
             rows.sort(key=lambda item: item[0].position)
-            if thread:
-                new_files[f"{name}.state"] = json.dumps(msgspec.to_builtins([key, thread, rows])).encode()
+            if change.thread:
+                document = msgspec.to_builtins([key, change.thread, rows])
+                new_files[f"{name}.state"] = json.dumps(document).encode()
             for file, content in new_files.items():
                 (folder / file).write_bytes(content)
             unused = {f"{head.partition('.')[2]}.state", *(body for _, body in state.rows)}
@@ -127,30 +123,22 @@ class FolderBackend:
                 with contextlib.suppress(OSError):
                     for file in unused:
                         (folder / file).unlink(missing_ok=True)
-            return new_head if thread else None
+            return new_head if change.thread else None
 
         return await self._run(write)
 
-    async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: contract.ListCursor | None = None,
-        limit: int = 100,
-        order: contract.ThreadOrder = "id",
-        expired_before: int | None = None,
-    ) -> list[ListedThread]:
-        pattern = f"{digest(tenant)}/*" if expired_before is None else "*/*"
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
+        after, expired_before = query.after, query.expired_before
+        pattern = f"{digest(query.tenant)}/*" if expired_before is None else "*/*"
         states = await self._run(lambda: [read_state(folder) for folder in self._root.glob(pattern)])
         found = [ListedThread(key, thread, head) for head, key, thread, _ in states if thread]
         if expired_before is not None:
-            return [item for item in found if item.thread.is_expired(expired_before)][:limit]
-        sign = -1 if order == "recent" else 0
+            return [item for item in found if item.thread.is_expired(expired_before)][: query.limit]
+        sign = -1 if query.order == "recent" else 0
         places = {(sign * item.thread.updated_us, item.key.thread_id): item for item in found}
         start = after and (sign * after.updated_us, after.thread_id)
-        chosen = (at for at in places if at[1].startswith(prefix) and (start is None or at > start))
-        return [places[at] for at in sorted(chosen)[:limit]]
+        chosen = (at for at in places if at[1].startswith(query.prefix) and (start is None or at > start))
+        return [places[at] for at in sorted(chosen)[: query.limit]]
 
     async def aclose(self) -> None:
         """Nothing stays open."""

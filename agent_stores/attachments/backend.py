@@ -23,8 +23,8 @@ from agent_stores.attachments.files import Files, check_of
 from agent_stores.attachments.rekeying import FileRekeying
 from agent_stores.attachments.settings import Attachments
 from agent_stores.attachments.sweeping import Sweeper
-from agent_stores.backend import Backend, Limits, Row, Snapshot, ThreadKey
-from agent_stores.capabilities import LatestReader, SearchableBackend, SearchHit
+from agent_stores.backend import Backend, Limits, Row, RowRange, Snapshot, ThreadKey
+from agent_stores.capabilities import LatestReader, SearchableBackend, SearchHit, SearchQuery
 from agent_stores.errors import AttachmentError, MessageTooLargeError
 from agent_stores.inline import may_block
 from agent_stores.wrapped_backend import WrappedBackend
@@ -52,7 +52,7 @@ class _Unlimited:
     location = ""
     limits = Limits()
 
-    async def rows(self, key: ThreadKey, **options: Any) -> None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> None:
         """No rows, with whose keys others would be compared."""
         return
 
@@ -226,25 +226,23 @@ class AttachedBackend(WrappedBackend):
 
     # -- the contract -----------------------------------------------------------------------------------
 
-    async def rows(self, key: ThreadKey, **options: Any) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
-        found = await self.stored_rows(key, **options)
+        found = await self.inner.rows(key, wanted)
         return found and found._replace(rows=await self.open(key, found.rows))
 
-    async def stored_rows(self, key: ThreadKey, **options: Any) -> Snapshot | None:
+    async def stored_rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """`rows` without the data of attachments, for copies of threads."""
-        return await self.inner.rows(key, **options)
+        return await self.inner.rows(key, wanted)
 
     async def _latest(
         self, reader: LatestReader, key: ThreadKey, limit: int | None, *, now_us: int
     ) -> list[Row]:
         return await self.open(key, await reader.latest(key, limit, now_us=now_us))
 
-    async def _search(
-        self, backend: SearchableBackend, tenant: str | None, query: str, **options: Any
-    ) -> list[SearchHit]:
-        hits = await backend.search(tenant, query, **options)
-        opened = await self.open(ThreadKey(tenant, ""), [hit.row for hit in hits])
+    async def _search(self, backend: SearchableBackend, query: SearchQuery) -> list[SearchHit]:
+        hits = await backend.search(query)
+        opened = await self.open(ThreadKey(query.tenant, ""), [hit.row for hit in hits])
         return [hit._replace(row=row) for hit, row in zip(hits, opened, strict=True)]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent_stores._attached import ADDRESS
 from agent_stores.attachments.files import Copy, Files, Reference, digest
-from agent_stores.backend import Backend, ThreadKey
+from agent_stores.backend import Backend, RowRange, ThreadKey
 
 _PAGE = 256  # rows read at once
 _ANY = "*"  # stands for all attachments, where a message cannot be read
@@ -134,7 +134,7 @@ class Sweeper:
         names: set[str] = set()
         after = 0
         while True:
-            found = await self._backend.rows(key, after=after, limit=_PAGE, staged=staged)
+            found = await self._backend.rows(key, RowRange(after=after, limit=_PAGE, staged=staged))
             rows = [] if found is None else found.rows
             for row in rows:
                 if not row.body.startswith(b"{"):

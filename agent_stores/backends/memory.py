@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from agent_stores.backend import (
+    Change,
     Limits,
-    ListCursor,
     ListedThread,
     Row,
+    RowRange,
     Snapshot,
     Thread,
     ThreadKey,
-    ThreadOrder,
+    ThreadQuery,
     VersionConflict,
 )
-from agent_stores.capabilities import SearchHit
+from agent_stores.capabilities import SearchHit, SearchQuery
 from agent_stores.search import rank_rows
 
 
@@ -77,32 +78,22 @@ class MemoryBackend:
             stored = self._threads.get(key)
             return None if stored is None else Snapshot(stored.thread, stored.version)
 
-    async def rows(
-        self,
-        key: ThreadKey,
-        *,
-        after: int = 0,
-        before: int | None = None,
-        limit: int | None = None,
-        newest: bool = False,
-        bodies: bool = True,
-        staged: bool = False,
-    ) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
         with self._lock:
             stored = self._threads.get(key)
             if stored is None:
                 return None
-            end = len(stored.rows) if staged else stored.index(stored.thread.last_position + 1)
-            end = end if before is None else min(end, stored.index(before))
-            rows = stored.rows[stored.index(after + 1) : end]
+            end = len(stored.rows) if wanted.staged else stored.index(stored.thread.last_position + 1)
+            end = end if wanted.before is None else min(end, stored.index(wanted.before))
+            rows = stored.rows[stored.index(wanted.after + 1) : end]
             thread, version = stored.thread, stored.version
-        if newest and limit is not None:
+        if wanted.newest and wanted.limit is not None:
             positions = [row.position for row in rows if not row.pinned]
-            dropped = set(positions[: max(0, len(positions) - limit)])
+            dropped = set(positions[: max(0, len(positions) - wanted.limit)])
             rows = [row for row in rows if row.position not in dropped]
-        elif limit is not None:
-            rows = rows[:limit]
+        elif not wanted.newest:
+            rows = rows[: wanted.limit]
         return Snapshot(thread, version, rows)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
@@ -116,54 +107,40 @@ class MemoryBackend:
             last = stored.thread.last_position
             return {name: replace(row, body=b"") for name, row in rows.items() if row.position <= last}
 
-    async def commit(
-        self,
-        key: ThreadKey,
-        thread: Thread | None,
-        *,
-        expected: object,
-        put: Sequence[Row] = (),
-        delete: Sequence[Row] = (),
-        clear: bool = False,
-    ) -> int | None:
+    async def commit(self, key: ThreadKey, change: Change) -> int | None:
         """See `Backend.commit`."""
         with self._lock:
             stored = self._threads.get(key)
-            if expected != (None if stored is None else stored.version):
+            if change.expected != (None if stored is None else stored.version):
                 raise VersionConflict
-            if thread is None:
+            if change.thread is None:
                 self._threads.pop(key, None)
                 return None
             stored = self._threads.setdefault(key, _Stored())
-            if clear:
+            if change.clear:
                 stored.remove(stored.rows[: stored.index(stored.thread.last_position + 1)])
-            stored.remove(delete)
-            for row in put:
+            stored.remove(change.delete)
+            for row in change.put:
                 stored.put(row)
             self._versions += 1
-            stored.thread, stored.version = thread, self._versions
+            stored.thread, stored.version = change.thread, self._versions
             return stored.version
 
-    async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: ListCursor | None = None,
-        limit: int = 100,
-        order: ThreadOrder = "id",
-        expired_before: int | None = None,
-    ) -> list[ListedThread]:
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`."""
         with self._lock:
             listed = [ListedThread(key, each.thread, each.version) for key, each in self._threads.items()]
-        if expired_before is not None:
-            return [item for item in listed if item.thread.is_expired(expired_before)][:limit]
-        sign = -1 if order == "recent" else 0
-        start = None if after is None else (sign * after.updated_us, after.thread_id)
-        listed = [i for i in listed if i.key.tenant == tenant and i.key.thread_id.startswith(prefix)]
-        ordered = sorted(((sign * item.thread.updated_us, item.key.thread_id), item) for item in listed)
-        return [item for name, item in ordered if start is None or name > start][:limit]
+        if query.expired_before is not None:
+            return [item for item in listed if item.thread.is_expired(query.expired_before)][: query.limit]
+        sign = -1 if query.order == "recent" else 0
+        places = {
+            (sign * item.thread.updated_us, item.key.thread_id): item
+            for item in listed
+            if item.key.tenant == query.tenant and item.key.thread_id.startswith(query.prefix)
+        }
+        after = query.after and (sign * query.after.updated_us, query.after.thread_id)
+        ordered = sorted(place for place in places if after is None or place > after)
+        return [places[place] for place in ordered[: query.limit]]
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`."""
@@ -172,27 +149,18 @@ class MemoryBackend:
         ordered = sorted(names, key=lambda name: (name is not None, name or ""))
         return [name for name in ordered if after is None or (name is not None and name > after)][:limit]
 
-    async def search(
-        self,
-        tenant: str | None,
-        query: str,
-        *,
-        limit: int,
-        thread_id: str | None,
-        before: tuple[str, int] | None,
-        now_us: int,
-    ) -> list[SearchHit]:
+    async def search(self, query: SearchQuery) -> list[SearchHit]:
         """See `SearchableBackend.search`; reads every message of the tenant."""
         with self._lock:
             rows = [
                 (key.thread_id, row)
                 for key, stored in self._threads.items()
-                if key.tenant == tenant and thread_id in (None, key.thread_id)
-                if stored.thread.is_visible(now_us)
+                if key.tenant == query.tenant and query.thread_id in (None, key.thread_id)
+                if stored.thread.is_visible(query.now_us)
                 for row in stored.rows[: stored.index(stored.thread.last_position + 1)]
-                if before is None or key.thread_id != before[0] or row.position < before[1]
+                if query.before is None or key.thread_id != query.before[0] or row.position < query.before[1]
             ]
-        return rank_rows(rows, query)[:limit]
+        return rank_rows(rows, query.text)[: query.limit]
 
     async def aclose(self) -> None:
         """Forget all threads."""

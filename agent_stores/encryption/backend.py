@@ -10,7 +10,19 @@ from msgspec.structs import replace
 
 from agent_stores import _json
 from agent_stores._encrypted import MARKER, PREFIX, UNREADABLE, is_marked
-from agent_stores.backend import Backend, Limits, ListedThread, Row, Snapshot, Thread, ThreadKey, Version
+from agent_stores.backend import (
+    Backend,
+    Change,
+    Limits,
+    ListedThread,
+    Row,
+    RowRange,
+    Snapshot,
+    Thread,
+    ThreadKey,
+    ThreadQuery,
+    Version,
+)
 from agent_stores.capabilities import (
     Appender,
     ChangeNotifier,
@@ -105,7 +117,7 @@ class EncryptedBackend(WrappedBackend):
         """
         if key in self._checked:
             return
-        found = await self.inner.rows(key, limit=1, newest=True)
+        found = await self.inner.rows(key, RowRange(limit=1, newest=True))
         for row in found.rows if found else ():
             if row.body.startswith(PREFIX) and (ciphertext := decode_ciphertext(row.body)):
                 (await self.keys.for_reading(key, {ciphertext.key})).check(ciphertext)
@@ -210,25 +222,24 @@ class EncryptedBackend(WrappedBackend):
         found = await self.inner.load(key)
         return found and found._replace(thread=await self.open_metadata(key, found.thread))
 
-    async def rows(self, key: ThreadKey, *, bodies: bool = True, **options: Any) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
-        found = await self.inner.rows(key, bodies=bodies, **options)
+        found = await self.inner.rows(key, wanted)
         if found is None:
             return None
-        rows = await self.open(key, found.rows) if bodies else found.rows
+        rows = await self.open(key, found.rows) if wanted.bodies else found.rows
         return Snapshot(await self.open_metadata(key, found.thread), found.version, rows)
 
-    async def commit(self, key: ThreadKey, thread: Thread | None, **change: Any) -> Version | None:
+    async def commit(self, key: ThreadKey, change: Change) -> Version | None:
         """See `Backend.commit`; the rows to put were encrypted by `seal`."""
-        sealed = thread and await self.seal_metadata(key, thread)
-        return await self.inner.commit(key, sealed, **change)
+        if change.thread is not None:
+            change = replace(change, thread=await self.seal_metadata(key, change.thread))
+        return await self.inner.commit(key, change)
 
-    async def threads(
-        self, tenant: str | None, *, expired_before: int | None = None, **options: Any
-    ) -> list[ListedThread]:
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`."""
-        listed = await self.inner.threads(tenant, expired_before=expired_before, **options)
-        if expired_before is not None:  # to be purged, not shown
+        listed = await self.inner.threads(query)
+        if query.expired_before is not None:  # to be purged, not shown
             return listed
         return [item._replace(thread=await self.open_metadata(item.key, item.thread)) for item in listed]
 

@@ -17,15 +17,18 @@ from msgspec.structs import replace
 
 from agent_stores._attached import PREFIX, KeptFile
 from agent_stores._encrypted import check_keys, is_marked
+from agent_stores.append_plan import in_batches
 from agent_stores.backend import (
     Backend,
+    Change,
     ListCursor,
     Row,
+    RowRange,
     Thread,
     ThreadKey,
+    ThreadQuery,
     Version,
     VersionConflict,
-    in_batches,
 )
 from agent_stores.encryption.backend import DAMAGED, EncryptedBackend, encrypt_rows
 from agent_stores.encryption.ciphers import Ciphers
@@ -181,7 +184,7 @@ async def _rekey_threads(
 ) -> None:
     after: ListCursor | None = None
     while True:
-        page = await backend.inner.threads(tenant, after=after, limit=_PAGE)
+        page = await backend.inner.threads(ThreadQuery(tenant, after=after, limit=_PAGE))
         for item in page:
             try:
                 await _rekey_thread(backend, files, item.key, report, note)
@@ -263,7 +266,7 @@ async def _rekey_page(
 
     Everything is committed under the version that was read, so that no other write is undone.
     """
-    found = await backend.inner.rows(key, after=after, limit=size)
+    found = await backend.inner.rows(key, RowRange(after=after, limit=size))
     if found is None or not found.rows:
         return None
     thread, version, rows = found
@@ -283,7 +286,7 @@ async def _rekey_page(
     for batch in in_batches([row for row in sealed if row not in large], backend.inner.limits):
         grown = sum(row.bytes - stored[row.position].bytes for row in batch)
         thread = replace(thread, bytes=thread.bytes + grown)
-        version = await backend.inner.commit(key, thread, expected=version, put=batch)
+        version = await backend.inner.commit(key, Change(thread, version, batch))
         report.messages += len(batch)
     report.damaged += len(opened) - len(readable)
     report.too_large += len(large)
@@ -320,7 +323,7 @@ async def _rekey_head(backend: EncryptedBackend, key: ThreadKey, report: RekeyRe
             raise EncryptionKeyError(f"metadata {name!r} is not encrypted, and allow_plaintext is False")
     if len(stale) > len(unreadable):
         sealed = await backend.seal_metadata(key, opened)
-        await backend.inner.commit(key, sealed, expected=version)
+        await backend.inner.commit(key, Change(sealed, version))
         report.metadata += 1
     report.damaged += len(unreadable)
     for name in unreadable:
@@ -331,16 +334,15 @@ async def _remove_staged(
     backend: EncryptedBackend, key: ThreadKey, thread: Thread, version: Version | None
 ) -> Version | None:
     """Remove rows above the last position: they are encrypted with any key, or with none."""
+    wanted = RowRange(after=thread.last_position, limit=_PAGE, bodies=False, staged=True)
     while True:
-        found = await backend.inner.rows(
-            key, after=thread.last_position, limit=_PAGE, bodies=False, staged=True
-        )
+        found = await backend.inner.rows(key, wanted)
         if found is None or found.version != version:
             raise VersionConflict
         if not found.rows:
-            return await backend.inner.commit(key, replace(thread, staged_position=0), expected=version)
+            return await backend.inner.commit(key, Change(replace(thread, staged_position=0), version))
         for batch in in_batches(found.rows, backend.inner.limits):
-            version = await backend.inner.commit(key, thread, expected=version, delete=batch)
+            version = await backend.inner.commit(key, Change(thread, version, delete=batch))
 
 
 def _is_current(ciphers: Ciphers, value: object) -> bool:

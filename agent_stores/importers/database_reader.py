@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool  # isort: skip
 
 T = TypeVar("T")
 
+_ASYNC_DRIVERS = ("asyncpg", "psycopg_async", "aiomysql", "asyncmy", "aiosqlite")  # need an event loop
 _TIMEOUT = 30  # seconds that a locked SQLite file is waited for
 
 
@@ -81,7 +82,7 @@ class DatabaseReader:
                 return operation(connection)
         except (SQLAlchemyError, OSError) as error:
             failure = classify(error, self._config.dialect)
-            raise translate_error(error, failure, self._config, False, False) from None
+            raise translate_error(error, failure, self._config) from None
 
     def _open(self) -> Engine:
         if self._engine is None:
@@ -91,10 +92,10 @@ class DatabaseReader:
 
 def _sync_config(config: Config) -> Config:
     """The same database with a driver that needs no event loop."""
-    if not config.is_async:
+    if config.url.get_driver_name() not in _ASYNC_DRIVERS:
         return config
     found = parse_config(config.url.set(drivername=config.dialect))
-    if found.is_async:
+    if found.url.get_driver_name() in _ASYNC_DRIVERS:
         driver = {"postgresql": "psycopg", "mariadb": "pymysql"}[config.dialect]
         raise MissingDependencyError.of(
             driver, extra=config.dialect, purpose=f"reading from {config.dialect}://"

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent_stores.backends.redis.config import config_from_url
 from agent_stores.backends.redis.connection import close_client, make_client
-from agent_stores.backends.redis.errors import FAILURES, translate_error
+from agent_stores.backends.redis.errors import FAILURES, explain
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.page_size import PageSize
 from agent_stores.importers.source import SourceError
@@ -143,10 +143,10 @@ class RedisReader:
             )
         return self._client
 
-    def _error(self, error: BaseException) -> Exception:
+    def _error(self, error: Exception) -> Exception:
         if "WRONGTYPE" in str(error):
             return SourceError("its key holds something of another type now")
-        return translate_error(error, self._config)
+        return explain(error, self._config).error
 
 
 def is_text(key: str) -> bool:

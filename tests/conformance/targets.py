@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from agent_stores import MessageLog
 from agent_stores.azure import AzureTableMessageLog
-from agent_stores.backend import Backend, Limits, ThreadKey
+from agent_stores.backend import Backend, Change, Limits, RowRange, ThreadKey
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.backends.redis.backend import RedisBackend
 from agent_stores.backends.tables.backend import TablesBackend
@@ -221,10 +221,10 @@ def damager(open_log: Callable[[], MessageLog]) -> Callable[[ThreadKey, int], Aw
 async def damage(log: MessageLog, key: ThreadKey, position: int) -> None:
     """Damage the body of a message below encryption and attachments."""
     backend = innermost(log.backend)
-    found = await backend.rows(key, after=position - 1, before=position + 1)
+    found = await backend.rows(key, RowRange(after=position - 1, before=position + 1))
     assert found is not None
     put = [replace(row, body=b'{"role": ') for row in found.rows]
-    await backend.commit(key, found.thread, expected=found.version, put=put)
+    await backend.commit(key, Change(found.thread, found.version, put))
 
 
 def innermost(backend: Backend) -> Backend:

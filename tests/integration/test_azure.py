@@ -442,9 +442,9 @@ def impatient(store: AzureTableChatMessageStore) -> Iterator[None]:
     """Let requests of a store take half a second; what comes before has the usual time."""
     log: Any = store.log
     table = log.backend.table
-    usual, table._timeout = table._timeout, 0.5
+    usual, table.attempts.timeout = table.attempts.timeout, 0.5
     yield
-    table._timeout = usual
+    table.attempts.timeout = usual
 
 
 async def all_passed(proxy: HttpProxy) -> None:

@@ -29,6 +29,7 @@ from agent_stores.errors import (
     ArgumentTypeError,
     MessageTooLargeError,
     MissingDependencyError,
+    OutcomeUnknownError,
     StateError,
     StoreRejectedError,
     StoreUnavailableError,
@@ -150,10 +151,13 @@ class TestConnections:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         connection.close()
 
-    async def test_a_database_in_memory(self) -> None:
-        async with DatabaseChatMessageStore(":memory:", thread_id="t") as store:
+    @pytest.mark.parametrize("name", [":memory:", "file::memory:", "file:x?mode=memory"])
+    async def test_a_database_in_memory(self, name: str) -> None:
+        async with DatabaseChatMessageStore(name, thread_id="t") as store:
             await asyncio.gather(*(store.add_messages([user(str(n))]) for n in range(20)))
             assert await store.count() == 20
+            await asyncio.gather(*(store.list_messages() for _ in range(20)))
+            assert len(database(store)._idle) == 1  # another one would be another database
 
     async def test_tables_of_another_prefix(self, url: str) -> None:
         one = DatabaseChatMessageStore(url, thread_id="t", table_prefix="one_")
@@ -548,7 +552,7 @@ class TestFaults:
         options = {"connect_args": {"application_name": "mine"}}
         store = DatabaseChatMessageStore(postgres_server.url, engine_options=options, timeout=7)
         await store.count()
-        [connection] = database(store).get()._open
+        [connection] = database(store).get()._idle
         info = connection._connection.info.get_parameters()
         assert (info["application_name"], info["connect_timeout"]) == ("mine", "7")
         await store.aclose()
@@ -558,8 +562,10 @@ class TestFaults:
             store = DatabaseChatMessageStore(server.url, thread_id="t")
             await store.add_messages([user("before")])
             server.kill()
-            with pytest.raises(StoreUnavailableError):
+            with pytest.raises(OutcomeUnknownError):  # it was sent before the connection was known to be lost
                 await store.add_messages([user("lost")])
+            with pytest.raises(StoreUnavailableError):
+                await store.add_messages([user("refused")])
             server.restart()
             await store.add_messages([user("after")])
             assert [message.text for message in await store.list_messages()] == ["before", "after"]

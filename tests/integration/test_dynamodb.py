@@ -220,14 +220,14 @@ async def test_a_table_that_seems_missing_after_a_lost_answer(make_store: Any, p
 async def test_an_answer_that_stays_lost(make_store: Any, proxy: HttpProxy) -> None:
     store = make_store()
     await store.add_messages([user("1")])
-    store.log.backend.table._timeout = 1  # of what follows: the emulator may be slow to make a table
+    store.log.backend.table.attempts.timeout = 1  # of what follows: the emulator may be slow to make a table
     messages = [user("needle")]
     proxy.lose_answer(b"needle", times=100)
     proxy.answer(503, b"ConsistentRead", times=100, body=problem("InternalServerError"))
     with pytest.raises(OutcomeUnknownError, match="may or may not be stored"):
         await store.add_messages(messages)
     proxy.heal()
-    store.log.backend.table._timeout = 10
+    store.log.backend.table.attempts.timeout = 10
     await store.add_messages(messages)
     assert await texts(store) == ["1", "needle"]
 

@@ -35,6 +35,7 @@ from agent_stores import (
     rekey,
 )
 from agent_stores.azure import AzureTableMessageLog
+from agent_stores.backend import Change, RowRange, ThreadKey
 from agent_stores.contents import ToolCallContent, ToolResultContent
 from agent_stores.dynamodb import DynamoDBMessageLog
 from agent_stores.encryption import Keys
@@ -242,13 +243,11 @@ async def damage(log: MessageLog) -> list[str]:
     inner = innermost(log.backend)
     from msgspec.structs import replace
 
-    from agent_stores.backend import ThreadKey
-
     key = ThreadKey("acme", "many")
-    found = await inner.rows(key, limit=2)
+    found = await inner.rows(key, RowRange(limit=2))
     assert found is not None
     one, two = found.rows
-    await inner.commit(key, found.thread, expected=found.version, put=[replace(one, body=two.body)])
+    await inner.commit(key, Change(found.thread, found.version, [replace(one, body=two.body)]))
     errors = []
     other = MessageLog(inner, encryption=KeyRing({"other": bytes(32)}, "other"))
     for opened in (log, MessageLog(inner), other):
@@ -343,15 +342,13 @@ async def test_the_search_for_words_finds_what_is_in_the_clear_until_rekey(
     store = ChatMessageStore(log, thread_id="many", tenant="acme")
     assert [m.text for m in await store.list_messages()] == [f"{word} {n}" for n in range(250)]
     for thread_id in ("t", "branch", "rewritten", "trimmed", "many", "files", "more files"):
-        rows = await innermost(log.backend).rows(_key(thread_id))
+        rows = await innermost(log.backend).rows(_key(thread_id), RowRange())
         assert rows is not None
         assert not any(form in row.body for row in rows.rows for form in forms(word))
         assert word.encode() not in _flatten(rows.thread.metadata)
 
 
-def _key(thread_id: str) -> Any:
-    from agent_stores.backend import ThreadKey
-
+def _key(thread_id: str) -> ThreadKey:
     return ThreadKey("acme", thread_id)
 
 

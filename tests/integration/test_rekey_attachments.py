@@ -40,7 +40,7 @@ from agent_stores import (
     rekey,
 )
 from agent_stores.attachments.files import Files, digest
-from agent_stores.backend import ThreadKey
+from agent_stores.backend import Change, RowRange, ThreadKey
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.encryption import Keys, RekeyReport
 from tests.integration import rekey_step
@@ -145,7 +145,7 @@ async def rekey_all(log: MessageLog) -> RekeyReport:
 # -- keys of all kinds --------------------------------------------------------------------------------
 
 
-class Change:
+class KeyChange:
     """Keys before a change, during it, and afterwards."""
 
     def __init__(self, kind: str) -> None:
@@ -188,7 +188,7 @@ class Change:
     "kind", ["ring", "plain", "rotated tenant", "rotated thread", "to data keys", "to data keys per thread"]
 )
 async def test_afterwards_no_file_needs_the_former_key(place: Place, kind: str) -> None:
-    change, backend = Change(kind), MemoryBackend()
+    change, backend = KeyChange(kind), MemoryBackend()
     planted = await plant(opened(backend, place, change.before()))
     assert len(place.data()) == 3
     former = await change.rotate()
@@ -207,7 +207,7 @@ async def test_afterwards_no_file_needs_the_former_key(place: Place, kind: str) 
     assert place.files() == files
     for name in "abc":
         stats = await during.stats(ThreadKey("acme", name))
-        found = await backend.rows(ThreadKey("acme", name))
+        found = await backend.rows(ThreadKey("acme", name), RowRange())
         assert stats is not None
         assert found is not None
         assert stats.bytes == sum(len(row.body) for row in found.rows)
@@ -313,14 +313,14 @@ async def test_files_of_messages_that_cannot_be_encrypted(
     backend = MemoryBackend()
     await store(opened(backend, place, OLD_RING), "a").add_messages([image()])
     key = ThreadKey("acme", "a")
-    found = await backend.rows(key)
+    found = await backend.rows(key, RowRange())
     assert found is not None
     both = opened(backend, place, BOTH)
     await rekey_all(both)
-    renewed = await backend.rows(key)
+    renewed = await backend.rows(key, RowRange())
     assert renewed is not None
     old = replace(found.rows[0], position=1)
-    await backend.commit(key, renewed.thread, expected=renewed.version, put=[old])
+    await backend.commit(key, Change(renewed.thread, renewed.version, [old]))
     assert (await contents(both, "a"))[0][1].data == IMAGE
     moment = time.time() + 200_000
     monkeypatch.setattr("agent_stores.attachments.files.time.time", lambda: moment)

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore
-from agent_stores.backend import ListCursor, ThreadKey
+from agent_stores.backend import Change, ListCursor, RowRange, ThreadKey, ThreadOrder, ThreadQuery
 from agent_stores.backends.sql.names import thread_digest
 from agent_stores.database import DatabaseMessageLog
 from benchmarks.relay import Relay
@@ -154,14 +154,15 @@ async def test_indexes_serve_the_statements(tmp_path: Path) -> None:
     await backend.latest(key, 3, now_us=1)
     await backend.find(key, ["a", "b", "c"])
     for newest in (True, False):
-        await backend.rows(key, after=1, limit=2, newest=newest)
-    await backend.threads(None, expired_before=1)
-    for order in ("recent", "id"):
+        await backend.rows(key, RowRange(after=1, limit=2, newest=newest))
+    await backend.threads(ThreadQuery(None, expired_before=1))
+    orders: tuple[ThreadOrder, ...] = ("recent", "id")
+    for order in orders:
         for prefix in ("", "t") if order == "id" else ("",):
             for after in (None, ListCursor(1, "a")):
-                await backend.threads(None, prefix=prefix, after=after, order=order)
-    version = await backend.commit(key, snapshot.thread, expected=snapshot.version, delete=found[:2])
-    await backend.commit(key, None, expected=version)
+                await backend.threads(ThreadQuery(None, prefix, after, order=order))
+    version = await backend.commit(key, Change(snapshot.thread, snapshot.version, delete=found[:2]))
+    await backend.commit(key, Change(None, version))
     await log.aclose()
     words = [text.split(None, 1)[0] for text in seen]
     assert {word: words.count(word) for word in ("SELECT", "DELETE", "UPDATE")} == {

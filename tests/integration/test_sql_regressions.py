@@ -20,6 +20,7 @@ import pytest
 from sqlalchemy import create_engine, event
 
 from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore
+from agent_stores.backends.sql.statements import Abort
 from agent_stores.database import DatabaseMessageLog
 from agent_stores.errors import (
     AgentStoresError,
@@ -364,3 +365,33 @@ async def test_an_append_of_sqlite_changes_few_pages(tmp_path: Path) -> None:
     assert pages_written(tmp_path / "chat.db") / 20 < 4
     connection.close()
     await log.aclose()
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "SERIALIZABLE"])
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "mariadb+pymysql", "sqlite"])
+async def test_transactions_with_an_engine_of_the_caller(
+    driver: str, isolation: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Where the driver begins no transactions, we do: nothing of one that fails stays."""
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    if driver != "sqlite":
+        server = request.getfixturevalue("mariadb_server" if "mariadb" in driver else "postgres_server")
+        url = f"{driver}:{server.url.partition(':')[2]}"
+    engine = create_engine(url, isolation_level=isolation)
+    store = DatabaseChatMessageStore(engine=engine, thread_id=f"{driver}-{isolation}", table_prefix="lent_")
+    await store.add_messages([user("x")])
+    log: Any = store.log
+    database = log.backend.database
+
+    def steps() -> Any:
+        yield database.sql("UPDATE {threads} SET messages = 7")
+        raise Abort
+
+    with pytest.raises(Abort):
+        await database.run(steps)
+    assert (await store.stats()).messages == 1
+    await store.pop_last()
+    assert await store.count() == 0
+    await store.delete_thread()
+    await store.aclose()
+    engine.dispose()

@@ -19,7 +19,7 @@ from agent_stores import (
     MessageLog,
     open_log,
 )
-from agent_stores.backend import Backend, ListCursor, Row, Thread, ThreadKey
+from agent_stores.backend import Backend, Change, ListCursor, Row, RowRange, Thread, ThreadKey, ThreadQuery
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.cli.jsonl import export_thread
 
@@ -71,9 +71,9 @@ def inner(log: MessageLog) -> Backend:
 
 async def stored(log: MessageLog) -> tuple[dict[str, Any], list[tuple[int, str, bytes]], list[str]]:
     """All that the server has: metadata, rows, and threads of the tenant."""
-    found = await inner(log).rows(KEY)
+    found = await inner(log).rows(KEY, RowRange())
     assert found is not None
-    listed = await inner(log).threads("acme", after=ListCursor(0, ""))
+    listed = await inner(log).threads(ThreadQuery("acme", after=ListCursor(0, "")))
     rows = [(row.position, row.message_id, row.body) for row in found.rows]
     return found.thread.metadata, rows, [item.key.thread_id for item in listed]
 
@@ -201,7 +201,7 @@ async def test_damaged_metadata_is_an_error_and_is_kept(opener: Open) -> None:
     found = await inner(log).load(KEY)
     assert found is not None
     moved = {"title": found.thread.metadata["other"], "other": {"$encrypted": 9}}
-    await inner(log).commit(KEY, _with(found.thread, moved), expected=found.version)
+    await inner(log).commit(KEY, Change(_with(found.thread, moved), found.version))
     from agent_stores import CorruptMessageError, rekey
 
     for _ in range(2):
@@ -246,13 +246,13 @@ async def test_two_bodies_of_a_thread_that_were_swapped_are_noticed(opener: Open
     store = ChatMessageStore(log, thread_id="t", tenant="acme", on_corrupt="skip")
     await store.add_messages([ChatMessage("user", f"{n}", message_id=f"m{n}") for n in range(4)])
     await store.add_messages([ChatMessage("system", "pinned", message_id="ü\x00", pinned=True)])
-    found = await inner(log).rows(KEY)
+    found = await inner(log).rows(KEY, RowRange())
     assert found is not None
     from msgspec.structs import replace
 
     one, two = found.rows[1:3]
     swapped = [replace(one, body=two.body), replace(two, body=one.body)]
-    await inner(log).commit(KEY, found.thread, expected=found.version, put=swapped)
+    await inner(log).commit(KEY, Change(found.thread, found.version, swapped))
     for rows in (await log.latest(KEY, 20), await log.latest(KEY), await log.read(KEY)):
         assert sum(b"damaged" in each.body for each in rows) == 2
     assert {m.text for m in await store.list_messages()} == {"pinned", "0", "3"}

@@ -27,7 +27,7 @@ from agent_stores import (
     open_log,
     rekey,
 )
-from agent_stores.backend import ThreadKey
+from agent_stores.backend import RowRange, ThreadKey
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.encryption import data_keys as module
 from agent_stores.encryption.data_keys import Scope
@@ -107,7 +107,7 @@ async def test_each_tenant_or_thread_has_a_key(per: Scope) -> None:
     bodies = [
         row.body
         for tenant in (None, "acme")
-        for row in (await setup.conversations.rows(ThreadKey(tenant, "a"))).rows  # type: ignore[union-attr]
+        for row in (await setup.conversations.rows(ThreadKey(tenant, "a"), RowRange())).rows  # type: ignore[union-attr]
     ]
     assert not any(b"acme" in body or b"title" in body for body in bodies)
 
@@ -206,7 +206,7 @@ async def test_rotation_is_seen_by_others_before_their_cache_expires() -> None:
     await other.add_messages([ChatMessage("user", "3")])
     report = await rekey(setup.log(rotating).backend, "acme")
     assert report.messages == 1
-    rows = (await setup.conversations.rows(ThreadKey("acme", "t"))).rows  # type: ignore[union-attr]
+    rows = (await setup.conversations.rows(ThreadKey("acme", "t"), RowRange())).rows  # type: ignore[union-attr]
     assert all(new.encode() in row.body for row in rows)
     assert await texts(store) == ["1", "2", "3"]
 

@@ -21,6 +21,7 @@ FOUNDATION = {
     "_json",
     "_version",
     "append_plan",
+    "attempts",
     "backend",
     "capabilities",
     "connection_pool",

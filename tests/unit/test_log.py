@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from agent_stores.backend import (
+    Change,
     Limits,
     ListedThread,
     Row,
+    RowRange,
     Snapshot,
-    Thread,
     ThreadKey,
+    ThreadQuery,
     TimeToLive,
     VersionConflict,
 )
@@ -69,15 +71,15 @@ class FailingBackend(MemoryBackend):
             raise StoreUnavailableError("memory: no connection")
         return await super().load(key)
 
-    async def commit(self, key: ThreadKey, thread: Thread | None, **changes: Any) -> int | None:
+    async def commit(self, key: ThreadKey, change: Change) -> int | None:
         self.commits += 1
         error, done, then_offline = self.failing.pop(self.commits, (None, False, False))
         self.offline = self.offline or then_offline
         if error is not None and not done:
             raise error
-        rows = len(changes.get("put", ())) + len(changes.get("delete", ()))
+        rows = len(change.put) + len(change.delete)
         assert rows <= (self.limits.commit_rows or rows)
-        version = await super().commit(key, thread, **changes)
+        version = await super().commit(key, change)
         if error is not None:
             raise error
         return version
@@ -430,17 +432,17 @@ class SlowBackend(MemoryBackend):
         await asyncio.sleep(0)
         return await super().load(key)
 
-    async def rows(self, key: ThreadKey, **options: Any) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         await asyncio.sleep(0)
-        return await super().rows(key, **options)
+        return await super().rows(key, wanted)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         await asyncio.sleep(0)
         return await super().find(key, message_ids)
 
-    async def commit(self, key: ThreadKey, thread: Thread | None, **changes: Any) -> int | None:
+    async def commit(self, key: ThreadKey, change: Change) -> int | None:
         await asyncio.sleep(0)
-        return await super().commit(key, thread, **changes)
+        return await super().commit(key, change)
 
 
 class TestWriters:
@@ -475,9 +477,9 @@ class TestWriters:
         original = backend.commit
         commits = 0
 
-        async def commit(key: ThreadKey, thread: Thread | None, **changes: Any) -> int | None:
+        async def commit(key: ThreadKey, change: Change) -> int | None:
             nonlocal commits
-            version = await original(key, thread, **changes)
+            version = await original(key, change)
             commits += 1
             if commits == 1:  # between the append and its trim
                 backend.commit = original  # type: ignore[method-assign]
@@ -538,9 +540,9 @@ class CountingBackend(MemoryBackend):
 
     listings = 0
 
-    async def threads(self, tenant: str | None, **options: Any) -> list[ListedThread]:
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         self.listings += 1
-        return await super().threads(tenant, **options)
+        return await super().threads(query)
 
 
 async def test_many_expired_threads_are_passed_over_in_large_steps() -> None:

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from agent_stores import InMemoryMessageLog, KeyRing, MessageLog, StoreUnavailableError, rekey
-from agent_stores.backend import Limits, ThreadKey, VersionConflict
+from agent_stores.backend import Limits, RowRange, ThreadKey, VersionConflict
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.encryption import rekeying
 from agent_stores.errors import OutcomeUnknownError
@@ -59,12 +59,12 @@ async def test_rows_of_an_unfinished_commit_are_removed() -> None:
     with pytest.raises(KeyboardInterrupt):
         await plain.append(KEY, rows)
     backend.commit = commit  # type: ignore[method-assign]
-    staged = await backend.rows(KEY, staged=True)
+    staged = await backend.rows(KEY, RowRange(staged=True))
     assert staged is not None
     assert len(staged.rows) == 5
     report = await rekey(MessageLog(backend, encryption=KEYS).backend, "acme")
     assert (report.messages, report.complete) == (1, True)
-    left = await backend.rows(KEY, staged=True)
+    left = await backend.rows(KEY, RowRange(staged=True))
     assert left is not None
     assert [b"planted" in row.body for row in left.rows] == [False]
     assert left.thread.staged_position == 0
@@ -132,7 +132,7 @@ async def test_what_must_be_encrypted_and_is_not_stays_as_it_is() -> None:
     strict = KeyRing({"new": bytes(range(32))}, "new", allow_plaintext=False)
     report = await rekey(MessageLog(backend, encryption=strict).backend, "acme")
     assert (report.failed, report.messages, report.metadata) == (2, 0, 0)
-    found = await backend.rows(KEY)
+    found = await backend.rows(KEY, RowRange())
     assert found is not None
     assert b"forged" in found.rows[0].body
 

@@ -9,20 +9,22 @@ import math
 import random
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from msgspec.structs import replace
 
 from agent_stores.backend import (
+    Change,
     Limits,
     ListCursor,
     ListedThread,
     Row,
+    RowRange,
     Snapshot,
-    Thread,
     ThreadKey,
     ThreadOrder,
-    TimeToLive,
+    ThreadQuery,
     Version,
     VersionConflict,
 )
@@ -30,12 +32,13 @@ from agent_stores.backends.redis import layout, scripts
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.server import RedisServer
 from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
+from agent_stores.capabilities import Append
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreError
 from agent_stores.thread_updates import position_conflict
 
 _PLAIN_THREADS = 10_000  # remembered
-_LARGEST_BODY = 500_000_000  # bytes; servers take arguments of up to 512 MiB (proto-max-bulk-len)
+_position = attrgetter("position")
 
 
 class RedisBackend:
@@ -49,8 +52,7 @@ class RedisBackend:
         server_options: arguments of `RedisServer`.
     """
 
-    supports_inline: bool
-    loop_independent: bool
+    limits = Limits(body_bytes=500_000_000)  # servers take 512 MiB for an argument (proto-max-bulk-len)
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class RedisBackend:
         wait_timeout: float = 1.0,
         **server_options: Any,
     ) -> None:
-        self._prefix = key_prefix
+        self._prefix, self.location = key_prefix, f"{config.location}#{key_prefix}"
         self._wait = (wait_replicas, max(1, round(wait_timeout * 1000))) if wait_replicas else None
         self._server, self._finalizer = _registry.acquire(
             (config.identity, repr(sorted(server_options.items()))),
@@ -73,43 +75,23 @@ class RedisBackend:
         # Credential providers renew tokens in the background, on the loop that asked first.
         self.loop_independent = not is_lent_async and "credential_provider" not in config.options
 
-    @property
-    def location(self) -> str:
-        """See `Backend.location`."""
-        return f"{self._server.config.location}#{self._prefix}"
-
-    @property
-    def limits(self) -> Limits:
-        """See `Backend.limits`."""
-        return Limits(body_bytes=_LARGEST_BODY)
-
-    async def append(
-        self,
-        key: ThreadKey,
-        rows: Sequence[Row],
-        *,
-        request_id: str,
-        now_us: int,
-        expected_position: int | None = None,
-        max_messages: int | None = None,
-        ttl: TimeToLive | None = None,
-        create: bool = True,
-    ) -> int | None:
+    async def append(self, key: ThreadKey, call: Append) -> int | None:
         """See `Appender.append`."""
+        rows, ttl = call.rows, call.ttl
         ids = [layout.quote_id(row.message_id) for row in rows]
         if len(set(ids)) < len(ids):
             return None
         seconds, refresh = (None, "") if ttl is None else (ttl.seconds, ttl.refresh)
         arguments = [
-            *(layout.quote_name(request_id), *_texts(expected_position, max_messages)),
-            *(layout.milliseconds(seconds), refresh, *_texts(create, self._wait is not None)),
-            *(now_us, "".join([str(layout.flags_of(row)) for row in rows])),
+            *(layout.quote_name(call.request_id), *_texts(call.expected_position, call.max_messages)),
+            *("" if seconds is None else seconds, refresh, *_texts(call.create, self._wait is not None)),
+            *(call.now_us, "".join([str(layout.flags_of(row)) for row in rows])),
             *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
             *(rows[0].created_us, rows[-1].created_us, *ids, *map(layout.encode_row, rows)),
         ]
         reply = await self._run(scripts.APPEND, key, arguments)
         if isinstance(reply, list):
-            raise position_conflict(expected_position, int(reply[0]))
+            raise position_conflict(call.expected_position, int(reply[0]))
         return None if reply is None else int(reply)
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
@@ -133,27 +115,18 @@ class RedisBackend:
         reply = await self._run(scripts.LOAD, key)
         return None if reply is None else Snapshot(*layout.decode_thread(key, *reply))
 
-    async def rows(
-        self,
-        key: ThreadKey,
-        *,
-        after: int = 0,
-        before: int | None = None,
-        limit: int | None = None,
-        newest: bool = False,
-        bodies: bool = True,
-        staged: bool = False,
-    ) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
-        reply = await self._run(scripts.READ, key, _texts(after, before, limit, newest, bodies))
+        arguments = _texts(wanted.after, wanted.before, wanted.limit, wanted.newest, wanted.bodies)
+        reply = await self._run(scripts.READ, key, arguments)
         if reply is None:
             return None
         fields, left, entries, pinned = reply
-        rows = [layout.decode_row(entry, bodies=bodies) for entry in (*entries, *pinned)]
+        rows = [layout.decode_row(entry, bodies=wanted.bodies) for entry in (*entries, *pinned)]
         if pinned:
-            last = math.inf if before is None else before
-            rows = sorted([row for row in rows if after < row.position < last], key=_position)
-            rows = rows if newest else rows[:limit]
+            last = math.inf if wanted.before is None else wanted.before
+            rows = sorted([row for row in rows if wanted.after < row.position < last], key=_position)
+            rows = rows if wanted.newest else rows[: wanted.limit]
         return Snapshot(*layout.decode_thread(key, fields, left), rows)
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
@@ -164,27 +137,20 @@ class RedisBackend:
         rows = [layout.decode_row(entry, bodies=False) for entry in reply[2]] if reply else []
         return {row.message_id: row for row in rows}
 
-    async def commit(
-        self,
-        key: ThreadKey,
-        thread: Thread | None,
-        *,
-        expected: Version | None,
-        put: Sequence[Row] = (),
-        delete: Sequence[Row] = (),
-        clear: bool = False,
-    ) -> Version | None:
+    async def commit(self, key: ThreadKey, change: Change) -> Version | None:
         """See `Backend.commit`. It is not repeated: without a reply, its outcome is unknown."""
+        thread, expected = change.thread, change.expected
         assert expected is None or isinstance(expected, layout.RedisVersion)  # noqa: S101
+        known = expected.number if expected else b""
         if thread is None:
-            await self._delete(key, expected or b"")
+            await self._delete(key, known)
             return None
         left: str | int = "keep"
         if expected is None or thread.expires_us != expected.expires_us:
             expires_us = thread.expires_us
             left = "" if expires_us is None else max(1, (expires_us - time.time_ns() // 1000) // 1000)
         number = b"%d.%d" % (thread.updated_us, random.getrandbits(63))
-        delete = sorted(delete, key=_position)
+        delete = sorted(change.delete, key=_position)
         lists = [
             *layout.encode_thread(thread),
             [layout.quote_id(row.message_id).decode() for row in delete],
@@ -193,9 +159,9 @@ class RedisBackend:
         ]
         rows = [
             b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))
-            for row in sorted(put, key=_position)
+            for row in sorted(change.put, key=_position)
         ]
-        arguments = [expected or b"", number, left, *_texts(clear), json.dumps(lists), *rows]
+        arguments = [known, number, left, *_texts(change.clear), json.dumps(lists), *rows]
         if not await self._run(scripts.COMMIT, key, arguments):
             raise VersionConflict
         return layout.RedisVersion(number, thread.expires_us)
@@ -204,25 +170,17 @@ class RedisBackend:
         """Delete a thread in any condition, also one that is damaged; returns whether there was one."""
         return bool(await self._run(scripts.DELETE, key, [b"*"]))
 
-    async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: ListCursor | None = None,
-        limit: int = 100,
-        order: ThreadOrder = "id",
-        expired_before: int | None = None,
-    ) -> list[ListedThread]:
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`; one round trip to each server reads ids, and one the threads."""
         found: list[ListedThread] = []
-        if expired_before is not None:
+        if query.expired_before is not None:
             return found  # the server removes expired threads
-        start, is_last = prefix.encode(*layout.UTF8), False
-        while len(found) < limit and not is_last:
-            listed = await self._ids(tenant, start, after, limit - len(found), order)
-            is_last = len(listed) < limit - len(found)
-            found += await self._listed(tenant, [item for item in listed if item[1].startswith(start)])
+        start, after, is_last = query.prefix.encode(*layout.UTF8), query.after, False
+        while len(found) < query.limit and not is_last:
+            missing = query.limit - len(found)
+            listed = await self._ids(query.tenant, start, after, missing, query.order)
+            is_last = len(listed) < missing
+            found += await self._listed(query.tenant, [item for item in listed if item[1].startswith(start)])
             after = ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)) if listed else after
         return found
 
@@ -233,7 +191,7 @@ class RedisBackend:
         keys = await self._server.call(lambda client: client.scan(pattern, "zset"))
         for tenant in layout.tenants_of(keys):
             is_wanted = len(found) < limit and (after is None or (tenant or "") > after)
-            if is_wanted and await self.threads(tenant, limit=1):  # not only expired ones
+            if is_wanted and await self.threads(ThreadQuery(tenant, limit=1)):  # not only expired ones
                 found.append(tenant)
         return found
 
@@ -263,18 +221,19 @@ class RedisBackend:
         self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder
     ) -> list[tuple[int, bytes]]:
         """Negative times and ids of threads, in order; of each shard at most `limit`."""
-        shards = [layout.shard_keys(self._prefix, tenant, shard) for shard in range(layout.SHARDS)]
+        kind = "index" if order == "id" else "recent"
+        keys = [layout.shard_key(self._prefix, tenant, shard, kind) for shard in range(layout.SHARDS)]
         if order == "id":
             low = b"[" + prefix if prefix else b"-"
             if after is not None and (last := after.thread_id.encode(*layout.UTF8)) >= prefix:
                 low = b"(" + last
             high = b"(" + prefix + b"\xff" if prefix else b"+"
             page = (low, high, "LIMIT", 0, limit)
-            ids = await self._pipeline([("ZRANGEBYLEX", shard[0], *page) for shard in shards])
+            ids = await self._pipeline([("ZRANGEBYLEX", key, *page) for key in keys])
             return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
         newest = "+inf" if after is None else after.updated_us
         options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
-        replies = await self._pipeline([("ZREVRANGEBYSCORE", shard[1], *options) for shard in shards])
+        replies = await self._pipeline([("ZREVRANGEBYSCORE", key, *options) for key in keys])
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
             last_item = (-after.updated_us, after.thread_id.encode(*layout.UTF8))
@@ -299,13 +258,6 @@ class RedisBackend:
                 thread = replace(thread, updated_us=-time_us)
             found.append(ListedThread(name, thread, version))
         return found
-
-    def __repr__(self) -> str:
-        return f"RedisBackend({self.location!r})"
-
-
-def _position(row: Row) -> int:
-    return row.position
 
 
 def _texts(*values: int | None) -> list[int | str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-from urllib.parse import parse_qsl, quote, unquote
+from typing import Any
+from urllib.parse import quote, unquote
 
+from agent_stores import _checks
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 try:  # the first import of redis on the way to the Redis backend
@@ -22,12 +23,10 @@ URLS = (
     "redis+sentinel://host:port,host:port/service/db and redis+cluster://host:port,host:port"
 )
 _URL = re.compile(  # TLS, kind, login, hosts, path and query
-    r"(?:(?:redis|valkey)(s?)(?:\+(sentinel|cluster))?|unix)://([^/?#]*@)?([^/?#]*)([^?#]*)\??([^#]*)",
+    r"(?:(?:redis|valkey)(s?)(?:\+(sentinel|cluster))?|unix)://([^/?#]*@)?([^/?#]*)/*([^?#]*)(\?[^#]*)?",
     re.IGNORECASE,
 )
 LOGIN = {"username", "password", "credential_provider"}
-_OF_A_HOST = ("host", "port", "path", "connection_class")
-_SECRETS = ("password", "ssl_password")
 _COPIED = re.compile("username|password|credential_provider|client_name|protocol|db|ssl(_.*)?")
 
 
@@ -36,7 +35,7 @@ class Config:
     """A server, or several that are one, and how to connect to it.
 
     Attributes:
-        kind: one server, one behind sentinels, or a Cluster.
+        kind: ``"single"`` for one server, ``"sentinel"`` for one behind sentinels, or ``"cluster"``.
         hosts: names and ports: of the server, of the sentinels, or of some nodes; none for a socket.
         service: the service's name, for sentinels.
         options: arguments of redis-py's client; may hold secrets.
@@ -45,43 +44,32 @@ class Config:
         is_blocking: whether that client is a synchronous one.
     """
 
-    kind: Literal["single", "sentinel", "cluster"] = "single"
-    hosts: tuple[tuple[str, int], ...] = ()
-    service: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    sentinel_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    kind: str
+    hosts: tuple[tuple[str, int], ...]
+    service: str
+    options: Mapping[str, Any] = field(repr=False)
+    sentinel_options: Mapping[str, Any] = field(repr=False)
     client: Any = field(default=None, repr=False)
     is_blocking: bool = False
 
     @property
-    def names(self) -> str:
-        """The hosts and ports, or the socket."""
-        names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts]
-        names = sorted(names) if self.kind == "cluster" else names
-        return ",".join(names) or quote(self.options["unix_socket_path"])
-
-    @property
     def location(self) -> str:
-        """Where the server is, without secrets; goes into states."""
+        """Where the server is, without secrets; in errors and states."""
+        hosts = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts]
         database = int(self.options.get("db") or 0)
-        if self.kind == "single":
-            return f"redis://{self.names}/{database}" if self.hosts else f"unix://{self.names}?db={database}"
-        service = f"/{quote(self.service, safe='')}/{database}" if self.kind == "sentinel" else ""
-        return f"redis+{self.kind}://{self.names}{service}"
+        if self.kind == "cluster":
+            return f"redis+cluster://{','.join(sorted(hosts))}"
+        if self.kind == "sentinel":
+            return f"redis+sentinel://{','.join(hosts)}/{quote(self.service, safe='')}/{database}"
+        if not hosts:
+            return f"unix://{quote(self.options['unix_socket_path'])}?db={database}"
+        return f"redis://{hosts[0]}/{database}"
 
     @property
-    def place(self) -> str:
-        """Where the server is, without secrets, for errors."""
-        if self.kind == "sentinel":
-            return f"the Redis server {self.service!r} of the sentinels {self.names}"
-        return f"the Redis {'Cluster of' if self.kind == 'cluster' else 'server at'} {self.names}"
-
-    def hide_secrets(self, text: str) -> str:
-        """A text in which no password shows."""
-        given = [options.get(name) for options in (self.options, self.sentinel_options) for name in _SECRETS]
-        for secret in sorted([str(one) for one in given if one], key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
+    def secrets(self) -> list[str]:
+        """What must not show."""
+        given = [*self.options.items(), *self.sentinel_options.items()]
+        return [str(value) for name, value in given if name in ("password", "ssl_password") and value]
 
     @property
     def identity(self) -> Any:
@@ -90,94 +78,93 @@ class Config:
         return id(self.client) if self.client else (self.kind, self.hosts, self.service, repr(options))
 
 
-def config_from_url(
-    redis_url: str, options: Mapping[str, Any] | None = None, sentinel: Mapping[str, Any] | None = None
-) -> Config:
+def config_from_url(redis_url: str, /, **options: Any) -> Config:
     """The server of a URL.
 
     Args:
         redis_url: see `RedisMessageLog`.
-        options: arguments of redis-py's client, which win over those of the URL; a login must be in one only.
-        sentinel: those of the clients of the sentinels.
+        options: arguments of redis-py's client, and with ``sentinel_`` before the name of the clients of the
+            sentinels; they win over those of the URL, but a login must be in one only.
 
     Raises:
         ArgumentError: when the URL does not name one server; never repeats it, as it may hold a password.
         ArgumentTypeError: when it is not text.
     """
-    if not isinstance(redis_url, str):
-        raise ArgumentTypeError(f"redis_url must be a str, got {type(redis_url).__name__}")
-    found = _URL.fullmatch(redis_url)
+    found = _URL.fullmatch(_checks.text(redis_url, "redis_url"))
     if found is None:
-        # Only what is a host and a port for certain is repeated: the text may hold a password.
-        hint = re.fullmatch(r"[\w.-]+:\d{2,5}(/\d*)?", redis_url) and f": write redis://{redis_url}"
-        raise ArgumentError(f"redis_url must be a URL of Redis{hint or ''}; {URLS}")
+        raise ArgumentError(f"redis_url must be a URL of Redis; {URLS}")
     parts: list[Any] = [part or "" for part in found.groups()]
     tls, kind, login, address, path, query = parts
-    options = options or {}
-    service, is_socket = "", redis_url[:4].lower() == "unix"
-    if (kind := kind.lower()) == "sentinel":
-        service, _, path = path.lstrip("/").partition("/")
-    asked = {name[9:]: text for name, text in parse_qsl(query) if name.startswith("sentinel_")}
-    query = "&".join(part for part in query.split("&") if not part.startswith("sentinel_"))
+    service, kind, is_socket = "", kind.lower() or "single", redis_url[:4].lower() == "unix"
+    if kind == "sentinel":
+        service, _, path = path.partition("/")
     # redis-py reads the URL of each host: it knows the options and their types.
-    scheme, rest = "unix" if is_socket else f"redis{tls}", f"/{path.lstrip('/')}?{query}"
+    scheme = "unix" if is_socket else f"redis{tls}"
     try:
-        read: list[Any] = [parse_url(f"{scheme}://{login}{one}{rest}") for one in address.split(",")]
+        read: list[Any] = [parse_url(f"{scheme}://{login}{one}/{path}{query}") for one in address.split(",")]
     except ValueError:
         raise ArgumentError(f"redis_url must have a valid host, port and options; {URLS}") from None
+    is_named = len(read) == 1 or (kind != "single" and all("host" in one for one in read))
     port = 26379 if kind == "sentinel" else 6379
-    hosts = tuple((one.get("host", "localhost"), one.get("port", port)) for one in read)
-    parsed = {name: value for name, value in read[0].items() if name not in _OF_A_HOST}
-    is_named = len(hosts) == 1 or (kind and all("host" in one for one in read))
-    is_numbered = is_socket or re.fullmatch(r"/*\d*/*", path)
+    hosts = tuple((one.pop("host", "localhost"), one.pop("port", port)) for one in read)
+    given = read[0]
+    socket = given.pop("path", "")
+    given.pop("connection_class", None)
+    is_login_twice = LOGIN & {*options} and LOGIN & {*given}
+    options = {**given, **options, **({"ssl": True} if tls else {})}
+    # The sentinels are reached as the server is, with logins of their own.
+    shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
+    own = {name[9:]: options.pop(name) for name in [*options] if name.startswith("sentinel_")}
+    if is_socket:
+        options["unix_socket_path"] = socket
     for is_kept, rule in (
         (is_named, "must name one host, or several for sentinels or a Cluster"),
-        (is_numbered, "must end with the number of a database"),
-        (kind != "cluster" or not parsed.pop("db", 0), "must not name a database, as a Cluster has only 0"),
+        (is_socket or re.fullmatch(r"/*\d*/*", path), "must end with the number of a database"),
+        (kind != "cluster" or not options.pop("db", 0), "must not name a database, as a Cluster has only 0"),
         (kind != "sentinel" or service, "must name a service of the sentinels (service_name)"),
-        (kind == "sentinel" or (not asked and sentinel is None), "must name sentinels to have their options"),
-        (not (LOGIN & {*options} and LOGIN & {*parsed}), "must not have a login where another is given"),
+        (kind == "sentinel" or not own, "must name sentinels to have their options"),
+        (not is_login_twice, "must not have a login where another is given"),
     ):
         if not is_kept:
             raise ArgumentError(f"redis_url {rule}; {URLS}")
-    options = {**parsed, **options, **({"ssl": True} if tls else {})}
-    if is_socket:
-        options["unix_socket_path"] = read[0]["path"]
-    # The sentinels are reached as the server is, with logins of their own.
-    shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
     return Config(
-        kind=kind or "single",
+        kind=kind,
         hosts=() if is_socket else hosts,
         service=unquote(service),
         options=options,
-        sentinel_options={**shared, **asked, **(sentinel or {})} if kind == "sentinel" else {},
+        sentinel_options={**shared, **own},
     )
 
 
 def config_from_client(client: Any) -> Config:
     """The configuration of a client that the caller made, from which another one can be made."""
     is_blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
-    if isinstance(client, (aioredis.RedisCluster, redis.RedisCluster)):
-        options, nodes = client.get_connection_kwargs(), client.nodes_manager.startup_nodes.values()
-        found: dict[str, Any] = {"kind": "cluster", "hosts": [(node.host, node.port) for node in nodes]}
-    elif not isinstance(client, (aioredis.Redis, redis.Redis)):
+    if not is_blocking and not isinstance(client, (aioredis.Redis, aioredis.RedisCluster)):
         raise ArgumentTypeError(
             "redis_client must be a Redis or RedisCluster of redis or redis.asyncio, "
             f"got {type(client).__module__}.{type(client).__name__}"
         )
-    else:
-        pool: Any = client.connection_pool
-        options = {"host": "localhost", "port": 6379, **pool.connection_kwargs}
-        found = {"hosts": [] if "path" in options else [(options["host"], options["port"])]}
-        if hasattr(pool, "sentinel_manager"):
-            asked = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
-            found = {"kind": "sentinel", "service": str(pool.service_name)}
-            found["hosts"] = [(one["host"], one.get("port", 26379)) for one in asked]
-            found["sentinel_options"] = {**_copied(asked[0]), "db": 0}
-        if issubclass(pool.connection_class, (redis.SSLConnection, aioredis.SSLConnection)):
-            options["ssl"] = True
-    hosts = tuple((str(host), int(port)) for host, port in found.pop("hosts"))
-    return Config(client=client, is_blocking=is_blocking, hosts=hosts, options=_copied(options), **found)
+    pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
+    options: dict[str, Any] = {**client.get_connection_kwargs()}
+    kind, asked = "single", [options]  # the options of what is connected to first
+    if isinstance(client, (redis.RedisCluster, aioredis.RedisCluster)):
+        nodes = client.nodes_manager.startup_nodes.values()
+        kind, asked = "cluster", [{"host": node.host, "port": node.port} for node in nodes]
+    elif hasattr(pool, "sentinel_manager"):
+        sentinels = pool.sentinel_manager.sentinels
+        kind, asked = "sentinel", [one.get_connection_kwargs() for one in sentinels]
+    if issubclass(getattr(pool, "connection_class", object), (redis.SSLConnection, aioredis.SSLConnection)):
+        options["ssl"] = True
+    hosts = [(one.get("host", "localhost"), one.get("port", 6379)) for one in asked if "path" not in one]
+    return Config(
+        kind=kind,
+        hosts=tuple(hosts),
+        service=str(getattr(pool, "service_name", "")),
+        options=_copied(options),
+        sentinel_options={**_copied(asked[0]), "db": 0},
+        client=client,
+        is_blocking=is_blocking,
+    )
 
 
 def _copied(given: Mapping[str, Any]) -> dict[str, Any]:

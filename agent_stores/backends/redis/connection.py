@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import inspect
 import ssl
-import threading
-import warnings
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis.asyncio.cluster
@@ -21,6 +18,7 @@ import redis.sentinel
 from redis.backoff import NoBackoff
 
 from agent_stores.backends.redis.config import Config
+from agent_stores.connection_pool import let_go
 
 _pack: Any = None
 with contextlib.suppress(ImportError):
@@ -42,11 +40,10 @@ class Client:
 
     Attributes:
         slots: to be held while commands run: as many connections as the event loop may have.
-        loop_close_hook: see `LoopClient`.
     """
 
     def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
-        self._client = client
+        self._client, self._is_owned = client, is_owned
         self._blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
         self._pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
         self._is_direct = (
@@ -57,7 +54,6 @@ class Client:
         )
         self._idle: list[Any] = []
         self.slots: Any = contextlib.nullcontext() if self._blocking else asyncio.Semaphore(limit)
-        self.loop_close_hook: AsyncGenerator[None, None] | None = None
 
     async def execute(self, command: Command) -> Any:
         """Run a command on the server of its key."""
@@ -122,26 +118,13 @@ class Client:
             await _settle(self._pool.disconnect(inuse_connections=False))
 
     async def aclose(self) -> None:
-        """Close the connections, on their loop."""
-        await close_client(self._client)
+        """Close the connections, on their loop; not those of a client that a caller lent."""
+        if self._is_owned:
+            await close_client(self._client)
 
     def close_sockets(self) -> None:
         """Close the sockets when their loop has ended, of which redis-py and asyncio would warn."""
-
-        def drop() -> None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)
-                self._client, self._pool, self._idle = None, None, []
-                gc.collect()
-
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            drop()
-        else:  # a Cluster's client would report to the loop that runs here
-            thread = threading.Thread(target=drop, name="agent-stores-close", daemon=True)
-            thread.start()
-            thread.join()
+        let_go(lambda: vars(self).update(_client=None, _pool=None, _idle=[]))
 
     async def _disconnect(self) -> None:
         connections, self._idle = self._idle, []
@@ -185,12 +168,9 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
 
 async def close_client(client: Any) -> None:
     """Close redis-py's client, and those of its sentinels, on their loop."""
-    pool = getattr(client, "connection_pool", None)
-    await _settle(client.aclose() if hasattr(client, "aclose") else client.close())
-    sentinels = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
-    for each in (pool, *(sentinel.connection_pool for sentinel in sentinels)):
-        if each is not None:
-            await _settle(each.disconnect())
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for each in (client, *getattr(manager, "sentinels", ())):
+        await _settle(each.aclose() if hasattr(each, "aclose") else each.close())
 
 
 async def _settle(result: Any) -> Any:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import traceback
 
 from redis import exceptions as driver
 
+from agent_stores.attempts import FailedAttempt
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.layout import unsupported_layout
-from agent_stores.errors import OutcomeUnknownError, StoreError, StoreRejectedError, StoreUnavailableError
+from agent_stores.errors import StoreError, StoreRejectedError, StoreUnavailableError, redact
 
-CONNECTION_ERRORS = (driver.ConnectionError, driver.TimeoutError, driver.RedisClusterException, OSError)
-"""The connection failed or could not be made."""
-
-FAILURES: tuple[type[Exception], ...] = (driver.RedisError, *CONNECTION_ERRORS)
+_CONNECTION_ERRORS = (
+    *(driver.ConnectionError, driver.TimeoutError, driver.RedisClusterException),
+    *(OSError, asyncio.TimeoutError),
+)
+FAILURES: tuple[type[Exception], ...] = (driver.RedisError, *_CONNECTION_ERRORS)
 """All that a command may raise."""
 
 # redis-py's classes take the first word off a server's error; a script's error repeats that of a command.
-_READ_ONLY = "the server is a read-only replica"
+_READ_ONLY = r"ReadOnlyError|\bREADONLY\b"
 _REJECTIONS = {
     r"OutOfMemoryError|\bOOM\b": "the server's memory is full",
-    r"ReadOnlyError|\bREADONLY\b": _READ_ONLY,
+    _READ_ONLY: "the server is a read-only replica",
     r"NoPermission|\bNOPERM\b|ACL failure in script|The user executing the script can't": (
         "the user does not have the permission"
     ),
@@ -32,69 +35,55 @@ _REJECTIONS = {
 }
 # `AskError` is the base of both kinds of redirection; a slot that moves ends with a bare `ClusterError`.
 _TRANSIENT = re.compile(r"\b(MASTERDOWN|CLUSTERDOWN|LOADING|BUSY|TRYAGAIN)\b")
-_TRANSIENT_ERRORS = (driver.AskError, driver.ClusterError, driver.MasterDownError, *CONNECTION_ERRORS)
+_TRANSIENT_ERRORS = (driver.AskError, driver.ClusterError, *_CONNECTION_ERRORS)
+_CONNECTING = ("acquire", "connect", "get_connection", "initialize", "refresh")  # functions that do
 _REFUSAL = re.compile(r"AGENT(VERSION|DAMAGED) (.*)")  # of our scripts
 
 
-def _rejection(error: BaseException) -> str | None:
-    """Why the server rejects a command, and would again; None for another error."""
-    if isinstance(error, driver.ResponseError) or str(type(error).__name__).startswith("Auth"):
-        text = f"{type(error).__name__} {error}"
-        for pattern, reason in _REJECTIONS.items():
-            if re.search(pattern, text):
-                return reason
-    return None
+def explain(error: Exception, config: Config) -> FailedAttempt:
+    """What one of `FAILURES` means."""
+    detail = redact(str(error) or type(error).__name__, config.secrets)
+    translated = _translate(error, detail, config.location)
+    # redis-py reports a demoted primary, which rejects the write, as a lost connection.
+    is_lost = isinstance(error, _CONNECTION_ERRORS) and not isinstance(
+        error.__context__, driver.ReadOnlyError
+    )
+    return FailedAttempt(
+        translated,
+        detail,
+        error,
+        may_retry=isinstance(translated, StoreUnavailableError) or is_moved(error, config),
+        may_have_applied=is_lost and not _is_connecting(error),
+    )
 
 
-def is_demoted(error: BaseException) -> bool:
-    """Whether the server only reads, as a primary does after a failover."""
-    return _rejection(error) == _READ_ONLY
+def is_moved(error: Exception, config: Config) -> bool:
+    """Whether the client has to look for the server: a primary was demoted, or a slot is elsewhere."""
+    is_demoted = config.kind != "single" and re.search(_READ_ONLY, f"{type(error).__name__} {error}")
+    return isinstance(error, driver.AskError) or bool(is_demoted)
 
 
-def is_retryable(error: BaseException) -> bool:
-    """Whether another attempt may succeed."""
-    if _rejection(error) is not None:
-        return False
-    is_reply = isinstance(error, driver.ResponseError)
-    return isinstance(error, _TRANSIENT_ERRORS) or (is_reply and _TRANSIENT.search(str(error)) is not None)
-
-
-def may_have_applied(error: BaseException) -> bool:
-    """Whether the server may have carried out the command: the connection was lost after it was made."""
-    if not isinstance(error, CONNECTION_ERRORS) or isinstance(error.__context__, driver.ReadOnlyError):
-        return False  # redis-py reports a demoted primary, which rejects the write, as a lost connection
-    return not is_connecting(error)
-
-
-def is_connecting(error: BaseException) -> bool:
-    """Whether an error was raised, or a task cancelled, while redis-py opened a connection."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__
-    names = (frame.f_code.co_name for one in chain for frame, _ in traceback.walk_tb(one.__traceback__))
-    return any(name.startswith(("connect", "get_connection", "initialize")) for name in names)
-
-
-def translate_error(error: BaseException, config: Config, *, is_unknown: bool = False) -> Exception:
-    """The library's error for one of redis-py or a server; `is_unknown` if it may have been carried out."""
-    detail, place = config.hide_secrets(" ".join(str(error).split()) or type(error).__name__), config.place
-    refusal, rejection = _REFUSAL.search(detail), _rejection(error)
-    if is_unknown:
-        return OutcomeUnknownError(
-            f"the connection to {place} was lost while a write was confirmed ({detail}): "
-            "it may or may not be stored"
-        )
-    if refusal and refusal[1] == "VERSION":
-        return unsupported_layout(refusal[2].split()[0])
-    if refusal:
+def _translate(error: Exception, detail: str, place: str) -> Exception:
+    text = f"{type(error).__name__} {error}"
+    if refusal := _REFUSAL.search(detail):
+        if refusal[1] == "VERSION":
+            return unsupported_layout(refusal[2].split()[0])
         return StoreError(
             f"the thread at {place} is damaged: {refusal[2]}; the server evicted a part of it, or another "
             "program changed its keys. delete_thread() removes the rest; nothing was written"
         )
-    if rejection:
-        return StoreRejectedError(f"{rejection} at {place}: {detail}; nothing was written")
-    if is_retryable(error):
+    for pattern, reason in _REJECTIONS.items():
+        if re.search(pattern, text):
+            return StoreRejectedError(f"{reason} at {place}: {detail}; nothing was written")
+    if isinstance(error, _TRANSIENT_ERRORS) or _TRANSIENT.search(text):
         return StoreUnavailableError(f"no answer from {place}: {detail}; nothing was written")
     return StoreError(f"{place} reported an error: {detail}")
+
+
+def _is_connecting(error: BaseException) -> bool:
+    """Whether an error was raised, or a task cancelled, while a connection was waited for or opened."""
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    cause = error.__cause__
+    return any(name.startswith(_CONNECTING) for name in names) or (
+        cause is not None and _is_connecting(cause)
+    )

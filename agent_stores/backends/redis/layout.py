@@ -12,6 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ import msgspec
 from agent_stores.backend import Row, Thread, ThreadKey
 from agent_stores.errors import StoreError, UnsupportedVersionError
 
-LAYOUT = "3"
+LAYOUT = "4"
 """The version of the layout. A thread with another one is rejected."""
 
 SHARDS = 64
@@ -31,7 +32,6 @@ SHARDS = 64
 UTF8 = ("utf-8", "surrogatepass")
 """Encodes any text, unpaired surrogates included, as bytes that sort as its code points do."""
 
-_LONGEST = 160  # characters of a name in a key; a longer name is replaced by its digest
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]+")
 
 
@@ -48,37 +48,28 @@ class Keys(NamedTuple):
 
 
 def quote_name(text: str) -> str:
-    """A text percent-encoded, but for letters, digits and ``_.:@+-``; `unquote_name` gives it back."""
-    return text if _PLAIN.fullmatch(text) else quote(text.encode(*UTF8), safe=":@+").replace("~", "%7E")
+    """A text percent-encoded, but for letters, digits and ``_.:@+-~``; `unquote_name` gives it back."""
+    return text if _PLAIN.fullmatch(text) else quote(text.encode(*UTF8), safe=":@+") or "%"
 
 
 def unquote_name(name: bytes) -> str:
     """The text of `quote_name`."""
-    return unquote_to_bytes(name).decode(*UTF8)
-
-
-def key_name(text: str) -> str:
-    """A text as part of a key; different for each text, but not always reversible."""
-    if 0 < len(name := quote_name(text)) <= _LONGEST:
-        return name
-    return f"~{hashlib.blake2b(text.encode(*UTF8), digest_size=20).hexdigest()}"
+    return unquote_to_bytes(name.rstrip(b"%")).decode(*UTF8) if b"%" in name else name.decode()
 
 
 @lru_cache(maxsize=4096)
 def thread_keys(prefix: str, key: ThreadKey) -> Keys:
     """The keys of a thread."""
-    thread_id = key.thread_id.encode(*UTF8)
-    shard = shard_keys(prefix, key.tenant, hashlib.blake2b(thread_id, digest_size=1).digest()[0] % SHARDS)
-    stem, name = shard[0].removesuffix(b"index"), key_name(key.thread_id).encode()
-    own = [stem + kind + b":" + name for kind in (b"meta", b"messages", b"pinned")]
-    return Keys._make([*own, *shard, thread_id])
+    thread_id, name = key.thread_id.encode(*UTF8), quote_name(key.thread_id)
+    shard = hashlib.blake2b(thread_id, digest_size=1).digest()[0] % SHARDS
+    kinds = (f"meta:{name}", f"messages:{name}", f"pinned:{name}", "index", "recent", "expiry")
+    return Keys._make([*(shard_key(prefix, key.tenant, shard, kind) for kind in kinds), thread_id])
 
 
-def shard_keys(prefix: str, tenant: str | None, shard: int) -> tuple[bytes, bytes, bytes]:
-    """The keys of a shard: its thread ids by id, by time, and by expiry."""
-    tag = f"{'' if tenant is None else key_name(tenant)}.{shard:02d}"
-    stem = prefix.encode(*UTF8) + b":{" + tag.encode() + b"}:"
-    return stem + b"index", stem + b"recent", stem + b"expiry"
+def shard_key(prefix: str, tenant: str | None, shard: int, kind: str) -> bytes:
+    """A key of a shard: ``index``, ``recent`` or ``expiry``, which hold its thread ids, or a thread's."""
+    name = "" if tenant is None else quote_name(tenant)
+    return f"{prefix}:{{{name}.{shard:02d}}}:{kind}".encode(*UTF8)
 
 
 def index_pattern(prefix: str) -> str:
@@ -87,20 +78,15 @@ def index_pattern(prefix: str) -> str:
 
 
 def tenants_of(keys: Iterable[bytes]) -> list[str | None]:
-    """The tenants of keys that `index_pattern` found, by name; None, for none, comes first.
-
-    A name that is too long for a key is not known, as the key holds its digest.
-    """
+    """The tenants of keys that `index_pattern` found, by name; None, for none, comes first."""
     names = {key.rpartition(b".")[0].rpartition(b"{")[2] for key in keys}
-    return sorted(
-        [unquote_name(name) or None for name in names if name[:1] != b"~"], key=lambda name: name or ""
-    )
+    return sorted([unquote_name(name) if name else None for name in names], key=lambda name: name or "")
 
 
-# What a state holds after the layout and the version; what a client sets ends before `expires`.
+# What a state holds after the layout, in order: named as in `Thread` where that has it.
 _STATE = (
-    *("last_position", "messages", "pinned", "bytes", "tokens", "requests", "first_us", "last_us", "ttl"),
-    *("ttl_refresh", "ttl_explicit", "expires", "listed_until"),
+    *("version", "last_position", "messages", "pinned", "bytes", "tokens", "requests", "first_us", "last_us"),
+    *("ttl", "ttl_refresh", "ttl_explicit", "expires", "listed_until"),
 )
 _BOUNDARY = [bool(flags & 1) for flags in range(256)]
 
@@ -108,21 +94,18 @@ FIELDS = ("state", "requests", "metadata", "revision")
 """The fields of a meta hash that `decode_thread` needs."""
 
 
-class RedisVersion(bytes):
-    """The version of a thread, as the server knows it.
+@dataclass(frozen=True)
+class RedisVersion:
+    """The version of a thread.
 
     Attributes:
+        number: as the server knows it.
         expires_us: the `Thread.expires_us` that was loaded with it: a commit that leaves it unchanged leaves
-            the server's time of expiry unchanged. It does not count for equality.
+            the server's time of expiry unchanged.
     """
 
-    expires_us: int | None
-
-    def __new__(cls, number: bytes, expires_us: int | None) -> RedisVersion:
-        """A version with the time of expiry."""
-        version = super().__new__(cls, number)
-        version.expires_us = expires_us
-        return version
+    number: bytes
+    expires_us: int | None = field(compare=False)
 
 
 def encode_row(row: Row) -> bytes:
@@ -166,8 +149,7 @@ def decode_latest(entries: Sequence[bytes], *, ids: bool = False) -> list[Row]:
 
 
 def _message_id(entry: bytes) -> str:
-    name = entry[entry.index(35) + 1 : entry.index(10)]
-    return unquote_name(name) if 37 in name else name.decode()
+    return unquote_name(entry[entry.index(35) + 1 : entry.index(10)])
 
 
 def _position(entry: bytes) -> int:
@@ -176,12 +158,12 @@ def _position(entry: bytes) -> int:
 
 def encode_thread(thread: Thread) -> tuple[list[str], list[Any]]:
     """A thread's state as far as a client sets it; the other fields and values of its meta hash in turn."""
-    values = {name: getattr(thread, name, None) for name in _STATE[:-2]}
-    values |= {"requests": len(thread.recent_request_ids), "ttl": milliseconds(thread.ttl)}
-    values["ttl_explicit"] = "1" if thread.ttl_explicit else ""
+    values = msgspec.structs.asdict(thread) | {"requests": len(thread.recent_request_ids)}
+    values["ttl_explicit"] = "1" if thread.ttl_explicit else None
     requests = ",".join(["", *map(quote_name, thread.recent_request_ids), ""])
     fields = {"requests": requests, "metadata": json.dumps(thread.metadata), "revision": thread.revision}
-    return ["" if value is None else str(value) for value in values.values()], [*sum(fields.items(), ())]
+    state = ["" if values[name] is None else str(values[name]) for name in _STATE[1:-2]]
+    return state, [*sum(fields.items(), ())]
 
 
 def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> tuple[Thread, RedisVersion]:
@@ -198,10 +180,9 @@ def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> 
     expires_us = None if left < 0 else time.time_ns() // 1000 + left * 1000
     try:
         # Numbers are texts, and there is nothing for None.
-        found: dict[str, Any] = {name: text for name, text in zip(_STATE, state[1:], strict=True) if text}
+        found: dict[str, Any] = {name: text for name, text in zip(_STATE, state, strict=True) if text}
         found |= {
-            "updated_us": state[0].partition(".")[0],
-            "ttl": float(found["ttl"]) / 1000 if "ttl" in found else None,
+            "updated_us": found["version"].partition(".")[0],
             "expires_us": expires_us,
             "recent_request_ids": [unquote_name(name) for name in requests.split(b",") if name],
             "metadata": json.loads(metadata or b"{}"),
@@ -210,7 +191,7 @@ def decode_thread(key: ThreadKey, values: Sequence[bytes | None], left: int) -> 
         thread = msgspec.convert(found, Thread, strict=False)
     except (LookupError, ValueError, msgspec.MsgspecError) as error:
         raise StoreError(f"thread {key.thread_id!r} is damaged: its meta hash is malformed") from error
-    return thread, RedisVersion(state[0].encode(), expires_us)
+    return thread, RedisVersion(found["version"].encode(), expires_us)
 
 
 def unsupported_layout(layout: str) -> UnsupportedVersionError:
@@ -219,8 +200,3 @@ def unsupported_layout(layout: str) -> UnsupportedVersionError:
         f"a thread has version {layout} of the layout, and this version of agent-stores uses {LAYOUT}; "
         "nothing was written"
     )
-
-
-def milliseconds(seconds: float | None) -> str | int:
-    """A time-to-live in milliseconds; empty where there is none."""
-    return "" if seconds is None else max(1, round(seconds * 1000))

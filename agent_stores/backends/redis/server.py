@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
-import random
-import sys
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property
 from typing import Any
 
-from redis.exceptions import AskError, ConnectionError, NoScriptError
+from redis.exceptions import ConnectionError, NoScriptError
 
+from agent_stores.attempts import Attempts, FailedAttempt, time_limit
 from agent_stores.backends.redis import errors
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import Client, Command, make_client
 from agent_stores.backends.redis.layout import Keys
 from agent_stores.backends.redis.scripts import Script
 from agent_stores.connection_pool import LoopClients
-from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreUnavailableError
-from agent_stores.inline import may_block, run_inline, sleep
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout as time_limit
-else:
-    from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds before another attempt; they double, with jitter
+from agent_stores.errors import NotReplicatedError, OutcomeUnknownError
+from agent_stores.inline import may_block
 
 
 class RedisServer(LoopClients[Client]):
@@ -46,11 +35,11 @@ class RedisServer(LoopClients[Client]):
     """
 
     def __init__(self, config: Config, *, timeout: float, retries: int | None, max_connections: int) -> None:
-        self.config, self.timeout = config, timeout
+        self.config, self.timeout, self._limit = config, timeout, max_connections
         self.plain: set[bytes] = set()
         default = 3 if config.kind == "single" else math.inf
-        self._retries = default if retries is None else retries
-        self._limit = max_connections
+        most = 1 + (default if retries is None else retries)
+        self.attempts = Attempts(config.location, timeout=timeout, limit=most, first_pause=0.02)
         are_ours = config.client is None or config.is_blocking
         super().__init__(self._make_client, are_ours=are_ours, timeout=timeout)
 
@@ -88,7 +77,7 @@ class RedisServer(LoopClients[Client]):
                 raise ConnectionError(str(confirmed)) from confirmed
             if int(confirmed) < wait[0]:
                 raise NotReplicatedError(
-                    f"{confirmed} of {wait[0]} replicas of {self.config.place} had the write after "
+                    f"{confirmed} of {wait[0]} replicas of {self.config.location} had the write after "
                     f"{wait[1]} ms: it is stored, but a failover may lose it"
                 )
             return reply
@@ -104,66 +93,27 @@ class RedisServer(LoopClients[Client]):
         self, attempt: Callable[[Client], Awaitable[Any]], *, writes: bool = False, repeats: bool = True
     ) -> Any:
         """Do what `attempt` does with a client; again when it failed, and may succeed. Raises as `run`."""
-        config, failures, deadline = self.config, 0, time.monotonic() + self.timeout
-        is_running = is_unknown = False  # an attempt; whether one may have been carried out without a reply
-        limit: Any = contextlib.nullcontext() if may_block() else time_limit(self.timeout)
-        try:
-            async with limit:
-                while True:
-                    client = self.get()
-                    async with client.slots:
-                        is_running = True
-                        try:
-                            return await attempt(client)
-                        except errors.FAILURES as error:
-                            is_running = False
-                            is_unknown |= writes and errors.may_have_applied(error)
-                            failures += 1
-                            if may_block() and time.monotonic() > deadline:
-                                raise asyncio.TimeoutError from error
-                            # A demoted primary rejects writes until the client finds the new one.
-                            is_moved = config.kind != "single" and errors.is_demoted(error)
-                            is_over = failures > self._retries or (is_unknown and not repeats)
-                            if is_over or not (is_moved or errors.is_retryable(error)):
-                                raise errors.translate_error(error, config, is_unknown=is_unknown) from error
-                            if is_moved or isinstance(error, AskError):
-                                with contextlib.suppress(*errors.FAILURES):  # the next attempt tells
-                                    await client.refresh()
-                    pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(failures - 1, 10))
-                    await sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        except asyncio.TimeoutError as error:
-            is_unknown |= writes and is_running and not errors.is_connecting(error)
-            text = f"{config.place} did not answer within {self.timeout:g} seconds"
-            if is_unknown:
-                raise OutcomeUnknownError(f"{text}: a write may or may not be stored") from error
-            raise StoreUnavailableError(f"{text}; nothing was written") from error
+        is_moved = False  # the client is to find the new primary, or the slot's new server
 
-    def reset_after_fork(self) -> None:
-        """See `SharedConnection.reset_after_fork`."""
-        _of_the_parent.append(self.__dict__.pop("_blocking", None))
-        super().reset_after_fork()
+        async def attempt_once(deadline: float) -> Any:
+            client = self.get()
+            async with time_limit(deadline), client.slots:
+                if is_moved:
+                    with contextlib.suppress(*errors.FAILURES):  # the attempt tells
+                        await client.refresh()
+                return await attempt(client)
 
-    def get(self) -> Client:
-        """The client of the running loop, or the one for blocking calls."""
-        return self._blocking if may_block() else super().get()
+        def explain(error: Exception) -> FailedAttempt | None:
+            nonlocal is_moved
+            if not isinstance(error, errors.FAILURES):
+                return None
+            is_moved = errors.is_moved(error, self.config)
+            return errors.explain(error, self.config)
 
-    @cached_property
-    def _blocking(self) -> Client:
-        return self._make_client()
-
-    def _take_all(self) -> dict[asyncio.AbstractEventLoop, Client]:
-        client = self.__dict__.pop("_blocking", None)
-        if client is not None and self.config.client is None:
-            with contextlib.suppress(Exception):
-                run_inline(client.aclose())
-        return super()._take_all()
+        return await self.attempts.run(attempt_once, explain, write=writes, repeatable=repeats)
 
     def _make_client(self) -> Client:
         """A client for the running loop, or for blocking calls."""
-        config, blocking = self.config, may_block()
-        lent = config.client if config.is_blocking == blocking else None
-        client = lent or make_client(config, timeout=self.timeout, blocking=blocking)
+        lent = self.config.client if self.config.is_blocking == may_block() else None
+        client = lent or make_client(self.config, timeout=self.attempts.timeout, blocking=may_block())
         return Client(client, self._limit, is_owned=lent is None)
-
-
-_of_the_parent: list[Any] = []

@@ -16,7 +16,7 @@ import redis
 
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import close_client, make_client
-from agent_stores.backends.redis.errors import FAILURES, translate_error
+from agent_stores.backends.redis.errors import FAILURES, explain
 
 
 class RedisSubscription:
@@ -73,4 +73,4 @@ def _translating(config: Config) -> Iterator[None]:
     try:
         yield
     except FAILURES as error:
-        raise translate_error(error, config) from error
+        raise explain(error, config).error from error

@@ -7,15 +7,14 @@ from operator import attrgetter
 from typing import Any, cast
 
 from agent_stores.backend import (
+    Change,
     Limits,
-    ListCursor,
     ListedThread,
     Row,
+    RowRange,
     Snapshot,
-    Thread,
     ThreadKey,
-    ThreadOrder,
-    TimeToLive,
+    ThreadQuery,
     Version,
     VersionConflict,
 )
@@ -42,6 +41,7 @@ from agent_stores.backends.sql.statements import (
     to_row,
     to_thread,
 )
+from agent_stores.capabilities import Append
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreRejectedError
 
@@ -113,22 +113,15 @@ class SQLBackend:
         rows = await self._run(self._sql(LOAD, {"key": thread_digest(key)}))
         return Snapshot(*to_thread(rows[0])) if rows else None
 
-    async def rows(
-        self,
-        key: ThreadKey,
-        *,
-        after: int = 0,
-        before: int | None = None,
-        limit: int | None = None,
-        newest: bool = False,
-        bodies: bool = True,
-        staged: bool = False,
-    ) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`; one statement."""
-        before = LARGEST if before is None else min(before, LARGEST)
-        limit = LARGEST if limit is None else limit
-        values = {"key": thread_digest(key), "after": after, "before": before, "limit": limit}
-        found = await self._run(self._sql(self._rows[newest, bodies], values))
+        values = {
+            "key": thread_digest(key),
+            "after": wanted.after,
+            "before": LARGEST if wanted.before is None else min(wanted.before, LARGEST),
+            "limit": LARGEST if wanted.limit is None else wanted.limit,
+        }
+        found = await self._run(self._sql(self._rows[wanted.newest, wanted.bodies], values))
         heads = [row for row in found if row[-1] is not None]
         rows = sorted((to_row(row) for row in found if row[-1] is None), key=attrgetter("position"))
         return Snapshot(*to_thread(heads[0]), rows) if heads else None
@@ -177,55 +170,15 @@ class SQLBackend:
             found += map(to_row, await self._run(self._sql(text, {"key": thread_digest(key), **part})))
         return {row.message_id: row for row in found}
 
-    async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: ListCursor | None = None,
-        limit: int = 100,
-        order: ThreadOrder = "id",
-        expired_before: int | None = None,
-    ) -> list[ListedThread]:
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`."""
-        if expired_before is not None:
-            where = "t.expires_minute <= :minute AND t.expires_us < :before ORDER BY t.expires_minute"
-            values: dict[str, Any] = {"before": expired_before, "minute": expired_before // MINUTE}
-        else:
-            where, values = self._page(names.tenant_digest(tenant), names.to_text(prefix), after, order)
+        where, values = _page(query)
         text = f"SELECT t.tenant, t.thread_id, {HEAD} FROM {{threads}} t WHERE {where} LIMIT :limit"
-        statement = self._sql(text, {**values, "limit": limit, "skip": limit - 1})
         listed = []
-        for owner, thread_id, *columns in await self._run(statement):
+        for owner, thread_id, *columns in await self._run(self._sql(text, values)):
             key = ThreadKey(None if owner is None else names.from_text(owner), names.from_text(thread_id))
             listed.append(ListedThread(key, *to_thread(tuple(columns))))
         return listed
-
-    @staticmethod
-    def _page(
-        tenant_key: bytes, prefix: str, after: ListCursor | None, order: ThreadOrder
-    ) -> tuple[str, dict[str, Any]]:
-        """Which threads of a tenant come next, in which order, and the values; there is a ``limit``, too."""
-        where = "t.tenant_key = :tenant_key"
-        values: dict[str, Any] = {"tenant_key": tenant_key, "prefix": prefix}
-        if prefix:
-            low = prefix[: names.PREFIX_LENGTH]
-            high = f"{low}{names.LAST * names.KEY_LENGTH}"[: names.KEY_LENGTH]
-            values |= {"low": low, "high": high, "length": len(prefix)}
-            where += " AND t.sort_key BETWEEN :low AND :high AND substr(t.thread_id, 1, :length) = :prefix"
-        if after is not None:
-            values |= {"cursor": names.index_key(names.to_text(after.thread_id)), "us": after.updated_us}
-            values["minute"] = after.updated_us // MINUTE
-        if order == "id":
-            return where + (" AND t.sort_key > :cursor" if after else "") + " ORDER BY t.sort_key", values
-        # The index gives the minute that ends the page: no more than the page and that minute are sorted.
-        if after is not None:
-            where += " AND t.updated_minute <= :minute AND "
-            where += "(t.updated_us < :us OR t.updated_us = :us AND t.sort_key > :cursor)"
-        last = f"SELECT o.updated_minute FROM {{threads}} o WHERE {where.replace('t.', 'o.')} "
-        last += "ORDER BY o.updated_minute DESC LIMIT 1 OFFSET :skip"
-        where += f" AND t.updated_minute >= coalesce(({last}), 0) "
-        return f"{where}ORDER BY t.updated_minute DESC, t.updated_us DESC, t.sort_key", values
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; reads one row of the index for each tenant."""
@@ -236,38 +189,28 @@ class SQLBackend:
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    async def append(
-        self,
-        key: ThreadKey,
-        rows: Sequence[Row],
-        *,
-        request_id: str,
-        now_us: int,
-        expected_position: int | None = None,
-        max_messages: int | None = None,
-        ttl: TimeToLive | None = None,
-        create: bool = True,
-    ) -> int | None:
+    async def append(self, key: ThreadKey, call: Append) -> int | None:
         """See `Appender.append`: one round trip to PostgreSQL and MariaDB; on SQLite, a transaction.
 
         Known ids, expired threads, retries and the like are left to the fallback (see `Appender.append`).
         """
+        rows, ttl = call.rows, call.ttl
         unpinned = size = tokens = 0
         for row in rows:
             unpinned += not row.pinned
             size += row.bytes
             tokens += row.tokens
-        if max_messages is not None and max_messages < max(1, unpinned):
+        if call.max_messages is not None and call.max_messages < max(1, unpinned):
             return None
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
         digest, tenant_key, sort_key, tenant, thread_id = thread_names(key)
         values = {
             **{"thread_key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
-            **{"thread_id": thread_id, "request": names.to_text(request_id), "now": now_us},
-            **{"expected": expected_position, "most": max_messages, "ttl": seconds, "refresh": refresh},
-            **{"may_create": create, "added": len(rows), "unpinned": unpinned},
-            **{"pinned": len(rows) - unpinned, "bytes": size, "tokens": tokens},
-            **{"first": rows[0].created_us, "last": rows[-1].created_us},
+            **{"thread_id": thread_id, "request": names.to_text(call.request_id), "now": call.now_us},
+            **{"expected": call.expected_position, "most": call.max_messages},
+            **{"ttl": seconds, "refresh": refresh, "may_create": call.create},
+            **{"added": len(rows), "unpinned": unpinned, "pinned": len(rows) - unpinned},
+            **{"bytes": size, "tokens": tokens, "first": rows[0].created_us, "last": rows[-1].created_us},
         }
         work = append_work(self._sql, values, rows, self.database.limits.body_bytes)
         if work is None:
@@ -279,27 +222,16 @@ class SQLBackend:
             return None
         return cast("int | None", position)
 
-    async def commit(
-        self,
-        key: ThreadKey,
-        thread: Thread | None,
-        *,
-        expected: Version | None,
-        put: Sequence[Row] = (),
-        delete: Sequence[Row] = (),
-        clear: bool = False,
-    ) -> Version | None:
+    async def commit(self, key: ThreadKey, change: Change) -> Version | None:
         """See `Backend.commit`; one transaction."""
+        thread, expected = change.thread, change.expected
         if expected is None and thread is None:
             raise VersionConflict
         row_id, version = cast("tuple[int, int]", expected or (0, 0))
-        sql, names_ = self._sql, dict(zip(NAME_COLUMNS, thread_names(key), strict=True))
-        values = {
-            **names_,
-            **({} if thread is None else thread_values(thread)),
-            "id": row_id,
-            "version": version,
-        }
+        sql, values = self._sql, dict[str, Any](zip(NAME_COLUMNS, thread_names(key), strict=True))
+        values |= {"id": row_id, "version": version}
+        if thread is not None:
+            values |= thread_values(thread)
         of_version = "WHERE thread_key = :thread_key AND id = :id AND version = :version"
         if sql.dialect == "postgresql":  # asyncpg does not count changed rows
             of_version += " RETURNING id"
@@ -310,19 +242,18 @@ class SQLBackend:
             if expected is None:
                 [(number,)] = yield sql(_INSERT_THREAD, values)
             else:
-                change = "DELETE FROM {threads}" if thread is None else _UPDATE_THREAD
-                if not (yield sql(f"{change} {of_version}", values)):
+                text = "DELETE FROM {threads}" if thread is None else _UPDATE_THREAD
+                if not (yield sql(f"{text} {of_version}", values)):
                     raise Abort
-                if clear or thread is None:
+                if change.clear or thread is None:
                     yield sql(delete_rows, {"id": number})
             first = number * LARGEST if sql.is_sqlite else 0
-            for start in range(0, len(delete), _IDS_PER_STATEMENT):
-                part = ", ".join(
-                    str(first + row.position) for row in delete[start : start + _IDS_PER_STATEMENT]
-                )
+            places = [str(first + row.position) for row in change.delete]
+            for start in range(0, len(places), _IDS_PER_STATEMENT):
+                part = ", ".join(places[start : start + _IDS_PER_STATEMENT])
                 yield sql(f"{delete_rows} AND {sql.place} IN ({part})", {"id": number})
-            if put:
-                yield self._put(number, put)
+            if change.put:
+                yield self._put(number, change.put)
             return None if thread is None else (number, version + 1)
 
         try:
@@ -369,6 +300,35 @@ class SQLBackend:
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
         await registry.release(self.database, self._finalizer)
+
+
+def _page(query: ThreadQuery) -> tuple[str, dict[str, Any]]:
+    """Which threads a query selects, in which order, and the values."""
+    values: dict[str, Any] = {"limit": query.limit, "skip": query.limit - 1}
+    if (expired := query.expired_before) is not None:
+        values |= {"expired": expired, "minute": expired // MINUTE}
+        return "t.expires_minute <= :minute AND t.expires_us < :expired ORDER BY t.expires_minute", values
+    prefix, after = names.to_text(query.prefix), query.after
+    values["tenant_key"] = names.tenant_digest(query.tenant)
+    where = "t.tenant_key = :tenant_key"
+    if prefix:
+        low = prefix[: names.PREFIX_LENGTH]
+        high = f"{low}{names.LAST * names.KEY_LENGTH}"[: names.KEY_LENGTH]
+        values |= {"low": low, "high": high, "prefix": prefix, "length": len(prefix)}
+        where += " AND t.sort_key BETWEEN :low AND :high AND substr(t.thread_id, 1, :length) = :prefix"
+    if after is not None:
+        values |= {"cursor": names.index_key(names.to_text(after.thread_id)), "us": after.updated_us}
+        values["minute"] = after.updated_us // MINUTE
+    if query.order == "id":
+        return where + (" AND t.sort_key > :cursor" if after else "") + " ORDER BY t.sort_key", values
+    # The index gives the minute that ends the page: no more than the page and that minute are sorted.
+    if after is not None:
+        where += " AND t.updated_minute <= :minute AND "
+        where += "(t.updated_us < :us OR t.updated_us = :us AND t.sort_key > :cursor)"
+    last = f"SELECT o.updated_minute FROM {{threads}} o WHERE {where.replace('t.', 'o.')} "
+    last += "ORDER BY o.updated_minute DESC LIMIT 1 OFFSET :skip"
+    where += f" AND t.updated_minute >= coalesce(({last}), 0) "
+    return f"{where}ORDER BY t.updated_minute DESC, t.updated_us DESC, t.sort_key", values
 
 
 def _code_points(name: str | None) -> bytes:

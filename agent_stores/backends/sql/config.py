@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Collection, Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent_stores._checks import check_limit, check_seconds
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 try:  # the first import of SQLAlchemy on the way to the database store
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
 
 EXPECTED = "a file name, sqlite:///file, postgresql://user:password@host/database or mariadb://…"
 
-DEFAULT_PREFIX = "agent_stores_"
-
-_ASYNC_DRIVERS = frozenset({"asyncpg", "psycopg_async", "aiomysql", "asyncmy", "aiosqlite"})
 _DIALECTS = {"postgres": "postgresql", "mysql": "mariadb"}
 _DEFAULTS = {"sqlite": ("pysqlite", 0), "postgresql": ("psycopg", 5432), "mariadb": ("pymysql", 3306)}
 """The driver that the extra installs, and the server's port."""
+_NO_FILE = re.compile(r"^[^:/]{2,}:|[=;@\0]")  # what begins with a scheme, or has characters of other formats
 _MODULES = {"mysqldb": "MySQLdb", "psycopg_async": "psycopg", "mysqlconnector": "mysql"}
 
 
@@ -51,7 +50,7 @@ class Config(NamedTuple):
     max_connections: int = 10
     engine_options: Mapping[str, Any] = {}
     engine: Engine | AsyncEngine | None = None
-    table_prefix: str = DEFAULT_PREFIX
+    table_prefix: str = "agent_stores_"
     notify: bool = False
 
     @property
@@ -62,55 +61,17 @@ class Config(NamedTuple):
         return id(self.engine), url, self.location, self.timeout, self.max_connections, self.notify, options
 
     @property
-    def driver(self) -> str:
-        """The driver's name in the URL."""
-        return self.url.drivername.partition("+")[2]
-
-    @property
     def runs_on_loop(self) -> bool:
         """Whether `PostgresDatabase` has its driver."""
         # psycopg's asynchronous connections do not run on the default event loop of Windows.
-        return self.driver == "asyncpg" or (
-            self.driver in ("psycopg", "psycopg_async") and sys.platform != "win32"
-        )
-
-    @property
-    def is_async(self) -> bool:
-        """Whether the driver only runs on an event loop."""
-        return self.driver in _ASYNC_DRIVERS
+        of_psycopg = () if sys.platform == "win32" else ("psycopg", "psycopg_async")
+        return self.url.get_driver_name() in ("asyncpg", *of_psycopg)
 
     @property
     def is_memory(self) -> bool:
         """Whether it is an SQLite database in memory."""
-        name = self.url.database or ""
-        return self.dialect == "sqlite" and (name in ("", ":memory:") or "mode=memory" in name)
-
-
-def make_config(
-    connection_string: str | os.PathLike[str] | URL | None,
-    engine: Engine | AsyncEngine | None,
-    table_prefix: str,
-    timeout: float,
-    max_connections: int,
-    **options: Any,
-) -> Config:
-    """The configuration of the arguments of `agent_stores.database.DatabaseMessageLog`, which says more."""
-    if (connection_string is None) == (engine is None):
-        raise ArgumentError("either connection_string or engine must be given, and not both")
-    if check_seconds("timeout", timeout, zero=False) is None:
-        raise ArgumentError("timeout must be a positive number of seconds, got None")
-    if not check_limit("max_connections", max_connections):
-        raise ArgumentError(f"max_connections must be a positive int, got {max_connections}")
-    if not table_prefix.isidentifier() or not table_prefix.isascii() or len(table_prefix) > 32:
-        raise ArgumentError(
-            f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"
-        )
-    config = parse_config(connection_string if engine is None else engine.url)  # type: ignore[arg-type]
-    location = config.location + ("" if table_prefix == DEFAULT_PREFIX else f"?tables={table_prefix}")
-    if options.get("notify") and (config.dialect != "postgresql" or engine is not None):
-        raise ArgumentError("notify must be False except for a connection string of PostgreSQL, got True")
-    config = config._replace(location=location, engine=engine, table_prefix=table_prefix, **options)
-    return config._replace(timeout=float(timeout), max_connections=max_connections)
+        name, mode = str(self.url.database), self.url.query.get("mode")
+        return self.dialect == "sqlite" and (":memory:" in name or "mode=memory" in f"{name}?mode={mode}")
 
 
 def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
@@ -144,7 +105,7 @@ def parse_config(connection_string: str | os.PathLike[str] | URL) -> Config:
             f"pip install 'agent-stores[database]' {driver}",
             name=driver,
         )
-    query = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
+    query = {name: ",".join(values) for name, values in url.normalized_query.items()}
     host = url.host or query.get("host") or query.get("unix_socket") or "localhost"
     location = f"{dialect}://{host}:{url.port or query.get('port') or port}/{url.database or ''}"
     secrets = (str(url.password or ""), query.get("password", ""), query.get("passwd", ""))
@@ -158,28 +119,21 @@ def _parse_url(given: str | os.PathLike[str] | URL) -> URL:
         return URL.create("sqlite", database=os.fspath(given))
     if not isinstance(given, str):
         raise ArgumentTypeError(f"connection_string must be {EXPECTED}, got {type(given).__name__}")
-    if not given.strip():
-        raise ArgumentError(f"connection_string must be {EXPECTED}, got an empty text")
     if given.startswith("file:"):  # SQLite's own URIs
         given = f"sqlite:///{given}{'&' if '?' in given else '?'}uri=true"
+    # What is refused is not shown, nor is the cause: a password with "@" or ":" ends up in the wrong place.
+    problem = "an empty text"
     if "://" in given:
-        try:
+        with contextlib.suppress(UrlError, ValueError):
             return make_url(given)
-        except (UrlError, ValueError):
-            # The text and the cause may hold a password: with a "@" or ":" it ends up in the wrong place.
-            raise ArgumentError(
-                f"connection_string must be {EXPECTED}, got a malformed URL. "
-                "Special characters in a password are written as %XX"
-            ) from None
-    # What may be a connection string of another kind is rejected unseen.
-    scheme, colon, _ = given.partition(":")
-    is_scheme = bool(colon) and len(scheme) > 1 and given != ":memory:" and "/" not in scheme
-    if is_scheme or any(character in given for character in "=;@\0"):
-        raise ArgumentError(
-            f"connection_string must be {EXPECTED}, got a text that is no plain file name. A file whose name "
-            "holds one of : = ; @ is given as a path object or as sqlite:///name"
+        problem = "a malformed URL. Special characters in a password are written as %XX"
+    elif _NO_FILE.search(given):
+        problem = (
+            "a text that is no plain file name; one with : = ; or @ is given as a path or sqlite:///name"
         )
-    return URL.create("sqlite", database=given)
+    elif given.strip():
+        return URL.create("sqlite", database=given)
+    raise ArgumentError(f"connection_string must be {EXPECTED}, got {problem}")
 
 
 def check_options(given: Collection[str], known: Collection[str], driver: str) -> None:

@@ -5,34 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import socket
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from agent_stores.attempts import Attempts, FailedAttempt
 from agent_stores.backend import Limits
 from agent_stores.backends.sql.config import Config
-from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, translate_error
+from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, describe, translate_error
 from agent_stores.backends.sql.schema import check_tables, create_tables
 from agent_stores.backends.sql.statements import Abort, Statement, Statements, Steps, Style, Work
 from agent_stores.connection_pool import SharedConnection
 from agent_stores.errors import AgentStoresError
-from agent_stores.inline import may_block
 
 T = TypeVar("T")
 
 _LARGEST_BODY = 500_000_000  # bytes; SQLite and PostgreSQL hold values up to about twice that
 _ATTEMPTS = 8  # of what the database asks to try again, or of which the connection is found lost
-_FIRST_PAUSE = 0.005  # seconds before the second attempt; doubles, with jitter
-_UNKNOWN = (Failure.UNAVAILABLE, Failure.TIMED_OUT, Failure.OTHER)  # a write may have taken effect
+_UNKNOWN = (Failure.UNAVAILABLE, Failure.OTHER)  # a write may have taken effect
 
 
 class Call:
-    """One attempt of a statement or a transaction.
+    """A statement or a transaction, and how far its present attempt is.
 
     Attributes:
         committing: whether the write may have taken effect.
@@ -84,6 +81,7 @@ class Database(SharedConnection, ABC):
     def __init__(self, config: Config, style: Style) -> None:
         self.config, self.dialect = config, config.dialect
         self.users = 0
+        self.attempts = Attempts(config.location, timeout=config.timeout, limit=_ATTEMPTS, first_pause=0.01)
         self.sql = Statements(config.dialect, config.table_prefix, style)
         self.limits = Limits(body_bytes=_body_bytes(2**24) if config.dialect == "mariadb" else _LARGEST_BODY)
         self.ready = False
@@ -99,38 +97,36 @@ class Database(SharedConnection, ABC):
             StoreError: nothing was written.
             OutcomeUnknownError: it may or may not have taken effect.
         """
-        deadline = time.monotonic() + self.config.timeout
-        write = write or callable(work)
-        attempt = 0
-        while True:
-            call = Call(work, write)
-            try:
-                if not self.ready:
-                    await self._prepare(deadline)
-                return await self.attempt(call, deadline)
-            except (Abort, AgentStoresError):
-                raise
-            except Exception as error:
-                if isinstance(error, asyncio.TimeoutError):
-                    call.time_out()
-                failure = Failure.TIMED_OUT if call.timed_out else classify(error, self.dialect)
-                if failure is Failure.DUPLICATE:
-                    raise Abort from None
-                unknown = call.committing and failure in _UNKNOWN
-                is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
-                is_transient = failure is Failure.TRANSIENT
-                attempt += 1
-                again = is_transient or (is_lost and (repeatable or not unknown))
-                if not again or attempt == _ATTEMPTS or time.monotonic() > deadline:
-                    raise translate_error(error, failure, self.config, write, unknown) from None
-                if is_transient and not callable(work):
-                    # Serialization failures end with the isolation level of our transactions.
-                    work = partial(_transaction, work)
-            pause = min(_FIRST_PAUSE * 2**attempt, 0.2) * random.uniform(0.5, 1.5)  # noqa: S311
-            if may_block():
-                time.sleep(pause)  # noqa: ASYNC251 - there is no loop to block
-            else:
-                await asyncio.sleep(pause)
+        call = Call(work, write or callable(work))
+        attempt = partial(self.attempt if self.ready else self._first_attempt, call)
+        explain = partial(self._explain, call)
+        return await self.attempts.run(attempt, explain, write=call.write, repeatable=repeatable)
+
+    async def _first_attempt(self, call: Call, deadline: float) -> Any:
+        if not self.ready:
+            await self._prepare(deadline)
+        return await self.attempt(call, deadline)
+
+    def _explain(self, call: Call, error: Exception) -> FailedAttempt | None:
+        """What an error means; for the next attempt, the call is as at its begin."""
+        if isinstance(error, (Abort, AgentStoresError)):
+            return None
+        if isinstance(error, asyncio.TimeoutError):
+            call.time_out()
+        failure, was_committing = classify(error, self.dialect), call.committing
+        if failure is Failure.DUPLICATE:
+            raise Abort from None
+        call.committing = False
+        if failure is Failure.TRANSIENT and not callable(call.work):
+            # Serialization failures end with the isolation level of our transactions.
+            call.work = partial(_transaction, call.work)
+        is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
+        return FailedAttempt(
+            translate_error(error, failure, self.config, write=call.write),
+            describe(error, self.config),
+            may_retry=is_lost or failure is Failure.TRANSIENT,
+            may_have_applied=was_committing and failure in _UNKNOWN,
+        )
 
     async def _prepare(self, deadline: float) -> None:
         """Create the tables unless they exist, and check that they are ours and of our version."""

@@ -17,9 +17,9 @@ from urllib.parse import urlencode
 
 from sqlalchemy import create_engine
 from sqlalchemy.exc import ArgumentError as SQLAlchemyArgumentError
-from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from agent_stores.attempts import time_limit
 from agent_stores.backends.sql.config import Config, check_options
 from agent_stores.backends.sql.database import Call, Database, drive
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify
@@ -30,9 +30,24 @@ from agent_stores.thread_pool import ThreadPool
 
 _READERS = 4  # connections that read one file at the same time
 _OPTIONS = {"timeout", "detect_types", "cached_statements", "factory"}
+_STYLES: dict[str, Style] = {"qmark": "?", "numeric_dollar": "$"}
+_BEGIN = {
+    "sqlite": "BEGIN IMMEDIATE",  # a transaction that reads first cannot wait for the lock
+    "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED",
+    "mariadb": "BEGIN",
+}
 _of_the_parent: list[object] = []
 """Connections that a forked child has of its parent: closing them would disturb the parent's locks."""
-_STYLES: dict[str, Style] = {"qmark": "?", "numeric_dollar": "$"}
+
+
+class _Threads(ThreadPool):
+    """Threads of calls that read, or write, and as many tokens, which callers that may block take, too."""
+
+    def __init__(self, count: int, kind: str) -> None:
+        super().__init__(count, f"agent-stores-{kind}")
+        self.tokens: SimpleQueue[None] = SimpleQueue()
+        for _ in range(count):
+            self.tokens.put(None)
 
 
 class EngineDatabase(Database):
@@ -42,16 +57,15 @@ class EngineDatabase(Database):
         config: the database.
         engine: the engine; None for a subclass that has connections of its own.
         readers: how many threads read.
-        writers: how many threads write; None where those that read do.
+        writers: how many threads write; 0 where those that read do.
     """
 
-    def __init__(self, config: Config, engine: Any, *, readers: int, writers: int | None = None) -> None:
+    def __init__(self, config: Config, engine: Any, *, readers: int, writers: int = 0) -> None:
         self._engine, self._sizes = engine, (readers, writers)
         # Our driver is told to wait no longer than a call may, and commits each statement by itself.
         self._is_ours = self.supports_inline = config.engine is None
         self.loop_independent = not isinstance(engine, AsyncEngine)
-        dialect = getattr(engine, "sync_engine", engine).dialect if engine else None
-        super().__init__(config, _STYLES.get(dialect.paramstyle, "%s") if dialect else "?")
+        super().__init__(config, _STYLES.get(engine.dialect.paramstyle, "%s") if engine else "?")
         self.reset_after_fork()
 
     async def attempt(self, call: Call, deadline: float) -> Any:
@@ -59,87 +73,68 @@ class EngineDatabase(Database):
         if self.supports_inline and may_block():
             return self._perform(call, deadline)
         if self.loop_independent:
-            threads = self._writing if call.write else self._reading
-            return await threads.run(deadline, self._perform, call, deadline)
-
-        async def use() -> Any:
-            async with self._engine.connect() as conn:
-                return await conn.run_sync(lambda sync: self._use(sync.connection, call, deadline))
-
-        return await asyncio.wait_for(use(), deadline - time.monotonic())
+            return await self._threads[call.write].run(deadline, self._perform, call, deadline)
+        async with time_limit(deadline), self._engine.connect() as conn:
+            return await conn.run_sync(lambda sync: self._use(sync.connection, call, deadline))
 
     def _perform(self, call: Call, deadline: float) -> Any:
         """Run a call on this thread."""
-        conn = self._checkout(call, deadline)
-        try:
+        with contextlib.closing(self._engine.raw_connection()) as conn:
             return self._use(conn, call, deadline)
-        finally:
-            self._checkin(call, conn)
-
-    def _checkout(self, call: Call, deadline: float) -> Any:
-        return self._engine.raw_connection()
-
-    def _checkin(self, call: Call, conn: Any) -> None:
-        conn.close()
 
     def _use(self, conn: Any, call: Call, deadline: float) -> Any:
         """Run a call on a connection."""
+        # Whether the driver leaves transactions to us; a caller's engine may be set so, too.
+        is_manual = self._is_ours or getattr(conn, "autocommit", False) is True
+        work = call.work
         try:
             if not self.ready and self.dialect == "sqlite":
                 self._write_ahead(conn, deadline)
-            call.connection = conn if self.loop_independent else None
-            work = call.work
+            call.connection = conn
             if callable(work):
                 if call.write:
-                    self._begin(conn)
+                    self._begin(conn, is_manual)
                 result = drive(work(), self._execute, conn)
                 call.commit()
             else:
                 call.commit()
                 result = self._execute(conn, *work)
-            if not self._is_ours:
+            if not is_manual:
                 conn.commit()
             elif callable(work) and call.write:
                 self._execute(conn, "COMMIT", ())
             return result
         except BaseException as error:
-            self._roll_back(conn, error)
+            self._roll_back(conn, is_manual, error)
             raise
         finally:
             call.end()
 
     def _write_ahead(self, conn: Any, deadline: float) -> None:
         """Let readers and a writer of an SQLite file not wait for each other; the mode stays with it."""
-        while True:
+        is_locked = True  # switching does not wait for locks by itself
+        while is_locked and time.monotonic() < deadline:
             try:
                 self._execute(conn, "PRAGMA journal_mode=WAL", ())
                 return
-            except Exception as error:
-                if "readonly" in str(error):  # reading works without it
-                    return
-                # Switching does not wait for locks by itself.
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
+            except Exception as error:  # the next statement fails, too, or does without
+                is_locked = "locked" in str(error)
             time.sleep(0.01)
 
-    def _begin(self, conn: Any) -> None:
-        text = "BEGIN"
-        if self.dialect == "sqlite":
-            if getattr(conn.driver_connection, "in_transaction", False):
-                return
-            text = "BEGIN IMMEDIATE"  # a transaction that reads first cannot wait for the lock
-        elif self.dialect == "postgresql":
-            if not self._is_ours:
-                conn.commit()  # the driver begins by itself with the next statement
-            text = f"{'BEGIN' if self._is_ours else 'SET TRANSACTION'} ISOLATION LEVEL READ COMMITTED"
+    def _begin(self, conn: Any, is_manual: bool) -> None:
+        text = _BEGIN[self.dialect]
+        if not is_manual and self.dialect != "mariadb":  # whose BEGIN ends what was begun before
+            conn.commit()
+            if self.dialect == "postgresql":
+                text = text.replace("BEGIN", "SET TRANSACTION")  # the driver begins with it
         self._execute(conn, text, ())
 
-    def _roll_back(self, conn: Any, error: BaseException) -> None:
-        is_lost = isinstance(error, Exception) and classify(error, self.dialect) is Failure.UNAVAILABLE
+    def _roll_back(self, conn: Any, is_manual: bool, error: BaseException) -> None:
+        is_lost = not isinstance(error, Exception) or classify(error, self.dialect) is Failure.UNAVAILABLE
         with contextlib.suppress(Exception):
-            if is_lost or not isinstance(error, Exception):
+            if is_lost:
                 conn.invalidate()  # with it go its transaction and its locks
-            elif self._is_ours:
+            elif is_manual:
                 self._execute(conn, "ROLLBACK", ())
             else:
                 conn.rollback()
@@ -150,25 +145,26 @@ class EngineDatabase(Database):
 
     def _execute(self, conn: Any, text: str, values: Any) -> Any:
         """The rows of a statement, or how many it changed."""
-        with contextlib.closing(conn.cursor()) as cursor:
+        cursor = conn.cursor()
+        try:
             if type(values) is list:
                 cursor.executemany(text, values)
             else:
                 cursor.execute(text, *([values] if values else ()))
             return cursor.rowcount if cursor.description is None else list(cursor.fetchall())
+        finally:
+            cursor.close()
 
     async def aclose(self) -> None:
         """Wait for what is running, and close the connections, on a thread unless this one may block."""
         if not may_block():
-            # No thread begins any more when the process ends.
-            with contextlib.suppress(RuntimeError):
-                await asyncio.get_running_loop().run_in_executor(None, self.close_at_exit)
-                return
+            with contextlib.suppress(RuntimeError):  # no thread begins any more when the process ends
+                return await asyncio.to_thread(self.close_at_exit)
         self.close_at_exit()
 
     def close_at_exit(self) -> None:
         """Wait for what is running, and close the connections."""
-        for threads in {self._reading, self._writing}:
+        for threads in set(self._threads.values()):
             threads.close(self.config.timeout)
         self._disconnect()
 
@@ -181,8 +177,8 @@ class EngineDatabase(Database):
     def reset_after_fork(self) -> None:
         """Begin with threads of this process's own, and without the parent's connections."""
         readers, writers = self._sizes
-        self._reading = ThreadPool(readers, "agent-stores-read")
-        self._writing = self._reading if writers is None else ThreadPool(writers, "agent-stores-write")
+        reading = _Threads(readers, "read")
+        self._threads = {False: reading, True: _Threads(writers, "write") if writers else reading}
         self._disconnect(close=False)
 
 
@@ -194,13 +190,12 @@ def open_engine(config: Config) -> EngineDatabase:
     """
     if config.engine is not None:
         return EngineDatabase(config, config.engine, readers=config.max_connections)
-    seconds = max(1, math.ceil(config.timeout))
-    arguments: dict[str, Any] = {"connect_timeout": seconds}
-    if config.driver == "pymysql":
-        arguments |= {"read_timeout": seconds, "write_timeout": seconds}
+    seconds = str(max(1, math.ceil(config.timeout)))
+    defaults = {"connect_timeout": seconds}
+    if config.url.get_driver_name() == "pymysql":
+        defaults |= {"read_timeout": seconds, "write_timeout": seconds}
         # Fewer deadlocks.
-        arguments["init_command"] = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
-    arguments = {name: value for name, value in arguments.items() if name not in config.url.query}
+        defaults["init_command"] = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED"
     options = {
         "hide_parameters": True,
         "pool_size": config.max_connections,
@@ -209,11 +204,11 @@ def open_engine(config: Config) -> EngineDatabase:
         "pool_reset_on_return": None,  # which would be a round trip
         "isolation_level": "AUTOCOMMIT",
         **config.engine_options,
-        "connect_args": {**arguments, **config.engine_options.get("connect_args", {})},
     }
+    url = config.url.set(query={**defaults, **config.url.query})
     try:
-        return EngineDatabase(config, create_engine(config.url, **options), readers=config.max_connections)
-    except (TypeError, SQLAlchemyArgumentError, NoSuchModuleError):
+        return EngineDatabase(config, create_engine(url, **options), readers=config.max_connections)
+    except (TypeError, SQLAlchemyArgumentError):
         given = ", ".join(sorted(config.engine_options))
         raise ArgumentError(
             f"engine_options must be options of SQLAlchemy's create_engine, got {given}"
@@ -225,70 +220,57 @@ class SQLiteDatabase(EngineDatabase):
 
     def __init__(self, config: Config) -> None:
         self._path, self._arguments = _connect_arguments(config)
-        size = min(config.engine_options.get("pool_size") or config.max_connections, config.max_connections)
-        self._readers = 0 if config.is_memory else max(0, min(_READERS, size - 1))
         self._idle: list[sqlite3.Connection] = []  # the one that was used last is used next
-        super().__init__(config, None, readers=self._readers or 1, writers=1 if self._readers else None)
+        size = min(config.engine_options.get("pool_size") or config.max_connections, config.max_connections)
+        readers = 0 if config.is_memory else max(0, min(_READERS, size - 1))
+        super().__init__(config, None, readers=readers or 1, writers=min(readers, 1))
 
-    def _checkout(self, call: Call, deadline: float) -> Any:
+    def _perform(self, call: Call, deadline: float) -> Any:
+        tokens = self._threads[call.write].tokens
         try:
-            self._tokens[call.write].get(timeout=max(0.0, deadline - time.monotonic()))
+            tokens.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
             raise PoolTimeout("other calls of this process use the file") from None
         try:
-            return self._idle.pop() if self._idle else sqlite3.connect(self._path, **self._arguments)
-        except BaseException:
-            self._tokens[call.write].put(None)
-            raise
+            try:
+                conn = self._idle.pop()
+            except IndexError:
+                conn = sqlite3.connect(self._path, **self._arguments)
+            try:
+                return self._use(conn, call, deadline)
+            finally:
+                try:
+                    conn.rollback()
+                    self._idle.append(conn)
+                except sqlite3.Error:  # whatever it is, the next call gets another connection
+                    conn.close()
+        finally:
+            tokens.put(None)
 
-    def _checkin(self, call: Call, conn: sqlite3.Connection) -> None:
-        try:
-            if conn.in_transaction:
-                conn.rollback()
-            self._idle.append(conn)
-        except sqlite3.Error:  # whatever it is, the next call gets another connection
-            conn.close()
-        self._tokens[call.write].put(None)
-
-    def _roll_back(self, conn: sqlite3.Connection, error: BaseException) -> None:
-        """Nothing: `_checkin` does it."""
-
-    def _begin(self, conn: sqlite3.Connection) -> None:
-        conn.execute("BEGIN IMMEDIATE")
-
-    def _execute(self, conn: sqlite3.Connection, text: str, values: Any) -> Any:
-        if type(values) is list:
-            return conn.executemany(text, values).rowcount
-        cursor = conn.execute(text, values)
-        return cursor.rowcount if cursor.description is None else cursor.fetchall()
+    def _roll_back(self, conn: Any, is_manual: bool, error: BaseException) -> None:
+        """Nothing: `_perform` does it."""
 
     def _disconnect(self, *, close: bool = True) -> None:
         idle, self._idle = self._idle, []
-        if close:
-            for conn in idle:
-                conn.close()
+        if not close:
+            _of_the_parent.extend(idle)
             return
-        _of_the_parent.extend(idle)
-        # Queues from which a call takes a token before it takes a connection; by whether it writes.
-        writing: SimpleQueue[None] = SimpleQueue()
-        reading: SimpleQueue[None] = SimpleQueue() if self._readers else writing
-        for tokens in (writing, *[reading] * self._readers):
-            tokens.put(None)
-        self._tokens = {False: reading, True: writing}
+        for conn in idle:
+            conn.close()
 
 
 def _connect_arguments(config: Config) -> tuple[str, dict[str, Any]]:
     """The name of the file, and the further arguments of `sqlite3.connect`."""
-    name, query = config.url.database or ":memory:", dict(config.url.query)
+    name, query = str(config.url.database), dict(config.url.query)
+    is_uri = name.startswith("file:")
+    arguments: dict[str, Any] = {"check_same_thread": False, "isolation_level": None, "uri": is_uri}
     # SQLite's time-out is shorter than ours, as SQLite says what it waited for.
-    arguments: dict[str, Any] = {"timeout": config.timeout * 0.8}
+    arguments["timeout"] = config.timeout * 0.8
     with contextlib.suppress(KeyError, TypeError, ValueError):
         arguments["timeout"] = float(query.pop("timeout"))  # type: ignore[arg-type]
     query.pop("uri", None)
     options = config.engine_options.get("connect_args", {})
-    is_uri = name.startswith("file:")
     check_options(options if is_uri else {**options, **query}, _OPTIONS, "sqlite3")
-    if is_uri and query:
-        name += ("&" if "?" in name else "?") + urlencode(query, doseq=True)
-    arguments |= {"check_same_thread": False, "isolation_level": None, "uri": is_uri}
+    if is_uri:
+        name += f"{'&' if '?' in name else '?'}{urlencode(query, doseq=True)}"
     return name, {**arguments, **options}

@@ -13,9 +13,10 @@ import hashlib
 import inspect
 import math
 import time
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+from agent_stores.attempts import time_limit
 from agent_stores.backends.sql.config import Config, check_options
 from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout, classify, translate_error
@@ -107,12 +108,9 @@ class _Asyncpg:
         await self._connection.add_listener(channel, lambda *_: self._notified.set())
 
     async def wait_for_notification(self, seconds: float) -> None:
-        # Not by wait_for: before Python 3.12, it loses a cancellation that comes together with the event.
-        timer = asyncio.get_running_loop().call_later(seconds, self._notified.set)
-        try:
-            await self._notified.wait()
-        finally:
-            timer.cancel()
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with time_limit(time.monotonic() + seconds):
+                await self._notified.wait()
         self._notified.clear()
         if self.is_closed():
             raise ConnectionError("the connection was lost")
@@ -136,7 +134,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
     def __init__(self, config: Config) -> None:
         Database.__init__(self, config, "$")
         LoopClients.__init__(self, lambda: _Pool(self), are_ours=True, timeout=config.timeout)
-        self.driver = _Asyncpg if config.driver == "asyncpg" else _Psycopg
+        self.driver = _Asyncpg if config.url.get_driver_name() == "asyncpg" else _Psycopg
         self.arguments = self.driver.arguments(config)
 
     @contextlib.contextmanager
@@ -145,13 +143,12 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         try:
             yield
         except Exception as error:
-            raise translate_error(error, classify(error, self.dialect), self.config, False, False) from None
+            raise translate_error(error, classify(error, self.dialect), self.config) from None
 
     async def connect(self, deadline: float) -> _Connection:
         """A new connection; raises the driver's errors, and `asyncio.TimeoutError` after the deadline."""
-        connect: Any = self.driver.connect(self.arguments)
-        connection: Any = await asyncio.wait_for(connect, max(0.0, deadline - time.monotonic()))
-        return connection  # type: ignore[no-any-return]
+        async with time_limit(deadline):
+            return await self.driver.connect(self.arguments)
 
     async def subscribe(self, thread_key: bytes) -> Listener:
         """See `ChangeNotifier.subscribe`."""
@@ -182,6 +179,8 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
             elif not conn.is_idle():
                 with contextlib.suppress(Exception):
                     await conn.execute("ROLLBACK", ())
+            if call.timed_out:
+                raise asyncio.TimeoutError from None
             raise
         finally:
             timer.cancel()
@@ -209,55 +208,50 @@ class _Pool:
 
     def __init__(self, database: PostgresDatabase) -> None:
         self.loop = asyncio.get_running_loop()
-        self.loop_close_hook: AsyncGenerator[None, None] | None = None
         self._connect, self._limit = database.connect, database.config.max_connections
-        self._free = asyncio.Semaphore(self._limit)
+        self._slots = asyncio.Semaphore(self._limit)
         self._idle: list[_Connection] = []  # the one that was used last is used next
-        self._open: set[_Connection] = set()
         self._closed = False
 
     async def acquire(self, deadline: float) -> _Connection:
         """A connection that no other call uses; raises PoolTimeout, or the driver's error of connecting."""
+        if self._slots.locked():
+            try:
+                async with time_limit(deadline):
+                    await self._slots.acquire()
+            except asyncio.TimeoutError:
+                raise PoolTimeout(f"all {self._limit} connections are in use") from None
+        else:
+            await self._slots.acquire()
         try:
-            if self._free.locked():
-                await asyncio.wait_for(self._free.acquire(), max(0.0, deadline - time.monotonic()))
-            else:
-                await self._free.acquire()
-        except asyncio.TimeoutError:
-            raise PoolTimeout(f"all {self._limit} connections are in use") from None
-        if self._idle:
-            return self._idle.pop()
-        try:
-            conn = await self._connect(deadline)
+            return self._idle.pop() if self._idle else await self._connect(deadline)
         except BaseException:
-            self._free.release()
+            self._slots.release()
             raise
-        self._open.add(conn)
-        return conn
 
     def release(self, conn: _Connection) -> None:
         """Let another call use a connection; closes one that is lost, or in a transaction."""
         if conn.is_idle() and not self._closed:
             self._idle.append(conn)
         else:
-            # Where one is lost, idle ones may be, too: the server was restarted, or a proxy.
-            self._close(conn, *(self._idle if conn.is_closed() else ()))
-        self._free.release()
+            if conn.is_closed():  # idle ones may be lost, too: the server was restarted, or a proxy
+                self._close_idle()
+            conn.close()
+        self._slots.release()
 
     async def aclose(self) -> None:
         """Close the connections that no call uses; the others are closed when they are released."""
-        self._closed = True
-        self._close(*self._idle)
+        self.close_sockets()
 
     def close_sockets(self) -> None:
-        """Close all connections, when their loop is gone."""
-        self._close(*self._open)
+        """Close the connections, as `aclose` does, when their loop is gone."""
+        self._closed = True
+        self._close_idle()
 
-    def _close(self, *connections: _Connection) -> None:
-        for conn in connections:
-            self._open.discard(conn)
+    def _close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for conn in idle:
             conn.close()
-        self._idle = [conn for conn in self._idle if conn in self._open]
 
 
 def channel_of(prefix: str, thread_key: bytes) -> str:
@@ -290,5 +284,5 @@ def _arguments(config: Config, known: Collection[str]) -> dict[str, Any]:
         name: int(value) if isinstance(value, str) and value.isdecimal() and name not in _TEXTS else value
         for name, value in arguments.items()
     }
-    check_options(arguments, known, config.driver)
+    check_options(arguments, known, config.url.get_driver_name())
     return arguments

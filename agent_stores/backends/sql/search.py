@@ -16,7 +16,7 @@ from agent_stores.backend import Row, ThreadKey
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import from_text, tenant_digest, thread_digest
 from agent_stores.backends.sql.statements import Steps
-from agent_stores.capabilities import SearchHit
+from agent_stores.capabilities import SearchHit, SearchQuery
 from agent_stores.search import SEARCHED_ROLES, search_terms
 
 BATCH = 500
@@ -36,26 +36,17 @@ class SearchIndex:
         # The columns of a message's key, and up to which one this process has filled the index.
         self._key, self._done = ("id", "0") if self._sql.is_sqlite else ("thread, position", "0, 0")
 
-    async def search(
-        self,
-        tenant: str | None,
-        query: str,
-        *,
-        limit: int,
-        thread_id: str | None,
-        before: tuple[str, int] | None,
-        now_us: int,
-    ) -> list[SearchHit]:
+    async def search(self, query: SearchQuery) -> list[SearchHit]:
         """See `SearchableBackend.search`; one statement, when the index is built."""
         await self.build()
-        terms = search_terms(query)
-        if not terms or not limit:
+        tenant, before, terms = query.tenant, query.before, search_terms(query.text)
+        if not terms or not query.limit:
             return []
         owner = tenant_digest(tenant)
-        values: dict[str, Any] = {"tenant": owner, "now": now_us, "limit": limit}
+        values: dict[str, Any] = {"tenant": owner, "now": query.now_us, "limit": query.limit}
         where = "t.tenant_key = :tenant AND (t.expires_us IS NULL OR t.expires_us > :now)"
-        if thread_id is not None:
-            values["only"] = thread_digest(ThreadKey(tenant, thread_id))
+        if query.thread_id is not None:
+            values["only"] = thread_digest(ThreadKey(tenant, query.thread_id))
             where += " AND t.thread_key = :only"
         if before is not None:
             values["shown"], values["below"] = thread_digest(ThreadKey(tenant, before[0])), before[1]

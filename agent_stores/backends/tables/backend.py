@@ -11,12 +11,13 @@ from msgspec.structs import replace
 from agent_stores._concurrency import gather_or_cancel
 from agent_stores.append_plan import add_rows, new_rows
 from agent_stores.backend import (
+    Change,
     Limits,
     Row,
+    RowRange,
     Snapshot,
     Thread,
     ThreadKey,
-    TimeToLive,
     Version,
     VersionConflict,
 )
@@ -24,6 +25,7 @@ from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.index import Index
 from agent_stores.backends.tables.layout import NO_HEAD, Head, StoredRow, ThreadCache
 from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table, delete, following
+from agent_stores.capabilities import Append
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from agent_stores.thread_updates import touch, with_request, with_ttl
 
@@ -64,20 +66,9 @@ class TablesBackend(Index):
         )
         self._cache = ThreadCache() if cache is None else cache
 
-    async def append(
-        self,
-        key: ThreadKey,
-        rows: Sequence[Row],
-        *,
-        request_id: str,
-        now_us: int,
-        expected_position: int | None = None,
-        max_messages: int | None = None,
-        ttl: TimeToLive | None = None,
-        create: bool = True,
-    ) -> int | None:
+    async def append(self, key: ThreadKey, call: Append) -> int | None:
         """See `Appender.append`: one commit on what is known of the thread; None if that is not certain."""
-        rows = new_rows(rows, ())
+        rows, now_us, max_messages = new_rows(call.rows, ()), call.now_us, call.max_messages
         lost: OutcomeUnknownError | None = None
         async with self._cache.queue.turn(key):
             for _ in range(_APPENDS):
@@ -85,14 +76,14 @@ class TablesBackend(Index):
                     old = self._cache.get(key)
                     old = await self.head(key) if old is NO_HEAD else old
                     thread = old.thread
-                    if lost is not None and request_id in thread.recent_request_ids:
+                    if lost is not None and call.request_id in thread.recent_request_ids:
                         return thread.last_position
                     if (
                         (old is not NO_HEAD and not thread.is_visible(now_us))
                         or thread.staged_position
-                        or request_id in thread.recent_request_ids
-                        or expected_position not in (None, thread.last_position)
-                        or not (create or thread.last_position)
+                        or call.request_id in thread.recent_request_ids
+                        or call.expected_position not in (None, thread.last_position)
+                        or not (call.create or thread.last_position)
                         or (max_messages is not None and thread.unpinned > max_messages + self._most_rows)
                     ):
                         return None
@@ -103,7 +94,8 @@ class TablesBackend(Index):
                     is_one = is_one and max(sizes, default=0) <= self.table.limits.item_bytes
                     if not is_one or len(put) < len(rows):  # whose ids must be compared, too
                         return None
-                    thread = touch(with_request(with_ttl(thread, ttl, now_us), request_id), now_us)
+                    thread = with_request(with_ttl(thread, call.ttl, now_us), call.request_id)
+                    thread = touch(thread, now_us)
                     if len(oldest) == old.thread.unpinned:
                         oldest += [replace(row, body=b"") for row in put if not row.pinned]
                     oldest = oldest[len(trimmed) :][: _FEW if max_messages is None else _OLDEST]
@@ -122,28 +114,19 @@ class TablesBackend(Index):
             raise lost
         return None
 
-    async def commit(
-        self,
-        key: ThreadKey,
-        thread: Thread | None,
-        *,
-        expected: Version | None,
-        put: Sequence[Row] = (),
-        delete: Sequence[Row] = (),
-        clear: bool = False,
-    ) -> Version | None:
+    async def commit(self, key: ThreadKey, change: Change) -> Version | None:
         """See `Backend.commit`."""
-        old = NO_HEAD if expected is None else self._cache.get(key)
-        if old.version != (expected or NEW):
+        old = NO_HEAD if change.expected is None else self._cache.get(key)
+        if old.version != (change.expected or NEW):
             old = await self.head(key)
-            if old.version != expected:
+            if old.version != change.expected:
                 raise VersionConflict
-        if thread is None:
+        if change.thread is None:
             return None if old is NO_HEAD else await self._write(key, old, NO_HEAD, (), ())
-        new = _next_head(old, thread, clear=clear, now_us=self.now_us())
-        if put or delete or clear:
+        new = _next_head(old, change.thread, clear=change.clear, now_us=self.now_us())
+        if change.put or change.delete or change.clear:
             new = replace(new, oldest=())
-        return await self._write(key, old, new, put, () if clear else delete)
+        return await self._write(key, old, new, change.put, () if change.clear else change.delete)
 
     async def head(self, key: ThreadKey) -> Head:
         """A thread's head, as it is now; `NO_HEAD` when there is no such thread."""
@@ -155,30 +138,22 @@ class TablesBackend(Index):
         head = await self.head(key)
         return None if head is NO_HEAD else Snapshot(head.thread, head.version)
 
-    async def rows(
-        self,
-        key: ThreadKey,
-        *,
-        after: int = 0,
-        before: int | None = None,
-        limit: int | None = None,
-        newest: bool = False,
-        bodies: bool = True,
-        staged: bool = False,
-    ) -> Snapshot | None:
+    async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
-        is_end = not after and before is None and (newest or limit is None) and bodies and not staged
-        first = await self._first_page(key, limit) if is_end else (await self.head(key), None, False)
+        is_end = wanted in (RowRange(), RowRange(limit=wanted.limit, newest=True))
+        first = await self._first_page(key, wanted.limit) if is_end else (await self.head(key), None, False)
         head, items, is_certain = first
         for _ in range(_ATTEMPTS):
             if head is NO_HEAD:
                 return None
             if items is None:
-                high = head.thread.staged_position if staged else head.thread.last_position
-                high = high if before is None else min(before - 1, high)
-                view = replace(head, generation=head.next or head.generation) if staged else head
-                items = await self._select(key, view, after + 1, high, limit, newest, bodies)
-            rows = await self._read(items, bodies=bodies)
+                high = head.thread.staged_position if wanted.staged else head.thread.last_position
+                high = high if wanted.before is None else min(wanted.before - 1, high)
+                view = replace(head, generation=head.next or head.generation) if wanted.staged else head
+                items = await self._select(
+                    key, view, wanted.after + 1, high, wanted.limit, wanted.newest, wanted.bodies
+                )
+            rows = await self._read(items, bodies=wanted.bodies)
             again = head if is_certain and all(item.body for item in items) else await self.head(key)
             if again.version == head.version:
                 return Snapshot(head.thread, head.version, rows)

@@ -221,7 +221,7 @@ class DynamoDBTable(ServiceTable):
                 BillingMode="PAY_PER_REQUEST",
             )
         waiter = await asyncio.to_thread(sdk.get_waiter, "table_exists")  # which reads a file
-        pauses = {"Delay": 0.2, "MaxAttempts": max(1, int(4.5 * self._timeout))}
+        pauses = {"Delay": 0.2, "MaxAttempts": max(1, int(4.5 * self.attempts.timeout))}
         await waiter.wait(TableName=self.config.table, WaiterConfig=pauses)
         # It may be enabled, or this login may not do so; sweeps work without it.
         with contextlib.suppress(botocore.ClientError):

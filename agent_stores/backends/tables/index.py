@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from msgspec.structs import replace
 
 from agent_stores._concurrency import gather_or_cancel
-from agent_stores.backend import ListCursor, ListedThread, ThreadKey, ThreadOrder
+from agent_stores.backend import ListedThread, ThreadKey, ThreadQuery
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.layout import NO_HEAD, Head
 from agent_stores.backends.tables.table import ConditionFailed, Item, Operation, Table, delete, following
@@ -83,25 +83,17 @@ class Index:
             for visit in visits:
                 left -= await self._visit(visit, key, new, left)
 
-    async def threads(
-        self,
-        tenant: str | None,
-        *,
-        prefix: str = "",
-        after: ListCursor | None = None,
-        limit: int = 100,
-        order: ThreadOrder = "id",
-        expired_before: int | None = None,
-    ) -> list[ListedThread]:
+    async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`.
 
         The time of an item in the list by recency is at most `RECENT_US` behind that of the thread. So the
         threads of a page are in order when all items are read that are not older than the last of them by
         more than that.
         """
-        if expired_before is not None:
-            return await self._expired(expired_before, limit)
-        is_recent, place = order == "recent", (-math.inf, "")
+        after, limit, prefix = query.after, query.limit, query.prefix
+        if query.expired_before is not None:
+            return await self._expired(query.expired_before, limit)
+        is_recent, place = query.order == "recent", (-math.inf, "")
         first, size = ("r", max(limit, _PAGE)) if is_recent else (layout.listed_prefix(prefix), limit)
         end = f"{first}~~"
         if after is not None and is_recent:
@@ -109,7 +101,7 @@ class Index:
         elif after is not None:
             first = max(first, following(layout.listed_sort(after.thread_id)))
         found: list[ListedThread] = []
-        async for page in self._pages(layout.index_partition(tenant), first, end, size):
+        async for page in self._pages(layout.index_partition(query.tenant), first, end, size):
             for item, key, head in page:
                 if head is NO_HEAD or (is_recent and item.sort != head.listed):
                     await self._remove_old(item)

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import random
-import sys
 import time
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from agent_stores._concurrency import OpenedOnce
+from agent_stores.attempts import Attempts, FailedAttempt, time_limit
 from agent_stores.backends.tables.layout import ThreadCache
 from agent_stores.backends.tables.table import ConditionFailed, Table
-from agent_stores.connection_pool import LoopClients, ServerRegistry
+from agent_stores.connection_pool import LoopClients, ServerRegistry, let_go
 from agent_stores.errors import (
     MessageTooLargeError,
-    OutcomeUnknownError,
     StoreError,
     StoreRejectedError,
     StoreUnavailableError,
     redact,
 )
 
-if sys.version_info >= (3, 11):
-    from asyncio import timeout as time_limit
-else:
-    from async_timeout import timeout as time_limit  # pyright: ignore[reportMissingImports]
-
 T = TypeVar("T")
 
 _ATTEMPTS = 5  # of a request, when the time allows them
-_FIRST_PAUSE = 0.02  # seconds before the second attempt, at most; doubles
-_LONGEST_PAUSE = 2.0
-_NETWORK_ERRORS: tuple[type[Exception], ...] = (OSError, asyncio.TimeoutError)
+_FIRST_PAUSE = 0.04  # seconds before the second attempt, at most
 
 Kind: TypeAlias = Literal[
     "busy", "lost", "no table", "condition", "forbidden", "rejected", "too large", "other"
@@ -96,19 +85,14 @@ class ServiceConfig(ABC):
 class ServiceClient(OpenedOnce[Any]):
     """An SDK's client on one event loop, made when it is first needed."""
 
-    loop_close_hook: AsyncGenerator[None, None] | None = None
-
     async def aclose(self) -> None:
         """Close the connections, on their loop."""
         await super().aclose()
         await asyncio.sleep(0)  # aiohttp's transports end in the loop's next turn
 
     def close_sockets(self) -> None:
-        """Close the sockets, when their loop is gone: nothing waits then, and transports end as garbage."""
-        with contextlib.suppress(Exception), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            self.aclose().send(None)
-            gc.collect()
+        """Close the sockets, when their loop is gone: nothing waits then."""
+        let_go(lambda: self.aclose().send(None))
 
 
 class TableServer(LoopClients[ServiceClient]):
@@ -132,8 +116,8 @@ class ServiceTable(Table, ABC):
     """What the SDK raises when a request fails, besides OSError and timeouts."""
 
     def __init__(self, config: ServiceConfig, *, timeout: float) -> None:
-        self.location = config.location
-        self.config, self._timeout = config, timeout
+        self.location, self.config = config.location, config
+        self.attempts = Attempts(config.location, timeout=timeout, limit=_ATTEMPTS, first_pause=_FIRST_PAUSE)
         self._server, self._finalizer = _registry.acquire(
             (type(self), config.identity, timeout), partial(TableServer, config, timeout), user=self
         )
@@ -165,44 +149,43 @@ class ServiceTable(Table, ABC):
             StoreError: nothing was written.
             OutcomeUnknownError: the answer to a write was lost.
         """
-        deadline, attempt = time.monotonic() + self._timeout, 0
-        is_unknown = has_created = False
-        while True:
-            try:
-                async with time_limit(max(0.0, deadline - time.monotonic())):
-                    return await ask(await self._server.get().get(self._server.connect))
-            except (*_NETWORK_ERRORS, *self.errors) as error:
-                failure = self._failure(error)
-                if failure.kind in ("no table", "condition") and not write:
-                    return None
-                is_unknown = is_unknown or (write and failure.kind == "lost")
-                attempt += 1
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt) * random.uniform(0.3, 1)  # noqa: S311
-                pause += failure.wait
-                is_over = attempt == _ATTEMPTS or time.monotonic() + pause > deadline
-                may_retry = failure.kind in ("busy", "lost", "no table") and not is_over
-                if is_unknown and not (may_retry and repeatable):
-                    raise OutcomeUnknownError(
-                        f"the connection to {self.location} was lost while a write was confirmed: "
-                        "it may or may not be stored"
-                    ) from error
-                if failure.kind == "condition":
-                    raise ConditionFailed(failure.operation) from error
-                if not may_retry:
-                    raise store_error(failure, self.config, write=write) from error
-            if failure.kind == "no table" and not has_created and not is_unknown:
-                has_created = True
-                await self.request(self.create_table, write=True, repeatable=True)
-                deadline = time.monotonic() + self._timeout
-            else:
-                await asyncio.sleep(pause)
+        was_lost = needs_table = False
 
-    def _failure(self, error: BaseException) -> Failure:
-        if isinstance(error, self.errors):
-            return self.explain(error)
-        if isinstance(error, asyncio.TimeoutError):
-            return Failure("lost", f"none within {self._timeout:g} seconds")
-        return Failure("busy" if isinstance(error, ConnectionRefusedError) else "lost", str(error))
+        async def attempt(deadline: float) -> T:
+            if needs_table:
+                await self.request(self.create_table, write=True, repeatable=True)
+                deadline = time.monotonic() + self.attempts.timeout
+            async with time_limit(deadline):
+                return await ask(await self._server.get().get(self._server.connect))
+
+        def explain(error: Exception) -> FailedAttempt | None:
+            nonlocal was_lost, needs_table
+            if isinstance(error, self.errors):
+                failure = self.explain(error)
+            elif isinstance(error, (OSError, asyncio.TimeoutError)):
+                failure = Failure("busy" if isinstance(error, ConnectionRefusedError) else "lost", str(error))
+            else:
+                return None
+            was_lost = was_lost or failure.kind == "lost"
+            needs_table = failure.kind == "no table" and not was_lost
+            final: Exception = store_error(failure, self.config, write=write)
+            if failure.kind == "condition" or (failure.kind == "no table" and not write):
+                final = ConditionFailed(failure.operation)
+            return FailedAttempt(
+                final,
+                redact(failure.detail, self.config.secrets),
+                error,
+                may_retry=failure.kind in ("busy", "lost") or (failure.kind == "no table" and write),
+                may_have_applied=failure.kind == "lost",
+                wait=failure.wait,
+            )
+
+        try:
+            return await self.attempts.run(attempt, explain, write=write, repeatable=repeatable)
+        except ConditionFailed:
+            if write:
+                raise
+            return None
 
 
 def store_error(failure: Failure, config: ServiceConfig, *, write: bool = False) -> StoreError:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent_stores.backend import Thread, ThreadKey, ThreadOrder
+from agent_stores.backend import Change, Thread, ThreadKey, ThreadOrder
 from agent_stores.capabilities import TenantLister
 from agent_stores.errors import ArgumentError, StoreRejectedError
 from agent_stores.store import ChatMessageStore
@@ -130,7 +130,7 @@ class TestListing:
         names = ["B", "a", "b", "c", "é", "\ue000", "😀"]
         for name, updated_us in [("newer", 2_000), ("older", 1), *((name, 1_000) for name in names[::-1])]:
             thread = Thread(updated_us=updated_us * 1_000_000, recent_request_ids=("request",))
-            await store.log.backend.commit(ThreadKey(tenant, name), thread, expected=None)
+            await store.log.backend.commit(ThreadKey(tenant, name), Change(thread, None))
         for limit in (1, 2, 3, 20):
             assert await listed(store, order="recent", limit=limit) == ["newer", *names, "older"]
         assert await listed(store, order="id", limit=2) == sorted([*names, "newer", "older"])

@@ -34,7 +34,8 @@ else
   if request_count > 32 then
     requests, request_count = string.sub(requests, (string.find(requests, ',', 2, true))), 32
   end
-  local sets_ttl = refresh_given ~= '' and explicit == '' and (ttl ~= ttl_given or refresh ~= refresh_given)
+  local sets_ttl = refresh_given ~= '' and explicit == ''
+    and (tonumber(ttl) ~= tonumber(ttl_given) or refresh ~= refresh_given)
   if sets_ttl then
     ttl, refresh, expires = ttl_given, refresh_given, nil
   end

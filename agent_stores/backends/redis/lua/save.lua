@@ -6,7 +6,7 @@ if extends then
   listed_until = expires + math.floor((expires - now_ms()) / 8)
 end
 fields[#fields + 1], fields[#fields + 2] = 'state', string.format(
-  '3,%s,%d,%d,%d,%d,%d,%d,%s,%s,%s,%s,%s,%s,%d', version, last, messages, pinned, total_bytes, total_tokens,
+  '4,%s,%d,%d,%d,%d,%d,%d,%s,%s,%s,%s,%s,%s,%d', version, last, messages, pinned, total_bytes, total_tokens,
   request_count, first_us, last_us, ttl, refresh, explicit, expires and string.format('%d', expires)
   or '', listed_until
 )
