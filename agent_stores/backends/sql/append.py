@@ -53,16 +53,18 @@ tokens = tokens + :tokens - v_gone_tokens, first_us = COALESCE(first_us, :first)
 updated_us = :now"""
 
 
-def _cut(rows: str, place: str, target: str, low: str, high: str) -> str:
-    """Where a trim cuts: see `agent_stores.thread_updates.trim_index`.
+def _cuts(rows: str, place: str, target: str, low: str, high: str) -> tuple[str, str]:
+    """Where a trim cuts, and where else: see `agent_stores.thread_updates.trim_index`.
 
     `rows` are the rows that may go, `target` the first that may stay, `low` and `high` the thread's bounds.
     """
-    return f"""COALESCE(
-(SELECT m.{place} {rows} AND m.{place} >= {target} AND {high} AND m.boundary = 1 ORDER BY m.{place} LIMIT 1),
-(SELECT MAX(s.{place}) FROM (SELECT m.{place}, m.boundary {rows} AND {low} AND m.{place} < {target}
-ORDER BY m.{place} DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1),
-{target})"""
+    after = f"{rows} AND m.{place} >= {target} AND {high} AND m.boundary = 1"
+    before = f"{rows} AND {low} AND m.{place} < {target}"
+    return (
+        f"(SELECT m.{place} {after} ORDER BY m.{place} LIMIT 1)",
+        f"(SELECT MAX(s.{place}) FROM (SELECT m.{place}, m.boundary {before} "
+        f"ORDER BY m.{place} DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1)",
+    )
 
 
 def _program(*, assign: str, leave: str, on_conflict: str, rows: str) -> str:
@@ -78,6 +80,7 @@ def _program(*, assign: str, leave: str, on_conflict: str, rows: str) -> str:
   INTO v_id, v_last, v_unpinned, v_recent, v_expires, v_stale
   FROM {threads} WHERE thread_key = :thread_key FOR UPDATE"""
     unpinned = "FROM {messages} m WHERE m.thread = v_id AND m.pinned = 0"
+    first, second = _cuts(unpinned, "position", "v_target", "TRUE", "TRUE")
     gone = "FROM {messages} WHERE thread = v_id AND pinned = 0 AND position < v_cut"
     return f"""
   {find};
@@ -92,7 +95,8 @@ def _program(*, assign: str, leave: str, on_conflict: str, rows: str) -> str:
   {assign} v_excess = v_unpinned + :unpinned - :most;
   IF v_excess > 0 THEN
     SELECT m.position INTO v_target {unpinned} ORDER BY m.position LIMIT 1 OFFSET v_excess;
-    {assign} v_cut = {_cut(unpinned, "position", "v_target", "TRUE", "TRUE")};
+    {assign} v_cut = {first};
+    IF v_cut IS NULL THEN {assign} v_cut = COALESCE({second}, v_target); END IF;
     SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
     INTO v_gone, v_gone_bytes, v_gone_tokens {gone};
     DELETE {gone};
@@ -138,10 +142,7 @@ WHERE {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0"""
 # -- PostgreSQL -------------------------------------------------------------------------------------------
 
 # Plans are made once for a connection, maybe while the tables are empty: they use the indexes in any case.
-_SETTINGS = (
-    "SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off "
-    "SET enable_sort = off"
-)
+_SETTINGS = "SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_sort = off"
 _ROWS = """SELECT v_id, v_last + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u
 FROM json_to_recordset(CAST(:rows AS json))
 AS r(n bigint, i text, l text, b text, c smallint, p smallint, s bigint, t bigint, u bigint)"""
@@ -161,22 +162,27 @@ BEGIN{
 END $$
 """
 _CALL = f"SELECT {{append_v4}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)})"
-# A stable function sees the tables as the statement that calls it does: its statements see one moment.
-_LATEST = f"""
-CREATE OR REPLACE FUNCTION {{latest_v4}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin integer, bound integer, name text)
+
+
+# Stable functions see the tables as the statement that calls them does: their statements see one moment.
+def _latest_function(function: str, name: str) -> str:
+    """The function that reads the end of a thread on PostgreSQL."""
+    query = _latest("(SELECT 1) AS one", "TRUE", "m.thread = t.id", "position", "({})", name)
+    return f"""
+CREATE OR REPLACE FUNCTION {{{function}}}(p_key bytea, p_now bigint, p_limit bigint)
+RETURNS TABLE (pos bigint, doc text, pin integer, bound integer{name and ", name text"})
 LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
 BEGIN
   SELECT id, pinned, ttl_refresh, ttl INTO t FROM {{threads}} WHERE {_ALIVE.replace(":", "p_")};
   IF NOT FOUND THEN RETURN; END IF;
-  RETURN QUERY {
-    _latest("(SELECT 1) AS one", "TRUE", "m.thread = t.id", "position", "({})", _NAME).replace(":", "p_")
-};
+  RETURN QUERY {query.replace(":", "p_")};
 END $$
 """
-FUNCTIONS = (_APPEND, _LATEST)
+
+
+FUNCTIONS = (_APPEND, _latest_function("latest_v4", ""), _latest_function("latest_ids_v4", _NAME))
 """What creates PostgreSQL's functions."""
 
 # -- MariaDB ----------------------------------------------------------------------------------------------
@@ -213,8 +219,8 @@ _INSERT = f"INSERT INTO {{messages}} (id, {', '.join(ROW_COLUMNS[1:])}) VALUES (
 # SQLite searches by one bound from each side only.
 _UNPINNED, _LOW, _HIGH = "FROM {messages} m WHERE m.pinned = 0", "m.id > :low", "m.id < :high"
 _TARGET = f"(SELECT m.id {_UNPINNED} AND {_LOW} AND {_HIGH} ORDER BY m.id LIMIT 1 OFFSET :excess)"
-_TRIM = f"""DELETE FROM {{messages}} WHERE pinned = 0 AND id > :low
-AND id < {_cut(_UNPINNED, "id", _TARGET, _LOW, _HIGH)} RETURNING bytes, tokens"""
+_CUT = f"COALESCE({', '.join(_cuts(_UNPINNED, 'id', _TARGET, _LOW, _HIGH))}, {_TARGET})"
+_TRIM = f"DELETE FROM {{messages}} WHERE pinned = 0 AND id > :low AND id < {_CUT} RETURNING bytes, tokens"
 _SET = f"{_CHANGE.replace('v_', ':v_')}, recent = :recent, expires_us = NULLIF(:expires, 0)"
 _MINUTES = f"updated_minute = :now / {MINUTE}, expires_minute = NULLIF(:expires, 0) / {MINUTE}"
 # SQLite writes an index anew for each of its columns that is set, even to the same value.
@@ -299,7 +305,7 @@ def append_work(
 def latest_text(sql: Statements, *, ids: bool) -> str:
     """The statement that reads the end of a thread, with or without message ids: see `_latest`."""
     if sql.dialect == "postgresql":
-        return f"SELECT {'*' if ids else 'pos, doc, pin, bound'} FROM {{latest_v4}}(:key, :now, :limit)"
+        return f"SELECT * FROM {'{latest_ids_v4}' if ids else '{latest_v4}'}(:key, :now, :limit)"
     # The thread is one row, found first: the messages come in the order of their index. MariaDB writes a
     # subquery with bodies to a temporary table on disk.
     newest, indexed = "({})", ""

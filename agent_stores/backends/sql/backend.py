@@ -270,8 +270,8 @@ class SQLBackend:
         columns = (*key, *ROW_COLUMNS[1:])
         conflict = "DUPLICATE KEY UPDATE" if is_mariadb else f"CONFLICT ({', '.join(key)}) DO UPDATE SET"
         change = "{0} = VALUES({0})" if is_mariadb else "{0} = excluded.{0}"
-        text, _ = self._sql(
-            f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES ({self._sql.marks(len(columns))}) "
+        text, _ = self._sql.compile(
+            f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES (:{', :'.join(columns)}) "
             f"ON {conflict} {', '.join(map(change.format, ROW_COLUMNS[3:]))}"
         )
         if is_sqlite:

@@ -56,8 +56,8 @@ def index_key(column: str) -> str:
 def to_text(name: str) -> str:
     """A name as text columns hold it: PostgreSQL rejects NUL, and every database unpaired surrogates.
 
-    These, and all below U+000B, become U+0001 and four digits, which keeps the order of names by code point
-    except for surrogates. So no text has line feeds, which separate request ids.
+    These, U+0001 and what else is below U+000B become U+0001 and four digits, which keeps the order of names
+    by code point except for surrogates. So no text has line feeds, which separate request ids.
     """
     if name.isascii() and name.isprintable():
         return name

@@ -102,10 +102,6 @@ class Statements:
         used = list(dict.fromkeys(used))
         return _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text), used
 
-    def marks(self, count: int) -> str:
-        """The marks of values that come as a tuple."""
-        return ", ".join(f"${n}" if self.style == "$" else self.style for n in range(1, count + 1))
-
     def within(self, thread: str, after: str = "", before: str = "", alias: str = "m.") -> str:
         """The condition of the rows of a thread, or of those between two positions."""
         if self.is_sqlite:
