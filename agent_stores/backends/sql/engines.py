@@ -250,6 +250,12 @@ class SQLiteDatabase(EngineDatabase):
     def _roll_back(self, conn: Any, is_manual: bool, error: BaseException) -> None:
         """Nothing: `_perform` does it."""
 
+    def _execute(self, conn: sqlite3.Connection, text: str, values: Any) -> Any:
+        if type(values) is list:
+            return conn.executemany(text, values).rowcount
+        cursor = conn.execute(text, values)
+        return cursor.rowcount if cursor.description is None else cursor.fetchall()
+
     def _disconnect(self, *, close: bool = True) -> None:
         idle, self._idle = self._idle, []
         if not close:
