@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Generic, NamedTuple, cast
+from typing import Generic, cast
 
-from typing_extensions import TypeVar
+from typing_extensions import NamedTuple, TypeVar
 
 from agent_stores import _checks as check
 from agent_stores._checks import check_limit, check_seconds
