@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import json
 import math
 import random
@@ -23,18 +22,16 @@ from agent_stores.backend import (
     RowRange,
     Snapshot,
     ThreadKey,
-    ThreadOrder,
     ThreadQuery,
     Version,
     VersionConflict,
 )
 from agent_stores.backends.redis import layout, scripts
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.server import RedisServer
-from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
+from agent_stores.backends.redis.connection import RedisServer, RedisSubscription
 from agent_stores.capabilities import Append
 from agent_stores.connection_pool import ServerRegistry
-from agent_stores.errors import StoreError
+from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import position_conflict
 
 _PLAIN_THREADS = 10_000  # remembered
@@ -143,7 +140,8 @@ class RedisBackend:
         assert expected is None or isinstance(expected, layout.RedisVersion)  # noqa: S101
         known = expected.number if expected else b""
         if thread is None:
-            await self._delete(key, known)
+            if not await self.remove(key, known):
+                raise VersionConflict
             return None
         left: str | int = "keep"
         if expected is None or thread.expires_us != expected.expires_us:
@@ -166,22 +164,26 @@ class RedisBackend:
             raise VersionConflict
         return layout.RedisVersion(number, thread.expires_us)
 
-    async def remove(self, key: ThreadKey) -> bool:
-        """Delete a thread in any condition, also one that is damaged; returns whether there was one."""
-        return bool(await self._run(scripts.DELETE, key, [b"*"]))
+    async def remove(self, key: ThreadKey, version: bytes = b"*") -> bool:
+        """Delete a thread in any condition, also one that is damaged; returns whether there was one.
+
+        With a version, only if the thread has it; with an empty one, only if the thread has no keys any more.
+        """
+        return bool(await self._run(scripts.DELETE, key, [version]))
 
     async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`; one round trip to each server reads ids, and one the threads."""
         found: list[ListedThread] = []
         if query.expired_before is not None:
             return found  # the server removes expired threads
-        start, after, is_last = query.prefix.encode(*layout.UTF8), query.after, False
+        prefix, is_last = query.prefix.encode(*layout.UTF8), False
         while len(found) < query.limit and not is_last:
             missing = query.limit - len(found)
-            listed = await self._ids(query.tenant, start, after, missing, query.order)
+            listed = await self._ids(query, prefix, missing)
             is_last = len(listed) < missing
-            found += await self._listed(query.tenant, [item for item in listed if item[1].startswith(start)])
-            after = ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)) if listed else after
+            found += await self._listed(query.tenant, [item for item in listed if item[1].startswith(prefix)])
+            if not is_last:
+                query = replace(query, after=ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)))
         return found
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
@@ -197,8 +199,8 @@ class RedisBackend:
 
     async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
         """See `ChangeNotifier.subscribe`."""
-        server, keys = self._server, layout.thread_keys(self._prefix, key)
-        return await subscribe(server.config, keys.meta, timeout=server.timeout)
+        meta = layout.thread_keys(self._prefix, key).meta
+        return await self._server.call(lambda client: client.subscribe(meta))
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
@@ -207,37 +209,41 @@ class RedisBackend:
     # -- internals ------------------------------------------------------------------------------------
 
     async def _run(self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
-        keys = layout.thread_keys(self._prefix, key)
-        return await self._server.run(script, keys, arguments, wait=self._wait if script.writes else None)
+        """Run a script, and wait for replicas if it writes; repeated as `Script.repeats` allows."""
+        keys, wait = layout.thread_keys(self._prefix, key), self._wait if script.writes else None
+        try:
+            return await self._server.call(
+                lambda client: client.run(script, keys, arguments, wait),
+                writes=script.writes,
+                repeats=script.repeats,
+            )
+        except OutcomeUnknownError as error:
+            if wait is None or isinstance(error, NotReplicatedError):
+                raise
+            raise NotReplicatedError(str(error)) from error
 
     async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         return list(await self._server.call(lambda client: client.pipeline(commands)))
 
-    async def _delete(self, key: ThreadKey, version: bytes) -> None:
-        if not await self._run(scripts.DELETE, key, [version]):
-            raise VersionConflict
-
-    async def _ids(
-        self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder
-    ) -> list[tuple[int, bytes]]:
-        """Negative times and ids of threads, in order; of each shard at most `limit`."""
-        kind = "index" if order == "id" else "recent"
-        keys = [layout.shard_key(self._prefix, tenant, shard, kind) for shard in range(layout.SHARDS)]
-        if order == "id":
-            low = b"[" + prefix if prefix else b"-"
-            if after is not None and (last := after.thread_id.encode(*layout.UTF8)) >= prefix:
-                low = b"(" + last
-            high = b"(" + prefix + b"\xff" if prefix else b"+"
-            page = (low, high, "LIMIT", 0, limit)
-            ids = await self._pipeline([("ZRANGEBYLEX", key, *page) for key in keys])
-            return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
-        newest = "+inf" if after is None else after.updated_us
-        options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
-        replies = await self._pipeline([("ZREVRANGEBYSCORE", key, *options) for key in keys])
+    async def _ids(self, query: ThreadQuery, prefix: bytes, limit: int) -> list[tuple[int, bytes]]:
+        """Negative times (0 in a listing by id) and ids of threads in order; at most `limit`."""
+        after, by_id = query.after, query.order == "id"
+        page: tuple[Any, ...]
+        last = b"" if after is None else after.thread_id.encode(*layout.UTF8)
+        if by_id:
+            low = b"(" + last if last >= prefix else b"[" + prefix
+            kind, command, page = "index", "ZRANGEBYLEX", (low, b"(" + prefix + b"\xff", "LIMIT", 0, limit)
+        else:
+            newest = "+inf" if after is None else after.updated_us
+            kind, command = "recent", "ZREVRANGEBYSCORE"
+            page = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
+        keys = [layout.shard_key(self._prefix, query.tenant, shard, kind) for shard in range(layout.SHARDS)]
+        replies = await self._pipeline([(command, key, *page) for key in keys])
+        if by_id:
+            return sorted([(0, thread_id) for reply in replies for thread_id in reply])[:limit]
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
-            last_item = (-after.updated_us, after.thread_id.encode(*layout.UTF8))
-            found = [item for item in found if item > last_item]
+            found = [item for item in found if item > (-after.updated_us, last)]
         return sorted(found)[:limit]
 
     async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
@@ -250,8 +256,8 @@ class RedisBackend:
         replies, found = iter(await self._pipeline(commands)), []
         for (time_us, _), name, fields, left in zip(items, names, replies, replies, strict=False):
             if fields[0] is None:
-                with contextlib.suppress(StoreError, VersionConflict):  # as on a replica
-                    await self._delete(name, b"")
+                with contextlib.suppress(StoreError):  # as on a replica
+                    await self.remove(name, b"")
                 continue
             thread, version = layout.decode_thread(name, fields, left)
             if time_us:  # so that the next page follows the place in the listing

@@ -1,30 +1,35 @@
-"""redis-py's clients, asynchronous and synchronous, by their public interface alone. Replies are bytes."""
+"""Connections to a server, by redis-py's public interface alone; attempts. Replies are bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import inspect
-import ssl
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
+import redis
 import redis.asyncio.cluster
-import redis.asyncio.retry
-import redis.asyncio.sentinel
-import redis.cluster
-import redis.retry
-import redis.sentinel
-from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
 
-from agent_stores.backends.redis.config import Config
-from agent_stores.connection_pool import let_go
+from agent_stores.attempts import Attempts, FailedAttempt, time_limit
+from agent_stores.backends.redis import errors
+from agent_stores.backends.redis.config import Config, close_client, make_client
+from agent_stores.backends.redis.layout import Keys
+from agent_stores.backends.redis.scripts import Script
+from agent_stores.connection_pool import LoopClients, let_go
+from agent_stores.errors import NotReplicatedError
+from agent_stores.inline import may_block
 
 _pack: Any = None
 with contextlib.suppress(ImportError):
     from hiredis import pack_command as _pack
 
 Command = tuple[Any, ...]
+Wait = tuple[int, int]  # for how many replicas, and for how many milliseconds
+T = TypeVar("T")
 _RAW = {"NEVER_DECODE": True}
 _SCANNED = 10_000  # keys that one SCAN looks at, which takes a server a millisecond or two
 
@@ -38,19 +43,27 @@ class Client:
     Cluster, where a credential provider renews tokens on connections in the pool, and where instrumentation
     wraps `execute_command`.
 
+    Args:
+        config: the server.
+        timeout: seconds for connecting; where the caller may block, also for a reply.
+        limit: the largest number of connections.
+
     Attributes:
         slots: to be held while commands run: as many connections as the event loop may have.
+        is_moved: whether a primary was demoted, or a slot is elsewhere, so that `refresh` is to be called.
     """
 
-    def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
-        self._client, self._is_owned = client, is_owned
-        self._blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
-        self._pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
+    def __init__(self, config: Config, *, timeout: float, limit: int) -> None:
+        self._config, self._blocking, self.is_moved = config, may_block(), False
+        lent = config.client if config.is_blocking == self._blocking else None
+        self._is_owned = lent is None
+        self._client = lent or make_client(config, timeout=timeout, blocking=self._blocking)
+        self._pool: Any = getattr(self._client, "connection_pool", None)  # none in a Cluster
         self._is_direct = (
-            is_owned
+            self._is_owned
             and self._pool is not None
             and self._pool.connection_kwargs.get("credential_provider") is None
-            and not hasattr(type(client).execute_command, "__wrapped__")
+            and not hasattr(type(self._client).execute_command, "__wrapped__")
         )
         self._idle: list[Any] = []
         self.slots: Any = contextlib.nullcontext() if self._blocking else asyncio.Semaphore(limit)
@@ -79,6 +92,33 @@ class Client:
             self._idle.append(connection)
             if not is_whole:  # the next command must not read this reply, and others failed likewise
                 await self._disconnect()
+
+    async def run(self, script: Script, keys: Keys, arguments: Sequence[Any], wait: Wait | None) -> Any:
+        """Run a script on a thread; its arguments follow the thread's id. `wait` is as for `replicate`."""
+        tail = (script.keys, *keys[: script.keys], keys.thread_id, *arguments)
+        execute = self.execute if wait is None else partial(self.replicate, keys.meta, wait)
+        try:
+            return await execute(("EVALSHA", script.sha, *tail))
+        except NoScriptError:
+            return await execute(("EVAL", script.source, *tail))
+
+    async def replicate(self, key: bytes, wait: Wait, command: Command) -> Any:
+        """Run a command on the server of a key, and wait for replicas to have what it wrote.
+
+        Raises:
+            NotReplicatedError: not enough of them are known to have it.
+        """
+        reply, confirmed = await self.pipeline([command, ("WAIT", *wait)], key)
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(confirmed, Exception):  # the primary was demoted
+            raise redis.ConnectionError(str(confirmed)) from confirmed
+        if int(confirmed) < wait[0]:
+            raise NotReplicatedError(
+                f"{confirmed} of {wait[0]} replicas of {self._config.location} had the write after "
+                f"{wait[1]} ms: it is stored, but a failover may lose it"
+            )
+        return reply
 
     async def pipeline(self, commands: Sequence[Command], key: bytes | None = None) -> list[Any]:
         """Run commands in as few round trips as there are servers.
@@ -109,13 +149,46 @@ class Client:
         keys = list(found) if self._blocking else [key async for key in found]
         return [key.encode() if isinstance(key, str) else key for key in keys]
 
+    async def subscribe(self, key: bytes) -> RedisSubscription | None:
+        """What tells of changes of a key, by the server that has it now; None where that does not allow it.
+
+        Client-side caching in its broadcasting mode (``CLIENT TRACKING ... BCAST``, since Redis 6) tells a
+        connection of each change to keys that begin with a prefix; RESP2 delivers that as a message of a
+        channel. Writers do nothing for it.
+        """
+        place = self._pool
+        if place is None:
+            await self._client.initialize()
+            place = self._client.get_node_from_key(key)
+        # Notifications of the server's maintenance need RESP3.
+        options = {name: value for name, value in place.connection_kwargs.items() if "maint_" not in name}
+        connection = place.connection_class(**{**options, "protocol": 2})
+
+        async def ask(*command: Any) -> Any:
+            await connection.send_command(*command)
+            return await connection.read_response(disable_decoding=True)
+
+        try:
+            await connection.connect()
+            own = await ask("CLIENT", "ID")
+            await ask("CLIENT", "TRACKING", "ON", "REDIRECT", own, "BCAST", "PREFIX", key)
+            await ask("SUBSCRIBE", "__redis__:invalidate")
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, redis.ResponseError):  # the server's version or permissions
+                return None
+            raise
+        return RedisSubscription(connection, self._config)
+
     async def refresh(self) -> None:
-        """Learn the servers' roles again."""
-        if self._pool is None:
-            await _settle(self._client.nodes_manager.initialize())
-        else:
-            await self._disconnect()
-            await _settle(self._pool.disconnect(inuse_connections=False))
+        """Learn the servers' roles again; the next command tells if that failed."""
+        self.is_moved = False
+        with contextlib.suppress(*errors.FAILURES):
+            if self._pool is None:
+                await _settle(self._client.nodes_manager.initialize())
+            else:
+                await self._disconnect()
+                await _settle(self._pool.disconnect(inuse_connections=False))
 
     async def aclose(self) -> None:
         """Close the connections, on their loop; not those of a client that a caller lent."""
@@ -133,44 +206,24 @@ class Client:
         self._idle += connections
 
 
-def make_client(config: Config, *, timeout: float, blocking: bool = False, **options: Any) -> Any:
-    """redis-py's client of a server; nothing connects yet.
+class RedisSubscription:
+    """A `Subscription` over a connection of its own, which `Client.subscribe` makes."""
 
-    Args:
-        config: the server.
-        timeout: seconds for connecting; with `blocking`, also for a reply.
-        blocking: whether to make the synchronous client.
-        options: arguments of the client that win over those of the configuration.
-    """
-    library: Any = redis if blocking else redis.asyncio
-    # Attempts, and the time that all of them together take, are counted by `RedisServer`.
-    common = {"retry": library.retry.Retry(NoBackoff(), 0), "socket_connect_timeout": timeout}
-    given = {
-        "socket_timeout": timeout if blocking else None,
-        "socket_keepalive": True,
-        "max_connections": 2**31,
-        **common,
-        **_verified(config.options),
-        **options,
-    }
-    if config.kind == "cluster":
-        nodes = [library.cluster.ClusterNode(*host) for host in config.hosts]
-        return library.RedisCluster(startup_nodes=nodes, **given)
-    if config.kind == "sentinel":
-        short = {name: min(1.0, timeout) for name in ("socket_timeout", "socket_connect_timeout")}
-        own = {**common, **short, **_verified(config.sentinel_options)}
-        sentinel = library.sentinel.Sentinel([*config.hosts], sentinel_kwargs=own)
-        return sentinel.master_for(config.service, **given)
-    for host, port in config.hosts:
-        given |= {"host": host, "port": port}
-    return library.Redis(**given)
+    def __init__(self, connection: Any, config: Config) -> None:
+        self._connection, self._config = connection, config
 
+    async def wait(self, seconds: float) -> None:
+        """See `Subscription.wait`."""
+        try:
+            while await self._connection.read_response(disable_decoding=True, timeout=seconds) is not None:
+                seconds = 0
+        except errors.FAILURES as error:
+            raise errors.explain(error, self._config).error from error
 
-async def close_client(client: Any) -> None:
-    """Close redis-py's client, and those of its sentinels, on their loop."""
-    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
-    for each in (client, *getattr(manager, "sentinels", ())):
-        await _settle(each.aclose() if hasattr(each, "aclose") else each.close())
+    async def aclose(self) -> None:
+        """See `Subscription.aclose`."""
+        with contextlib.suppress(*errors.FAILURES):
+            await self._connection.disconnect()
 
 
 async def _settle(result: Any) -> Any:
@@ -178,7 +231,56 @@ async def _settle(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def _verified(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with a check of the host's name; redis-py before 6 leaves it out unless it is asked for."""
-    is_checked = options.get("ssl") and options.get("ssl_cert_reqs") not in ("none", ssl.CERT_NONE)
-    return {**({"ssl_check_hostname": True} if is_checked else {}), **options}
+class RedisServer(LoopClients[Client]):
+    """A server and the connections to it; shared by all logs of a process that name it alike.
+
+    Args:
+        config: the server.
+        timeout: seconds that an operation may take, attempts and pauses included.
+        retries: the number of attempts after the first; by default 3 on a single server, and elsewhere as
+            many as the time allows, since a failover takes seconds.
+        max_connections: the largest number of connections on each event loop.
+
+    Attributes:
+        plain: the lists of threads that a read may get by one LRANGE (docs/redis.md).
+    """
+
+    def __init__(self, config: Config, *, timeout: float, retries: int | None, max_connections: int) -> None:
+        self.config = config
+        self.plain: set[bytes] = set()
+        default = 3 if config.kind == "single" else math.inf
+        most = 1 + (default if retries is None else retries)
+        self.attempts = Attempts(config.location, timeout=timeout, limit=most, first_pause=0.02)
+        are_ours = config.client is None or config.is_blocking
+        make = partial(Client, config, timeout=timeout, limit=max_connections)
+        super().__init__(make, are_ours=are_ours, timeout=timeout)
+
+    def call(
+        self, attempt: Callable[[Client], Awaitable[T]], *, writes: bool = False, repeats: bool = True
+    ) -> Awaitable[T]:
+        """Do what `attempt` does with a client; again when it failed, and may succeed.
+
+        Args:
+            attempt: what to do.
+            writes: whether it writes.
+            repeats: whether it may be done again when it may have written.
+
+        Raises:
+            StoreUnavailableError, StoreRejectedError, StoreError: nothing was written.
+            OutcomeUnknownError: it may or may not be stored.
+        """
+
+        async def attempt_once(deadline: float) -> T:
+            client = self.get()
+            async with time_limit(deadline), client.slots:
+                if client.is_moved:
+                    await client.refresh()
+                return await attempt(client)
+
+        return self.attempts.run(attempt_once, self._explain, write=writes, repeatable=repeats)
+
+    def _explain(self, error: Exception) -> FailedAttempt | None:
+        if not isinstance(error, errors.FAILURES):
+            return None
+        self.get().is_moved |= errors.is_moved(error, self.config)
+        return errors.explain(error, self.config)
