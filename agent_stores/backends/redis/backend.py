@@ -7,12 +7,14 @@ import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from agent_stores.attempts import Attempts, FailedAttempt, time_limit
 from agent_stores.backend import (
     Change,
     Limits,
@@ -28,11 +30,14 @@ from agent_stores.backend import (
 )
 from agent_stores.backends.redis import layout, scripts
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.connection import RedisServer, RedisSubscription
+from agent_stores.backends.redis.connection import Client, RedisSubscription
+from agent_stores.backends.redis.errors import FAILURES, explain, is_moved
 from agent_stores.capabilities import Append
-from agent_stores.connection_pool import ServerRegistry
+from agent_stores.connection_pool import LoopClients, ServerRegistry
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import position_conflict
+
+T = TypeVar("T")
 
 _PLAIN_THREADS = 10_000  # remembered
 _position = attrgetter("position")
@@ -46,7 +51,10 @@ class RedisBackend:
         key_prefix: the beginning of all keys.
         wait_replicas: how many replicas must have a write before it is acknowledged.
         wait_timeout: seconds to wait for them.
-        server_options: arguments of `RedisServer`.
+        timeout: seconds that an operation may take, attempts and pauses included.
+        retries: the number of attempts after the first; by default 3 on a single server, and elsewhere as
+            many as the time allows, since a failover takes seconds.
+        max_connections: the largest number of connections on each event loop.
     """
 
     limits = Limits(body_bytes=500_000_000)  # servers take 512 MiB for an argument (proto-max-bulk-len)
@@ -58,19 +66,24 @@ class RedisBackend:
         key_prefix: str = "agent",
         wait_replicas: int = 0,
         wait_timeout: float = 1.0,
-        **server_options: Any,
+        timeout: float,
+        retries: int | None,
+        max_connections: int,
     ) -> None:
-        self._prefix, self.location = key_prefix, f"{config.location}#{key_prefix}"
+        self._config, self._prefix, self.location = config, key_prefix, f"{config.location}#{key_prefix}"
         self._wait = (wait_replicas, max(1, round(wait_timeout * 1000))) if wait_replicas else None
-        self._server, self._finalizer = _registry.acquire(
-            (config.identity, repr(sorted(server_options.items()))),
-            lambda: RedisServer(config, **server_options),
+        default = 3 if config.kind == "single" else math.inf
+        most = 1 + (default if retries is None else retries)
+        self._attempts = Attempts(config.location, timeout=timeout, limit=most, first_pause=0.02)
+        make = partial(Client, config, timeout=timeout, limit=max_connections)
+        self.supports_inline = config.client is None or config.is_blocking
+        self._clients, self._finalizer = _registry.acquire(
+            (config.identity, timeout, max_connections),
+            lambda: LoopClients(make, are_ours=self.supports_inline, timeout=timeout),
             user=self,
         )
-        is_lent_async = config.client is not None and not config.is_blocking
-        self.supports_inline = not is_lent_async
         # Credential providers renew tokens in the background, on the loop that asked first.
-        self.loop_independent = not is_lent_async and "credential_provider" not in config.options
+        self.loop_independent = self.supports_inline and "credential_provider" not in config.options
 
     async def append(self, key: ThreadKey, call: Append) -> int | None:
         """See `Appender.append`."""
@@ -93,17 +106,17 @@ class RedisBackend:
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`: one LRANGE where the list alone is known to show all, else a script."""
-        messages, server = layout.thread_keys(self._prefix, key).messages, self._server
-        if messages in server.plain and limit != 0:
+        messages, plain = layout.thread_keys(self._prefix, key).messages, self._clients.get().plain
+        if messages in plain and limit != 0:
             command = ("LRANGE", messages, 0 if limit is None else -limit, -1)
-            entries = await server.call(lambda client: client.execute(command))
+            entries = await self._call(lambda client: client.execute(command))
             if entries and entries[-1][0] & 4:  # the list is still all there is
                 return layout.decode_latest(entries, ids=ids)
         reply = await self._run(scripts.LATEST, key, _texts(limit))
-        entries, pinned, plain = reply or ([], [], 0)
-        if len(server.plain) >= _PLAIN_THREADS:
-            server.plain.clear()
-        (server.plain.add if plain and entries else server.plain.discard)(messages)
+        entries, pinned, is_plain = reply or ([], [], 0)
+        if len(plain) >= _PLAIN_THREADS:
+            plain.clear()
+        (plain.add if is_plain and entries else plain.discard)(messages)
         rows = layout.decode_latest(entries, ids=ids)
         return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
@@ -190,7 +203,7 @@ class RedisBackend:
         """See `TenantLister.tenants`; walks through the names of all keys of the servers."""
         found: list[str | None] = []
         pattern = layout.index_pattern(self._prefix)
-        keys = await self._server.call(lambda client: client.scan(pattern, "zset"))
+        keys = await self._call(lambda client: client.scan(pattern, "zset"))
         for tenant in layout.tenants_of(keys):
             is_wanted = len(found) < limit and (after is None or (tenant or "") > after)
             if is_wanted and await self.threads(ThreadQuery(tenant, limit=1)):  # not only expired ones
@@ -200,22 +213,42 @@ class RedisBackend:
     async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
         """See `ChangeNotifier.subscribe`."""
         meta = layout.thread_keys(self._prefix, key).meta
-        return await self._server.call(lambda client: client.subscribe(meta))
+        return await self._call(lambda client: client.subscribe(meta))
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
-        await _registry.release(self._server, self._finalizer)
+        await _registry.release(self._clients, self._finalizer)
 
     # -- internals ------------------------------------------------------------------------------------
+
+    def _call(
+        self, attempt: Callable[[Client], Awaitable[T]], *, write: bool = False, repeatable: bool = True
+    ) -> Awaitable[T]:
+        """Do what `attempt` does with a client, as `Attempts.run` does."""
+
+        async def attempt_once(deadline: float) -> T:
+            client = self._clients.get()
+            async with time_limit(deadline), client.slots:
+                if client.is_moved:
+                    await client.refresh()
+                return await attempt(client)
+
+        return self._attempts.run(attempt_once, self._explain, write=write, repeatable=repeatable)
+
+    def _explain(self, error: Exception) -> FailedAttempt | None:
+        if not isinstance(error, FAILURES):
+            return None
+        self._clients.get().is_moved |= is_moved(error, self._config)
+        return explain(error, self._config)
 
     async def _run(self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
         """Run a script, and wait for replicas if it writes; repeated as `Script.repeats` allows."""
         keys, wait = layout.thread_keys(self._prefix, key), self._wait if script.writes else None
         try:
-            return await self._server.call(
+            return await self._call(
                 lambda client: client.run(script, keys, arguments, wait),
-                writes=script.writes,
-                repeats=script.repeats,
+                write=script.writes,
+                repeatable=script.repeats,
             )
         except OutcomeUnknownError as error:
             if wait is None or isinstance(error, NotReplicatedError):
@@ -223,7 +256,7 @@ class RedisBackend:
             raise NotReplicatedError(str(error)) from error
 
     async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return list(await self._server.call(lambda client: client.pipeline(commands)))
+        return list(await self._call(lambda client: client.pipeline(commands)))
 
     async def _ids(self, query: ThreadQuery, prefix: bytes, limit: int) -> list[tuple[int, bytes]]:
         """Negative times (0 in a listing by id) and ids of threads in order; at most `limit`."""
@@ -275,4 +308,4 @@ def _pairs(reply: Sequence[Any]) -> Any:
     return reply if reply and isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
 
 
-_registry: ServerRegistry[RedisServer] = ServerRegistry()
+_registry: ServerRegistry[LoopClients[Client]] = ServerRegistry()

@@ -162,7 +162,8 @@ def config_from_client(client: Any) -> Config:
     elif hasattr(pool, "sentinel_manager"):
         sentinels = pool.sentinel_manager.sentinels
         kind, asked = "sentinel", [one.get_connection_kwargs() for one in sentinels]
-    if issubclass(getattr(pool, "connection_class", object), (redis.SSLConnection, aioredis.SSLConnection)):
+    connection = options.get("connection_class", getattr(pool, "connection_class", object))
+    if issubclass(connection, (redis.SSLConnection, aioredis.SSLConnection)):
         options["ssl"] = True
     hosts = [(one.get("host", "localhost"), one.get("port", 6379)) for one in asked if "path" not in one]
     return Config(
@@ -192,7 +193,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         options: arguments of the client that win over those of the configuration.
     """
     library: Any = redis if blocking else redis.asyncio
-    # Attempts, and the time that all of them together take, are counted by `RedisServer`.
+    # Attempts, and the time that all of them together take, are counted by `Attempts`.
     common = {"retry": library.retry.Retry(NoBackoff(), 0), "socket_connect_timeout": timeout}
     given = {
         "socket_timeout": timeout if blocking else None,
@@ -219,9 +220,12 @@ async def close_client(client: Any) -> None:
     """Close redis-py's client, and those of its sentinels, on their loop."""
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     for each in (client, *getattr(manager, "sentinels", ())):
-        closed = each.aclose() if hasattr(each, "aclose") else each.close()
-        if inspect.isawaitable(closed):
-            await closed
+        await settle(each.aclose() if hasattr(each, "aclose") else each.close())
+
+
+async def settle(result: Any) -> Any:
+    """What a method of a client returns, which is to be awaited for an asynchronous one."""
+    return await result if inspect.isawaitable(result) else result
 
 
 def _verified(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,25 +1,22 @@
-"""Connections to a server, by redis-py's public interface alone; attempts. Replies are bytes."""
+"""redis-py's clients, asynchronous and synchronous, by their public interface alone. Replies are bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import redis
 import redis.asyncio.cluster
 from redis.exceptions import NoScriptError
 
-from agent_stores.attempts import Attempts, FailedAttempt, time_limit
-from agent_stores.backends.redis import errors
-from agent_stores.backends.redis.config import Config, close_client, make_client
+from agent_stores.backends.redis.config import Config, close_client, make_client, settle
+from agent_stores.backends.redis.errors import FAILURES, explain
 from agent_stores.backends.redis.layout import Keys
 from agent_stores.backends.redis.scripts import Script
-from agent_stores.connection_pool import LoopClients, let_go
+from agent_stores.connection_pool import let_go
 from agent_stores.errors import NotReplicatedError
 from agent_stores.inline import may_block
 
@@ -29,7 +26,6 @@ with contextlib.suppress(ImportError):
 
 Command = tuple[Any, ...]
 Wait = tuple[int, int]  # for how many replicas, and for how many milliseconds
-T = TypeVar("T")
 _RAW = {"NEVER_DECODE": True}
 _SCANNED = 10_000  # keys that one SCAN looks at, which takes a server a millisecond or two
 
@@ -50,6 +46,7 @@ class Client:
 
     Attributes:
         slots: to be held while commands run: as many connections as the event loop may have.
+        plain: the lists of threads that a read may get by one LRANGE (docs/redis.md).
         is_moved: whether a primary was demoted, or a slot is elsewhere, so that `refresh` is to be called.
     """
 
@@ -66,17 +63,18 @@ class Client:
             and not hasattr(type(self._client).execute_command, "__wrapped__")
         )
         self._idle: list[Any] = []
+        self.plain: set[bytes] = set()
         self.slots: Any = contextlib.nullcontext() if self._blocking else asyncio.Semaphore(limit)
 
     async def execute(self, command: Command) -> Any:
         """Run a command on the server of its key."""
         if not self._is_direct:
-            return await _settle(self._client.execute_command(*command, **_RAW))
-        connection = (self._idle or [await _settle(self._pool.get_connection())]).pop()
+            return await settle(self._client.execute_command(*command, **_RAW))
+        connection = (self._idle or [await settle(self._pool.get_connection())]).pop()
         is_whole = False  # whether the reply was read
         try:
             if self._blocking or not connection.is_connected:
-                await _settle(connection.connect())  # asks the sentinels
+                await settle(connection.connect())  # asks the sentinels
             packed = [_pack(command)] if _pack else connection.pack_command(*command)
             sent = connection.send_packed_command(packed)
             if not self._blocking:
@@ -137,7 +135,7 @@ class Client:
         pipe = client.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command, **_RAW)
-        replies: list[Any] = await _settle(pipe.execute(raise_on_error=False))
+        replies: list[Any] = await settle(pipe.execute(raise_on_error=False))
         for reply in replies if key is None else ():
             if isinstance(reply, Exception):
                 raise reply
@@ -183,12 +181,12 @@ class Client:
     async def refresh(self) -> None:
         """Learn the servers' roles again; the next command tells if that failed."""
         self.is_moved = False
-        with contextlib.suppress(*errors.FAILURES):
+        with contextlib.suppress(*FAILURES):
             if self._pool is None:
-                await _settle(self._client.nodes_manager.initialize())
+                await settle(self._client.nodes_manager.initialize())
             else:
                 await self._disconnect()
-                await _settle(self._pool.disconnect(inuse_connections=False))
+                await settle(self._pool.disconnect(inuse_connections=False))
 
     async def aclose(self) -> None:
         """Close the connections, on their loop; not those of a client that a caller lent."""
@@ -202,7 +200,7 @@ class Client:
     async def _disconnect(self) -> None:
         connections, self._idle = self._idle, []
         for connection in connections:
-            await _settle(connection.disconnect(**({} if self._blocking else {"nowait": True})))
+            await settle(connection.disconnect(**({} if self._blocking else {"nowait": True})))
         self._idle += connections
 
 
@@ -217,70 +215,10 @@ class RedisSubscription:
         try:
             while await self._connection.read_response(disable_decoding=True, timeout=seconds) is not None:
                 seconds = 0
-        except errors.FAILURES as error:
-            raise errors.explain(error, self._config).error from error
+        except FAILURES as error:
+            raise explain(error, self._config).error from error
 
     async def aclose(self) -> None:
         """See `Subscription.aclose`."""
-        with contextlib.suppress(*errors.FAILURES):
+        with contextlib.suppress(*FAILURES):
             await self._connection.disconnect()
-
-
-async def _settle(result: Any) -> Any:
-    """What a method of a client returns, which is to be awaited for an asynchronous one."""
-    return await result if inspect.isawaitable(result) else result
-
-
-class RedisServer(LoopClients[Client]):
-    """A server and the connections to it; shared by all logs of a process that name it alike.
-
-    Args:
-        config: the server.
-        timeout: seconds that an operation may take, attempts and pauses included.
-        retries: the number of attempts after the first; by default 3 on a single server, and elsewhere as
-            many as the time allows, since a failover takes seconds.
-        max_connections: the largest number of connections on each event loop.
-
-    Attributes:
-        plain: the lists of threads that a read may get by one LRANGE (docs/redis.md).
-    """
-
-    def __init__(self, config: Config, *, timeout: float, retries: int | None, max_connections: int) -> None:
-        self.config = config
-        self.plain: set[bytes] = set()
-        default = 3 if config.kind == "single" else math.inf
-        most = 1 + (default if retries is None else retries)
-        self.attempts = Attempts(config.location, timeout=timeout, limit=most, first_pause=0.02)
-        are_ours = config.client is None or config.is_blocking
-        make = partial(Client, config, timeout=timeout, limit=max_connections)
-        super().__init__(make, are_ours=are_ours, timeout=timeout)
-
-    def call(
-        self, attempt: Callable[[Client], Awaitable[T]], *, writes: bool = False, repeats: bool = True
-    ) -> Awaitable[T]:
-        """Do what `attempt` does with a client; again when it failed, and may succeed.
-
-        Args:
-            attempt: what to do.
-            writes: whether it writes.
-            repeats: whether it may be done again when it may have written.
-
-        Raises:
-            StoreUnavailableError, StoreRejectedError, StoreError: nothing was written.
-            OutcomeUnknownError: it may or may not be stored.
-        """
-
-        async def attempt_once(deadline: float) -> T:
-            client = self.get()
-            async with time_limit(deadline), client.slots:
-                if client.is_moved:
-                    await client.refresh()
-                return await attempt(client)
-
-        return self.attempts.run(attempt_once, self._explain, write=writes, repeatable=repeats)
-
-    def _explain(self, error: Exception) -> FailedAttempt | None:
-        if not isinstance(error, errors.FAILURES):
-            return None
-        self.get().is_moved |= errors.is_moved(error, self.config)
-        return errors.explain(error, self.config)
