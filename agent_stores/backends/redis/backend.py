@@ -255,9 +255,6 @@ class RedisBackend:
                 raise
             raise NotReplicatedError(str(error)) from error
 
-    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return list(await self._call(lambda client: client.pipeline(commands)))
-
     async def _ids(self, query: ThreadQuery, prefix: bytes, limit: int) -> list[tuple[int, bytes]]:
         """Negative times (0 in a listing by id) and ids of threads in order; at most `limit`."""
         after, by_id = query.after, query.order == "id"
@@ -271,7 +268,8 @@ class RedisBackend:
             kind, command = "recent", "ZREVRANGEBYSCORE"
             page = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
         keys = [layout.shard_key(self._prefix, query.tenant, shard, kind) for shard in range(layout.SHARDS)]
-        replies = await self._pipeline([(command, key, *page) for key in keys])
+        commands = [(command, key, *page) for key in keys]
+        replies = await self._call(lambda client: client.pipeline(commands))
         if by_id:
             return sorted([(0, thread_id) for reply in replies for thread_id in reply])[:limit]
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
@@ -286,7 +284,7 @@ class RedisBackend:
         commands = [
             command for one in keys for command in (("HMGET", one.meta, *layout.FIELDS), ("PTTL", one.meta))
         ]
-        replies, found = iter(await self._pipeline(commands)), []
+        replies, found = iter(await self._call(lambda client: client.pipeline(commands))), []
         for (time_us, _), name, fields, left in zip(items, names, replies, replies, strict=False):
             if fields[0] is None:
                 with contextlib.suppress(StoreError):  # as on a replica

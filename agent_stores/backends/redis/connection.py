@@ -33,11 +33,9 @@ _SCANNED = 10_000  # keys that one SCAN looks at, which takes a server a millise
 class Client:
     """A client on one event loop; or one for any thread, of which the coroutines block instead of waiting.
 
-    Commands of a client of ours go over connections that stay checked out of its pool, packed by hiredis.
-    Compared with `execute_command` of redis-py 8.1, that takes 105 instead of 169 µs of the client's time for
-    a turn (33 instead of 80 without an event loop), which is a quarter of the turn. It is not done in a
-    Cluster, where a credential provider renews tokens on connections in the pool, and where instrumentation
-    wraps `execute_command`.
+    Commands of a client of ours go over connections that stay checked out of its pool, packed by hiredis,
+    which saves a quarter of the time of a turn. It is not done in a Cluster, where a credential provider
+    renews tokens on connections in the pool, and where instrumentation wraps `execute_command`.
 
     Args:
         config: the server.
