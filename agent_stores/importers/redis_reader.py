@@ -6,8 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from agent_stores.backends.redis.config import config_from_url
-from agent_stores.backends.redis.connection import close_client, make_client
+from agent_stores.backends.redis.config import close_client, config_from_url, make_client
 from agent_stores.backends.redis.errors import FAILURES, explain
 from agent_stores.errors import StoreClosedError
 from agent_stores.importers.page_size import PageSize

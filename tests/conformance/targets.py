@@ -242,7 +242,7 @@ def passer(open_log: Callable[[], MessageLog]) -> Callable[[float], Awaitable[No
 
     async def advance(seconds: float) -> None:
         log = open_log()
-        client = cast("RedisBackend", innermost(log.backend))._server.get()
+        client = cast("RedisBackend", innermost(log.backend))._clients.get()
         passed = round(seconds * 1000)
         keys = [key for kind in ("hash", "list", "zset") for key in await client.scan("*", kind)]
         left = await client.pipeline([("PTTL", key) for key in keys])

@@ -462,7 +462,7 @@ async def test_a_server_that_hangs(server: RedisServer, make_store: MakeStore) -
     store = make_store(server.url)
     await store.add_messages([user("1")])
     shared: Any = store.log
-    shared._redis._server.attempts.timeout = 0.6  # of what follows: a busy machine is slow to connect
+    shared._redis._attempts.timeout = 0.6  # of what follows: a busy machine is slow to connect
     server.pause()
     try:
         messages = [user("2")]
@@ -474,7 +474,7 @@ async def test_a_server_that_hangs(server: RedisServer, make_store: MakeStore) -
             await make_store(server.url, timeout=0.6, client_options={"client_name": "x"}).list_messages()
     finally:
         server.resume()
-        shared._redis._server.attempts.timeout = 10.0
+        shared._redis._attempts.timeout = 10.0
     await store.add_messages(messages)
     assert await texts(store) == ["1", "2"]
 
@@ -711,7 +711,7 @@ async def test_ten_thousand_stores_use_one_pool(server: RedisServer) -> None:
 
 async def test_logs_share_and_close(server: RedisServer) -> None:
     one, two = RedisMessageLog(server.url), RedisMessageLog(server.url)
-    assert one._redis._server is two._redis._server
+    assert one._redis._clients is two._redis._clients
     await one.stats(ThreadKey(None, "x"))
     await one.aclose()
     await two.stats(ThreadKey(None, "x"))

@@ -34,7 +34,7 @@ async def reader(server: RedisServer) -> Any:
     log = RedisMessageLog(server.url)
     await log.append(KEY, [row(f"m{n}") for n in range(30)])
     await log.latest(KEY, 20)
-    assert log._redis._server.plain
+    assert log._redis._clients.get().plain
     yield log
     await log.aclose()
 
@@ -48,7 +48,7 @@ async def writer(server: RedisServer) -> Any:
 
 
 async def by_script(log: RedisMessageLog, last: int | None) -> list[Row]:
-    log._redis._server.plain.clear()
+    log._redis._clients.get().plain.clear()
     return await log.latest(KEY, last)
 
 
@@ -91,7 +91,7 @@ async def test_another_clients_change_is_seen(
     await CHANGES[change](writer)
     for again in (False, True):  # and after more was added
         for last in (0, 1, 3, 20, None):
-            reader._redis._server.plain.add(MESSAGES)
+            reader._redis._clients.get().plain.add(MESSAGES)
             part = await reader.latest(KEY, last)
             assert part == await by_script(reader, last), (again, last)
         await writer.append(KEY, [row(f"more {n}") for n in range(3)])

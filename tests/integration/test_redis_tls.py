@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,11 +15,14 @@ import redis
 import redis.asyncio as aioredis
 
 from agent_stores import ChatMessage, RedisChatMessageStore
+from agent_stores.backends.redis.config import config_from_client
 from agent_stores.errors import OutcomeUnknownError, StoreUnavailableError
+from agent_stores.log import ThreadKey
+from agent_stores.redis import RedisMessageLog
 from agent_stores.sync import SyncChatMessageStore
 from tests.integration.test_redis_faults import WRITERS, Load, assert_turns
 from tests.servers.proxy import FaultProxy
-from tests.servers.redis import RedisServer
+from tests.servers.redis import RedisCluster, RedisServer
 from tests.servers.tls import Authority, TlsProxy
 
 pytestmark = pytest.mark.anyio
@@ -86,6 +89,37 @@ async def test_all_ways_to_ask_for_it(
         await use(make_store(redis_client=blocking))
     assert before >= 4  # the first two stores share their connections, as they name the server alike
     assert tls.handshakes >= before + 3  # a client made from another one uses TLS, too
+
+
+async def test_a_watcher_by_a_callers_client_of_a_cluster(
+    redis_cluster: RedisCluster, certificate: tuple[Path, Path], authority: Authority
+) -> None:
+    with ExitStack() as stack:
+        proxies = {
+            node.port: stack.enter_context(TlsProxy(node.port, certificate)) for node in redis_cluster.nodes
+        }
+        options: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": proxies[redis_cluster.nodes[0].port].port,
+            "password": redis_cluster.password,
+            "address_remap": lambda address: (address[0], proxies[address[1]].port),
+            "ssl": True,
+            "ssl_ca_certs": str(authority.path),
+        }
+        async with aioredis.RedisCluster(**options) as client:
+            assert config_from_client(client).options["ssl"] is True
+            log = RedisMessageLog(redis_client=client)
+            store = RedisChatMessageStore(redis_client=client, thread_id=f"tls-{uuid.uuid4().hex}")
+            before = sum(proxy.handshakes for proxy in proxies.values())
+            subscription: Any = await log._redis.subscribe(ThreadKey(None, store.thread_id))
+            assert sum(proxy.handshakes for proxy in proxies.values()) > before
+            await store.add_messages([user("1")])
+            await asyncio.wait_for(subscription.wait(600), 30)
+            await subscription.aclose()
+            await store.aclose()
+            await log.aclose()
+        with redis.RedisCluster(**options) as blocking:
+            assert config_from_client(blocking).options["ssl"] is True
 
 
 async def test_what_is_sent_cannot_be_read_on_the_way(

@@ -71,7 +71,7 @@ UNUSED = "127.0.0.1:1"
 def test_urls(url: str, location: str) -> None:
     assert RedisMessageLog(url).location == location
     assert open_log(url).location == location
-    assert "planted" not in repr(RedisMessageLog(url)) + repr(RedisMessageLog(url)._redis._server.config)
+    assert "planted" not in repr(RedisMessageLog(url)) + repr(RedisMessageLog(url)._redis._config)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_arguments_of_other_types(arguments: dict[str, Any]) -> None:
 
 def client_of(log: RedisMessageLog) -> Any:
     """redis-py's client on the running event loop."""
-    return log._redis._server.get()._client
+    return log._redis._clients.get()._client
 
 
 async def test_options_reach_the_client() -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import heapq
 import json
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
+from agent_stores.attempts import Attempts, FailedAttempt, time_limit
 from agent_stores.backend import (
     Change,
     Limits,
@@ -23,19 +24,20 @@ from agent_stores.backend import (
     RowRange,
     Snapshot,
     ThreadKey,
-    ThreadOrder,
     ThreadQuery,
     Version,
     VersionConflict,
 )
 from agent_stores.backends.redis import layout, scripts
 from agent_stores.backends.redis.config import Config
-from agent_stores.backends.redis.server import RedisServer
-from agent_stores.backends.redis.subscription import RedisSubscription, subscribe
+from agent_stores.backends.redis.connection import Client, RedisSubscription
+from agent_stores.backends.redis.errors import FAILURES, explain, is_moved
 from agent_stores.capabilities import Append
-from agent_stores.connection_pool import ServerRegistry
-from agent_stores.errors import StoreError
+from agent_stores.connection_pool import LoopClients, ServerRegistry
+from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import position_conflict
+
+T = TypeVar("T")
 
 _PLAIN_THREADS = 10_000  # remembered
 _position = attrgetter("position")
@@ -49,7 +51,10 @@ class RedisBackend:
         key_prefix: the beginning of all keys.
         wait_replicas: how many replicas must have a write before it is acknowledged.
         wait_timeout: seconds to wait for them.
-        server_options: arguments of `RedisServer`.
+        timeout: seconds that an operation may take, attempts and pauses included.
+        retries: the number of attempts after the first; by default 3 on a single server, and elsewhere as
+            many as the time allows, since a failover takes seconds.
+        max_connections: the largest number of connections on each event loop.
     """
 
     limits = Limits(body_bytes=500_000_000)  # servers take 512 MiB for an argument (proto-max-bulk-len)
@@ -61,19 +66,24 @@ class RedisBackend:
         key_prefix: str = "agent",
         wait_replicas: int = 0,
         wait_timeout: float = 1.0,
-        **server_options: Any,
+        timeout: float,
+        retries: int | None,
+        max_connections: int,
     ) -> None:
-        self._prefix, self.location = key_prefix, f"{config.location}#{key_prefix}"
+        self._config, self._prefix, self.location = config, key_prefix, f"{config.location}#{key_prefix}"
         self._wait = (wait_replicas, max(1, round(wait_timeout * 1000))) if wait_replicas else None
-        self._server, self._finalizer = _registry.acquire(
-            (config.identity, repr(sorted(server_options.items()))),
-            lambda: RedisServer(config, **server_options),
+        default = 3 if config.kind == "single" else math.inf
+        most = 1 + (default if retries is None else retries)
+        self._attempts = Attempts(config.location, timeout=timeout, limit=most, first_pause=0.02)
+        make = partial(Client, config, timeout=timeout, limit=max_connections)
+        self.supports_inline = config.client is None or config.is_blocking
+        self._clients, self._finalizer = _registry.acquire(
+            (config.identity, timeout, max_connections),
+            lambda: LoopClients(make, are_ours=self.supports_inline, timeout=timeout),
             user=self,
         )
-        is_lent_async = config.client is not None and not config.is_blocking
-        self.supports_inline = not is_lent_async
         # Credential providers renew tokens in the background, on the loop that asked first.
-        self.loop_independent = not is_lent_async and "credential_provider" not in config.options
+        self.loop_independent = self.supports_inline and "credential_provider" not in config.options
 
     async def append(self, key: ThreadKey, call: Append) -> int | None:
         """See `Appender.append`."""
@@ -96,17 +106,17 @@ class RedisBackend:
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`: one LRANGE where the list alone is known to show all, else a script."""
-        messages, server = layout.thread_keys(self._prefix, key).messages, self._server
-        if messages in server.plain and limit != 0:
+        messages, plain = layout.thread_keys(self._prefix, key).messages, self._clients.get().plain
+        if messages in plain and limit != 0:
             command = ("LRANGE", messages, 0 if limit is None else -limit, -1)
-            entries = await server.call(lambda client: client.execute(command))
+            entries = await self._call(lambda client: client.execute(command))
             if entries and entries[-1][0] & 4:  # the list is still all there is
                 return layout.decode_latest(entries, ids=ids)
         reply = await self._run(scripts.LATEST, key, _texts(limit))
-        entries, pinned, plain = reply or ([], [], 0)
-        if len(server.plain) >= _PLAIN_THREADS:
-            server.plain.clear()
-        (server.plain.add if plain and entries else server.plain.discard)(messages)
+        entries, pinned, is_plain = reply or ([], [], 0)
+        if len(plain) >= _PLAIN_THREADS:
+            plain.clear()
+        (plain.add if is_plain and entries else plain.discard)(messages)
         rows = layout.decode_latest(entries, ids=ids)
         return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
@@ -143,7 +153,8 @@ class RedisBackend:
         assert expected is None or isinstance(expected, layout.RedisVersion)  # noqa: S101
         known = expected.number if expected else b""
         if thread is None:
-            await self._delete(key, known)
+            if not await self.remove(key, known):
+                raise VersionConflict
             return None
         left: str | int = "keep"
         if expected is None or thread.expires_us != expected.expires_us:
@@ -166,29 +177,33 @@ class RedisBackend:
             raise VersionConflict
         return layout.RedisVersion(number, thread.expires_us)
 
-    async def remove(self, key: ThreadKey) -> bool:
-        """Delete a thread in any condition, also one that is damaged; returns whether there was one."""
-        return bool(await self._run(scripts.DELETE, key, [b"*"]))
+    async def remove(self, key: ThreadKey, version: bytes = b"*") -> bool:
+        """Delete a thread in any condition, also one that is damaged; returns whether there was one.
+
+        With a version, only if the thread has it; with an empty one, only if the thread has no keys any more.
+        """
+        return bool(await self._run(scripts.DELETE, key, [version]))
 
     async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`; one round trip to each server reads ids, and one the threads."""
         found: list[ListedThread] = []
         if query.expired_before is not None:
             return found  # the server removes expired threads
-        start, after, is_last = query.prefix.encode(*layout.UTF8), query.after, False
+        prefix, is_last = query.prefix.encode(*layout.UTF8), False
         while len(found) < query.limit and not is_last:
             missing = query.limit - len(found)
-            listed = await self._ids(query.tenant, start, after, missing, query.order)
+            listed = await self._ids(query, prefix, missing)
             is_last = len(listed) < missing
-            found += await self._listed(query.tenant, [item for item in listed if item[1].startswith(start)])
-            after = ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)) if listed else after
+            found += await self._listed(query.tenant, [item for item in listed if item[1].startswith(prefix)])
+            if not is_last:
+                query = replace(query, after=ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)))
         return found
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; walks through the names of all keys of the servers."""
         found: list[str | None] = []
         pattern = layout.index_pattern(self._prefix)
-        keys = await self._server.call(lambda client: client.scan(pattern, "zset"))
+        keys = await self._call(lambda client: client.scan(pattern, "zset"))
         for tenant in layout.tenants_of(keys):
             is_wanted = len(found) < limit and (after is None or (tenant or "") > after)
             if is_wanted and await self.threads(ThreadQuery(tenant, limit=1)):  # not only expired ones
@@ -197,47 +212,69 @@ class RedisBackend:
 
     async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
         """See `ChangeNotifier.subscribe`."""
-        server, keys = self._server, layout.thread_keys(self._prefix, key)
-        return await subscribe(server.config, keys.meta, timeout=server.timeout)
+        meta = layout.thread_keys(self._prefix, key).meta
+        return await self._call(lambda client: client.subscribe(meta))
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
-        await _registry.release(self._server, self._finalizer)
+        await _registry.release(self._clients, self._finalizer)
 
     # -- internals ------------------------------------------------------------------------------------
 
+    def _call(
+        self, attempt: Callable[[Client], Awaitable[T]], *, write: bool = False, repeatable: bool = True
+    ) -> Awaitable[T]:
+        """Do what `attempt` does with a client, as `Attempts.run` does."""
+
+        async def attempt_once(deadline: float) -> T:
+            client = self._clients.get()
+            async with time_limit(deadline), client.slots:
+                if client.is_moved:
+                    await client.refresh()
+                return await attempt(client)
+
+        return self._attempts.run(attempt_once, self._explain, write=write, repeatable=repeatable)
+
+    def _explain(self, error: Exception) -> FailedAttempt | None:
+        if not isinstance(error, FAILURES):
+            return None
+        self._clients.get().is_moved |= is_moved(error, self._config)
+        return explain(error, self._config)
+
     async def _run(self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
-        keys = layout.thread_keys(self._prefix, key)
-        return await self._server.run(script, keys, arguments, wait=self._wait if script.writes else None)
+        """Run a script, and wait for replicas if it writes; repeated as `Script.repeats` allows."""
+        keys, wait = layout.thread_keys(self._prefix, key), self._wait if script.writes else None
+        try:
+            return await self._call(
+                lambda client: client.run(script, keys, arguments, wait),
+                write=script.writes,
+                repeatable=script.repeats,
+            )
+        except OutcomeUnknownError as error:
+            if wait is None or isinstance(error, NotReplicatedError):
+                raise
+            raise NotReplicatedError(str(error)) from error
 
-    async def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        return list(await self._server.call(lambda client: client.pipeline(commands)))
-
-    async def _delete(self, key: ThreadKey, version: bytes) -> None:
-        if not await self._run(scripts.DELETE, key, [version]):
-            raise VersionConflict
-
-    async def _ids(
-        self, tenant: str | None, prefix: bytes, after: ListCursor | None, limit: int, order: ThreadOrder
-    ) -> list[tuple[int, bytes]]:
-        """Negative times and ids of threads, in order; of each shard at most `limit`."""
-        kind = "index" if order == "id" else "recent"
-        keys = [layout.shard_key(self._prefix, tenant, shard, kind) for shard in range(layout.SHARDS)]
-        if order == "id":
-            low = b"[" + prefix if prefix else b"-"
-            if after is not None and (last := after.thread_id.encode(*layout.UTF8)) >= prefix:
-                low = b"(" + last
-            high = b"(" + prefix + b"\xff" if prefix else b"+"
-            page = (low, high, "LIMIT", 0, limit)
-            ids = await self._pipeline([("ZRANGEBYLEX", key, *page) for key in keys])
-            return [(0, thread_id) for thread_id in list(heapq.merge(*ids))[:limit]]
-        newest = "+inf" if after is None else after.updated_us
-        options = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
-        replies = await self._pipeline([("ZREVRANGEBYSCORE", key, *options) for key in keys])
+    async def _ids(self, query: ThreadQuery, prefix: bytes, limit: int) -> list[tuple[int, bytes]]:
+        """Negative times (0 in a listing by id) and ids of threads in order; at most `limit`."""
+        after, by_id = query.after, query.order == "id"
+        page: tuple[Any, ...]
+        last = b"" if after is None else after.thread_id.encode(*layout.UTF8)
+        if by_id:
+            low = b"(" + last if last >= prefix else b"[" + prefix
+            kind, command, page = "index", "ZRANGEBYLEX", (low, b"(" + prefix + b"\xff", "LIMIT", 0, limit)
+        else:
+            newest = "+inf" if after is None else after.updated_us
+            kind, command = "recent", "ZREVRANGEBYSCORE"
+            page = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
+        keys = [layout.shard_key(self._prefix, query.tenant, shard, kind) for shard in range(layout.SHARDS)]
+        commands = [(command, key, *page) for key in keys]
+        replies = await self._call(lambda client: client.pipeline(commands))
+        if by_id:
+            return sorted([(0, thread_id) for reply in replies for thread_id in reply])[:limit]
         found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
         if after is not None:
-            last_item = (-after.updated_us, after.thread_id.encode(*layout.UTF8))
-            found = [item for item in found if item > last_item]
+            found = [item for item in found if item > (-after.updated_us, last)]
         return sorted(found)[:limit]
 
     async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
@@ -247,11 +284,11 @@ class RedisBackend:
         commands = [
             command for one in keys for command in (("HMGET", one.meta, *layout.FIELDS), ("PTTL", one.meta))
         ]
-        replies, found = iter(await self._pipeline(commands)), []
+        replies, found = iter(await self._call(lambda client: client.pipeline(commands))), []
         for (time_us, _), name, fields, left in zip(items, names, replies, replies, strict=False):
             if fields[0] is None:
-                with contextlib.suppress(StoreError, VersionConflict):  # as on a replica
-                    await self._delete(name, b"")
+                with contextlib.suppress(StoreError):  # as on a replica
+                    await self.remove(name, b"")
                 continue
             thread, version = layout.decode_thread(name, fields, left)
             if time_us:  # so that the next page follows the place in the listing
@@ -269,4 +306,4 @@ def _pairs(reply: Sequence[Any]) -> Any:
     return reply if reply and isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
 
 
-_registry: ServerRegistry[RedisServer] = ServerRegistry()
+_registry: ServerRegistry[LoopClients[Client]] = ServerRegistry()

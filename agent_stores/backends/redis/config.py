@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +15,15 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDepende
 
 try:  # the first import of redis on the way to the Redis backend
     import redis
-    import redis.asyncio as aioredis
+    import redis.asyncio.cluster
+    import redis.asyncio.retry
+    import redis.asyncio.sentinel
+    import redis.cluster
+    import redis.retry
+    import redis.sentinel
+    from redis import asyncio as aioredis
     from redis.asyncio.connection import parse_url
+    from redis.backoff import NoBackoff
 except ImportError:
     raise MissingDependencyError.of("redis", extra="redis", purpose="the Redis store") from None
 
@@ -153,7 +162,8 @@ def config_from_client(client: Any) -> Config:
     elif hasattr(pool, "sentinel_manager"):
         sentinels = pool.sentinel_manager.sentinels
         kind, asked = "sentinel", [one.get_connection_kwargs() for one in sentinels]
-    if issubclass(getattr(pool, "connection_class", object), (redis.SSLConnection, aioredis.SSLConnection)):
+    connection = options.get("connection_class", getattr(pool, "connection_class", object))
+    if issubclass(connection, (redis.SSLConnection, aioredis.SSLConnection)):
         options["ssl"] = True
     hosts = [(one.get("host", "localhost"), one.get("port", 6379)) for one in asked if "path" not in one]
     return Config(
@@ -171,3 +181,54 @@ def _copied(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a client that another client may have too."""
     kept = {name: value for name, value in given.items() if value is not None and _COPIED.fullmatch(name)}
     return {**kept, **({"unix_socket_path": given["path"]} if "path" in given else {})}
+
+
+def make_client(config: Config, *, timeout: float, blocking: bool = False, **options: Any) -> Any:
+    """redis-py's client of a server; nothing connects yet.
+
+    Args:
+        config: the server.
+        timeout: seconds for connecting; with `blocking`, also for a reply.
+        blocking: whether to make the synchronous client.
+        options: arguments of the client that win over those of the configuration.
+    """
+    library: Any = redis if blocking else redis.asyncio
+    # Attempts, and the time that all of them together take, are counted by `Attempts`.
+    common = {"retry": library.retry.Retry(NoBackoff(), 0), "socket_connect_timeout": timeout}
+    given = {
+        "socket_timeout": timeout if blocking else None,
+        "socket_keepalive": True,
+        "max_connections": 2**31,
+        **common,
+        **_verified(config.options),
+        **options,
+    }
+    if config.kind == "cluster":
+        nodes = [library.cluster.ClusterNode(*host) for host in config.hosts]
+        return library.RedisCluster(startup_nodes=nodes, **given)
+    if config.kind == "sentinel":
+        short = {name: min(1.0, timeout) for name in ("socket_timeout", "socket_connect_timeout")}
+        own = {**common, **short, **_verified(config.sentinel_options)}
+        sentinel = library.sentinel.Sentinel([*config.hosts], sentinel_kwargs=own)
+        return sentinel.master_for(config.service, **given)
+    for host, port in config.hosts:
+        given |= {"host": host, "port": port}
+    return library.Redis(**given)
+
+
+async def close_client(client: Any) -> None:
+    """Close redis-py's client, and those of its sentinels, on their loop."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for each in (client, *getattr(manager, "sentinels", ())):
+        await settle(each.aclose() if hasattr(each, "aclose") else each.close())
+
+
+async def settle(result: Any) -> Any:
+    """What a method of a client returns, which is to be awaited for an asynchronous one."""
+    return await result if inspect.isawaitable(result) else result
+
+
+def _verified(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with a check of the host's name; redis-py before 6 leaves it out unless it is asked for."""
+    is_checked = options.get("ssl") and options.get("ssl_cert_reqs") not in ("none", ssl.CERT_NONE)
+    return {**({"ssl_check_hostname": True} if is_checked else {}), **options}

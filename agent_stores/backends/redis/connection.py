@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import redis
 import redis.asyncio.cluster
-import redis.asyncio.retry
-import redis.asyncio.sentinel
-import redis.cluster
-import redis.retry
-import redis.sentinel
-from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError
 
-from agent_stores.backends.redis.config import Config
+from agent_stores.backends.redis.config import Config, close_client, make_client, settle
+from agent_stores.backends.redis.errors import FAILURES, explain
+from agent_stores.backends.redis.layout import Keys
+from agent_stores.backends.redis.scripts import Script
 from agent_stores.connection_pool import let_go
+from agent_stores.errors import NotReplicatedError
+from agent_stores.inline import may_block
 
 _pack: Any = None
 with contextlib.suppress(ImportError):
     from hiredis import pack_command as _pack
 
 Command = tuple[Any, ...]
+Wait = tuple[int, int]  # for how many replicas, and for how many milliseconds
 _RAW = {"NEVER_DECODE": True}
 _SCANNED = 10_000  # keys that one SCAN looks at, which takes a server a millisecond or two
 
@@ -32,38 +33,46 @@ _SCANNED = 10_000  # keys that one SCAN looks at, which takes a server a millise
 class Client:
     """A client on one event loop; or one for any thread, of which the coroutines block instead of waiting.
 
-    Commands of a client of ours go over connections that stay checked out of its pool, packed by hiredis.
-    Compared with `execute_command` of redis-py 8.1, that takes 105 instead of 169 µs of the client's time for
-    a turn (33 instead of 80 without an event loop), which is a quarter of the turn. It is not done in a
-    Cluster, where a credential provider renews tokens on connections in the pool, and where instrumentation
-    wraps `execute_command`.
+    Commands of a client of ours go over connections that stay checked out of its pool, packed by hiredis,
+    which saves a quarter of the time of a turn. It is not done in a Cluster, where a credential provider
+    renews tokens on connections in the pool, and where instrumentation wraps `execute_command`.
+
+    Args:
+        config: the server.
+        timeout: seconds for connecting; where the caller may block, also for a reply.
+        limit: the largest number of connections.
 
     Attributes:
         slots: to be held while commands run: as many connections as the event loop may have.
+        plain: the lists of threads that a read may get by one LRANGE (docs/redis.md).
+        is_moved: whether a primary was demoted, or a slot is elsewhere, so that `refresh` is to be called.
     """
 
-    def __init__(self, client: Any, limit: int, *, is_owned: bool) -> None:
-        self._client, self._is_owned = client, is_owned
-        self._blocking = isinstance(client, (redis.Redis, redis.RedisCluster))
-        self._pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
+    def __init__(self, config: Config, *, timeout: float, limit: int) -> None:
+        self._config, self._blocking, self.is_moved = config, may_block(), False
+        lent = config.client if config.is_blocking == self._blocking else None
+        self._is_owned = lent is None
+        self._client = lent or make_client(config, timeout=timeout, blocking=self._blocking)
+        self._pool: Any = getattr(self._client, "connection_pool", None)  # none in a Cluster
         self._is_direct = (
-            is_owned
+            self._is_owned
             and self._pool is not None
             and self._pool.connection_kwargs.get("credential_provider") is None
-            and not hasattr(type(client).execute_command, "__wrapped__")
+            and not hasattr(type(self._client).execute_command, "__wrapped__")
         )
         self._idle: list[Any] = []
+        self.plain: set[bytes] = set()
         self.slots: Any = contextlib.nullcontext() if self._blocking else asyncio.Semaphore(limit)
 
     async def execute(self, command: Command) -> Any:
         """Run a command on the server of its key."""
         if not self._is_direct:
-            return await _settle(self._client.execute_command(*command, **_RAW))
-        connection = (self._idle or [await _settle(self._pool.get_connection())]).pop()
+            return await settle(self._client.execute_command(*command, **_RAW))
+        connection = (self._idle or [await settle(self._pool.get_connection())]).pop()
         is_whole = False  # whether the reply was read
         try:
             if self._blocking or not connection.is_connected:
-                await _settle(connection.connect())  # asks the sentinels
+                await settle(connection.connect())  # asks the sentinels
             packed = [_pack(command)] if _pack else connection.pack_command(*command)
             sent = connection.send_packed_command(packed)
             if not self._blocking:
@@ -79,6 +88,33 @@ class Client:
             self._idle.append(connection)
             if not is_whole:  # the next command must not read this reply, and others failed likewise
                 await self._disconnect()
+
+    async def run(self, script: Script, keys: Keys, arguments: Sequence[Any], wait: Wait | None) -> Any:
+        """Run a script on a thread; its arguments follow the thread's id. `wait` is as for `replicate`."""
+        tail = (script.keys, *keys[: script.keys], keys.thread_id, *arguments)
+        execute = self.execute if wait is None else partial(self.replicate, keys.meta, wait)
+        try:
+            return await execute(("EVALSHA", script.sha, *tail))
+        except NoScriptError:
+            return await execute(("EVAL", script.source, *tail))
+
+    async def replicate(self, key: bytes, wait: Wait, command: Command) -> Any:
+        """Run a command on the server of a key, and wait for replicas to have what it wrote.
+
+        Raises:
+            NotReplicatedError: not enough of them are known to have it.
+        """
+        reply, confirmed = await self.pipeline([command, ("WAIT", *wait)], key)
+        if isinstance(reply, Exception):
+            raise reply
+        if isinstance(confirmed, Exception):  # the primary was demoted
+            raise redis.ConnectionError(str(confirmed)) from confirmed
+        if int(confirmed) < wait[0]:
+            raise NotReplicatedError(
+                f"{confirmed} of {wait[0]} replicas of {self._config.location} had the write after "
+                f"{wait[1]} ms: it is stored, but a failover may lose it"
+            )
+        return reply
 
     async def pipeline(self, commands: Sequence[Command], key: bytes | None = None) -> list[Any]:
         """Run commands in as few round trips as there are servers.
@@ -97,7 +133,7 @@ class Client:
         pipe = client.pipeline(transaction=False)
         for command in commands:
             pipe.execute_command(*command, **_RAW)
-        replies: list[Any] = await _settle(pipe.execute(raise_on_error=False))
+        replies: list[Any] = await settle(pipe.execute(raise_on_error=False))
         for reply in replies if key is None else ():
             if isinstance(reply, Exception):
                 raise reply
@@ -109,13 +145,46 @@ class Client:
         keys = list(found) if self._blocking else [key async for key in found]
         return [key.encode() if isinstance(key, str) else key for key in keys]
 
+    async def subscribe(self, key: bytes) -> RedisSubscription | None:
+        """What tells of changes of a key, by the server that has it now; None where that does not allow it.
+
+        Client-side caching in its broadcasting mode (``CLIENT TRACKING ... BCAST``, since Redis 6) tells a
+        connection of each change to keys that begin with a prefix; RESP2 delivers that as a message of a
+        channel. Writers do nothing for it.
+        """
+        place = self._pool
+        if place is None:
+            await self._client.initialize()
+            place = self._client.get_node_from_key(key)
+        # Notifications of the server's maintenance need RESP3.
+        options = {name: value for name, value in place.connection_kwargs.items() if "maint_" not in name}
+        connection = place.connection_class(**{**options, "protocol": 2})
+
+        async def ask(*command: Any) -> Any:
+            await connection.send_command(*command)
+            return await connection.read_response(disable_decoding=True)
+
+        try:
+            await connection.connect()
+            own = await ask("CLIENT", "ID")
+            await ask("CLIENT", "TRACKING", "ON", "REDIRECT", own, "BCAST", "PREFIX", key)
+            await ask("SUBSCRIBE", "__redis__:invalidate")
+        except BaseException as error:
+            await connection.disconnect(nowait=True)
+            if isinstance(error, redis.ResponseError):  # the server's version or permissions
+                return None
+            raise
+        return RedisSubscription(connection, self._config)
+
     async def refresh(self) -> None:
-        """Learn the servers' roles again."""
-        if self._pool is None:
-            await _settle(self._client.nodes_manager.initialize())
-        else:
-            await self._disconnect()
-            await _settle(self._pool.disconnect(inuse_connections=False))
+        """Learn the servers' roles again; the next command tells if that failed."""
+        self.is_moved = False
+        with contextlib.suppress(*FAILURES):
+            if self._pool is None:
+                await settle(self._client.nodes_manager.initialize())
+            else:
+                await self._disconnect()
+                await settle(self._pool.disconnect(inuse_connections=False))
 
     async def aclose(self) -> None:
         """Close the connections, on their loop; not those of a client that a caller lent."""
@@ -129,56 +198,25 @@ class Client:
     async def _disconnect(self) -> None:
         connections, self._idle = self._idle, []
         for connection in connections:
-            await _settle(connection.disconnect(**({} if self._blocking else {"nowait": True})))
+            await settle(connection.disconnect(**({} if self._blocking else {"nowait": True})))
         self._idle += connections
 
 
-def make_client(config: Config, *, timeout: float, blocking: bool = False, **options: Any) -> Any:
-    """redis-py's client of a server; nothing connects yet.
+class RedisSubscription:
+    """A `Subscription` over a connection of its own, which `Client.subscribe` makes."""
 
-    Args:
-        config: the server.
-        timeout: seconds for connecting; with `blocking`, also for a reply.
-        blocking: whether to make the synchronous client.
-        options: arguments of the client that win over those of the configuration.
-    """
-    library: Any = redis if blocking else redis.asyncio
-    # Attempts, and the time that all of them together take, are counted by `RedisServer`.
-    common = {"retry": library.retry.Retry(NoBackoff(), 0), "socket_connect_timeout": timeout}
-    given = {
-        "socket_timeout": timeout if blocking else None,
-        "socket_keepalive": True,
-        "max_connections": 2**31,
-        **common,
-        **_verified(config.options),
-        **options,
-    }
-    if config.kind == "cluster":
-        nodes = [library.cluster.ClusterNode(*host) for host in config.hosts]
-        return library.RedisCluster(startup_nodes=nodes, **given)
-    if config.kind == "sentinel":
-        short = {name: min(1.0, timeout) for name in ("socket_timeout", "socket_connect_timeout")}
-        own = {**common, **short, **_verified(config.sentinel_options)}
-        sentinel = library.sentinel.Sentinel([*config.hosts], sentinel_kwargs=own)
-        return sentinel.master_for(config.service, **given)
-    for host, port in config.hosts:
-        given |= {"host": host, "port": port}
-    return library.Redis(**given)
+    def __init__(self, connection: Any, config: Config) -> None:
+        self._connection, self._config = connection, config
 
+    async def wait(self, seconds: float) -> None:
+        """See `Subscription.wait`."""
+        try:
+            while await self._connection.read_response(disable_decoding=True, timeout=seconds) is not None:
+                seconds = 0
+        except FAILURES as error:
+            raise explain(error, self._config).error from error
 
-async def close_client(client: Any) -> None:
-    """Close redis-py's client, and those of its sentinels, on their loop."""
-    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
-    for each in (client, *getattr(manager, "sentinels", ())):
-        await _settle(each.aclose() if hasattr(each, "aclose") else each.close())
-
-
-async def _settle(result: Any) -> Any:
-    """What a method of a client returns, which is to be awaited for an asynchronous one."""
-    return await result if inspect.isawaitable(result) else result
-
-
-def _verified(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with a check of the host's name; redis-py before 6 leaves it out unless it is asked for."""
-    is_checked = options.get("ssl") and options.get("ssl_cert_reqs") not in ("none", ssl.CERT_NONE)
-    return {**({"ssl_check_hostname": True} if is_checked else {}), **options}
+    async def aclose(self) -> None:
+        """See `Subscription.aclose`."""
+        with contextlib.suppress(*FAILURES):
+            await self._connection.disconnect()

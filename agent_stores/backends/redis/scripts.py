@@ -8,25 +8,26 @@ from __future__ import annotations
 import hashlib
 import pkgutil
 import re
-from typing import NamedTuple
 
 
-class Script(NamedTuple):
+class Script:
     """A script as EVALSHA and EVAL take it.
+
+    Args:
+        name: the name of its file.
+        keys: how many of a thread's keys it takes: a slot that moves is waited for if one of them is missing.
+        writes: whether it changes threads, other than to renew a time-to-live.
+        repeats: whether it may run twice.
 
     Attributes:
         source: its text.
         sha: the digest by which the server knows it.
-        keys: how many of a thread's keys it takes: a slot that moves is waited for if one of them is missing.
-        writes: whether it changes threads, other than to renew a time-to-live.
-        repeats: whether it may run twice.
     """
 
-    source: bytes
-    sha: str
-    keys: int
-    writes: bool
-    repeats: bool
+    def __init__(self, name: str, *, keys: int = 6, writes: bool = True, repeats: bool = True) -> None:
+        self.keys, self.writes, self.repeats = keys, writes, repeats
+        self.source = _read(name)
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
 
 def _read(name: str) -> bytes:
@@ -35,14 +36,9 @@ def _read(name: str) -> bytes:
     return re.sub(rb"-- include (\w+)\n", lambda found: _read(found[1].decode()), text)
 
 
-def _script(name: str, *, keys: int = 6, writes: bool = True, repeats: bool = True) -> Script:
-    source = _read(name)
-    return Script(source, hashlib.sha1(source, usedforsecurity=False).hexdigest(), keys, writes, repeats)
-
-
-APPEND = _script("append")
-COMMIT = _script("commit", repeats=False)
-DELETE = _script("delete", repeats=False)
-LOAD = _script("load", keys=2, writes=False)
-READ = _script("read", keys=3, writes=False)
-LATEST = _script("latest", writes=False)
+APPEND = Script("append")
+COMMIT = Script("commit", repeats=False)
+DELETE = Script("delete", repeats=False)
+LOAD = Script("load", keys=2, writes=False)
+READ = Script("read", keys=3, writes=False)
+LATEST = Script("latest", writes=False)
