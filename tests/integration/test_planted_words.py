@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+import agent_stores.backends.tables.dynamodb  # noqa: F401 - the SDK reads files with its import
 from agent_stores import (
     AgentStoresError,
     Attachments,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import agent_stores.backends.tables.dynamodb  # noqa: F401 - the SDK reads files with its import
 from agent_stores import ChatMessage
 from agent_stores.azure import AzureTableMessageLog
 from agent_stores.backend import Row, ThreadKey, TimeToLive
