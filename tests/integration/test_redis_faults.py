@@ -205,8 +205,8 @@ async def test_a_failover_under_load(redis_sentinel: RedisSentinel, make_store: 
 
 
 async def test_failovers_lose_nothing_that_a_replica_confirmed(make_store: MakeStore) -> None:
-    acknowledged, found = await failovers(make_store, 5, wait_replicas=1)
-    assert len(acknowledged) > 250
+    acknowledged, found = await failovers(make_store, 10, wait_replicas=1)
+    assert len(acknowledged) > 500
     assert_turns(found, acknowledged)
 
 
