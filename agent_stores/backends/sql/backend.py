@@ -206,10 +206,9 @@ class SQLBackend:
         if call.max_messages is not None and call.max_messages < max(1, unpinned):
             return None
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
-        digest, tenant_key, sort_key, tenant, thread_id = thread_names(key)
         values = {
-            **{"thread_key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
-            **{"thread_id": thread_id, "request": names.to_text(call.request_id), "now": call.now_us},
+            **thread_names(key),
+            **{"request": names.to_text(call.request_id), "now": call.now_us},
             **{"expected": call.expected_position, "most": call.max_messages},
             **{"ttl": seconds, "refresh": refresh, "may_create": call.create},
             **{"added": len(rows), "unpinned": unpinned, "pinned": len(rows) - unpinned},
@@ -231,8 +230,7 @@ class SQLBackend:
         if expected is None and thread is None:
             raise VersionConflict
         row_id, version = cast("tuple[int, int]", expected or (0, 0))
-        sql, values = self._sql, dict[str, Any](zip(NAME_COLUMNS, thread_names(key), strict=True))
-        values |= {"id": row_id, "version": version}
+        sql, values = self._sql, {**thread_names(key), "id": row_id, "version": version}
         if thread is not None:
             values |= thread_values(thread)
         of_version = "WHERE thread_key = :thread_key AND id = :id AND version = :version"

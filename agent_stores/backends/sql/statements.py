@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -92,17 +93,21 @@ class Statements:
 
         There may be more values than the text names.
         """
-        text, used = self.compile(text)
-        return text, tuple(map(values.__getitem__, used))
+        text, pick = self.compile(text)
+        return text, pick(values)
 
-    def _compile(self, text: str) -> tuple[str, list[str]]:
-        """The text for the driver, and the names of the values that it takes in this order."""
+    def _compile(self, text: str) -> tuple[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+        """The text for the driver, and what picks the values that it takes."""
         text = _TABLE.sub(lambda match: f"{self.prefix}{match[1]}", text)
         used = _VALUE.findall(text)
-        if self.style != "$":
-            return _VALUE.sub(self.style, text), used
-        used = list(dict.fromkeys(used))
-        return _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text), used
+        if self.style == "$":
+            used = list(dict.fromkeys(used))
+            text = _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text)
+        else:
+            text = _VALUE.sub(self.style, text)
+        if len(used) > 1:
+            return text, itemgetter(*used)
+        return text, lambda values: tuple([values[name] for name in used])
 
 
 def rows_of(thread: str, after: str = "0", before: str = str(LARGEST)) -> str:
