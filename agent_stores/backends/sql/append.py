@@ -304,12 +304,9 @@ def latest_text(sql: Statements, *, ids: bool) -> str:
     """The statement that reads the end of a thread, with or without message ids: see `_latest`."""
     if sql.dialect == "postgresql":
         return f"SELECT * FROM {'{latest_ids_v4}' if ids else '{latest_v4}'}(:key, :now, :limit)"
-    # The thread is one row, found first: the messages come in the order of their index. MariaDB writes a
-    # subquery with bodies to a temporary table on disk.
-    newest, indexed = "({})", ""
-    if sql.is_sqlite:
-        newest, indexed = "SELECT * FROM ({}) AS newest", "INDEXED BY ix_{messages}_pinned"
-    return _latest("{threads} t", _ALIVE, newest, _NAME if ids else "", indexed)
+    # The thread is one row, found first: the messages come in the order of their index.
+    indexed = "INDEXED BY ix_{messages}_pinned" if sql.is_sqlite else ""
+    return _latest("{threads} t", _ALIVE, sql.part, _NAME if ids else "", indexed)
 
 
 _encode = msgspec.json.Encoder().encode

@@ -131,19 +131,14 @@ class SQLBackend:
     def _rows_text(self, newest: bool, bodies: bool) -> str:
         """The statement that reads a thread and a range of its rows."""
         columns = f"m.{', m.'.join(ROW_COLUMNS)}" if bodies else _NO_BODIES
-        source = f" FROM {{messages}} m WHERE {rows_of(THREAD_ID, ':after', ':before')}"
-        limited, pinned = f"SELECT {columns}{source} ORDER BY m.id LIMIT :limit", ""
-        if newest:
-            limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit"
-            pinned = (
-                f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.thread = {THREAD_ID} AND m.pinned = 1"
-            )
-            pinned += " AND (SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
-        if self._sql.dialect == "mariadb":  # which writes a subquery with bodies to a temporary table on disk
-            limited = f"({limited.replace(source, _NULLS + source)})"
-        else:
-            limited = f"SELECT part.*{_NULLS} FROM ({limited}) AS part"
-        return f"{LOAD} UNION ALL {limited}{pinned}"
+        where = rows_of(THREAD_ID, ":after", ":before")
+        select = f"SELECT {columns}{_NULLS} FROM {{messages}} m WHERE {where}"
+        if not newest:
+            return f"{LOAD} UNION ALL {self._sql.part.format(f'{select} ORDER BY m.id LIMIT :limit')}"
+        part = self._sql.part.format(f"{select} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit")
+        pinned = f"{select} AND m.thread = {THREAD_ID} AND m.pinned = 1"
+        has_pinned = "(SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
+        return f"{LOAD} UNION ALL {part} UNION ALL {pinned} AND {has_pinned}"
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""

@@ -87,6 +87,8 @@ class Statements:
         self.dialect, self.prefix, self.style = dialect, prefix, style
         self.compile = lru_cache(maxsize=128)(self._compile)
         self.is_sqlite = dialect == "sqlite"
+        # A part of a union with a limit. MariaDB writes a subquery with bodies to a temporary table on disk.
+        self.part = "SELECT * FROM ({}) AS part" if self.is_sqlite else "({})"
 
     def __call__(self, text: str, values: Mapping[str, Any] = _NO_VALUES) -> Statement:
         """The statement of a text with ``{threads}`` and the like for tables, and ``:name`` for values.
