@@ -14,6 +14,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
+from agent_stores.attempts import time_limit
 from agent_stores.inline import may_block, run_inline
 
 _MAX_IDLE = 8  # servers that no log uses, and that stay connected
@@ -26,9 +27,6 @@ class SharedConnection(Protocol):
 
     async def aclose(self) -> None:
         """Wait for what is running, and close the connections."""
-
-    def close_unused(self) -> None:
-        """Close the connections when no log uses them any more; called on a thread without an event loop."""
 
     def close_at_exit(self) -> None:
         """Close the connections at the end of the process, without an event loop."""
@@ -74,8 +72,10 @@ class ServerRegistry(Generic[S]):
                 # Close the oldest idle servers above the limit: their users were dropped without a release.
                 idle = [other for other, found in self._servers.items() if found.users == 0]
                 for other in idle[:-_MAX_IDLE]:
-                    close = self._servers.pop(other).close_unused
-                    threading.Thread(target=close, name="agent-stores-close", daemon=True).start()
+                    closing = (self._servers.pop(other).aclose(),)
+                    threading.Thread(
+                        target=run_inline, args=closing, name="agent-stores-close", daemon=True
+                    ).start()
                 server = self._servers[key] = make()
             server.users += 1
         return server, weakref.finalize(user, self._drop, server)
@@ -131,7 +131,8 @@ class LoopClients(Generic[C]):
     async def aclose(self) -> None:
         """Close the clients of all loops; without a loop, they are closed when their loops run."""
         if may_block():
-            self.close_unused()
+            for loop, client in self._take_all().items():
+                _close_soon(loop, client)
             return
         here = asyncio.get_running_loop()
         loop_pool.closing.add(here)
@@ -152,11 +153,6 @@ class LoopClients(Generic[C]):
             # A caller's loop may stop before it runs the callback.
             await loop_pool.run_in(loop, lambda: asyncio.sleep(0.001), 0)
 
-    def close_unused(self) -> None:
-        """Close the clients of all loops, from a thread that has none."""
-        for loop, client in self._take_all().items():
-            _close_soon(loop, client)
-
     def close_at_exit(self) -> None:
         """Close the clients at the end of the process."""
         for loop, client in self._take_all().items():
@@ -164,7 +160,7 @@ class LoopClients(Generic[C]):
                 client.close_sockets()
             else:
                 with contextlib.suppress(Exception):
-                    loop.run_until_complete(asyncio.wait_for(client.aclose(), 1))
+                    loop.run_until_complete(_close_in_time(client))
 
     def reset_after_fork(self) -> None:
         """After a fork: the clients, and the loops that they are on, belong to the parent."""
@@ -203,6 +199,11 @@ class LoopClients(Generic[C]):
                 del self._clients[loop], self._hooks[loop]
                 with contextlib.suppress(Exception):
                     await client.aclose()
+
+
+async def _close_in_time(client: LoopClient) -> None:
+    async with time_limit(time.monotonic() + 1):
+        await client.aclose()
 
 
 def _close_soon(loop: _Loop, client: LoopClient) -> threading.Event:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from agent_stores._checks import check_limit, check_seconds
+from agent_stores.attempts import time_limit
 from agent_stores.capabilities import SearchHit
 from agent_stores.context.delimited import delimited_message, fit_budget, one_line
 from agent_stores.context.threads import oldest_position, require_store
@@ -104,16 +105,14 @@ class RecallProvider(ContextProvider):
             )
         in_thread = self._scope == "thread" or store.tenant is None
         shown = await oldest_position(store, history)
-        hits = await asyncio.wait_for(
-            log.search(
+        async with time_limit(time.monotonic() + self._timeout):
+            hits = await log.search(
                 store.tenant,
                 query,
                 limit=self._limit,
                 thread_id=store.thread_id if in_thread else None,
                 before=None if shown is None else (store.thread_id, shown),
-            ),
-            self._timeout,
-        )
+            )
         lines = self._lines(hits)
         if not lines:
             return Context()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent_stores._checks import check_limit, check_seconds
 from agent_stores.agent.chat_client import ChatClient
+from agent_stores.attempts import time_limit
 from agent_stores.context.delimited import delimited_message, one_line, text_tokens
 from agent_stores.context.running_summary import Summary, load_summary, save_summary
 from agent_stores.context.threads import oldest_position, require_store
@@ -149,7 +150,8 @@ class SummaryProvider(ContextProvider):
             raise ContextProviderError(
                 "SummaryProvider was not given the agent's model; give it one as chat_client="
             )
-        await asyncio.wait_for(self._update(store, client), self._timeout)
+        async with time_limit(time.monotonic() + self._timeout):
+            await self._update(store, client)
 
     async def _update(self, store: ChatMessageStore, client: ChatClient) -> None:
         """Summarise what has left the window, in chunks; each is saved before the next one begins."""

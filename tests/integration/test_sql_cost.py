@@ -14,6 +14,7 @@ import pytest
 from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore
 from agent_stores.backend import Change, ListCursor, RowRange, ThreadKey, ThreadOrder, ThreadQuery
 from agent_stores.backends.sql.names import thread_digest
+from agent_stores.backends.sql.statements import LARGEST
 from agent_stores.database import DatabaseMessageLog
 from benchmarks.relay import Relay
 from tests.servers import pgbouncer
@@ -43,8 +44,8 @@ def fill(url: str, thread_id: str) -> None:
     """Make the thread long, not by the store: every tenth message is no boundary."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO agent_stores_messages (thread, position, message_id, boundary, pinned, bytes, "
-            "tokens, created_us, body) SELECT t.id, n, 'filled-' || n, "
+            "INSERT INTO agent_stores_messages (id, message_id, boundary, pinned, bytes, "
+            f"tokens, created_us, body) SELECT t.id * {LARGEST} + n, 'filled-' || n, "
             "CASE WHEN n %% 10 = 0 THEN 0 ELSE 1 END, 0, 2, 1, 1, "
             '\'{"role": "user"}\' FROM agent_stores_threads t, generate_series(%s::bigint, %s) n '
             "WHERE t.thread_key = %s",

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import create_engine, event
 
 from agent_stores import ChatMessage, ChatMessageStore, DatabaseChatMessageStore
-from agent_stores.backends.sql.statements import Abort
+from agent_stores.backends.sql.statements import LARGEST, Abort
 from agent_stores.database import DatabaseMessageLog
 from agent_stores.errors import (
     AgentStoresError,
@@ -395,3 +395,35 @@ async def test_transactions_with_an_engine_of_the_caller(
     await store.delete_thread()
     await store.aclose()
     engine.dispose()
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+asyncpg"])
+async def test_errors_do_not_quote_arguments(postgres_server: PostgresServer, driver: str) -> None:
+    store = DatabaseChatMessageStore(postgres_server.url.replace("postgresql:", f"{driver}:"), thread_id="t")
+    log: Any = store.log
+    database = log.backend.database
+    with pytest.raises(StoreError, match="an argument cannot be encoded") as caught:
+        await database.run(database.sql("SELECT CAST(:number AS bigint)", {"number": "x" * 30}))
+    assert "x" * 30 not in "".join(traceback.format_exception(caught.value))
+    await store.aclose()
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "mariadb", "sqlite"])
+async def test_positions_end_before_those_of_the_next_thread(
+    driver: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    if driver != "sqlite":
+        url = request.getfixturevalue("mariadb_server" if driver == "mariadb" else "postgres_server").url
+    store = DatabaseChatMessageStore(url, thread_id="t", table_prefix="last_")
+    await store.add_messages([user("first")])
+    log: Any = store.log
+    database = log.backend.database
+    move = database.sql("UPDATE {threads} SET last_position = :last", {"last": LARGEST - 3})
+    await database.run(move, write=True)
+    await store.add_messages([user("one"), user("two")])
+    with pytest.raises(StoreRejectedError, match=f"positions must be below {LARGEST}, got {LARGEST}"):
+        await store.add_messages([user("three")])
+    assert [message.text for message in await store.list_messages()] == ["first", "one", "two"]
+    await store.delete_thread()
+    await store.aclose()

@@ -165,3 +165,14 @@ def test_no_import_is_circular() -> None:
 
     for name in sorted(MODULES):
         visit(name, ())
+
+
+def test_nothing_waits_by_wait_for() -> None:
+    """Before Python 3.12 it may lose a cancellation: `agent_stores.attempts.time_limit` does not."""
+    calls = [
+        f"{path.name}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "asyncio.wait_for"
+    ]
+    assert calls == []

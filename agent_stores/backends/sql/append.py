@@ -26,13 +26,14 @@ from agent_stores.backends.sql.names import NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
     LARGEST,
     MINUTE,
-    ROW_COLUMNS,
+    STORED_COLUMNS,
     TYPES,
     Abort,
     Statements,
     Steps,
     Work,
     row_values,
+    rows_of,
 )
 
 _ROWS_PER_INSERT = 50
@@ -47,23 +48,26 @@ _PARAMETERS = (
 
 _CREATE = f"""INSERT INTO {{threads}} ({", ".join(NAME_COLUMNS)}, ttl, ttl_refresh, expires_us)
 VALUES (:{", :".join(NAME_COLUMNS)}, :ttl, COALESCE(:refresh, 'write'), :now + ROUND(:ttl * 1000000))"""
+# SQLite searches by one bound from each side only.
+_LOW, _HIGH, _UNPINNED = "m.id > v_low", "m.id < v_high", "FROM {messages} m WHERE m.pinned = 0"
+_TARGET = f"(SELECT m.id {_UNPINNED} AND {_LOW} AND {_HIGH} ORDER BY m.id LIMIT 1 OFFSET v_excess)"
+_GONE = "FROM {messages} WHERE pinned = 0 AND id > v_low AND id <"
 _CHANGE = """UPDATE {threads} SET version = version + 1, last_position = last_position + :added,
 messages = messages + :added - v_gone, pinned = pinned + :pinned, bytes = bytes + :bytes - v_gone_bytes,
 tokens = tokens + :tokens - v_gone_tokens, first_us = COALESCE(first_us, :first), last_us = :last,
 updated_us = :now"""
 
 
-def _cuts(rows: str, place: str, target: str, low: str, high: str) -> tuple[str, str]:
+def _cuts(target: str) -> tuple[str, str]:
     """Where a trim cuts, and where else: see `agent_stores.thread_updates.trim_index`.
 
-    `rows` are the rows that may go, `target` the first that may stay, `low` and `high` the thread's bounds.
+    `target` is the first row that may stay.
     """
-    after = f"{rows} AND m.{place} >= {target} AND {high} AND m.boundary = 1"
-    before = f"{rows} AND {low} AND m.{place} < {target}"
+    after = f"{_UNPINNED} AND m.id >= {target} AND {_HIGH} AND m.boundary = 1"
+    before = f"{_UNPINNED} AND {_LOW} AND m.id < {target} ORDER BY m.id DESC LIMIT {MAX_RUN}"
     return (
-        f"(SELECT m.{place} {after} ORDER BY m.{place} LIMIT 1)",
-        f"(SELECT MAX(s.{place}) FROM (SELECT m.{place}, m.boundary {before} "
-        f"ORDER BY m.{place} DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1)",
+        f"(SELECT m.id {after} ORDER BY m.id LIMIT 1)",
+        f"(SELECT MAX(s.id) FROM (SELECT m.id, m.boundary {before}) AS s WHERE s.boundary = 1)",
     )
 
 
@@ -73,15 +77,14 @@ def _program(*, assign: str, leave: str, on_conflict: str, rows: str) -> str:
     `assign` begins an assignment, `leave` leaves the append to the fallback, `on_conflict` says what happens
     when another client creates the thread, and `rows` selects the rows.
     """
-    find = """SELECT id, last_position, messages - pinned, recent,
+    find = f"""SELECT id, id * {LARGEST}, (id + 1) * {LARGEST}, last_position, messages - pinned, recent,
     CASE WHEN ttl_refresh = 'never' THEN expires_us ELSE :now + ROUND(ttl * 1000000) END,
-    expires_us <= :now OR last_position <> :expected OR (:refresh IS NOT NULL AND ttl_explicit = 0
+    expires_us <= :now OR last_position <> :expected OR last_position + :added >= {LARGEST}
+      OR (:refresh IS NOT NULL AND ttl_explicit = 0
       AND (ttl_refresh <> :refresh OR COALESCE(ttl, -1) <> COALESCE(:ttl, -1)))
-  INTO v_id, v_last, v_unpinned, v_recent, v_expires, v_stale
-  FROM {threads} WHERE thread_key = :thread_key FOR UPDATE"""
-    unpinned = "FROM {messages} m WHERE m.thread = v_id AND m.pinned = 0"
-    first, second = _cuts(unpinned, "position", "v_target", "TRUE", "TRUE")
-    gone = "FROM {messages} WHERE thread = v_id AND pinned = 0 AND position < v_cut"
+  INTO v_id, v_low, v_high, v_last, v_unpinned, v_recent, v_expires, v_stale
+  FROM {{threads}} WHERE thread_key = :thread_key FOR UPDATE"""
+    first, second = _cuts("v_target")
     return f"""
   {find};
   IF v_id IS NULL AND :may_create AND COALESCE(:expected, 0) = 0 THEN
@@ -91,15 +94,15 @@ def _program(*, assign: str, leave: str, on_conflict: str, rows: str) -> str:
   IF v_id IS NULL OR v_stale OR POSITION(CONCAT('\n', :request, '\n') IN CONCAT('\n', v_recent)) > 0 THEN
     {leave};
   END IF;
-  INSERT INTO {{messages}} (thread, {", ".join(ROW_COLUMNS)}) {rows};
+  INSERT INTO {{messages}} ({", ".join(STORED_COLUMNS)}) {rows};
   {assign} v_excess = v_unpinned + :unpinned - :most;
   IF v_excess > 0 THEN
-    SELECT m.position INTO v_target {unpinned} ORDER BY m.position LIMIT 1 OFFSET v_excess;
+    {assign} v_target = {_TARGET};
     {assign} v_cut = {first};
     IF v_cut IS NULL THEN {assign} v_cut = COALESCE({second}, v_target); END IF;
     SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
-    INTO v_gone, v_gone_bytes, v_gone_tokens {gone};
-    DELETE {gone};
+    INTO v_gone, v_gone_bytes, v_gone_tokens {_GONE} v_cut;
+    DELETE {_GONE} v_cut;
   END IF;
   {_CHANGE}, expires_us = v_expires,
     updated_minute = FLOOR(:now / {MINUTE}), expires_minute = FLOOR(v_expires / {MINUTE}),
@@ -111,30 +114,28 @@ def _program(*, assign: str, leave: str, on_conflict: str, rows: str) -> str:
 
 
 _VARIABLES = (
-    "v_id bigint, v_last bigint, v_unpinned bigint, v_recent {text}, v_expires bigint, v_stale boolean, "
-    "v_excess bigint, v_target bigint, v_cut bigint, v_gone bigint DEFAULT 0, v_gone_bytes bigint DEFAULT 0, "
-    "v_gone_tokens bigint DEFAULT 0, v_result bigint"
+    "v_id bigint, v_low bigint, v_high bigint, v_last bigint, v_unpinned bigint, v_recent {text}, "
+    "v_expires bigint, v_stale boolean, v_excess bigint, v_target bigint, v_cut bigint, "
+    "v_gone bigint DEFAULT 0, v_gone_bytes bigint DEFAULT 0, v_gone_tokens bigint DEFAULT 0, v_result bigint"
 )
 
 _NAME = ", COALESCE(NULLIF(m.long_id, ''), m.message_id)"
 _ALIVE = "thread_key = :key AND (expires_us IS NULL OR expires_us > :now)"
 
 
-def _latest(
-    threads: str, alive: str, of_thread: str, place: str, newest: str, name: str, indexed: str = ""
-) -> str:
+def _latest(threads: str, alive: str, newest: str, name: str, indexed: str = "") -> str:
     """What reads the end of a thread: the newest rows that are not pinned, and the pinned ones.
 
     It selects position, body, pinned and boundary, and `name`, which is nothing or ``, _NAME``. A row at
     position 0 says that reads renew the time-to-live.
 
-    `threads` and `alive` select the thread, `of_thread` its rows; `newest` is a form for a part with a limit,
-    and `indexed` says how to find the pinned ones.
+    `threads` and `alive` select the thread; `newest` is a form for a part with a limit, and `indexed` says
+    how to find the pinned ones.
     """
     rows = f"SELECT m.position, m.body, m.pinned, m.boundary{name} FROM {threads}, {{messages}} m"
-    part = f"{rows} WHERE {alive} AND {of_thread} AND m.pinned = 0 ORDER BY m.{place} DESC LIMIT :limit"
+    part = f"{rows} WHERE {alive} AND {rows_of('t.id')} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit"
     return f"""{newest.format(part)}
-UNION ALL {rows} {indexed} WHERE {alive} AND {of_thread} AND m.pinned = 1 AND t.pinned > 0
+UNION ALL {rows} {indexed} WHERE {alive} AND m.thread = t.id AND m.pinned = 1 AND t.pinned > 0
 UNION ALL SELECT 0, '', 0, 0{name and ", ''"} FROM {threads}
 WHERE {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0"""
 
@@ -143,7 +144,7 @@ WHERE {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0"""
 
 # Plans are made once for a connection, maybe while the tables are empty: they use the indexes in any case.
 _SETTINGS = "SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_sort = off"
-_ROWS = """SELECT v_id, v_last + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u
+_ROWS = """SELECT v_low + v_last + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u
 FROM json_to_recordset(CAST(:rows AS json))
 AS r(n bigint, i text, l text, b text, c smallint, p smallint, s bigint, t bigint, u bigint)"""
 _APPEND = f"""
@@ -167,7 +168,7 @@ _CALL = f"SELECT {{append_v4}}(:{', :'.join(each.split()[0] for each in _PARAMET
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
 def _latest_function(function: str, name: str) -> str:
     """The function that reads the end of a thread on PostgreSQL."""
-    query = _latest("(SELECT 1) AS one", "TRUE", "m.thread = t.id", "position", "({})", name)
+    query = _latest("(SELECT 1) AS one", "TRUE", "({})", name)
     return f"""
 CREATE OR REPLACE FUNCTION {{{function}}}(p_key bytea, p_now bigint, p_limit bigint)
 RETURNS TABLE (pos bigint, doc text, pin integer, bound integer{name and ", name text"})
@@ -191,13 +192,13 @@ FUNCTIONS = (_APPEND, _latest_function("latest_v4", ""), _latest_function("lates
 @lru_cache(maxsize=_ROWS_PER_INSERT)
 def _compound(rows: int) -> str:
     """The statement that appends a number of rows, whose values are ``row_0`` and so on."""
-    size = len(ROW_COLUMNS)
+    size = len(STORED_COLUMNS)
     lines = (", ".join(f":row_{n + size * row}" for n in range(size)) for row in range(rows))
     program = _program(
         assign="SET",
         leave="LEAVE work",
         on_conflict="",
-        rows=f"VALUES {', '.join(f'(v_id, v_last + {line})' for line in lines)}",
+        rows=f"VALUES {', '.join(f'(v_low + v_last + {line})' for line in lines)}",
     )
     return f"""BEGIN NOT ATOMIC
 DECLARE {_VARIABLES.format(text=TYPES["mariadb"][2]).replace(",", "; DECLARE")};
@@ -214,13 +215,10 @@ END"""
 _FOUND = """id, last_position, messages - pinned, recent, ttl, ttl_refresh, ttl_explicit, expires_us,
 updated_minute, expires_minute"""
 _FIND = f"SELECT {_FOUND} FROM {{threads}} WHERE thread_key = :thread_key"
-_MARKS = ", ".join("?" * len(ROW_COLUMNS))
-_INSERT = f"INSERT INTO {{messages}} (id, {', '.join(ROW_COLUMNS[1:])}) VALUES ({_MARKS})"
-# SQLite searches by one bound from each side only.
-_UNPINNED, _LOW, _HIGH = "FROM {messages} m WHERE m.pinned = 0", "m.id > :low", "m.id < :high"
-_TARGET = f"(SELECT m.id {_UNPINNED} AND {_LOW} AND {_HIGH} ORDER BY m.id LIMIT 1 OFFSET :excess)"
-_CUT = f"COALESCE({', '.join(_cuts(_UNPINNED, 'id', _TARGET, _LOW, _HIGH))}, {_TARGET})"
-_TRIM = f"DELETE FROM {{messages}} WHERE pinned = 0 AND id > :low AND id < {_CUT} RETURNING bytes, tokens"
+_MARKS = ", ".join("?" * len(STORED_COLUMNS))
+_INSERT = f"INSERT INTO {{messages}} ({', '.join(STORED_COLUMNS)}) VALUES ({_MARKS})"
+_CUT = f"COALESCE({', '.join(_cuts(_TARGET))}, {_TARGET})"
+_TRIM = f"DELETE {_GONE} {_CUT} RETURNING bytes, tokens".replace("v_", ":v_")
 _SET = f"{_CHANGE.replace('v_', ':v_')}, recent = :recent, expires_us = NULLIF(:expires, 0)"
 _MINUTES = f"updated_minute = :now / {MINUTE}, expires_minute = NULLIF(:expires, 0) / {MINUTE}"
 # SQLite writes an index anew for each of its columns that is set, even to the same value.
@@ -257,7 +255,7 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
     gone: list[tuple[int, int]] = []
     excess = 0 if values["most"] is None else unpinned + values["unpinned"] - values["most"]
     if excess > 0:
-        gone = yield sql(_TRIM, {"low": low, "high": low + LARGEST, "excess": excess})
+        gone = yield sql(_TRIM, {"v_low": low, "v_high": low + LARGEST, "v_excess": excess})
     if recent.count("\n") >= RECENT_REQUESTS:
         recent = recent[recent.index("\n") + 1 :]
     values |= {
@@ -306,13 +304,9 @@ def latest_text(sql: Statements, *, ids: bool) -> str:
     """The statement that reads the end of a thread, with or without message ids: see `_latest`."""
     if sql.dialect == "postgresql":
         return f"SELECT * FROM {'{latest_ids_v4}' if ids else '{latest_v4}'}(:key, :now, :limit)"
-    # The thread is one row, found first: the messages come in the order of their index. MariaDB writes a
-    # subquery with bodies to a temporary table on disk.
-    newest, indexed = "({})", ""
-    if sql.is_sqlite:
-        newest, indexed = "SELECT * FROM ({}) AS newest", "INDEXED BY ix_{messages}_pinned"
-    name = _NAME if ids else ""
-    return _latest("{threads} t", _ALIVE, sql.within("t.id"), sql.place, newest, name, indexed)
+    # The thread is one row, found first: the messages come in the order of their index.
+    indexed = "INDEXED BY ix_{messages}_pinned" if sql.is_sqlite else ""
+    return _latest("{threads} t", _ALIVE, sql.part, _NAME if ids else "", indexed)
 
 
 _encode = msgspec.json.Encoder().encode

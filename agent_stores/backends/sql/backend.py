@@ -31,12 +31,14 @@ from agent_stores.backends.sql.statements import (
     LOAD,
     MINUTE,
     ROW_COLUMNS,
+    STORED_COLUMNS,
     THREAD_COLUMNS,
     THREAD_ID,
     Abort,
     Statement,
     Steps,
     row_values,
+    rows_of,
     thread_values,
     to_row,
     to_thread,
@@ -128,19 +130,15 @@ class SQLBackend:
 
     def _rows_text(self, newest: bool, bodies: bool) -> str:
         """The statement that reads a thread and a range of its rows."""
-        sql = self._sql
         columns = f"m.{', m.'.join(ROW_COLUMNS)}" if bodies else _NO_BODIES
-        source = f" FROM {{messages}} m WHERE {sql.within(THREAD_ID, ':after', ':before')}"
-        limited, pinned = f"SELECT {columns}{source} ORDER BY m.{sql.place} LIMIT :limit", ""
-        if newest:
-            limited = f"SELECT {columns}{source} AND m.pinned = 0 ORDER BY m.{sql.place} DESC LIMIT :limit"
-            pinned = f" UNION ALL SELECT {columns}{_NULLS}{source} AND m.pinned = 1"
-            pinned += " AND (SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
-        if sql.dialect == "mariadb":  # which writes a subquery with bodies to a temporary table on disk
-            limited = f"({limited.replace(source, _NULLS + source)})"
-        else:
-            limited = f"SELECT part.*{_NULLS} FROM ({limited}) AS part"
-        return f"{LOAD} UNION ALL {limited}{pinned}"
+        where = rows_of(THREAD_ID, ":after", ":before")
+        select = f"SELECT {columns}{_NULLS} FROM {{messages}} m WHERE {where}"
+        if not newest:
+            return f"{LOAD} UNION ALL {self._sql.part.format(f'{select} ORDER BY m.id LIMIT :limit')}"
+        part = self._sql.part.format(f"{select} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit")
+        pinned = f"{select} AND m.thread = {THREAD_ID} AND m.pinned = 1"
+        has_pinned = "(SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
+        return f"{LOAD} UNION ALL {part} UNION ALL {pinned} AND {has_pinned}"
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
@@ -203,10 +201,9 @@ class SQLBackend:
         if call.max_messages is not None and call.max_messages < max(1, unpinned):
             return None
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
-        digest, tenant_key, sort_key, tenant, thread_id = thread_names(key)
         values = {
-            **{"thread_key": digest, "tenant_key": tenant_key, "sort_key": sort_key, "tenant": tenant},
-            **{"thread_id": thread_id, "request": names.to_text(call.request_id), "now": call.now_us},
+            **thread_names(key),
+            **{"request": names.to_text(call.request_id), "now": call.now_us},
             **{"expected": call.expected_position, "most": call.max_messages},
             **{"ttl": seconds, "refresh": refresh, "may_create": call.create},
             **{"added": len(rows), "unpinned": unpinned, "pinned": len(rows) - unpinned},
@@ -228,14 +225,12 @@ class SQLBackend:
         if expected is None and thread is None:
             raise VersionConflict
         row_id, version = cast("tuple[int, int]", expected or (0, 0))
-        sql, values = self._sql, dict[str, Any](zip(NAME_COLUMNS, thread_names(key), strict=True))
-        values |= {"id": row_id, "version": version}
+        sql, values = self._sql, {**thread_names(key), "id": row_id, "version": version}
         if thread is not None:
             values |= thread_values(thread)
         of_version = "WHERE thread_key = :thread_key AND id = :id AND version = :version"
         if sql.dialect == "postgresql":  # asyncpg does not count changed rows
             of_version += " RETURNING id"
-        delete_rows = f"DELETE FROM {{messages}} WHERE {sql.within(':id', alias='')}"
 
         def steps() -> Steps[Version | None]:
             number = row_id
@@ -246,12 +241,12 @@ class SQLBackend:
                 if not (yield sql(f"{text} {of_version}", values)):
                     raise Abort
                 if change.clear or thread is None:
-                    yield sql(delete_rows, {"id": number})
-            first = number * LARGEST if sql.is_sqlite else 0
-            places = [str(first + row.position) for row in change.delete]
+                    bounds = {"low": number * LARGEST, "high": (number + 1) * LARGEST}
+                    yield sql("DELETE FROM {messages} WHERE id > :low AND id < :high", bounds)
+            places = [str(number * LARGEST + row.position) for row in change.delete]
             for start in range(0, len(places), _IDS_PER_STATEMENT):
                 part = ", ".join(places[start : start + _IDS_PER_STATEMENT])
-                yield sql(f"{delete_rows} AND {sql.place} IN ({part})", {"id": number})
+                yield sql(f"DELETE FROM {{messages}} WHERE id IN ({part})")
             if change.put:
                 yield self._put(number, change.put)
             return None if thread is None else (number, version + 1)
@@ -265,18 +260,14 @@ class SQLBackend:
         """Insert rows, over those that have the same positions."""
         if (last := max(row.position for row in rows)) >= LARGEST:
             raise StoreRejectedError(f"a thread's positions must be below {LARGEST}, got {last}")
-        is_sqlite, is_mariadb = self._sql.is_sqlite, self._sql.dialect == "mariadb"
-        key = ("id",) if is_sqlite else ("thread", "position")
-        columns = (*key, *ROW_COLUMNS[1:])
-        conflict = "DUPLICATE KEY UPDATE" if is_mariadb else f"CONFLICT ({', '.join(key)}) DO UPDATE SET"
-        change = "{0} = VALUES({0})" if is_mariadb else "{0} = excluded.{0}"
+        conflict, change = "CONFLICT (id) DO UPDATE SET", "{0} = excluded.{0}"
+        if self._sql.dialect == "mariadb":
+            conflict, change = "DUPLICATE KEY UPDATE", "{0} = VALUES({0})"
         text, _ = self._sql.compile(
-            f"INSERT INTO {{messages}} ({', '.join(columns)}) VALUES (:{', :'.join(columns)}) "
-            f"ON {conflict} {', '.join(map(change.format, ROW_COLUMNS[3:]))}"
+            f"INSERT INTO {{messages}} ({', '.join(STORED_COLUMNS)}) VALUES (:{', :'.join(STORED_COLUMNS)}) "
+            f"ON {conflict} {', '.join(map(change.format, STORED_COLUMNS[3:]))}"
         )
-        if is_sqlite:
-            return text, [row_values(row, thread * LARGEST + row.position) for row in rows]
-        return text, [(thread, *row_values(row, row.position)) for row in rows]
+        return text, [row_values(row, thread * LARGEST + row.position) for row in rows]
 
     async def build_search_index(self) -> int:
         """See `DatabaseMessageLog.build_search_index`."""

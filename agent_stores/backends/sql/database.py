@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
@@ -86,7 +86,7 @@ class Database(SharedConnection, ABC):
         self.limits = Limits(body_bytes=_body_bytes(2**24) if config.dialect == "mariadb" else _LARGEST_BODY)
         self.ready = False
 
-    async def run(self, work: Work, *, write: bool = False, repeatable: bool = False) -> Any:
+    def run(self, work: Work, *, write: bool = False, repeatable: bool = False) -> Coroutine[Any, Any, Any]:
         """Run a statement, or a transaction that writes, and return its result.
 
         `write`: whether a statement writes. `repeatable`: whether it may be tried again when it may have
@@ -100,7 +100,7 @@ class Database(SharedConnection, ABC):
         call = Call(work, write or callable(work))
         attempt = partial(self.attempt if self.ready else self._first_attempt, call)
         explain = partial(self._explain, call)
-        return await self.attempts.run(attempt, explain, write=call.write, repeatable=repeatable)
+        return self.attempts.run(attempt, explain, write=call.write, repeatable=repeatable)
 
     async def _first_attempt(self, call: Call, deadline: float) -> Any:
         if not self.ready:

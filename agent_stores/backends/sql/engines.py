@@ -168,8 +168,6 @@ class EngineDatabase(Database):
             threads.close(self.config.timeout)
         self._disconnect()
 
-    close_unused = close_at_exit
-
     def _disconnect(self, *, close: bool = True) -> None:
         if self._is_ours:
             self._engine.dispose(close=close)

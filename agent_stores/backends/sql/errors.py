@@ -86,8 +86,9 @@ def translate_error(
 def describe(error: BaseException, config: Config) -> str:
     """What a driver's error says, without secrets."""
     cause = _driver_error(error)
-    if isinstance(cause, (UnicodeError, TypeError)):  # they quote what they were given
-        return f"an argument cannot be encoded, or is unknown to the driver ({type(cause).__name__})"
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    if not kinds.isdisjoint(("UnicodeError", "TypeError", "DataError")):  # they quote what they were given
+        return f"an argument cannot be encoded, or is not what the driver takes ({type(cause).__name__})"
     return errors.redact(str(cause) or type(cause).__name__, config.secrets)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from agent_stores.backend import ThreadKey
 
@@ -18,7 +20,7 @@ LAST = "\U0010ffff"
 """The last character, by code point."""
 
 NAME_COLUMNS = ("thread_key", "tenant_key", "sort_key", "tenant", "thread_id")
-"""The columns that name a thread; `thread_names` has their values."""
+"""The columns that name a thread."""
 
 _ESCAPED = re.compile("[\x00-\n\ud800-\udfff]")
 _ESCAPE = re.compile("\x01([0-9a-f]{4})")
@@ -26,7 +28,8 @@ _ESCAPE = re.compile("\x01([0-9a-f]{4})")
 
 def thread_digest(key: ThreadKey) -> bytes:
     """What identifies a thread: SHA-256 of the tenant's digest and the thread id."""
-    return thread_names(key)[0]
+    digest: bytes = thread_names(key)["thread_key"]
+    return digest
 
 
 def tenant_digest(tenant: str | None) -> bytes:
@@ -35,12 +38,13 @@ def tenant_digest(tenant: str | None) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def thread_names(key: ThreadKey) -> tuple[bytes, bytes, str, str | None, str]:
-    """The values of a thread's `NAME_COLUMNS`."""
+def thread_names(key: ThreadKey) -> Mapping[str, Any]:
+    """The values of a thread's `NAME_COLUMNS`, by name."""
     owner = tenant_digest(key.tenant)
     digest = _sha256(owner + _encode(key.thread_id)).digest()
     thread_id = to_text(key.thread_id)
-    return digest, owner, index_key(thread_id), None if key.tenant is None else to_text(key.tenant), thread_id
+    tenant = None if key.tenant is None else to_text(key.tenant)
+    return dict(zip(NAME_COLUMNS, (digest, owner, index_key(thread_id), tenant, thread_id), strict=True))
 
 
 def index_key(column: str) -> str:

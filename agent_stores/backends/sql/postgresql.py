@@ -242,7 +242,7 @@ class _Pool:
         self.close_sockets()
 
     def close_sockets(self) -> None:
-        """Close the connections, as `aclose` does, when their loop is gone."""
+        """See `aclose`."""
         self._closed = True
         self._close_idle()
 

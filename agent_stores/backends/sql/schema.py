@@ -6,6 +6,7 @@ from agent_stores.backends.sql.append import FUNCTIONS
 from agent_stores.backends.sql.names import KEY_LENGTH, NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
     LARGEST,
+    POSITION_BITS,
     ROW_COLUMNS,
     THREAD_COLUMNS,
     TYPES,
@@ -19,7 +20,7 @@ SCHEMA_VERSION = 4
 _COLUMNS = {
     "schema": {"name", "version"},
     "threads": {"id", "version", *NAME_COLUMNS, *THREAD_COLUMNS, "updated_minute", "expires_minute"},
-    "messages": {"thread", *ROW_COLUMNS},
+    "messages": {"id", "thread", *ROW_COLUMNS},
 }
 _COUNTERS = ", ".join(
     f"{name} BIGINT NOT NULL DEFAULT 0"
@@ -70,7 +71,7 @@ def check_tables(sql: Statements, location: str, notify: bool) -> Steps[bool]:
             f"{versions[0][0]}, and this agent-stores needs {SCHEMA_VERSION}"
         )
     for table, columns in found.items():
-        if columns and columns | {"id"} != _COLUMNS[table] | {"id"}:
+        if columns and columns != _COLUMNS[table]:
             raise StoreRejectedError(
                 f"the table {sql.prefix}{table} at {location} has other columns than agent-stores needs: "
                 "another application created it; choose another table_prefix. Nothing was written"
@@ -91,18 +92,12 @@ def definitions(dialect: str) -> list[str]:
     """The statements that create what is missing; the version comes last."""
     serial, digest, text, collation = TYPES[dialect]
     key, options = f"VARCHAR({KEY_LENGTH}){collation} NOT NULL", ""
-    place, order = "thread BIGINT NOT NULL, position BIGINT NOT NULL", ", PRIMARY KEY (thread, position)"
-    pinned = "(thread, position) WHERE pinned = 1"
+    pinned, computed = "(thread) WHERE pinned = 1", "BIGINT GENERATED ALWAYS AS"
+    kind = "VIRTUAL" if dialect == "sqlite" else "STORED"
     version = f"INTO {{schema}} (name, version) VALUES ('agent_stores', {SCHEMA_VERSION})"
     insert = f"INSERT {version} ON CONFLICT DO NOTHING"
-    if dialect == "sqlite":
-        # The key orders the table itself, which then needs no index by position.
-        place = (
-            f"id INTEGER PRIMARY KEY, thread BIGINT AS (id / {LARGEST}), position BIGINT AS (id % {LARGEST})"
-        )
-        order, pinned = "", "(id) WHERE pinned = 1"
-    elif dialect == "mariadb":
-        options, pinned = " ENGINE=InnoDB ROW_FORMAT=DYNAMIC", "(thread, pinned, position)"
+    if dialect == "mariadb":
+        options, pinned = " ENGINE=InnoDB ROW_FORMAT=DYNAMIC", "(thread, pinned)"
         insert = f"INSERT IGNORE {version}"
     tables = {
         "schema": "name VARCHAR(64) PRIMARY KEY, version INTEGER NOT NULL",
@@ -110,9 +105,12 @@ def definitions(dialect: str) -> list[str]:
         f"tenant {text}, thread_id {text} NOT NULL, {_COUNTERS}, first_us BIGINT, last_us BIGINT, "
         f"ttl DOUBLE PRECISION, ttl_refresh VARCHAR(8) NOT NULL, expires_us BIGINT, expires_minute BIGINT, "
         f"recent {text} NOT NULL DEFAULT '', metadata {text} NOT NULL DEFAULT '{{}}'",
-        "messages": f"{place}, message_id {key}, long_id {text} NOT NULL DEFAULT '', "
+        # On SQLite and MariaDB the key orders the table itself.
+        "messages": f"id {serial.split()[0]} PRIMARY KEY, thread {computed} (id >> {POSITION_BITS}) {kind}, "
+        f"position {computed} (id & {LARGEST - 1}) {kind}, "
+        f"message_id {key}, long_id {text} NOT NULL DEFAULT '', "
         "boundary SMALLINT NOT NULL, pinned SMALLINT NOT NULL, bytes BIGINT NOT NULL, "
-        f"tokens BIGINT NOT NULL, created_us BIGINT NOT NULL, body {text} NOT NULL{order}",
+        f"tokens BIGINT NOT NULL, created_us BIGINT NOT NULL, body {text} NOT NULL",
     }
     indexes = {
         "INDEX IF NOT EXISTS ix_{threads}_id": "{threads} (tenant_key, sort_key)",

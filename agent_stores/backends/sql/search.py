@@ -33,8 +33,7 @@ class SearchIndex:
     def __init__(self, database: Database) -> None:
         self._database, self._sql = database, database.sql
         self._is_built = False
-        # The columns of a message's key, and up to which one this process has filled the index.
-        self._key, self._done = ("id", "0") if self._sql.is_sqlite else ("thread, position", "0, 0")
+        self._done = 0  # the key of the last message that this process has indexed
 
     async def search(self, query: SearchQuery) -> list[SearchHit]:
         """See `SearchableBackend.search`; one statement, when the index is built."""
@@ -55,18 +54,18 @@ class SearchIndex:
             # Words of letters and digits in quotes: nothing of the query is read as FTS5's language.
             words = " OR ".join(f'"{term}"' for term in terms)
             values["query"] = f'owner : "{owner.hex()}" AND body : ({words})'
-            source, score = "{search} s JOIN {messages} m ON m.id = s.rowid", "-bm25({search}, 1.0, 0.0)"
+            key, score = "rowid", "-bm25({search}, 1.0, 0.0)"
             where += " AND {search} MATCH :query"
         else:
             values["owner"] = f"'owner={owner.hex()}'"
             values.update((f"term_{n}", term) for n, term in enumerate(terms))
             words = " || ".join(f"plainto_tsquery('simple', :term_{n})" for n in range(len(terms)))
-            source = "{search} s JOIN {messages} m ON m.thread = s.thread AND m.position = s.position"
-            score = f"ts_rank(s.vector, ({words}), 1)"
+            key, score = "id", f"ts_rank(s.vector, ({words}), 1)"
             where += f" AND s.vector @@ (CAST(:owner::text AS tsquery) && ({words}))"
         text = (
             f"SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, {score} AS score "
-            f"FROM {source} JOIN {{threads}} t ON t.id = m.thread WHERE {where} "
+            f"FROM {{search}} s JOIN {{messages}} m ON m.id = s.{key} "
+            f"JOIN {{threads}} t ON t.id = m.thread WHERE {where} "
             "ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit"
         )
         found = await self._database.run(self._sql(text, values))
@@ -105,16 +104,15 @@ class SearchIndex:
             for text in _TABLES_SQLITE if self._sql.is_sqlite else _TABLES_POSTGRES:
                 yield self._sql(text)
 
-    def _fill(self) -> Steps[tuple[str, int]]:
+    def _fill(self) -> Steps[tuple[int, int]]:
         """Index the next messages; returns the key of the last one, and their number."""
-        key, where = self._key, f"WHERE ({self._key}) > ({self._done})"
-        rows = yield self._sql(f"SELECT {key} FROM {{messages}} {where} ORDER BY {key} LIMIT {BATCH}")
+        where = f"WHERE id > {self._done}"
+        rows = yield self._sql(f"SELECT id FROM {{messages}} {where} ORDER BY id LIMIT {BATCH}")
         if not rows:
             return self._done, 0
-        last = ", ".join(map(str, rows[-1]))
         # The triggers index what is written, even if it is the same.
-        yield self._sql(f"UPDATE {{messages}} SET body = body {where} AND ({key}) <= ({last})")
-        return last, len(rows)
+        yield self._sql(f"UPDATE {{messages}} SET body = body {where} AND id <= {rows[-1][0]}")
+        return rows[-1][0], len(rows)
 
 
 # -- SQLite: a table of words, whose rows have the numbers of the messages --------------------------------
@@ -147,18 +145,15 @@ _TABLES_SQLITE = (
 _PUNCTUATION = "!\"#$%&''()*+,-./:;<=>?@[\\]^_`{|}~"
 
 _TABLES_POSTGRES = (
-    "CREATE TABLE {search} (thread BIGINT NOT NULL, position BIGINT NOT NULL, vector tsvector NOT NULL, "
-    "PRIMARY KEY (thread, position))",
+    "CREATE TABLE {search} (id BIGINT PRIMARY KEY, vector tsvector NOT NULL)",
     "CREATE INDEX ix_{search} ON {search} USING gin (vector)",
     # With its owner's rights and search path: a user who may write messages needs no rights on the index.
     f"""CREATE OR REPLACE FUNCTION {{search}}_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-  IF TG_OP <> 'INSERT' THEN
-    DELETE FROM {{search}} WHERE thread = old.thread AND position = old.position;
-  END IF;
+  IF TG_OP <> 'INSERT' THEN DELETE FROM {{search}} WHERE id = old.id; END IF;
   IF TG_OP <> 'DELETE' THEN BEGIN
-    INSERT INTO {{search}} (thread, position, vector) SELECT new.thread, new.position,
+    INSERT INTO {{search}} (id, vector) SELECT new.id,
     to_tsvector('simple', translate(left(said.words, {_LONGEST}), '{_PUNCTUATION}', '{" " * 32}'))
     || array_to_tsvector(ARRAY['owner=' || encode(t.tenant_key, 'hex')])
     FROM {{threads}} t, (SELECT string_agg(part ->> 'text', ' ') AS words

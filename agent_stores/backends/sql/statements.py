@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -28,8 +29,9 @@ Steps = Generator[Statement, Any, T]
 Work = Statement | Callable[[], Steps[Any]]
 """A statement, or what makes the steps of a transaction, maybe more than once."""
 
-LARGEST = 2**32
-"""Larger than every position. A message's key on SQLite: its thread's id times this, and its position."""
+POSITION_BITS = 28
+LARGEST = 2**POSITION_BITS
+"""Larger than every position. The key of a message is its thread's id times this, and its position."""
 
 MINUTE = 60_000_000
 """Microseconds. Indexes hold times in minutes, so that most writes do not change them."""
@@ -55,6 +57,9 @@ THREAD_COLUMNS = tuple(
     "first_us last_us ttl expires_us revision".split()
 )
 ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes tokens created_us".split())
+STORED_COLUMNS = ("id", *ROW_COLUMNS[1:])
+"""What is written of a row; the database computes its ``thread`` and ``position`` of the key."""
+
 HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 """What `to_thread` takes, of ``{threads} t``."""
 
@@ -82,34 +87,34 @@ class Statements:
         self.dialect, self.prefix, self.style = dialect, prefix, style
         self.compile = lru_cache(maxsize=128)(self._compile)
         self.is_sqlite = dialect == "sqlite"
-        self.place = "id" if self.is_sqlite else "position"
-        """What orders the rows of a thread."""
+        # A part of a union with a limit. MariaDB writes a subquery with bodies to a temporary table on disk.
+        self.part = "SELECT * FROM ({}) AS part" if self.is_sqlite else "({})"
 
     def __call__(self, text: str, values: Mapping[str, Any] = _NO_VALUES) -> Statement:
         """The statement of a text with ``{threads}`` and the like for tables, and ``:name`` for values.
 
         There may be more values than the text names.
         """
-        text, used = self.compile(text)
-        return text, tuple(map(values.__getitem__, used))
+        text, pick = self.compile(text)
+        return text, pick(values)
 
-    def _compile(self, text: str) -> tuple[str, list[str]]:
-        """The text for the driver, and the names of the values that it takes in this order."""
+    def _compile(self, text: str) -> tuple[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
+        """The text for the driver, and what picks the values that it takes."""
         text = _TABLE.sub(lambda match: f"{self.prefix}{match[1]}", text)
         used = _VALUE.findall(text)
-        if self.style != "$":
-            return _VALUE.sub(self.style, text), used
-        used = list(dict.fromkeys(used))
-        return _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text), used
+        if self.style == "$":
+            used = list(dict.fromkeys(used))
+            text = _VALUE.sub(lambda match: f"${used.index(match[1]) + 1}", text)
+        else:
+            text = _VALUE.sub(self.style, text)
+        if len(used) > 1:
+            return text, itemgetter(*used)
+        return text, lambda values: tuple([values[name] for name in used])
 
-    def within(self, thread: str, after: str = "", before: str = "", alias: str = "m.") -> str:
-        """The condition of the rows of a thread, or of those between two positions."""
-        if self.is_sqlite:
-            first = f"{thread} * {LARGEST}"
-            return f"{alias}id > {first} + {after or 0} AND {alias}id < {first} + {before or LARGEST}"
-        above = f" AND {alias}position > {after}" if after else ""
-        below = f" AND {alias}position < {before}" if before else ""
-        return f"{alias}thread = {thread}{above}{below}"
+
+def rows_of(thread: str, after: str = "0", before: str = str(LARGEST)) -> str:
+    """The condition of the rows of a thread, or of those between two positions."""
+    return f"m.id > {thread} * {LARGEST} + {after} AND m.id < {thread} * {LARGEST} + {before}"
 
 
 def thread_values(thread: Thread) -> dict[str, Any]:
@@ -141,14 +146,14 @@ def to_row(columns: tuple[Any, ...]) -> Row:
     return Row(name, body.encode(), position, boundary == 1, pinned == 1, size, tokens, created_us)
 
 
-def row_values(row: Row, position: int) -> tuple[Any, ...]:
-    """A row's `ROW_COLUMNS`."""
+def row_values(row: Row, place: int) -> tuple[Any, ...]:
+    """A row's `STORED_COLUMNS`; `place` is the key, or what a program makes it of."""
     name = names.to_text(row.message_id)
     key = names.index_key(name)
     long_id = "" if key is name else name
     # Integers: the drivers take them faster than bool.
     boundary, pinned = 1 if row.boundary else 0, 1 if row.pinned else 0
-    return position, key, long_id, row.body.decode(), boundary, pinned, row.bytes, row.tokens, row.created_us
+    return place, key, long_id, row.body.decode(), boundary, pinned, row.bytes, row.tokens, row.created_us
 
 
 _metadata = msgspec.json.Decoder(dict[str, Any])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import time
 
 import pytest
 
+from agent_stores.attempts import time_limit
 from agent_stores.errors import ArgumentError
 from agent_stores.testing.conformance.target import MakeStore, Target, stored, user
 from agent_stores.testing.other_process import add_turns
@@ -52,10 +54,12 @@ class TestOrder:
 
         following = asyncio.create_task(follow())
         await asyncio.gather(*(write(number) for number in range(3)))
-        await asyncio.wait_for(looked.wait(), 60)  # else it cannot tell that the thread was deleted
+        async with time_limit(time.monotonic() + 60):
+            await looked.wait()  # else it cannot tell that the thread was deleted
         await writers[0].delete_thread()
         await writers[0].add_messages([user("again"), user("end")])
-        await asyncio.wait_for(following, 60)
+        async with time_limit(time.monotonic() + 60):
+            await following
         texts = [text for _, text in seen]
         assert texts[-2:] == ["again", "end"]
         assert len(set(texts)) == len(texts)
@@ -73,7 +77,8 @@ class TestOrder:
         await asyncio.sleep(0.2)
         assert not coming.done()
         await store.add_messages([user("now")])
-        assert (await asyncio.wait_for(coming, 30)).message.text == "now"
+        async with time_limit(time.monotonic() + 30):
+            assert (await coming).message.text == "now"
         for wrong in (0, -1, float("nan")):
             with pytest.raises(ArgumentError, match="longest_pause"):
                 store.watch(longest_pause=wrong)
