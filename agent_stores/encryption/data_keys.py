@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+from agent_stores._recent import RecentDict
 from agent_stores.backend import ThreadKey
 from agent_stores.encryption.ciphers import KEY_BYTES, Ciphers, Keys
 from agent_stores.encryption.key_ring import KeyRing
@@ -96,12 +97,11 @@ class DataKeys(Keys):
         self._service = service
         self._log = log
         self._per = per
-        self._size = cache_size
         self._seconds = cache_seconds
         self._former = former
         self.allow_plaintext = allow_plaintext
         self.loop_independent = log.loop_independent
-        self._cache: dict[ThreadKey, _Cached] = {}
+        self._cache: RecentDict[ThreadKey, _Cached] = RecentDict(cache_size)
 
     def cached(self, key: ThreadKey) -> Ciphers | None:
         """See `Keys.cached`."""
@@ -177,7 +177,7 @@ class DataKeys(Keys):
                     )
                 except ConflictError:
                     continue
-            self._cache.pop(scope, None)
+            self._cache.discard(scope)
             return removed
 
     async def rewrap(self, tenant: str | None, thread_id: str | None = None) -> int:
@@ -229,9 +229,6 @@ class DataKeys(Keys):
         if self._former is not None:
             ciphers = ciphers.including(self._former.ciphers)
         found = _Cached(time.monotonic() + self._seconds, ciphers, frozenset(destroyed))
-        self._cache.pop(scope, None)
-        while len(self._cache) >= self._size:
-            self._cache.pop(next(iter(self._cache)), None)
         self._cache[scope] = found
         return found
 
@@ -245,7 +242,7 @@ class DataKeys(Keys):
             )
         except ConflictError:
             return None
-        self._cache.pop(scope, None)
+        self._cache.discard(scope)
         return key_id
 
     async def _wrap(self, scope: ThreadKey, key_id: str, data_key: bytes) -> dict[str, str]:

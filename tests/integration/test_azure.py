@@ -838,12 +838,13 @@ async def test_replacing_a_long_thread_with_the_same_ids(
             found = await other.read(key)
             seen.add((len(found), found[0].position))
 
-    async def nothing(*arguments: Any) -> None:
+    async def nothing(*arguments: Any) -> int:
         """As a process that ends."""
+        return 0
 
     watching = asyncio.ensure_future(watch())
     if not is_cleaned:
-        monkeypatch.setattr(index.Index, "clean", nothing)
+        monkeypatch.setattr(index.Index, "_visit", nothing)
     new = [row(f"{n}", pinned=n == 3) for n in range(130)] + [row(f"new {n}") for n in range(30)]
     assert await log.replace_all(key, new, request_id="r") == 310
     watching.cancel()

@@ -73,8 +73,7 @@ class TablesBackend(Index):
         async with self._cache.queue.turn(key):
             for _ in range(_APPENDS):
                 try:
-                    old = self._cache.get(key)
-                    old = await self.head(key) if old is NO_HEAD else old
+                    old = self._cache.get(key) or await self.head(key)
                     thread = old.thread
                     if lost is not None and call.request_id in thread.recent_request_ids:
                         return thread.last_position
@@ -106,17 +105,17 @@ class TablesBackend(Index):
                     lost = None
                 except ConditionFailed:  # an id exists; so that the same write, if it was lost, had no effect
                     return None
+                except OutcomeUnknownError as error:  # the head tells, or the same write once more
+                    lost = error
                 except StoreError as error:
-                    if not isinstance(error, OutcomeUnknownError):
-                        raise (lost or error) from error.__cause__
-                    lost = error  # the head tells, or the same write once more
+                    raise (lost or error) from error.__cause__
         if lost is not None:
             raise lost
         return None
 
     async def commit(self, key: ThreadKey, change: Change) -> Version | None:
         """See `Backend.commit`."""
-        old = NO_HEAD if change.expected is None else self._cache.get(key)
+        old = NO_HEAD if change.expected is None else self._cache.get(key, NO_HEAD)
         if old.version != (change.expected or NEW):
             old = await self.head(key)
             if old.version != change.expected:
@@ -147,12 +146,7 @@ class TablesBackend(Index):
             if head is NO_HEAD:
                 return None
             if items is None:
-                high = head.thread.staged_position if wanted.staged else head.thread.last_position
-                high = high if wanted.before is None else min(wanted.before - 1, high)
-                view = replace(head, generation=head.next or head.generation) if wanted.staged else head
-                items = await self._select(
-                    key, view, wanted.after + 1, high, wanted.limit, wanted.newest, wanted.bodies
-                )
+                items = await self._select(key, head, wanted)
             rows = await self._read(items, bodies=wanted.bodies)
             again = head if is_certain and all(item.body for item in items) else await self.head(key)
             if again.version == head.version:
@@ -175,7 +169,7 @@ class TablesBackend(Index):
 
     async def _first_page(self, key: ThreadKey, limit: int | None) -> tuple[Head, list[Item] | None, bool]:
         """By one query: the head; the newest messages, if all are there; whether this is of one moment."""
-        known, partition = self._cache.get(key), layout.thread_partition(key)
+        known, partition = self._cache.get(key, NO_HEAD), layout.thread_partition(key)
         size = None if limit is None else 1 + limit + known.thread.pinned + _SLACK
         items = await self.table.query(partition, layout.HEAD, f"r{known.generation}n", limit=size)
         head = self._remember(key, items[0] if items and items[0].sort == layout.HEAD else None)
@@ -214,28 +208,30 @@ class TablesBackend(Index):
         return sorted(rows, key=lambda row: row.position)
 
     def _remember(self, key: ThreadKey, item: Item | None) -> Head:
+        if item is None:
+            self._cache.discard(key)
+            return NO_HEAD
         head = self._cache.get(key)
-        if item is None or item.version != head.version:
-            head = NO_HEAD if item is None else layout.read_head(item)
-            self._cache.put(key, head)
+        if head is None or item.version != head.version:
+            head = self._cache[key] = layout.read_head(item)
         return head
 
-    async def _select(
-        self, key: ThreadKey, head: Head, low: int, high: int, limit: int | None, newest: bool, bodies: bool
-    ) -> list[Item]:
-        """The items of messages between two positions, by `Backend.rows`."""
-        partition, generation = layout.thread_partition(key), head.generation
+    async def _select(self, key: ThreadKey, head: Head, wanted: RowRange) -> list[Item]:
+        """The items of the messages of a range, pinned ones first where both are read as a whole."""
+        partition, thread, limit = layout.thread_partition(key), head.thread, wanted.limit
+        generation = (head.next if wanted.staged else "") or head.generation
+        low, high = wanted.after + 1, thread.staged_position if wanted.staged else thread.last_position
+        high = high if wanted.before is None else min(wanted.before - 1, high)
 
         async def read(low: int, high: int, most: int | None = None, pinned: bool = False) -> list[Item]:
             if low > high or most == 0:
                 return []
             first = layout.message_sort(generation, high, pinned=pinned)
             end = following(layout.message_sort(generation, low, pinned=pinned))
-            return await self.table.query(partition, first, end, limit=most, bodies=bodies)
+            return await self.table.query(partition, first, end, limit=most, bodies=wanted.bodies)
 
-        is_staged = high > head.thread.last_position
-        found = await read(low, high, pinned=True) if head.thread.pinned or is_staged else []
-        if newest or limit is None:
+        found = await read(low, high, pinned=True) if thread.pinned or wanted.staged else []
+        if wanted.newest or limit is None:
             return found + await read(low, high, limit)
         # Tables are read from the newest on: windows of positions are read, the oldest first.
         count, size = len(found) + limit, limit + _SLACK
@@ -264,14 +260,7 @@ class TablesBackend(Index):
         large = [row for row in put if len(row.body) > limits.item_bytes]
         parts = {n: layout.new_body(new.generation_at(n), n) for n in (row.position for row in large)}
         unused = {old.generation, old.next, *(name for _, name in replaced), *parts.values()}
-        new, visits, removals = await self.prepare(key, old, new, unused - {"", new.generation, new.next})
-        for row in large:
-            pieces = enumerate(layout.split_body(row.body, limits.item_bytes))
-            name, room = f"x{parts[row.position]}", max(1, limits.transaction_bytes // limits.item_bytes)
-            writes = [Operation(Item(partition, f"{name}{n:04d}", body=piece)) for n, piece in pieces]
-            for start in range(0, len(writes), room):
-                await self.table.transact(writes[start : start + room])
-        operations = [Operation(layout.head_item(partition, new), old.version, is_delete=new is NO_HEAD)]
+        operations = list[Operation]()
         for row in put:
             name = parts.get(row.position, "")
             item, id_item = layout.message_items(partition, new.generation_at(row.position), row, name)
@@ -284,26 +273,34 @@ class TablesBackend(Index):
             if row.message_id and row.message_id not in known:
                 sorts.append(layout.id_sort(generation, row.message_id))
             operations += [delete(partition, sort) for sort in sorts]
-        self._cache.put(key, NO_HEAD)
-        try:
-            version = await self.table.transact(operations)
-        except ConditionFailed as error:
-            if error.index == 0:
-                raise VersionConflict from None
-            raise
-        version = "" if new is NO_HEAD else version
-        self._cache.put(key, replace(new, version=version))
-        await self.clean(key, new, visits, removals)
-        return version or None
+        async with self.listed(key, old, new, unused - {"", new.generation, new.next}) as new:
+            for row in large:
+                pieces = enumerate(layout.split_body(row.body, limits.item_bytes))
+                name, room = f"x{parts[row.position]}", max(1, limits.transaction_bytes // limits.item_bytes)
+                writes = [Operation(Item(partition, f"{name}{n:04d}", body=piece)) for n, piece in pieces]
+                for start in range(0, len(writes), room):
+                    await self.table.transact(writes[start : start + room])
+            head = Operation(layout.head_item(partition, new), old.version, is_delete=new is NO_HEAD)
+            self._cache.discard(key)
+            try:
+                version = await self.table.transact([head, *operations])
+            except ConditionFailed as error:
+                if error.index == 0:
+                    raise VersionConflict from None
+                raise
+            if new is NO_HEAD:
+                return None
+            self._cache[key] = replace(new, version=version)
+            return version
 
     async def _oldest(self, key: ThreadKey, head: Head, oldest: list[Row]) -> AsyncIterator[list[Row]]:
         """A thread's oldest messages, in pages; those that are read are added to what is known of them."""
         yield oldest
         while (left := head.thread.unpinned - len(oldest)) > 0:
-            low, high = oldest[-1].position + 1 if oldest else 1, head.thread.last_position
             # The windows of a limit are empty where a long thread was trimmed: few messages are read at once.
             limit = _OLDEST if left > 4 * _OLDEST else None
-            items = await self._select(key, head, low, high, limit, newest=False, bodies=False)
+            after = oldest[-1].position if oldest else 0
+            items = await self._select(key, head, RowRange(after=after, limit=limit, bodies=False))
             rows = [row for row in await self._read(items, bodies=False) if not row.pinned]
             if not rows:  # another process changed the thread
                 return

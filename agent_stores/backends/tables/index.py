@@ -41,13 +41,14 @@ class Index:
         """The time in microseconds since 1970 UTC."""
         return int(self._clock() * 1_000_000)
 
-    async def prepare(
+    @contextlib.asynccontextmanager
+    async def listed(
         self, key: ThreadKey, old: Head, new: Head, unused: Iterable[str]
-    ) -> tuple[Head, list[Item], list[Operation]]:
-        """Before a write: list a thread, as far as it is not listed yet, and note what to remove.
+    ) -> AsyncIterator[Head]:
+        """Around a write: list a thread, as far as it is not listed yet, and note what to remove.
 
+        Yields the next head. What the write made invisible is removed then, up to a limit, or by sweeps.
         `new` is `NO_HEAD` for a deletion; `unused` are generations and bodies that the write ends, or begins.
-        Returns the next head, and what `clean` does after the write: visits, and changes of lists.
         """
         partition, now_us = layout.index_partition(key.tenant), self.now_us()
         visits = [layout.visit_item(key, now_us, name) for name in unused]
@@ -70,12 +71,7 @@ class Index:
         partitions = {item.partition for item in items}
         writes = ([Operation(item) for item in items if item.partition == name] for name in partitions)
         await gather_or_cancel(map(self.table.transact, writes))
-        return new, visits, removals
-
-    async def clean(
-        self, key: ThreadKey, new: Head, visits: Sequence[Item], removals: Sequence[Operation]
-    ) -> None:
-        """After a write, remove what it made invisible, up to a limit; sweeps remove the rest."""
+        yield new
         for operation in removals:
             await self._change(operation)
         left = _EAGER

@@ -19,7 +19,6 @@ import base64
 import hashlib
 import re
 import secrets
-import threading
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -27,6 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agent_stores import _json
+from agent_stores._recent import RecentDict
 from agent_stores.backend import Row, Thread, ThreadKey
 from agent_stores.backends.tables.table import Item
 from agent_stores.errors import ArgumentError, StoreError, UnsupportedVersionError
@@ -75,26 +75,12 @@ NO_HEAD: Final = Head(generation="", thread=Thread())
 """That of a thread that does not exist; its version is `NEW`, the condition of creating it."""
 
 
-class ThreadCache:
+class ThreadCache(RecentDict[ThreadKey, Head]):
     """A table's heads, as they were read or written last, and turns for writers. For any thread and loop."""
 
     def __init__(self) -> None:
-        self._heads: dict[ThreadKey, Head] = {}
-        self._lock = threading.Lock()
+        super().__init__(_THREADS)
         self.queue = WriterQueue()
-
-    def get(self, key: ThreadKey) -> Head:
-        """What is known of a thread; `NO_HEAD` if nothing is."""
-        return self._heads.get(key, NO_HEAD)
-
-    def put(self, key: ThreadKey, head: Head) -> None:
-        """Remember a thread as it was read or written; `NO_HEAD` forgets it."""
-        with self._lock:
-            self._heads.pop(key, None)
-            if head.version:
-                self._heads[key] = head
-            if len(self._heads) > _THREADS:
-                del self._heads[next(iter(self._heads))]
 
 
 _head_decoder = msgspec.json.Decoder(Head)
