@@ -1,7 +1,7 @@
 """Code that Python 3.10 cannot compile or import is found without having that Python.
 
-Covers: the grammar of 3.10 (such as `except*`), names of the standard library that are newer, and named tuples
-that are generic. Code under `if sys.version_info ...` is left out.
+Covers: the grammar of 3.10 (such as `except*`), names of the standard library that are newer, and named
+tuples that are generic. Code under `if sys.version_info ...` is left out.
 """
 
 from __future__ import annotations
