@@ -45,6 +45,17 @@ class Call:
         self.connection: Any = None
         self._lock = threading.Lock()
 
+    def steps(self, begin: str | None) -> Steps[Any]:
+        """The steps of an attempt, and those that begin and end its transaction; None: the driver does."""
+        begin = begin if self.write else None  # reads need no transaction
+        if begin is not None:
+            yield begin, ()
+        result = yield from self.work()  # type: ignore[operator]
+        self.commit()
+        if begin is not None:
+            yield "COMMIT", ()
+        return result
+
     def commit(self) -> None:
         """Note that the write may take effect from now on, unless the time was up."""
         with self._lock:
@@ -102,11 +113,6 @@ class Database(SharedConnection, ABC):
         explain = partial(self._explain, call)
         return self.attempts.run(attempt, explain, write=call.write, repeatable=repeatable)
 
-    async def _first_attempt(self, call: Call, deadline: float) -> Any:
-        if not self.ready:
-            await self._prepare(deadline)
-        return await self.attempt(call, deadline)
-
     def _explain(self, call: Call, error: Exception) -> FailedAttempt | None:
         """What an error means; for the next attempt, the call is as at its begin."""
         if isinstance(error, (Abort, AgentStoresError)):
@@ -128,16 +134,18 @@ class Database(SharedConnection, ABC):
             may_have_applied=was_committing and failure in _UNKNOWN,
         )
 
-    async def _prepare(self, deadline: float) -> None:
-        """Create the tables unless they exist, and check that they are ours and of our version."""
-        arguments = self.sql, self.config.location, self.config.notify
-        if not await self.attempt(Call(partial(check_tables, *arguments), False), deadline):
-            await self.attempt(Call(partial(create_tables, *arguments), True), deadline)
-        if self.dialect == "mariadb":
-            packet = self.sql("SELECT @@max_allowed_packet")
-            [(size,)] = await self.attempt(Call(packet, False), deadline)
-            self.limits = Limits(body_bytes=_body_bytes(int(size)))
-        self.ready = True
+    async def _first_attempt(self, call: Call, deadline: float) -> Any:
+        """Before the call, check that the tables are ours and of our version, or create them."""
+        if not self.ready:
+            arguments = self.sql, self.config.location, self.config.notify
+            if not await self.attempt(Call(partial(check_tables, *arguments), False), deadline):
+                await self.attempt(Call(partial(create_tables, *arguments), True), deadline)
+            if self.dialect == "mariadb":
+                packet = self.sql("SELECT @@max_allowed_packet")
+                [(size,)] = await self.attempt(Call(packet, False), deadline)
+                self.limits = Limits(body_bytes=_body_bytes(int(size)))
+            self.ready = True
+        return await self.attempt(call, deadline)
 
     @abstractmethod
     async def attempt(self, call: Call, deadline: float) -> Any:
