@@ -17,7 +17,7 @@ from agent_stores.backend import Limits
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, describe, translate_error
 from agent_stores.backends.sql.schema import check_tables, create_tables
-from agent_stores.backends.sql.statements import Abort, Statement, Statements, Steps, Style, Work
+from agent_stores.backends.sql.statements import Abort, Statements, Steps, Style, Work
 from agent_stores.connection_pool import SharedConnection
 from agent_stores.errors import AgentStoresError
 
@@ -34,13 +34,15 @@ class Call:
     Attributes:
         committing: whether the write may have taken effect.
         connection: what is interrupted when the time is up.
+        stepwise: whether it runs by `steps`: a transaction, or a statement that needs one.
         timed_out: whether the time was up; nothing is written from then on, unless that had begun.
     """
 
-    __slots__ = ("_lock", "committing", "connection", "timed_out", "work", "write")
+    __slots__ = ("_lock", "committing", "connection", "stepwise", "timed_out", "work", "write")
 
     def __init__(self, work: Work, write: bool) -> None:
         self.work, self.write = work, write
+        self.stepwise: bool = callable(work)
         self.committing = self.timed_out = False
         self.connection: Any = None
         self._lock = threading.Lock()
@@ -50,7 +52,7 @@ class Call:
         begin = begin if self.write else None  # reads need no transaction
         if begin is not None:
             yield begin, ()
-        result = yield from self.work()  # type: ignore[operator]
+        result = (yield from self.work()) if callable(self.work) else (yield self.work)
         self.commit()
         if begin is not None:
             yield "COMMIT", ()
@@ -123,9 +125,8 @@ class Database(SharedConnection, ABC):
         if failure is Failure.DUPLICATE:
             raise Abort from None
         call.committing = False
-        if failure is Failure.TRANSIENT and not callable(call.work):
-            # Serialization failures end with the isolation level of our transactions.
-            call.work = partial(_transaction, call.work)
+        # Serialization failures end with the isolation level of our transactions.
+        call.stepwise |= failure is Failure.TRANSIENT
         is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
         return FailedAttempt(
             translate_error(error, failure, self.config, write=call.write),
@@ -153,10 +154,6 @@ class Database(SharedConnection, ABC):
 
         An error of a connection that was lost has a true attribute ``connection_invalidated``.
         """
-
-
-def _transaction(statement: Statement) -> Steps[Any]:
-    return (yield statement)
 
 
 def drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:

@@ -90,14 +90,14 @@ class EngineDatabase(Database):
             if not self.ready and self.dialect == "sqlite":
                 self._write_ahead(conn, deadline)
             call.connection = conn
-            if callable(call.work):
+            if call.stepwise:
                 if call.write and not is_manual:
                     self._begin(conn)
                 begin = _BEGIN[self.dialect] if is_manual else None
                 result = drive(call.steps(begin), self._execute, conn)
             else:
                 call.commit()
-                result = self._execute(conn, *call.work)
+                result = self._execute(conn, *call.work)  # type: ignore[misc]
             if not is_manual:
                 conn.commit()
             return result

@@ -167,12 +167,12 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
         try:
             call.connection = conn
-            if callable(call.work):
+            if call.stepwise:
                 steps, result = call.steps("BEGIN ISOLATION LEVEL READ COMMITTED"), None
                 while True:
                     result = await conn.execute(*steps.send(result))
             call.commit()
-            return await conn.execute(*call.work)
+            return await conn.execute(*call.work)  # type: ignore[misc]
         except StopIteration as end:
             return end.value
         except Exception as error:
@@ -232,9 +232,8 @@ class _Pool(LoopClient):
         self._close_idle()
 
     def _close_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for conn in idle:
-            conn.close()
+        while self._idle:
+            self._idle.pop().close()
 
 
 def channel_of(prefix: str, thread_key: bytes) -> str:
