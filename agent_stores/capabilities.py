@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
@@ -31,6 +31,15 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     max_messages: int | None = None
     ttl: TimeToLive | None = None
     create: bool = True
+
+    def totals(self) -> tuple[int, int, int]:
+        """How many rows are pinned, and the bytes and tokens of all rows."""
+        pinned = size = tokens = 0
+        for row in self.rows:
+            pinned += row.pinned
+            size += row.bytes
+            tokens += row.tokens
+        return pinned, size, tokens
 
 
 @runtime_checkable
@@ -90,6 +99,12 @@ class TenantLister(Protocol):
             limit: how many at most.
         """
         ...
+
+
+def tenants_after(tenants: Iterable[str | None], after: str | None) -> list[str | None]:
+    """Tenants in the order of `TenantLister.tenants`, that of code points; with a name, those after it."""
+    ordered = sorted(tenants, key=lambda name: name or "")
+    return [name for name in ordered if after is None or (name or "") > after]
 
 
 class Subscription(Protocol):

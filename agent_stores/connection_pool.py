@@ -39,7 +39,8 @@ class LoopClient(Protocol):
     """A client on one event loop."""
 
     async def aclose(self) -> None:
-        """Close the connections, on their loop."""
+        """Close the connections, on their loop: by default as `close_sockets` does."""
+        self.close_sockets()
 
     def close_sockets(self) -> None:
         """Close the sockets, when their loop is gone."""

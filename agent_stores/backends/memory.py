@@ -20,7 +20,7 @@ from agent_stores.backend import (
     ThreadQuery,
     VersionConflict,
 )
-from agent_stores.capabilities import SearchHit, SearchQuery
+from agent_stores.capabilities import SearchHit, SearchQuery, tenants_after
 from agent_stores.search import rank_rows
 
 
@@ -145,9 +145,8 @@ class MemoryBackend:
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`."""
         with self._lock:
-            names = {key.tenant for key in self._threads}
-        ordered = sorted(names, key=lambda name: (name is not None, name or ""))
-        return [name for name in ordered if after is None or (name is not None and name > after)][:limit]
+            tenants = {key.tenant for key in self._threads}
+        return tenants_after(tenants, after)[:limit]
 
     async def search(self, query: SearchQuery) -> list[SearchHit]:
         """See `SearchableBackend.search`; reads every message of the tenant."""

@@ -32,7 +32,7 @@ from agent_stores.backends.redis import layout, scripts
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import Client, RedisSubscription
 from agent_stores.backends.redis.errors import FAILURES, explain, is_moved
-from agent_stores.capabilities import Append
+from agent_stores.capabilities import Append, tenants_after
 from agent_stores.connection_pool import LoopClients, ServerRegistry
 from agent_stores.errors import NotReplicatedError, OutcomeUnknownError, StoreError
 from agent_stores.thread_updates import position_conflict
@@ -87,7 +87,7 @@ class RedisBackend:
 
     async def append(self, key: ThreadKey, call: Append) -> int | None:
         """See `Appender.append`."""
-        rows, ttl = call.rows, call.ttl
+        rows, ttl, (_, size, tokens) = call.rows, call.ttl, call.totals()
         ids = [layout.quote_id(row.message_id) for row in rows]
         if len(set(ids)) < len(ids):
             return None
@@ -96,8 +96,8 @@ class RedisBackend:
             *(layout.quote_name(call.request_id), *_texts(call.expected_position, call.max_messages)),
             *("" if seconds is None else seconds, refresh, *_texts(call.create, self._wait is not None)),
             *(call.now_us, "".join([str(layout.flags_of(row)) for row in rows])),
-            *(sum([row.bytes for row in rows]), sum([row.tokens for row in rows])),
-            *(rows[0].created_us, rows[-1].created_us, *ids, *map(layout.encode_row, rows)),
+            *(size, tokens, rows[0].created_us, rows[-1].created_us),
+            *(*ids, *map(layout.encode_row, rows)),
         ]
         reply = await self._run(scripts.APPEND, key, arguments)
         if isinstance(reply, list):
@@ -204,9 +204,9 @@ class RedisBackend:
         found: list[str | None] = []
         pattern = layout.index_pattern(self._prefix)
         keys = await self._call(lambda client: client.scan(pattern, "zset"))
-        for tenant in layout.tenants_of(keys):
-            is_wanted = len(found) < limit and (after is None or (tenant or "") > after)
-            if is_wanted and await self.threads(ThreadQuery(tenant, limit=1)):  # not only expired ones
+        for tenant in tenants_after(layout.tenants_of(keys), after):
+            # One that has only expired threads is none.
+            if len(found) < limit and await self.threads(ThreadQuery(tenant, limit=1)):
                 found.append(tenant)
         return found
 

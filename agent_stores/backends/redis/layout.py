@@ -78,9 +78,9 @@ def index_pattern(prefix: str) -> str:
 
 
 def tenants_of(keys: Iterable[bytes]) -> list[str | None]:
-    """The tenants of keys that `index_pattern` found, by name; None, for none, comes first."""
+    """The tenants of keys that `index_pattern` found, None for none."""
     names = {key.rpartition(b".")[0].rpartition(b"{")[2] for key in keys}
-    return sorted([unquote_name(name) if name else None for name in names], key=lambda name: name or "")
+    return [unquote_name(name) if name else None for name in names]
 
 
 # What a state holds after the layout, in order: named as in `Thread` where that has it.

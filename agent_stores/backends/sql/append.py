@@ -247,7 +247,7 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
         expires = now + round(ttl * 1_000_000)
     low = row_id * LARGEST
     given = [row_values(row, n) for n, row in enumerate(rows, low + position + 1)]
-    insert, _ = sql(_INSERT)
+    insert, _ = sql.compile(_INSERT)
     if len(rows) <= _ROWS_PER_INSERT:
         yield insert + f", ({_MARKS})" * (len(rows) - 1), tuple(chain.from_iterable(given))
     else:

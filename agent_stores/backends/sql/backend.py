@@ -43,7 +43,7 @@ from agent_stores.backends.sql.statements import (
     to_row,
     to_thread,
 )
-from agent_stores.capabilities import Append
+from agent_stores.capabilities import Append, tenants_after
 from agent_stores.connection_pool import ServerRegistry
 from agent_stores.errors import StoreRejectedError
 
@@ -94,10 +94,10 @@ class SQLBackend:
         self._rows = {
             (newest, bodies): self._rows_text(newest, bodies) for newest in flags for bodies in flags
         }
-        self._index = None if config.dialect == "mariadb" else SearchIndex(database)
-        if self._index is not None:
-            self.search = self._index.search
-            """See `SearchableBackend.search`; there is none on MariaDB."""
+        if config.dialect != "mariadb":
+            index = SearchIndex(database)
+            self.search, self.build_search_index = index.search, index.build
+            """See `SearchableBackend.search` and `SearchIndex.build`; there are none on MariaDB."""
         if config.notify:
             postgresql: Any = database
             self.subscribe = lambda key: postgresql.subscribe(thread_digest(key))
@@ -182,8 +182,7 @@ class SQLBackend:
         """See `TenantLister.tenants`; reads one row of the index for each tenant."""
         rows = await self._run(self._sql("SELECT DISTINCT tenant FROM {threads}"))
         found = [None if tenant is None else names.from_text(tenant) for (tenant,) in rows]
-        found.sort(key=_code_points)
-        return [name for name in found if after is None or _code_points(name) > _code_points(after)][:limit]
+        return tenants_after(found, after)[:limit]
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -193,11 +192,8 @@ class SQLBackend:
         Known ids, expired threads, retries and the like are left to the fallback (see `Appender.append`).
         """
         rows, ttl = call.rows, call.ttl
-        unpinned = size = tokens = 0
-        for row in rows:
-            unpinned += not row.pinned
-            size += row.bytes
-            tokens += row.tokens
+        pinned, size, tokens = call.totals()
+        unpinned = len(rows) - pinned
         if call.max_messages is not None and call.max_messages < max(1, unpinned):
             return None
         seconds, refresh = (None, None) if ttl is None else (ttl.seconds, ttl.refresh)
@@ -206,7 +202,7 @@ class SQLBackend:
             **{"request": names.to_text(call.request_id), "now": call.now_us},
             **{"expected": call.expected_position, "most": call.max_messages},
             **{"ttl": seconds, "refresh": refresh, "may_create": call.create},
-            **{"added": len(rows), "unpinned": unpinned, "pinned": len(rows) - unpinned},
+            **{"added": len(rows), "unpinned": unpinned, "pinned": pinned},
             **{"bytes": size, "tokens": tokens, "first": rows[0].created_us, "last": rows[-1].created_us},
         }
         work = append_work(self._sql, values, rows, self.database.limits.body_bytes)
@@ -269,12 +265,6 @@ class SQLBackend:
         )
         return text, [row_values(row, thread * LARGEST + row.position) for row in rows]
 
-    async def build_search_index(self) -> int:
-        """See `DatabaseMessageLog.build_search_index`."""
-        if self._index is None:
-            raise StoreRejectedError(f"{self.location} has no full-text search; SQLite and PostgreSQL do")
-        return await self._index.build()
-
     async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
         """See `Scrubber.scrub`: SQLite's file is rewritten, and its write-ahead log emptied.
 
@@ -282,8 +272,7 @@ class SQLBackend:
         """
         if self.database.dialect != "sqlite":
             return False
-        if self._index is not None:
-            await self._index.optimize()
+        await SearchIndex(self.database).optimize()
         await self._run(("VACUUM", ()), write=True, repeatable=True)
         [(busy, *_)] = await self._run(("PRAGMA wal_checkpoint(TRUNCATE)", ()), write=True, repeatable=True)
         return bool(busy == 0)
@@ -320,8 +309,3 @@ def _page(query: ThreadQuery) -> tuple[str, dict[str, Any]]:
     last += "ORDER BY o.updated_minute DESC LIMIT 1 OFFSET :skip"
     where += f" AND t.updated_minute >= coalesce(({last}), 0) "
     return f"{where}ORDER BY t.updated_minute DESC, t.updated_us DESC, t.sort_key", values
-
-
-def _code_points(name: str | None) -> bytes:
-    """What names are ordered by; None comes first, as no name is empty."""
-    return (name or "").encode(errors="surrogatepass")

@@ -17,7 +17,7 @@ from agent_stores.backend import Limits
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify, describe, translate_error
 from agent_stores.backends.sql.schema import check_tables, create_tables
-from agent_stores.backends.sql.statements import Abort, Statement, Statements, Steps, Style, Work
+from agent_stores.backends.sql.statements import Abort, Statements, Steps, Style, Work
 from agent_stores.connection_pool import SharedConnection
 from agent_stores.errors import AgentStoresError
 
@@ -34,16 +34,29 @@ class Call:
     Attributes:
         committing: whether the write may have taken effect.
         connection: what is interrupted when the time is up.
+        stepwise: whether it runs by `steps`: a transaction, or a statement that needs one.
         timed_out: whether the time was up; nothing is written from then on, unless that had begun.
     """
 
-    __slots__ = ("_lock", "committing", "connection", "timed_out", "work", "write")
+    __slots__ = ("_lock", "committing", "connection", "stepwise", "timed_out", "work", "write")
 
     def __init__(self, work: Work, write: bool) -> None:
         self.work, self.write = work, write
+        self.stepwise: bool = callable(work)
         self.committing = self.timed_out = False
         self.connection: Any = None
         self._lock = threading.Lock()
+
+    def steps(self, begin: str | None) -> Steps[Any]:
+        """The steps of an attempt, and those that begin and end its transaction; None: the driver does."""
+        begin = begin if self.write else None  # reads need no transaction
+        if begin is not None:
+            yield begin, ()
+        result = (yield from self.work()) if callable(self.work) else (yield self.work)
+        self.commit()
+        if begin is not None:
+            yield "COMMIT", ()
+        return result
 
     def commit(self) -> None:
         """Note that the write may take effect from now on, unless the time was up."""
@@ -102,11 +115,6 @@ class Database(SharedConnection, ABC):
         explain = partial(self._explain, call)
         return self.attempts.run(attempt, explain, write=call.write, repeatable=repeatable)
 
-    async def _first_attempt(self, call: Call, deadline: float) -> Any:
-        if not self.ready:
-            await self._prepare(deadline)
-        return await self.attempt(call, deadline)
-
     def _explain(self, call: Call, error: Exception) -> FailedAttempt | None:
         """What an error means; for the next attempt, the call is as at its begin."""
         if isinstance(error, (Abort, AgentStoresError)):
@@ -117,9 +125,8 @@ class Database(SharedConnection, ABC):
         if failure is Failure.DUPLICATE:
             raise Abort from None
         call.committing = False
-        if failure is Failure.TRANSIENT and not callable(call.work):
-            # Serialization failures end with the isolation level of our transactions.
-            call.work = partial(_transaction, call.work)
+        # Serialization failures end with the isolation level of our transactions.
+        call.stepwise |= failure is Failure.TRANSIENT
         is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
         return FailedAttempt(
             translate_error(error, failure, self.config, write=call.write),
@@ -128,16 +135,18 @@ class Database(SharedConnection, ABC):
             may_have_applied=was_committing and failure in _UNKNOWN,
         )
 
-    async def _prepare(self, deadline: float) -> None:
-        """Create the tables unless they exist, and check that they are ours and of our version."""
-        arguments = self.sql, self.config.location, self.config.notify
-        if not await self.attempt(Call(partial(check_tables, *arguments), False), deadline):
-            await self.attempt(Call(partial(create_tables, *arguments), True), deadline)
-        if self.dialect == "mariadb":
-            packet = self.sql("SELECT @@max_allowed_packet")
-            [(size,)] = await self.attempt(Call(packet, False), deadline)
-            self.limits = Limits(body_bytes=_body_bytes(int(size)))
-        self.ready = True
+    async def _first_attempt(self, call: Call, deadline: float) -> Any:
+        """Before the call, check that the tables are ours and of our version, or create them."""
+        if not self.ready:
+            arguments = self.sql, self.config.location, self.config.notify
+            if not await self.attempt(Call(partial(check_tables, *arguments), False), deadline):
+                await self.attempt(Call(partial(create_tables, *arguments), True), deadline)
+            if self.dialect == "mariadb":
+                packet = self.sql("SELECT @@max_allowed_packet")
+                [(size,)] = await self.attempt(Call(packet, False), deadline)
+                self.limits = Limits(body_bytes=_body_bytes(int(size)))
+            self.ready = True
+        return await self.attempt(call, deadline)
 
     @abstractmethod
     async def attempt(self, call: Call, deadline: float) -> Any:
@@ -145,10 +154,6 @@ class Database(SharedConnection, ABC):
 
         An error of a connection that was lost has a true attribute ``connection_invalidated``.
         """
-
-
-def _transaction(statement: Statement) -> Steps[Any]:
-    return (yield statement)
 
 
 def drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:

@@ -86,23 +86,20 @@ class EngineDatabase(Database):
         """Run a call on a connection."""
         # Whether the driver leaves transactions to us; a caller's engine may be set so, too.
         is_manual = self._is_ours or getattr(conn, "autocommit", False) is True
-        work = call.work
         try:
             if not self.ready and self.dialect == "sqlite":
                 self._write_ahead(conn, deadline)
             call.connection = conn
-            if callable(work):
-                if call.write:
-                    self._begin(conn, is_manual)
-                result = drive(work(), self._execute, conn)
-                call.commit()
+            if call.stepwise:
+                if call.write and not is_manual:
+                    self._begin(conn)
+                begin = _BEGIN[self.dialect] if is_manual else None
+                result = drive(call.steps(begin), self._execute, conn)
             else:
                 call.commit()
-                result = self._execute(conn, *work)
+                result = self._execute(conn, *call.work)  # type: ignore[misc]
             if not is_manual:
                 conn.commit()
-            elif callable(work) and call.write:
-                self._execute(conn, "COMMIT", ())
             return result
         except BaseException as error:
             self._roll_back(conn, is_manual, error)
@@ -121,9 +118,9 @@ class EngineDatabase(Database):
                 is_locked = "locked" in str(error)
             time.sleep(0.01)
 
-    def _begin(self, conn: Any, is_manual: bool) -> None:
+    def _begin(self, conn: Any) -> None:
         text = _BEGIN[self.dialect]
-        if not is_manual and self.dialect != "mariadb":  # whose BEGIN ends what was begun before
+        if self.dialect != "mariadb":  # whose BEGIN ends what was begun before
             conn.commit()
             if self.dialect == "postgresql":
                 text = text.replace("BEGIN", "SET TRANSACTION")  # the driver begins with it

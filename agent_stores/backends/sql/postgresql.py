@@ -20,7 +20,7 @@ from agent_stores.attempts import time_limit
 from agent_stores.backends.sql.config import Config, driver_options
 from agent_stores.backends.sql.database import Call, Database
 from agent_stores.backends.sql.errors import PoolTimeout, classify, translate_error
-from agent_stores.connection_pool import LoopClients
+from agent_stores.connection_pool import LoopClient, LoopClients
 
 
 class _Psycopg:
@@ -167,10 +167,14 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
         try:
             call.connection = conn
-            if callable(call.work):
-                return await _drive(conn, call)
+            if call.stepwise:
+                steps, result = call.steps("BEGIN ISOLATION LEVEL READ COMMITTED"), None
+                while True:
+                    result = await conn.execute(*steps.send(result))
             call.commit()
-            return await conn.execute(*call.work)
+            return await conn.execute(*call.work)  # type: ignore[misc]
+        except StopIteration as end:
+            return end.value
         except Exception as error:
             if conn.is_closed():
                 error.connection_invalidated = True  # type: ignore[attr-defined]
@@ -186,22 +190,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
             pool.release(conn)
 
 
-async def _drive(conn: _Connection, call: Call) -> Any:
-    """Run the steps of a transaction; those that only read, without one."""
-    steps, result = call.work(), None  # type: ignore[operator]
-    if call.write:
-        await conn.execute("BEGIN ISOLATION LEVEL READ COMMITTED", ())
-    try:
-        while True:
-            result = await conn.execute(*steps.send(result))
-    except StopIteration as end:
-        call.commit()
-        if call.write:
-            await conn.execute("COMMIT", ())
-        return end.value
-
-
-class _Pool:
+class _Pool(LoopClient):
     """The connections of one event loop."""
 
     def __init__(self, database: PostgresDatabase) -> None:
@@ -237,19 +226,14 @@ class _Pool:
             conn.close()
         self._slots.release()
 
-    async def aclose(self) -> None:
-        """Close the connections that no call uses; the others are closed when they are released."""
-        self.close_sockets()
-
     def close_sockets(self) -> None:
-        """See `aclose`."""
+        """Close the connections that no call uses; the others are closed when they are released."""
         self._closed = True
         self._close_idle()
 
     def _close_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for conn in idle:
-            conn.close()
+        while self._idle:
+            self._idle.pop().close()
 
 
 def channel_of(prefix: str, thread_key: bytes) -> str:
