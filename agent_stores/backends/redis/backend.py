@@ -165,8 +165,7 @@ class RedisBackend:
         lists = [
             *layout.encode_thread(thread),
             [layout.quote_id(row.message_id).decode() for row in delete],
-            [row.position for row in delete if not row.pinned],
-            [row.position for row in delete if row.pinned],
+            [row.position for row in delete],
         ]
         rows = [
             b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))

@@ -17,10 +17,8 @@ try:  # the first import of redis on the way to the Redis backend
     import redis
     import redis.asyncio.cluster
     import redis.asyncio.retry
-    import redis.asyncio.sentinel
     import redis.cluster
     import redis.retry
-    import redis.sentinel
     from redis import asyncio as aioredis
     from redis.asyncio.connection import parse_url
     from redis.backoff import NoBackoff
@@ -209,7 +207,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
     if config.kind == "sentinel":
         short = {name: min(1.0, timeout) for name in ("socket_timeout", "socket_connect_timeout")}
         own = {**common, **short, **_verified(config.sentinel_options)}
-        sentinel = library.sentinel.Sentinel([*config.hosts], sentinel_kwargs=own)
+        sentinel = library.Sentinel([*config.hosts], sentinel_kwargs=own)
         return sentinel.master_for(config.service, **given)
     for host, port in config.hosts:
         given |= {"host": host, "port": port}
