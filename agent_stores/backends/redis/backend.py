@@ -210,8 +210,7 @@ class RedisBackend:
 
     async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
         """See `ChangeNotifier.subscribe`."""
-        meta = layout.thread_keys(self._prefix, key).meta
-        return await self._call(lambda client: client.subscribe(meta))
+        return await self._call(lambda client: client.subscribe(layout.thread_keys(self._prefix, key).meta))
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
