@@ -89,6 +89,9 @@ $(BIN)/python:
 	@mkdir -p .make && touch $@
 
 .make/dev: $(BIN)/python pyproject.toml
+	@$< -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "The tests need Python 3.11 or newer, as some frameworks do, and .venv has:" >&2; $< --version >&2; \
+	echo "Take another one: make clean; make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "Installing the development tools; the first time takes a minute or two ..."
 	@$(PIP) install --upgrade 'pip>=25.1'
 	@$(PIP) install -e . --group dev

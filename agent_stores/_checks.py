@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, cast
@@ -11,6 +12,9 @@ from agent_stores.errors import ArgumentError, ArgumentTypeError
 
 LARGEST = 2**53 - 1
 """The largest limit or position: the integers that every backend counts exactly."""
+
+HOST_AND_PORT = re.compile(r"[\w.-]+:\d{2,5}(/\d*)?")
+"""A host and a port for certain, which an error may repeat: other text may hold a password."""
 
 Check = Callable[[Any, str], Any]
 """Takes a value and its name, returns the value to keep."""

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from typing_extensions import TypedDict, TypeVar, Unpack
 
-from agent_stores._checks import check_limit, check_seconds
+from agent_stores._checks import HOST_AND_PORT, check_limit, check_seconds
 from agent_stores.backend import ThreadKey
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreError
 from agent_stores.log import MessageLog
@@ -198,6 +198,8 @@ def _config(arguments: dict[str, Any]) -> Config:
     # A token must not travel in the clear: TLS is the default with a credential provider.
     scheme = "rediss" if given.get("ssl", "credential_provider" in login) else "redis"
     url: Any = given.get("redis_url")
+    if isinstance(url, str) and HOST_AND_PORT.fullmatch(url):
+        raise ArgumentError(f"redis_url must be a URL of Redis: write redis://{url}")
     if "host" in given:
         url = f"{scheme}://{_address(given['host'], given.get('port', 6380 if scheme == 'rediss' else 6379))}"
     elif "sentinels" in given:

@@ -7,6 +7,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from agent_stores._checks import HOST_AND_PORT
 from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 
@@ -20,7 +21,6 @@ _CONNECTION_STRING = re.compile(
     r"|SharedAccessSignature|TableEndpoint|TableSecondaryEndpoint|UseDevelopmentStorage)\s*=",
     re.IGNORECASE,
 )
-_HOST_AND_PORT = re.compile(r"[\w.-]+:\d{2,5}(/\d*)?")
 _REDIS = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
@@ -52,7 +52,7 @@ def open_log(url: str | os.PathLike[str], **options: Any) -> MessageLog:
         from agent_stores.dynamodb import DynamoDBMessageLog
 
         return DynamoDBMessageLog(**{**dynamodb_arguments(url), **options})
-    if isinstance(url, str) and _HOST_AND_PORT.fullmatch(url):
+    if isinstance(url, str) and HOST_AND_PORT.fullmatch(url):
         raise ArgumentError(f"the store's URL must be {SCHEMES}; got {url!r}: for Redis, write redis://{url}")
     scheme = url.partition("://")[0].partition("+")[0] if isinstance(url, str) and "://" in url else "sqlite"
     if isinstance(url, str) and scheme in _REDIS:
