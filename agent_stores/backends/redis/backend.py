@@ -165,8 +165,7 @@ class RedisBackend:
         lists = [
             *layout.encode_thread(thread),
             [layout.quote_id(row.message_id).decode() for row in delete],
-            [row.position for row in delete if not row.pinned],
-            [row.position for row in delete if row.pinned],
+            [row.position for row in delete],
         ]
         rows = [
             b"%d%d%b" % (layout.flags_of(row), row.position, layout.encode_row(row))
@@ -189,14 +188,13 @@ class RedisBackend:
         found: list[ListedThread] = []
         if query.expired_before is not None:
             return found  # the server removes expired threads
-        prefix, is_last = query.prefix.encode(*layout.UTF8), False
-        while len(found) < query.limit and not is_last:
-            missing = query.limit - len(found)
+        prefix = query.prefix.encode(*layout.UTF8)
+        while missing := query.limit - len(found):
             listed = await self._ids(query, prefix, missing)
-            is_last = len(listed) < missing
             found += await self._listed(query.tenant, [item for item in listed if item[1].startswith(prefix)])
-            if not is_last:
-                query = replace(query, after=ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)))
+            if len(listed) < missing:
+                break
+            query = replace(query, after=ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)))
         return found
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
@@ -212,8 +210,7 @@ class RedisBackend:
 
     async def subscribe(self, key: ThreadKey) -> RedisSubscription | None:
         """See `ChangeNotifier.subscribe`."""
-        meta = layout.thread_keys(self._prefix, key).meta
-        return await self._call(lambda client: client.subscribe(meta))
+        return await self._call(lambda client: client.subscribe(layout.thread_keys(self._prefix, key).meta))
 
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
@@ -257,25 +254,18 @@ class RedisBackend:
 
     async def _ids(self, query: ThreadQuery, prefix: bytes, limit: int) -> list[tuple[int, bytes]]:
         """Negative times (0 in a listing by id) and ids of threads in order; at most `limit`."""
-        after, by_id = query.after, query.order == "id"
-        page: tuple[Any, ...]
-        last = b"" if after is None else after.thread_id.encode(*layout.UTF8)
+        after, by_id = query.after or ListCursor(2**63, ""), query.order == "id"
+        last, page = after.thread_id.encode(*layout.UTF8), ("LIMIT", 0, limit + 1)
+        bounds: tuple[Any, ...] = (after.updated_us, "-inf", "WITHSCORES")
+        kind, command = "recent", "ZREVRANGEBYSCORE"
         if by_id:
             low = b"(" + last if last >= prefix else b"[" + prefix
-            kind, command, page = "index", "ZRANGEBYLEX", (low, b"(" + prefix + b"\xff", "LIMIT", 0, limit)
-        else:
-            newest = "+inf" if after is None else after.updated_us
-            kind, command = "recent", "ZREVRANGEBYSCORE"
-            page = (newest, "-inf", "WITHSCORES", "LIMIT", 0, limit + 1)
+            kind, command, bounds = "index", "ZRANGEBYLEX", (low, b"(" + prefix + b"\xff")
         keys = [layout.shard_key(self._prefix, query.tenant, shard, kind) for shard in range(layout.SHARDS)]
-        commands = [(command, key, *page) for key in keys]
-        replies = await self._call(lambda client: client.pipeline(commands))
-        if by_id:
-            return sorted([(0, thread_id) for reply in replies for thread_id in reply])[:limit]
-        found = [(-int(float(score)), thread_id) for reply in replies for thread_id, score in _pairs(reply)]
-        if after is not None:
-            found = [item for item in found if item > (-after.updated_us, last)]
-        return sorted(found)[:limit]
+        commands = [(command, key, *bounds, *page) for key in keys]
+        replies = await self._call(lambda client: client.pipeline(commands, withscores=not by_id))
+        items = [(0, item) if by_id else (-int(item[1]), item[0]) for reply in replies for item in reply]
+        return sorted([item for item in items if item > (-after.updated_us, last)])[:limit]
 
     async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
         """The threads of those ids that exist; the others are removed from their shards."""
@@ -299,11 +289,6 @@ class RedisBackend:
 
 def _texts(*values: int | None) -> list[int | str]:
     return ["" if value is None or value is False else int(value) for value in values]
-
-
-def _pairs(reply: Sequence[Any]) -> Any:
-    """Members and scores: pairs in RESP3, in turn in RESP2."""
-    return reply if reply and isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
 
 
 _registry: ServerRegistry[LoopClients[Client]] = ServerRegistry()

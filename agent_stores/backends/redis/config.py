@@ -17,10 +17,8 @@ try:  # the first import of redis on the way to the Redis backend
     import redis
     import redis.asyncio.cluster
     import redis.asyncio.retry
-    import redis.asyncio.sentinel
     import redis.cluster
     import redis.retry
-    import redis.sentinel
     from redis import asyncio as aioredis
     from redis.asyncio.connection import parse_url
     from redis.backoff import NoBackoff
@@ -102,11 +100,9 @@ def config_from_url(redis_url: str, /, **options: Any) -> Config:
     found = _URL.fullmatch(_checks.text(redis_url, "redis_url"))
     if found is None:
         raise ArgumentError(f"redis_url must be a URL of Redis; {URLS}")
-    parts: list[Any] = [part or "" for part in found.groups()]
-    tls, kind, login, address, path, query = parts
-    service, kind, is_socket = "", kind.lower() or "single", redis_url[:4].lower() == "unix"
-    if kind == "sentinel":
-        service, _, path = path.partition("/")
+    tls, kind, login, address, path, query = [part or "" for part in found.groups()]
+    kind, is_socket = kind.lower() or "single", redis_url[:4].lower() == "unix"
+    service, _, path = path.partition("/") if kind == "sentinel" else ("", "", path)
     # redis-py reads the URL of each host: it knows the options and their types.
     scheme = "unix" if is_socket else f"redis{tls}"
     try:
@@ -209,8 +205,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
     if config.kind == "sentinel":
         short = {name: min(1.0, timeout) for name in ("socket_timeout", "socket_connect_timeout")}
         own = {**common, **short, **_verified(config.sentinel_options)}
-        sentinel = library.sentinel.Sentinel([*config.hosts], sentinel_kwargs=own)
-        return sentinel.master_for(config.service, **given)
+        return library.Sentinel([*config.hosts], sentinel_kwargs=own).master_for(config.service, **given)
     for host, port in config.hosts:
         given |= {"host": host, "port": port}
     return library.Redis(**given)

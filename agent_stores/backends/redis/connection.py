@@ -69,7 +69,6 @@ class Client:
         if not self._is_direct:
             return await settle(self._client.execute_command(*command, **_RAW))
         connection = (self._idle or [await settle(self._pool.get_connection())]).pop()
-        is_whole = False  # whether the reply was read
         try:
             if self._blocking or not connection.is_connected:
                 await settle(connection.connect())  # asks the sentinels
@@ -78,16 +77,14 @@ class Client:
             if not self._blocking:
                 await sent
             reply = connection.read_response(disable_decoding=True)
-            reply = reply if self._blocking else await reply
-            is_whole = True
-            return reply
-        except redis.ResponseError:
-            is_whole = True
+            return reply if self._blocking else await reply
+        except redis.ResponseError:  # the reply
+            raise
+        except BaseException:  # the next command must not read this reply, and others failed likewise
+            await self._disconnect(connection)
             raise
         finally:
             self._idle.append(connection)
-            if not is_whole:  # the next command must not read this reply, and others failed likewise
-                await self._disconnect()
 
     async def run(self, script: Script, keys: Keys, arguments: Sequence[Any], wait: Wait | None) -> Any:
         """Run a script on a thread; its arguments follow the thread's id. `wait` is as for `replicate`."""
@@ -116,8 +113,8 @@ class Client:
             )
         return reply
 
-    async def pipeline(self, commands: Sequence[Command], key: bytes | None = None) -> list[Any]:
-        """Run commands in as few round trips as there are servers.
+    async def pipeline(self, commands: Sequence[Command], key: bytes | None = None, **read: Any) -> list[Any]:
+        """Run commands in as few round trips as there are servers; `read` is how redis-py reads replies.
 
         With a key, all go over one connection to the server of the key, and errors are among the replies.
         """
@@ -132,7 +129,7 @@ class Client:
             return [command.result for command in batch]
         pipe = client.pipeline(transaction=False)
         for command in commands:
-            pipe.execute_command(*command, **_RAW)
+            pipe.execute_command(*command, **_RAW, **read)
         replies: list[Any] = await settle(pipe.execute(raise_on_error=False))
         for reply in replies if key is None else ():
             if isinstance(reply, Exception):
@@ -195,9 +192,9 @@ class Client:
         """Close the sockets when their loop has ended, of which redis-py and asyncio would warn."""
         let_go(lambda: vars(self).update(_client=None, _pool=None, _idle=[]))
 
-    async def _disconnect(self) -> None:
+    async def _disconnect(self, *used: Any) -> None:
         connections, self._idle = self._idle, []
-        for connection in connections:
+        for connection in (*used, *connections):
             await settle(connection.disconnect(**({} if self._blocking else {"nowait": True})))
         self._idle += connections
 

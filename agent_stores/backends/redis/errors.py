@@ -83,9 +83,7 @@ def _translate(error: Exception, detail: str, place: str) -> Exception:
 def _is_connecting(error: BaseException) -> bool:
     """Whether an error was raised, or a task cancelled, while a connection was waited for or opened."""
     names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
-    cause = error.__cause__
-    if isinstance(error, asyncio.TimeoutError):  # before Python 3.11, it has no cause
-        cause = cause or error.__context__
-    return any(name.startswith(_CONNECTING) for name in names) or (
-        cause is not None and _is_connecting(cause)
-    )
+    # Before Python 3.11, a TimeoutError has no cause.
+    cause = error.__cause__ or (error.__context__ if isinstance(error, asyncio.TimeoutError) else None)
+    is_here = any(name.startswith(_CONNECTING) for name in names)
+    return is_here or (cause is not None and _is_connecting(cause))

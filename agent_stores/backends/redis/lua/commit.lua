@@ -1,11 +1,11 @@
 -- Change a thread and its rows: see `agent_stores.backend.Backend.commit`. Replies the new version; nil when the
 -- expected one is wrong. Arguments: the thread id; the expected version or ''; the new one; milliseconds until the
 -- thread expires, '' for never, 'keep' to leave it; '1' to remove all rows first; as JSON, the new state, further
--- fields and values, ids to delete, their positions in the list and among the pinned rows; entries to put.
+-- fields and values, ids to delete, their positions; entries to put.
 -- include keys
 -- include list
 local thread_id, expected, new_version, left, clear = unpack(ARGV, 1, 5)
-local state, fields, ids, positions, pinned_positions = unpack(cjson.decode(ARGV[6]))
+local state, fields, ids, positions = unpack(cjson.decode(ARGV[6]))
 local is_checked, is_timed, found = false, false, call('HMGET', META, 'state', 'requests')
 -- include thread
 if version == new_version then  -- a retry of the last commit: HSET, so that WAIT covers the earlier write
@@ -31,7 +31,7 @@ local function remove(listed)
   end
 end
 
-for key, names in pairs({[META] = ids, [PINNED] = pinned_positions}) do
+for key, names in pairs({[META] = ids, [PINNED] = positions}) do
   for first = 1, #names, 1000 do
     call('HDEL', key, unpack(names, first, math.min(first + 999, #names)))
   end
