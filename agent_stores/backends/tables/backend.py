@@ -23,7 +23,7 @@ from agent_stores.backend import (
 )
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.index import Index
-from agent_stores.backends.tables.layout import NO_HEAD, Head, StoredRow, ThreadCache
+from agent_stores.backends.tables.layout import NO_HEAD, Head, ThreadCache
 from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table, delete, following
 from agent_stores.capabilities import Append
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
@@ -250,7 +250,7 @@ class TablesBackend(Index):
             VersionConflict: when another writer was faster.
             ConditionFailed: when the id of one of `put` exists, and all `are_new`.
         """
-        partition, limits, replaced = layout.thread_partition(key), self.table.limits, list[StoredRow]()
+        partition, limits, replaced = layout.thread_partition(key), self.table.limits, list[tuple[Row, str]]()
         if old.generation == new.generation:  # what a message had, if it is replaced, or was large
             rows = [row for row in put if row.position <= old.thread.last_position]
             rows += [row for row in removed if row.bytes > limits.item_bytes]

@@ -96,53 +96,49 @@ class Index:
             first, place = layout.recent_sort(after.updated_us), (-after.updated_us, after.thread_id)
         elif after is not None:
             first = max(first, following(layout.listed_sort(after.thread_id)))
-        found: list[ListedThread] = []
-        async for page in self._pages(layout.index_partition(query.tenant), first, end, size):
-            for item, key, head in page:
-                if head is NO_HEAD or (is_recent and item.sort != head.listed):
-                    await self._remove_old(item)
-                elif key.thread_id.startswith(prefix) and (-head.thread.updated_us, key.thread_id) > place:
-                    found.append(ListedThread(key, head.thread, head.version))
-            horizon = 0
-            if is_recent:
+        found, horizon = list[ListedThread](), 0
+        async for item, key, head in self._entries(layout.index_partition(query.tenant), first, end, size):
+            if head is NO_HEAD or (is_recent and item.sort != head.listed):
+                await self._remove_old(item)
+            elif key.thread_id.startswith(prefix) and (-head.thread.updated_us, key.thread_id) > place:
+                found.append(ListedThread(key, head.thread, head.version))
+            if is_recent:  # they are nearly sorted
                 found.sort(key=lambda each: (-each.thread.updated_us, each.key.thread_id))
-                horizon = layout.recent_us(page[-1][0].sort) + RECENT_US
+                horizon = layout.recent_us(item.sort) + RECENT_US
             if len(found) >= limit and found[limit - 1].thread.updated_us > horizon:
                 break
         return found[:limit]
 
     async def _expired(self, before_us: int, limit: int) -> list[ListedThread]:
         found: dict[ThreadKey, ListedThread] = {}
-        async for page in self._pages(layout.VISITS, "0", f"{before_us:016d}", _PAGE):
-            expired = (each for each in page if each[2].thread.is_expired(before_us))
-            found.update((key, ListedThread(key, head.thread, head.version)) for _, key, head in expired)
+        async for _, key, head in self._entries(layout.VISITS, "0", f"{before_us:016d}", _PAGE):
+            if head.thread.is_expired(before_us):
+                found[key] = ListedThread(key, head.thread, head.version)
             if len(found) >= limit:
                 break
-        return list(found.values())[:limit]
+        return list(found.values())
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `agent_stores.capabilities.TenantLister`."""
         first = "0" if after is None else following(layout.listed_sort(after))
         found: list[str | None] = []
-        async for page in self._pages(layout.TENANTS, first, "b", limit):
-            for item, key, _ in page:
-                if await self._has_threads(key.tenant):
-                    found.append(key.tenant)
-                else:
-                    await self._remove_old(item)
+        async for item, key, _ in self._entries(layout.TENANTS, first, "b", limit):
+            if await self._has_threads(key.tenant):
+                found.append(key.tenant)
+            else:
+                await self._remove_old(item)
             if len(found) >= limit:
                 break
-        return found[:limit]
+        return found
 
     async def sweep(self, *, limit: int) -> int:
         """See `agent_stores.capabilities.Sweeper`."""
         removed = 0
-        async for page in self._pages(layout.VISITS, "0", f"{self.now_us() - GRACE_US:016d}", limit):
-            for visit in page:
-                if removed < limit:
-                    with contextlib.suppress(OutcomeUnknownError):  # the next sweep does it
-                        removed += await self._visit(*visit, limit - removed)
-            break
+        async for visit in self._entries(layout.VISITS, "0", f"{self.now_us() - GRACE_US:016d}", limit):
+            with contextlib.suppress(OutcomeUnknownError):  # the next sweep does it
+                removed += await self._visit(*visit, limit - removed)
+            if removed >= limit:
+                break
         return removed
 
     async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
@@ -151,11 +147,10 @@ class Index:
         A thread that is created anew meanwhile may lose the note that removes it after its expiry.
         """
         tenants = {key.tenant for key in keys}
-        async for page in self._pages(layout.VISITS, "0", "~", _PAGE):
-            for visit in page:
-                if visit[2] is NO_HEAD and visit[1].tenant in tenants:
-                    while await self._visit(*visit, _EAGER) >= _EAGER:
-                        pass
+        async for visit in self._entries(layout.VISITS, "0", "~", _PAGE):
+            if visit[2] is NO_HEAD and visit[1].tenant in tenants:
+                while await self._visit(*visit, _EAGER) >= _EAGER:
+                    pass
         for tenant in tenants:
             found = await self.table.get([(layout.TENANTS, layout.listed_sort(tenant))])
             if found and not await self._has_threads(tenant):
@@ -192,17 +187,17 @@ class Index:
             await self._change(delete(*visit.key))
         return removed
 
-    async def _pages(
+    async def _entries(
         self, partition: str, first: str, end: str, size: int
-    ) -> AsyncIterator[list[tuple[Item, ThreadKey, Head]]]:
-        """The items of a list in pages of a size, with the threads that they name and their heads."""
+    ) -> AsyncIterator[tuple[Item, ThreadKey, Head]]:
+        """The items of a list, read in pages of a size, with the threads that they name and their heads."""
         while items := await self.table.query(partition, first, end, limit=size):
             named = [(item, key) for item in items if (key := layout.read_names(item)) is not None]
             names = {key: (layout.thread_partition(key), layout.HEAD) for _, key in named if key.thread_id}
             found = await self.table.get(list(names.values())) if names else {}
             heads = {key: layout.read_head(found[name]) for key, name in names.items() if name in found}
-            if named:
-                yield [(item, key, heads.get(key, NO_HEAD)) for item, key in named]
+            for item, key in named:
+                yield item, key, heads.get(key, NO_HEAD)
             if len(items) < size:
                 break
             first = following(items[-1].sort)
