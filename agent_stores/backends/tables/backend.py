@@ -23,7 +23,7 @@ from agent_stores.backend import (
 )
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.index import Index
-from agent_stores.backends.tables.layout import NO_HEAD, Head, StoredRow, ThreadCache
+from agent_stores.backends.tables.layout import NO_HEAD, Head, ThreadCache
 from agent_stores.backends.tables.table import NEW, ConditionFailed, Item, Operation, Table, delete, following
 from agent_stores.capabilities import Append
 from agent_stores.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
@@ -75,12 +75,11 @@ class TablesBackend(Index):
                 try:
                     old = self._cache.get(key) or await self.head(key)
                     thread = old.thread
-                    if lost is not None and call.request_id in thread.recent_request_ids:
-                        return thread.last_position
+                    if call.request_id in thread.recent_request_ids:
+                        return None if lost is None else thread.last_position
                     if (
                         (old is not NO_HEAD and not thread.is_visible(now_us))
                         or thread.staged_position
-                        or call.request_id in thread.recent_request_ids
                         or call.expected_position not in (None, thread.last_position)
                         or not (call.create or thread.last_position)
                         or (max_messages is not None and thread.unpinned > max_messages + self._most_rows)
@@ -194,8 +193,9 @@ class TablesBackend(Index):
             begin = f"u{items[0].sort[1:-16]}"
             ids = await self.table.query(items[0].partition, begin, f"{begin}~", bodies=False)
             metas = {layout.read_row(item)[0].position: item.meta for item in ids}
-            metas = {layout.position_at(item.sort): item.meta for item in items} | metas
-            whole = (item._replace(meta=metas[layout.position_at(item.sort)]) for item in items)
+            whole = (
+                item._replace(meta=metas.get(layout.position_at(item.sort), item.meta)) for item in items
+            )
             found = list(map(layout.read_row, whole))
 
         async def with_body(row: Row, name: str) -> Row:
@@ -250,12 +250,13 @@ class TablesBackend(Index):
             VersionConflict: when another writer was faster.
             ConditionFailed: when the id of one of `put` exists, and all `are_new`.
         """
-        partition, limits, replaced = layout.thread_partition(key), self.table.limits, list[StoredRow]()
+        partition, limits, replaced = layout.thread_partition(key), self.table.limits, list[tuple[Row, str]]()
         if old.generation == new.generation:  # what a message had, if it is replaced, or was large
             rows = [row for row in put if row.position <= old.thread.last_position]
             rows += [row for row in removed if row.bytes > limits.item_bytes]
-            places = ((old.generation_at(row.position), row.message_id) for row in rows)
-            ids = [(partition, layout.id_sort(*place)) for place in places]
+            ids = [
+                (partition, layout.id_sort(old.generation_at(row.position), row.message_id)) for row in rows
+            ]
             replaced = [layout.read_row(item) for item in (await self.table.get(ids)).values()] if ids else []
         large = [row for row in put if len(row.body) > limits.item_bytes]
         parts = {n: layout.new_body(new.generation_at(n), n) for n in (row.position for row in large)}
@@ -285,9 +286,7 @@ class TablesBackend(Index):
             try:
                 version = await self.table.transact([head, *operations])
             except ConditionFailed as error:
-                if error.index == 0:
-                    raise VersionConflict from None
-                raise
+                raise (error if error.index else VersionConflict()) from None
             if new is NO_HEAD:
                 return None
             self._cache[key] = replace(new, version=version)

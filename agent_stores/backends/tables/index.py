@@ -137,12 +137,11 @@ class Index:
     async def sweep(self, *, limit: int) -> int:
         """See `agent_stores.capabilities.Sweeper`."""
         removed = 0
-        async for page in self._pages(layout.VISITS, "0", f"{self.now_us() - GRACE_US:016d}", limit):
-            for visit in page:
-                if removed < limit:
-                    with contextlib.suppress(OutcomeUnknownError):  # the next sweep does it
-                        removed += await self._visit(*visit, limit - removed)
-            break
+        pages = self._pages(layout.VISITS, "0", f"{self.now_us() - GRACE_US:016d}", limit)
+        for visit in await anext(pages, []):
+            if removed < limit:
+                with contextlib.suppress(OutcomeUnknownError):  # the next sweep does it
+                    removed += await self._visit(*visit, limit - removed)
         return removed
 
     async def scrub(self, keys: Sequence[ThreadKey]) -> bool:

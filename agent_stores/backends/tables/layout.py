@@ -20,7 +20,7 @@ import hashlib
 import re
 import secrets
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -42,9 +42,6 @@ _LONGEST_SORTED = 480  # characters of a name in a sort key, before its digest
 _THREADS = 1024  # that a process remembers
 _UTF8 = ("utf-8", "surrogatepass")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
-
-StoredRow: TypeAlias = tuple[Row, str]
-"""A message, and the name of its body if that is in parts, which are not read yet."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -168,8 +165,11 @@ def message_items(partition: str, generation: str, row: Row, parts: str = "") ->
     return Item(partition, sort, meta, body), Item(partition, id_sort(generation, row.message_id), meta)
 
 
-def read_row(item: Item) -> StoredRow:
-    """The message of an item; a damaged one has no id, and that of an id no position either."""
+def read_row(item: Item) -> tuple[Row, str]:
+    """The message of an item, and the name of its body if that is in parts, which are not read yet.
+
+    A damaged one has no id, and that of an id no position either.
+    """
     body = item.body.encode(*_UTF8)
     try:
         name, position, boundary, pinned, size, tokens, created_us, parts = _row_decoder.decode(item.meta)
