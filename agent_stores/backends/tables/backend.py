@@ -254,9 +254,8 @@ class TablesBackend(Index):
         if old.generation == new.generation:  # what a message had, if it is replaced, or was large
             rows = [row for row in put if row.position <= old.thread.last_position]
             rows += [row for row in removed if row.bytes > limits.item_bytes]
-            ids = [
-                (partition, layout.id_sort(old.generation_at(row.position), row.message_id)) for row in rows
-            ]
+            places = ((old.generation_at(row.position), row.message_id) for row in rows)
+            ids = [(partition, layout.id_sort(*place)) for place in places]
             replaced = [layout.read_row(item) for item in (await self.table.get(ids)).values()] if ids else []
         large = [row for row in put if len(row.body) > limits.item_bytes]
         parts = {n: layout.new_body(new.generation_at(n), n) for n in (row.position for row in large)}
