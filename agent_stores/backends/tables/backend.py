@@ -75,12 +75,11 @@ class TablesBackend(Index):
                 try:
                     old = self._cache.get(key) or await self.head(key)
                     thread = old.thread
-                    if lost is not None and call.request_id in thread.recent_request_ids:
-                        return thread.last_position
+                    if call.request_id in thread.recent_request_ids:
+                        return None if lost is None else thread.last_position
                     if (
                         (old is not NO_HEAD and not thread.is_visible(now_us))
                         or thread.staged_position
-                        or call.request_id in thread.recent_request_ids
                         or call.expected_position not in (None, thread.last_position)
                         or not (call.create or thread.last_position)
                         or (max_messages is not None and thread.unpinned > max_messages + self._most_rows)
@@ -194,8 +193,9 @@ class TablesBackend(Index):
             begin = f"u{items[0].sort[1:-16]}"
             ids = await self.table.query(items[0].partition, begin, f"{begin}~", bodies=False)
             metas = {layout.read_row(item)[0].position: item.meta for item in ids}
-            metas = {layout.position_at(item.sort): item.meta for item in items} | metas
-            whole = (item._replace(meta=metas[layout.position_at(item.sort)]) for item in items)
+            whole = (
+                item._replace(meta=metas.get(layout.position_at(item.sort), item.meta)) for item in items
+            )
             found = list(map(layout.read_row, whole))
 
         async def with_body(row: Row, name: str) -> Row:
@@ -285,9 +285,7 @@ class TablesBackend(Index):
             try:
                 version = await self.table.transact([head, *operations])
             except ConditionFailed as error:
-                if error.index == 0:
-                    raise VersionConflict from None
-                raise
+                raise (error if error.index else VersionConflict()) from None
             if new is NO_HEAD:
                 return None
             self._cache[key] = replace(new, version=version)
