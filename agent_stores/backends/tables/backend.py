@@ -10,17 +10,7 @@ from msgspec.structs import replace
 
 from agent_stores._concurrency import gather_or_cancel
 from agent_stores.append_plan import add_rows, new_rows
-from agent_stores.backend import (
-    Change,
-    Limits,
-    Row,
-    RowRange,
-    Snapshot,
-    Thread,
-    ThreadKey,
-    Version,
-    VersionConflict,
-)
+from agent_stores.backend import Change, Limits, Row, RowRange, Snapshot, Thread, ThreadKey, VersionConflict
 from agent_stores.backends.tables import layout
 from agent_stores.backends.tables.index import Index
 from agent_stores.backends.tables.layout import NO_HEAD, Head, ThreadCache
@@ -112,7 +102,7 @@ class TablesBackend(Index):
             raise lost
         return None
 
-    async def commit(self, key: ThreadKey, change: Change) -> Version | None:
+    async def commit(self, key: ThreadKey, change: Change) -> str | None:
         """See `Backend.commit`."""
         old = NO_HEAD if change.expected is None else self._cache.get(key, NO_HEAD)
         if old.version != (change.expected or NEW):
