@@ -6,6 +6,7 @@ that no thread is missing in them; those that name no thread are ignored, and re
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import math
 import secrets
@@ -96,15 +97,17 @@ class Index:
             first, place = layout.recent_sort(after.updated_us), (-after.updated_us, after.thread_id)
         elif after is not None:
             first = max(first, following(layout.listed_sort(after.thread_id)))
-        found, horizon = list[ListedThread](), 0
+        found: list[ListedThread] = []
+
+        def order(each: ListedThread) -> tuple[int, str]:
+            return (-each.thread.updated_us, each.key.thread_id) if is_recent else (0, "")
+
         async for item, key, head in self._entries(layout.index_partition(query.tenant), first, end, size):
             if head is NO_HEAD or (is_recent and item.sort != head.listed):
                 await self._remove_old(item)
             elif key.thread_id.startswith(prefix) and (-head.thread.updated_us, key.thread_id) > place:
-                found.append(ListedThread(key, head.thread, head.version))
-            if is_recent:  # they are nearly sorted
-                found.sort(key=lambda each: (-each.thread.updated_us, each.key.thread_id))
-                horizon = layout.recent_us(item.sort) + RECENT_US
+                bisect.insort(found, ListedThread(key, head.thread, head.version), key=order)
+            horizon = layout.recent_us(item.sort) + RECENT_US if is_recent else 0
             if len(found) >= limit and found[limit - 1].thread.updated_us > horizon:
                 break
         return found[:limit]
