@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 from langchain_core.messages import BaseMessage
 from msgspec.structs import replace
 
+from agent_stores._recent import RecentDict
 from agent_stores.backend import Row, ThreadKey
 from agent_stores.errors import ConflictError, StoreUnavailableError
 from agent_stores.message_format import decode_stored, message_from_dict, message_to_dict
@@ -25,7 +26,7 @@ from agent_stores.plugins.langgraph.records import Records, record_id
 from agent_stores.store import ChatMessageStore
 
 _ATTEMPTS = 32  # to add messages while others do, too
-_CACHED = 64  # threads
+CACHED = 64  # threads
 
 
 class Item:
@@ -64,7 +65,7 @@ class Snapshot(NamedTuple):
     last: int
 
 
-Snapshots: TypeAlias = dict[ThreadKey, Snapshot]
+Snapshots: TypeAlias = RecentDict[ThreadKey, Snapshot]
 """The threads that were used lately, as they were then."""
 
 
@@ -182,7 +183,7 @@ class MessageList:
         unused = [item for item in await self.read() if item.own and item.position not in used]
         if unused:
             await self.store.delete([item.row.message_id for item in unused])
-            self.snapshots.pop(self.store._key, None)
+            self.snapshots.discard(self.store._key)
 
     def decode(self, items: Iterable[Item]) -> list[BaseMessage]:
         """The messages of rows, to be handed out."""
@@ -257,10 +258,7 @@ class MessageList:
         ]
 
     def _remember(self, snapshot: Snapshot) -> Snapshot:
-        self.snapshots.pop(self.store._key, None)
         self.snapshots[self.store._key] = snapshot
-        if len(self.snapshots) > _CACHED:
-            self.snapshots.pop(next(iter(self.snapshots)), None)
         return snapshot
 
 

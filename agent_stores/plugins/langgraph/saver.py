@@ -20,12 +20,13 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from typing_extensions import Unpack
 
+from agent_stores._recent import RecentDict
 from agent_stores.errors import ArgumentError
 from agent_stores.plugins.blocking import blocking
 from agent_stores.plugins.closing import AsyncClosing, SyncClosing
 from agent_stores.plugins.langchain.codec import LangChainCodec
 from agent_stores.plugins.langgraph.codec import GraphCodec
-from agent_stores.plugins.langgraph.lists import Snapshots
+from agent_stores.plugins.langgraph.lists import CACHED, Snapshots
 from agent_stores.plugins.langgraph.records import Data, record_id
 from agent_stores.plugins.langgraph.thread import GraphThread, graph_thread_ids
 from agent_stores.plugins.store_resolver import PluginOptions, StoreLike, StoreResolver
@@ -64,7 +65,7 @@ class AgentStoresSaver(SyncClosing, AsyncClosing, BaseCheckpointSaver[str]):
         )
         self._channel = messages_channel
         self._messages = LangChainCodec()
-        self._snapshots: Snapshots = {}
+        self._snapshots: Snapshots = RecentDict(CACHED)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config names, or the newest one; None when there is none.
