@@ -139,3 +139,11 @@ def check_seconds(name: str, value: float | timedelta | None, *, zero: bool) -> 
     if value >= 1e11:
         raise ArgumentError(f"{name} must be less than 1e11 seconds, got {float(min(value, 1e300)):g}")
     return float(value)
+
+
+def positive_seconds(name: str, value: float | timedelta | None) -> float:
+    """Check a duration that is not optional; in seconds. Raises as `check_seconds`, or for None."""
+    seconds = check_seconds(name, value, zero=False)
+    if seconds is None:
+        raise ArgumentError(f"{name} must be a positive number of seconds, got None")
+    return seconds

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self, TypeVar, Unpack
 
-from agent_stores._checks import check_seconds
+from agent_stores._checks import positive_seconds
 from agent_stores.backends.tables.backend import TablesBackend
 from agent_stores.errors import ArgumentError, ArgumentTypeError
 from agent_stores.log import MessageLog
@@ -76,8 +76,7 @@ class AzureTableMessageLog(MessageLog):
         # Imported here, so that the class can be imported where azure-data-tables is not installed.
         from agent_stores.backends.tables.azure import AzureTable, parse_config
 
-        if check_seconds("timeout", timeout, zero=False) is None:
-            raise ArgumentError("timeout must be a positive number of seconds, got None")
+        seconds = positive_seconds("timeout", timeout)
         if client_options is not None and not isinstance(client_options, Mapping):
             raise ArgumentTypeError(f"client_options must be a mapping, got {type(client_options).__name__}")
         if client_options and table_service_client is not None:
@@ -93,7 +92,7 @@ class AzureTableMessageLog(MessageLog):
             table_name=table_name,
             client_options=client_options,
         )
-        table = AzureTable(config, timeout=float(timeout))
+        table = AzureTable(config, timeout=seconds)
         backend = TablesBackend(table, table.cache, clock=clock, loop_independent=config.loop_independent)
         super().__init__(backend, clock=clock, encryption=encryption, attachments=attachments)
 

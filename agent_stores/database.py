@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar, Unpack
 
-from agent_stores._checks import check_seconds
+from agent_stores._checks import positive_seconds
 from agent_stores.capabilities import SearchableBackend
 from agent_stores.errors import ArgumentError, StoreRejectedError
 from agent_stores.log import MessageLog
@@ -81,9 +81,7 @@ class DatabaseMessageLog(MessageLog):
 
         if (connection_string is None) == (engine is None):
             raise ArgumentError("either connection_string or engine must be given, and not both")
-        seconds = check_seconds("timeout", timeout, zero=False)
-        if seconds is None:
-            raise ArgumentError("timeout must be a positive number of seconds, got None")
+        seconds = positive_seconds("timeout", timeout)
         if not table_prefix.isidentifier() or not table_prefix.isascii() or len(table_prefix) > 32:
             raise ArgumentError(
                 f"table_prefix must be up to 32 letters, digits and underscores, got {table_prefix!r}"

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVar, Unpack
 
-from agent_stores._checks import check_seconds
+from agent_stores._checks import positive_seconds
 from agent_stores.backends.tables.backend import TablesBackend
-from agent_stores.errors import ArgumentError
 from agent_stores.log import MessageLog
 from agent_stores.messages import ChatMessage
 from agent_stores.store import ChatMessageStore
@@ -62,10 +61,9 @@ class DynamoDBMessageLog(MessageLog):
         # Imported here, so that the class can be imported where aiobotocore is not installed.
         from agent_stores.backends.tables.dynamodb import DynamoDBTable, parse_config
 
-        if check_seconds("timeout", timeout, zero=False) is None:
-            raise ArgumentError("timeout must be a positive number of seconds, got None")
+        seconds = positive_seconds("timeout", timeout)
         config = parse_config(table_name, region_name, endpoint_url, client)
-        table = DynamoDBTable(config, timeout=float(timeout))
+        table = DynamoDBTable(config, timeout=seconds)
         backend = TablesBackend(table, table.cache, clock=clock, loop_independent=client is None)
         super().__init__(backend, clock=clock, encryption=encryption, attachments=attachments)
 

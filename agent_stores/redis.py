@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from typing_extensions import TypedDict, TypeVar, Unpack
 
-from agent_stores._checks import HOST_AND_PORT, check_limit, check_seconds
+from agent_stores._checks import HOST_AND_PORT, check_limit, positive_seconds
 from agent_stores.backend import ThreadKey
 from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreError
 from agent_stores.log import MessageLog
@@ -126,11 +126,11 @@ class RedisMessageLog(MessageLog):
         given: dict[str, Any] = {**options}
         settings: dict[str, Any] = {
             "key_prefix": _key_prefix(given.pop("key_prefix", "agent")),
-            "timeout": _seconds("timeout", given.pop("timeout", 10.0)),
+            "timeout": positive_seconds("timeout", given.pop("timeout", 10.0)),
             "retries": check_limit("retries", given.pop("retries", None)),
             "max_connections": positive("max_connections", given.pop("max_connections", 50)),
             "wait_replicas": check_limit("wait_replicas", given.pop("wait_replicas", 0)) or 0,
-            "wait_timeout": _seconds("wait_timeout", given.pop("wait_timeout", 1.0)),
+            "wait_timeout": positive_seconds("wait_timeout", given.pop("wait_timeout", 1.0)),
         }
         if unknown := given.keys() - RedisOptions.__annotations__.keys():
             known = ", ".join(["redis_url", *RedisOptions.__annotations__])
@@ -226,10 +226,3 @@ def _key_prefix(value: Any) -> str:
     if not value or "{" in value or "}" in value:
         raise ArgumentError(f"key_prefix must be a non-empty str without braces, got {value!r}")
     return value
-
-
-def _seconds(name: str, value: Any) -> float:
-    seconds = check_seconds(name, value, zero=False)
-    if seconds is None:
-        raise ArgumentError(f"{name} must be a positive number of seconds, got None")
-    return seconds

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from agent_stores._checks import check_limit, check_seconds
+from agent_stores._checks import check_limit, positive_seconds
 from agent_stores.attempts import time_limit
 from agent_stores.capabilities import SearchHit
 from agent_stores.context.delimited import delimited_message, fit_budget, one_line
@@ -66,12 +66,10 @@ class RecallProvider(ContextProvider):
             raise ArgumentError(f"scope must be 'thread', 'tenant' or None, got {scope!r}")
         if not isinstance(context_prompt, str):
             raise ArgumentTypeError(f"context_prompt must be a str, got {type(context_prompt).__name__}")
-        if check_seconds("timeout", timeout, zero=False) is None:
-            raise ArgumentError("timeout must be a positive number of seconds, got None")
         self._limit = limit
         self._max_tokens = check_limit("max_tokens", max_tokens)
         self._scope: RecallScope | None = scope
-        self._timeout = timeout
+        self._timeout = positive_seconds("timeout", timeout)
         self._context_prompt = context_prompt
 
     async def invoking(

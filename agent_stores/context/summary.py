@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent_stores._checks import check_limit, check_seconds
+from agent_stores._checks import check_limit, positive_seconds
 from agent_stores.agent.chat_client import ChatClient
 from agent_stores.attempts import time_limit
 from agent_stores.context.delimited import delimited_message, one_line, text_tokens
@@ -82,14 +82,12 @@ class SummaryProvider(ContextProvider):
         for name, value in (("summarize_after", summarize_after), ("max_tokens", max_tokens)):
             if not check_limit(name, value):
                 raise ArgumentError(f"{name} must be a positive int, got {value}")
-        if check_seconds("timeout", timeout, zero=False) is None:
-            raise ArgumentError("timeout must be a positive number of seconds, got None")
         if not isinstance(context_prompt, str):
             raise ArgumentTypeError(f"context_prompt must be a str, got {type(context_prompt).__name__}")
         self._chat_client = chat_client
         self._summarize_after = summarize_after
         self._max_tokens = max_tokens
-        self._timeout = timeout
+        self._timeout = positive_seconds("timeout", timeout)
         self._context_prompt = context_prompt
         self._options = dict(options or {})
 
