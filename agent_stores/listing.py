@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from agent_stores._checks import LARGEST
 from agent_stores.backend import (
     Backend,
     ListCursor,
@@ -114,7 +115,12 @@ def decode_cursor(order: ThreadOrder, cursor: str | None) -> ListCursor | None:
         given, updated_us, thread_id = json.loads(cursor)
     except (ValueError, TypeError, RecursionError):
         given = updated_us = thread_id = None
-    if given != order or type(updated_us) is not int or not isinstance(thread_id, str):
+    if (
+        given != order
+        or not isinstance(thread_id, str)
+        or type(updated_us) is not int
+        or not 0 <= updated_us <= LARGEST
+    ):
         raise ArgumentError(f"cursor must be one that list_threads(order={order!r}) returned")
     return ListCursor(updated_us, thread_id)
 
