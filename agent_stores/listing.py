@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -140,6 +141,20 @@ async def list_page(backend: Backend, query: ThreadQuery, now_us: int) -> Thread
     threads = [make_stats(item.key, item.thread) for item in found[:limit]]
     cursor = encode_cursor(query.order, _cursor_of(found[limit - 1])) if len(found) > limit else None
     return ThreadPage(threads, cursor)
+
+
+async def iter_threads(
+    backend: Backend, tenant: str | None, *, page_size: int
+) -> AsyncIterator[ListedThread]:
+    """All threads of a tenant by id, those that are not visible included, listed in pages."""
+    query = ThreadQuery(tenant, limit=page_size)
+    while True:
+        page = await backend.threads(query)
+        for item in page:
+            yield item
+        if len(page) < page_size:
+            return
+        query = replace(query, after=_cursor_of(page[-1]))
 
 
 def _cursor_of(item: ListedThread) -> ListCursor:
