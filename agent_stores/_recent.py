@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TypeVar
+
+from agent_stores._locks import make_lock
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+_lock = make_lock()
 
 
 class RecentDict(dict[K, V]):
@@ -19,10 +22,9 @@ class RecentDict(dict[K, V]):
     def __init__(self, size: int) -> None:
         super().__init__()
         self._size = size
-        self._lock = threading.Lock()
 
     def __setitem__(self, key: K, value: V) -> None:
-        with self._lock:
+        with _lock:
             super().pop(key, None)
             super().__setitem__(key, value)
             if len(self) > self._size:
@@ -30,5 +32,5 @@ class RecentDict(dict[K, V]):
 
     def discard(self, key: K) -> None:
         """Remove an entry, if it is there."""
-        with self._lock:
+        with _lock:
             super().pop(key, None)

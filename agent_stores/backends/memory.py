@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import bisect
-import threading
 from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from agent_stores._locks import make_lock
 from agent_stores.backend import (
     Change,
     Limits,
@@ -22,6 +22,8 @@ from agent_stores.backend import (
 )
 from agent_stores.capabilities import SearchHit, SearchQuery, tenants_after
 from agent_stores.search import rank_rows
+
+_lock = make_lock()
 
 
 class _Stored:
@@ -68,19 +70,18 @@ class MemoryBackend:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._lock = threading.Lock()
         self._threads: dict[ThreadKey, _Stored] = {}
         self._versions = 0
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        with self._lock:
+        with _lock:
             stored = self._threads.get(key)
             return None if stored is None else Snapshot(stored.thread, stored.version)
 
     async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
-        with self._lock:
+        with _lock:
             stored = self._threads.get(key)
             if stored is None:
                 return None
@@ -98,7 +99,7 @@ class MemoryBackend:
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""
-        with self._lock:
+        with _lock:
             stored = self._threads.get(key)
             if stored is None:
                 return {}
@@ -109,7 +110,7 @@ class MemoryBackend:
 
     async def commit(self, key: ThreadKey, change: Change) -> int | None:
         """See `Backend.commit`."""
-        with self._lock:
+        with _lock:
             stored = self._threads.get(key)
             if change.expected != (None if stored is None else stored.version):
                 raise VersionConflict
@@ -128,7 +129,7 @@ class MemoryBackend:
 
     async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`."""
-        with self._lock:
+        with _lock:
             listed = [ListedThread(key, each.thread, each.version) for key, each in self._threads.items()]
         if query.expired_before is not None:
             return [item for item in listed if item.thread.is_expired(query.expired_before)][: query.limit]
@@ -144,13 +145,13 @@ class MemoryBackend:
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`."""
-        with self._lock:
+        with _lock:
             tenants = {key.tenant for key in self._threads}
         return tenants_after(tenants, after)[:limit]
 
     async def search(self, query: SearchQuery) -> list[SearchHit]:
         """See `SearchableBackend.search`; reads every message of the tenant."""
-        with self._lock:
+        with _lock:
             rows = [
                 (key.thread_id, row)
                 for key, stored in self._threads.items()
@@ -163,5 +164,5 @@ class MemoryBackend:
 
     async def aclose(self) -> None:
         """Forget all threads."""
-        with self._lock:
+        with _lock:
             self._threads.clear()

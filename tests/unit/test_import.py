@@ -30,10 +30,11 @@ HEAVY = [
 # All modules of the library that `import agent_stores` loads. A new one must be needed by every program:
 # otherwise import it where it is used.
 LOADED = """
-    _attached _checks _encrypted _json _part_checks _version append_plan backend backends backends.memory
-    capabilities committer content_base contents errors failed_calls forking inline lineage listing log memory
-    message_format message_rows messages operations protocols retention sealing search states store
-    store_base store_options store_settings thread_updates tokens urls watching window writer_queue
+    _attached _checks _encrypted _json _locks _part_checks _version append_plan backend backends
+    backends.memory capabilities committer content_base contents errors failed_calls forking inline lineage
+    listing log memory message_format message_rows messages operations protocols retention sealing search
+    states store store_base store_options store_settings thread_updates tokens urls watching window
+    writer_queue
 """.split()  # noqa: SIM905
 
 

@@ -19,6 +19,7 @@ FOUNDATION = {
     "_concurrency",
     "_encrypted",
     "_json",
+    "_locks",
     "_recent",
     "_version",
     "append_plan",
