@@ -294,7 +294,8 @@ def _page(query: ThreadQuery) -> tuple[str, dict[str, Any]]:
         low = prefix[: names.PREFIX_LENGTH]
         high = f"{low}{names.LAST * names.KEY_LENGTH}"[: names.KEY_LENGTH]
         values |= {"low": low, "high": high, "prefix": prefix, "length": len(prefix)}
-        where += " AND t.sort_key BETWEEN :low AND :high AND substr(t.thread_id, 1, :length) = :prefix"
+        where += " AND t.sort_key BETWEEN :low AND :high"
+        where += " AND substr(t.thread_id, 1, CAST(:length AS integer)) = :prefix"
     if after is not None:
         values |= {"cursor": names.index_key(names.to_text(after.thread_id)), "us": after.updated_us}
         values["minute"] = after.updated_us // MINUTE
