@@ -217,7 +217,7 @@ def _compound(rows: int) -> str:
         assign="SET",
         update=f"{_UPDATE};\nIF ROW_COUNT() > 0 THEN SELECT {_FOUND} FROM {{threads}} "
         "WHERE thread_key = :thread_key; END IF",
-        on_conflict="",
+        on_conflict=" ON DUPLICATE KEY UPDATE id = id",
         leave="LEAVE work",
         rows=f"VALUES {', '.join(f'(v_low + v_last + {line}, v_id)' for line in lines)}",
     )
