@@ -250,13 +250,7 @@ class ContractSqlite(RawSqlite):
             recent = " ".join([*calls[1 - _RECENT :], request])
             execute(
                 "UPDATE threads SET messages = ?, bytes = bytes + ?, updated = ?, recent = ? WHERE id = ?",
-                (
-                    count + len(rows),
-                    sum(map(len, rows)),
-                    now,
-                    " ".join([*calls[1 - _RECENT :], request]),
-                    number,
-                ),
+                (count + len(rows), sum(map(len, rows)), now, recent, number),
             )
         execute("COMMIT")
 
