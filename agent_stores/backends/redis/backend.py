@@ -252,20 +252,28 @@ class RedisBackend:
                 raise
             raise NotReplicatedError(str(error)) from error
 
-    async def _ids(self, query: ThreadQuery, prefix: bytes, limit: int) -> list[tuple[int, bytes]]:
+    async def _ids(
+        self, query: ThreadQuery, prefix: bytes, limit: int, extra: int = 2
+    ) -> list[tuple[int, bytes]]:
         """Negative times (0 in a listing by id) and ids of threads in order; at most `limit`."""
         after, by_id = query.after or ListCursor(2**63, ""), query.order == "id"
-        last, page = after.thread_id.encode(*layout.UTF8), ("LIMIT", 0, limit + 1)
+        last, size = after.thread_id.encode(*layout.UTF8), limit + extra
         bounds: tuple[Any, ...] = (after.updated_us, "-inf", "WITHSCORES")
         kind, command = "recent", "ZREVRANGEBYSCORE"
         if by_id:
             low = b"(" + last if last >= prefix else b"[" + prefix
             kind, command, bounds = "index", "ZRANGEBYLEX", (low, b"(" + prefix + b"\xff")
         keys = [layout.shard_key(self._prefix, query.tenant, shard, kind) for shard in range(layout.SHARDS)]
-        commands = [(command, key, *bounds, *page) for key in keys]
+        commands = [(command, key, *bounds, "LIMIT", 0, size) for key in keys]
         replies = await self._call(lambda client: client.pipeline(commands, withscores=not by_id))
         items = [(0, item) if by_id else (-int(item[1]), item[0]) for reply in replies for item in reply]
-        return sorted([item for item in items if item > (-after.updated_us, last)])[:limit]
+        # Servers give the last id of a time first: of the time of its last item, a full page may lack ids.
+        ends = [-int(reply[-1][1]) for reply in replies if len(reply) == size and not by_id]
+        end = min(ends, default=1)
+        found = [item for item in items if item > (-after.updated_us, last) and item[0] < end]
+        if len(found) < limit and ends:
+            return await self._ids(query, prefix, limit, 4 * size)
+        return sorted(found)[:limit]
 
     async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
         """The threads of those ids that exist; the others are removed from their shards."""
