@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -196,7 +195,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         "socket_keepalive": True,
         "max_connections": 2**31,
         **common,
-        **_verified(config.options),
+        **config.options,
         **options,
     }
     if config.kind == "cluster":
@@ -204,7 +203,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         return library.RedisCluster(startup_nodes=nodes, **given)
     if config.kind == "sentinel":
         short = {name: min(1.0, timeout) for name in ("socket_timeout", "socket_connect_timeout")}
-        own = {**common, **short, **_verified(config.sentinel_options)}
+        own = {**common, **short, **config.sentinel_options}
         return library.Sentinel([*config.hosts], sentinel_kwargs=own).master_for(config.service, **given)
     for host, port in config.hosts:
         given |= {"host": host, "port": port}
@@ -221,9 +220,3 @@ async def close_client(client: Any) -> None:
 async def settle(result: Any) -> Any:
     """What a method of a client returns, which is to be awaited for an asynchronous one."""
     return await result if inspect.isawaitable(result) else result
-
-
-def _verified(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with a check of the host's name; redis-py before 6 leaves it out unless it is asked for."""
-    is_checked = options.get("ssl") and options.get("ssl_cert_reqs") not in ("none", ssl.CERT_NONE)
-    return {**({"ssl_check_hostname": True} if is_checked else {}), **options}
