@@ -28,7 +28,7 @@ from agent_stores.backend import (
     Version,
     VersionConflict,
 )
-from agent_stores.backends.redis import layout, scripts
+from agent_stores.backends.redis import layout
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import Client, RedisSubscription
 from agent_stores.backends.redis.errors import FAILURES, explain, is_moved
@@ -99,7 +99,7 @@ class RedisBackend:
             *(size, tokens, rows[0].created_us, rows[-1].created_us),
             *(*ids, *map(layout.encode_row, rows)),
         ]
-        reply = await self._run(scripts.APPEND, key, arguments)
+        reply = await self._run(layout.APPEND, key, arguments)
         if isinstance(reply, list):
             raise position_conflict(call.expected_position, int(reply[0]))
         return None if reply is None else int(reply)
@@ -112,7 +112,7 @@ class RedisBackend:
             entries = await self._call(lambda client: client.execute(command))
             if entries and entries[-1][0] & 4:  # the list is still all there is
                 return layout.decode_latest(entries, ids=ids)
-        reply = await self._run(scripts.LATEST, key, _texts(limit))
+        reply = await self._run(layout.LATEST, key, _texts(limit))
         entries, pinned, is_plain = reply or ([], [], 0)
         if len(plain) >= _PLAIN_THREADS:
             plain.clear()
@@ -122,13 +122,13 @@ class RedisBackend:
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        reply = await self._run(scripts.LOAD, key)
+        reply = await self._run(layout.LOAD, key)
         return None if reply is None else Snapshot(*layout.decode_thread(key, *reply))
 
     async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
         arguments = _texts(wanted.after, wanted.before, wanted.limit, wanted.newest, wanted.bodies)
-        reply = await self._run(scripts.READ, key, arguments)
+        reply = await self._run(layout.READ, key, arguments)
         if reply is None:
             return None
         fields, left, entries, pinned = reply
@@ -143,7 +143,7 @@ class RedisBackend:
         """See `Backend.find`."""
         if not message_ids:
             return {}
-        reply = await self._run(scripts.READ, key, [0, "", "", "", "", *map(layout.quote_id, message_ids)])
+        reply = await self._run(layout.READ, key, [0, "", "", "", "", *map(layout.quote_id, message_ids)])
         rows = [layout.decode_row(entry, bodies=False) for entry in reply[2]] if reply else []
         return {row.message_id: row for row in rows}
 
@@ -172,7 +172,7 @@ class RedisBackend:
             for row in sorted(change.put, key=_position)
         ]
         arguments = [known, number, left, *_texts(change.clear), json.dumps(lists), *rows]
-        if not await self._run(scripts.COMMIT, key, arguments):
+        if not await self._run(layout.COMMIT, key, arguments):
             raise VersionConflict
         return layout.RedisVersion(number, thread.expires_us)
 
@@ -181,7 +181,7 @@ class RedisBackend:
 
         With a version, only if the thread has it; with an empty one, only if the thread has no keys any more.
         """
-        return bool(await self._run(scripts.DELETE, key, [version]))
+        return bool(await self._run(layout.DELETE, key, [version]))
 
     async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`; one round trip to each server reads ids, and one the threads."""
@@ -238,7 +238,7 @@ class RedisBackend:
         self._clients.get().is_moved |= is_moved(error, self._config)
         return explain(error, self._config)
 
-    async def _run(self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
+    async def _run(self, script: layout.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
         """Run a script, and wait for replicas if it writes; repeated as `Script.repeats` allows."""
         keys, wait = layout.thread_keys(self._prefix, key), self._wait if script.writes else None
         try:

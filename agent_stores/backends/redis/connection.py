@@ -14,8 +14,7 @@ from redis.exceptions import NoScriptError
 
 from agent_stores.backends.redis.config import Config, close_client, make_client, settle
 from agent_stores.backends.redis.errors import FAILURES, explain
-from agent_stores.backends.redis.layout import Keys
-from agent_stores.backends.redis.scripts import Script
+from agent_stores.backends.redis.layout import Keys, Script
 from agent_stores.connection_pool import let_go
 from agent_stores.errors import NotReplicatedError
 from agent_stores.inline import may_block
