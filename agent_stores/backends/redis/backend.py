@@ -39,7 +39,6 @@ from agent_stores.thread_updates import position_conflict
 
 T = TypeVar("T")
 
-_PLAIN_THREADS = 10_000  # remembered
 _position = attrgetter("position")
 
 
@@ -114,9 +113,10 @@ class RedisBackend:
                 return layout.decode_latest(entries, ids=ids)
         reply = await self._run(layout.LATEST, key, _texts(limit))
         entries, pinned, is_plain = reply or ([], [], 0)
-        if len(plain) >= _PLAIN_THREADS:
-            plain.clear()
-        (plain.add if is_plain and entries else plain.discard)(messages)
+        if is_plain and entries:
+            plain[messages] = True
+        else:
+            plain.discard(messages)
         rows = layout.decode_latest(entries, ids=ids)
         return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
@@ -188,13 +188,13 @@ class RedisBackend:
         found: list[ListedThread] = []
         if query.expired_before is not None:
             return found  # the server removes expired threads
-        prefix = query.prefix.encode(*layout.UTF8)
         while missing := query.limit - len(found):
-            listed = await self._ids(query, prefix, missing)
-            found += await self._listed(query.tenant, [item for item in listed if item[1].startswith(prefix)])
-            if len(listed) < missing:
+            page = await self._page(query, missing)
+            named = [at for at in page if at.thread_id.startswith(query.prefix)]
+            found += await self._listed(query.tenant, named)
+            if len(page) < missing:
                 break
-            query = replace(query, after=ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)))
+            query = replace(query, after=page[-1])
         return found
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
@@ -252,15 +252,14 @@ class RedisBackend:
                 raise
             raise NotReplicatedError(str(error)) from error
 
-    async def _ids(
-        self, query: ThreadQuery, prefix: bytes, limit: int, extra: int = 2
-    ) -> list[tuple[int, bytes]]:
-        """Negative times (0 in a listing by id) and ids of threads in order; at most `limit`."""
+    async def _page(self, query: ThreadQuery, limit: int, extra: int = 2) -> list[ListCursor]:
+        """At most `limit` threads after a place in a listing, in order; by id, they have no times."""
         after, by_id = query.after or ListCursor(2**63, ""), query.order == "id"
         last, size = after.thread_id.encode(*layout.UTF8), limit + extra
         bounds: tuple[Any, ...] = (after.updated_us, "-inf", "WITHSCORES")
         kind, command = "recent", "ZREVRANGEBYSCORE"
         if by_id:
+            prefix = query.prefix.encode(*layout.UTF8)
             low = b"(" + last if last >= prefix else b"[" + prefix
             kind, command, bounds = "index", "ZRANGEBYLEX", (low, b"(" + prefix + b"\xff")
         keys = [layout.shard_key(self._prefix, query.tenant, shard, kind) for shard in range(layout.SHARDS)]
@@ -272,25 +271,23 @@ class RedisBackend:
         end = min(ends, default=1)
         found = [item for item in items if item > (-after.updated_us, last) and item[0] < end]
         if len(found) < limit and ends:
-            return await self._ids(query, prefix, limit, 4 * size)
-        return sorted(found)[:limit]
+            return await self._page(query, limit, 4 * size)
+        return [ListCursor(-time_us, name.decode(*layout.UTF8)) for time_us, name in sorted(found)[:limit]]
 
-    async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
-        """The threads of those ids that exist; the others are removed from their shards."""
-        names = [ThreadKey(tenant, thread_id.decode(*layout.UTF8)) for _, thread_id in items]
-        keys = [layout.thread_keys(self._prefix, name) for name in names]
-        commands = [
-            command for one in keys for command in (("HMGET", one.meta, *layout.FIELDS), ("PTTL", one.meta))
-        ]
-        replies, found = iter(await self._call(lambda client: client.pipeline(commands))), []
-        for (time_us, _), name, fields, left in zip(items, names, replies, replies, strict=False):
+    async def _listed(self, tenant: str | None, page: Sequence[ListCursor]) -> list[ListedThread]:
+        """The threads of a page that exist; the others are removed from their shards."""
+        names = [ThreadKey(tenant, at.thread_id) for at in page]
+        metas = [layout.thread_keys(self._prefix, name).meta for name in names]
+        commands = [each for meta in metas for each in (("HMGET", meta, *layout.FIELDS), ("PTTL", meta))]
+        replies, found = await self._call(lambda client: client.pipeline(commands)), []
+        for at, name, fields, left in zip(page, names, replies[::2], replies[1::2], strict=True):
             if fields[0] is None:
                 with contextlib.suppress(StoreError):  # as on a replica
                     await self.remove(name, b"")
                 continue
             thread, version = layout.decode_thread(name, fields, left)
-            if time_us:  # so that the next page follows the place in the listing
-                thread = replace(thread, updated_us=-time_us)
+            if at.updated_us:  # so that the next page follows the place in the listing
+                thread = replace(thread, updated_us=at.updated_us)
             found.append(ListedThread(name, thread, version))
         return found
 

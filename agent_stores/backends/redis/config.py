@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from agent_stores import _checks
+from agent_stores._concurrency import settle
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 try:  # the first import of redis on the way to the Redis backend
@@ -215,8 +215,3 @@ async def close_client(client: Any) -> None:
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     for each in (client, *getattr(manager, "sentinels", ())):
         await settle(each.aclose() if hasattr(each, "aclose") else each.close())
-
-
-async def settle(result: Any) -> Any:
-    """What a method of a client returns, which is to be awaited for an asynchronous one."""
-    return await result if inspect.isawaitable(result) else result
