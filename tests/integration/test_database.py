@@ -348,10 +348,10 @@ class TestRefusals:
     async def test_newer_tables(self, url: str) -> None:
         store = DatabaseChatMessageStore(url, table_prefix="newer_")
         await store.list_threads()
-        await run(store, "UPDATE {schema} SET version = 5", write=True)
+        await run(store, "UPDATE {schema} SET version = 99", write=True)
         await store.aclose()
         store = DatabaseChatMessageStore(url, table_prefix="newer_")
-        with pytest.raises(UnsupportedVersionError, match="schema version 5"):
+        with pytest.raises(UnsupportedVersionError, match="schema version 99"):
             await store.list_messages()
         database(store).ready = True
         for table in ("messages", "threads", "schema"):
@@ -488,7 +488,7 @@ class TestFaults:
             )
             await store.add_messages([user("before")])
             for n in range(3):
-                proxy.cut_before_reply(b"append_v4")
+                proxy.cut_before_reply(b"append_v5")
                 await store.add_messages([user(f"once {n}")])
             assert proxy.cuts == 3
             assert [m.text for m in await store.list_messages()] == ["before", "once 0", "once 1", "once 2"]
@@ -507,7 +507,7 @@ class TestFaults:
             store = DatabaseChatMessageStore(url + _no_tls("postgresql"), thread_id="broken")
             await store.add_messages([user("before")])
             for n in range(3):
-                proxy.cut_before_request(b"append_v4")
+                proxy.cut_before_request(b"append_v5")
                 await store.add_messages([user(f"once {n}")])
             assert proxy.cuts == 3
             proxy.drop_all()

@@ -2,7 +2,7 @@
 
 Where an append happens:
 
-- PostgreSQL: on the server. One statement calls the function ``append_v4``, created with the tables.
+- PostgreSQL: on the server. One statement calls the function ``append_v5``, created with the tables.
 - MariaDB: on the server. One compound statement is sent, with the whole program; nothing is created.
 - SQLite: in this process, by a transaction of three statements, of four when it trims (`_steps`).
 
@@ -26,8 +26,8 @@ from agent_stores.backends.sql.names import NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
     LARGEST,
     MINUTE,
+    POSITION,
     STORED_COLUMNS,
-    TYPES,
     Abort,
     Statements,
     Steps,
@@ -71,51 +71,56 @@ def _cuts(target: str) -> tuple[str, str]:
     )
 
 
-def _program(*, assign: str, leave: str, on_conflict: str, rows: str) -> str:
+# MariaDB sets columns one after the other: each expression has old values, or means the same with new ones.
+_EXPIRES = "CASE WHEN ttl_refresh = 'never' THEN expires_us ELSE :now + ROUND(ttl * 1000000) END"
+_UPDATE = f"""{_CHANGE}, expires_us = {_EXPIRES}, updated_minute = FLOOR(:now / {MINUTE}),
+    expires_minute = FLOOR({_EXPIRES} / {MINUTE}),
+    recent = CONCAT(CASE WHEN LENGTH(recent) - LENGTH(REPLACE(recent, '\n', '')) >= {RECENT_REQUESTS}
+      THEN SUBSTR(recent, POSITION('\n' IN recent) + 1) ELSE recent END, :request, '\n')
+  WHERE thread_key = :thread_key AND (expires_us IS NULL OR expires_us > :now)
+    AND (:may_create OR last_position > 0)
+    AND (:expected IS NULL OR last_position = :expected) AND last_position + :added < {LARGEST}
+    AND (:refresh IS NULL OR ttl_explicit = 1
+      OR (ttl_refresh = :refresh AND COALESCE(ttl, -1) = COALESCE(:ttl, -1)))
+    AND POSITION(CONCAT('\n', :request, '\n') IN CONCAT('\n', recent)) = 0"""
+_FOUND = f"""id, id * {LARGEST}, (id + 1) * {LARGEST}, last_position - :added, messages - pinned
+  INTO v_id, v_low, v_high, v_last, v_unpinned"""
+
+
+def _program(*, assign: str, update: str, on_conflict: str, leave: str, rows: str, scan: str = "") -> str:
     """What PostgreSQL and MariaDB run.
 
-    `assign` begins an assignment, `leave` leaves the append to the fallback, `on_conflict` says what happens
-    when another client creates the thread, and `rows` selects the rows.
+    `assign` begins an assignment. `update` runs `_UPDATE`, and sets variables by `_FOUND` if that found the
+    thread. `on_conflict` says what happens when another client creates it, and `leave` leaves the append to
+    the fallback. `rows` selects the rows, and `scan` may find where to trim.
     """
-    find = f"""SELECT id, id * {LARGEST}, (id + 1) * {LARGEST}, last_position, messages - pinned, recent,
-    CASE WHEN ttl_refresh = 'never' THEN expires_us ELSE :now + ROUND(ttl * 1000000) END,
-    expires_us <= :now OR last_position <> :expected OR last_position + :added >= {LARGEST}
-      OR (:refresh IS NOT NULL AND ttl_explicit = 0
-      AND (ttl_refresh <> :refresh OR COALESCE(ttl, -1) <> COALESCE(:ttl, -1)))
-  INTO v_id, v_low, v_high, v_last, v_unpinned, v_recent, v_expires, v_stale
-  FROM {{threads}} WHERE thread_key = :thread_key FOR UPDATE"""
-    first, second = _cuts("v_target")
     return f"""
-  {find};
+  {update};
   IF v_id IS NULL AND :may_create AND COALESCE(:expected, 0) = 0 THEN
     {_CREATE}{on_conflict};
-    {find};
+    {update};
   END IF;
-  IF v_id IS NULL OR v_stale OR POSITION(CONCAT('\n', :request, '\n') IN CONCAT('\n', v_recent)) > 0 THEN
-    {leave};
-  END IF;
+  IF v_id IS NULL THEN {leave}; END IF;
   INSERT INTO {{messages}} ({", ".join(STORED_COLUMNS)}) {rows};
-  {assign} v_excess = v_unpinned + :unpinned - :most;
-  IF v_excess > 0 THEN
-    {assign} v_target = {_TARGET};
-    {assign} v_cut = {first};
-    IF v_cut IS NULL THEN {assign} v_cut = COALESCE({second}, v_target); END IF;
-    SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
-    INTO v_gone, v_gone_bytes, v_gone_tokens {_GONE} v_cut;
+  {assign} v_excess = v_unpinned - :most;
+  IF v_excess > 0 THEN{scan}
+    IF v_cut IS NULL THEN
+      {assign} v_target = {_TARGET};
+      {assign} v_cut = COALESCE({", ".join(_cuts("v_target"))}, v_target);
+      SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
+      INTO v_gone, v_gone_bytes, v_gone_tokens {_GONE} v_cut;
+    END IF;
     DELETE {_GONE} v_cut;
+    UPDATE {{threads}} SET messages = messages - v_gone, bytes = bytes - v_gone_bytes,
+      tokens = tokens - v_gone_tokens WHERE id = v_id;
   END IF;
-  {_CHANGE}, expires_us = v_expires,
-    updated_minute = FLOOR(:now / {MINUTE}), expires_minute = FLOOR(v_expires / {MINUTE}),
-    recent = CONCAT(CASE WHEN LENGTH(v_recent) - LENGTH(REPLACE(v_recent, '\n', '')) >= {RECENT_REQUESTS}
-      THEN SUBSTR(v_recent, POSITION('\n' IN v_recent) + 1) ELSE v_recent END, :request, '\n')
-  WHERE id = v_id;
   {assign} v_result = v_last + :added;
 """
 
 
 _VARIABLES = (
-    "v_id bigint, v_low bigint, v_high bigint, v_last bigint, v_unpinned bigint, v_recent {text}, "
-    "v_expires bigint, v_stale boolean, v_excess bigint, v_target bigint, v_cut bigint, "
+    "v_id bigint, v_low bigint, v_high bigint, v_last bigint, v_unpinned bigint, "
+    "v_excess bigint, v_target bigint, v_cut bigint, "
     "v_gone bigint DEFAULT 0, v_gone_bytes bigint DEFAULT 0, v_gone_tokens bigint DEFAULT 0, v_result bigint"
 )
 
@@ -123,67 +128,81 @@ _NAME = ", COALESCE(NULLIF(m.long_id, ''), m.message_id)"
 _ALIVE = "thread_key = :key AND (expires_us IS NULL OR expires_us > :now)"
 
 
-def _latest(threads: str, alive: str, newest: str, name: str, indexed: str = "") -> str:
+def _latest(name: str, threads: str = "", alive: str = "") -> tuple[str, str]:
     """What reads the end of a thread: the newest rows that are not pinned, and the pinned ones.
 
-    It selects position, body, pinned and boundary, and `name`, which is nothing or ``, _NAME``. A row at
-    position 0 says that reads renew the time-to-live.
-
-    `threads` and `alive` select the thread; `newest` is a form for a part with a limit, and `indexed` says
-    how to find the pinned ones.
+    It selects position, body, pinned and boundary, and `name`, which is nothing or ``, _NAME``. `threads` and
+    `alive` select the thread ``t``, where another statement did not.
     """
-    rows = f"SELECT m.position, m.body, m.pinned, m.boundary{name} FROM {threads}, {{messages}} m"
-    part = f"{rows} WHERE {alive} AND {rows_of('t.id')} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit"
-    return f"""{newest.format(part)}
-UNION ALL {rows} {indexed} WHERE {alive} AND m.thread = t.id AND m.pinned = 1 AND t.pinned > 0
-UNION ALL SELECT 0, '', 0, 0{name and ", ''"} FROM {threads}
-WHERE {alive} AND t.ttl_refresh = 'read' AND t.ttl > 0"""
+    rows = f"SELECT {POSITION}, m.body, m.pinned, m.boundary{name} FROM {threads}{{messages}} m WHERE {alive}"
+    return (
+        f"{rows}{rows_of('t.id')} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit",
+        f"{rows}m.thread = t.id AND m.pinned = 1",
+    )
+
+
+# A row at position 0 says that reads renew the time-to-live.
+_RENEWS = "t.ttl_refresh = 'read' AND t.ttl > 0"
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------
 
 # Plans are made once for a connection, maybe while the tables are empty: they use the indexes in any case.
 _SETTINGS = "SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_sort = off"
-_ROWS = """SELECT v_low + v_last + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u
+_ROWS = """SELECT v_low + v_last + r.n, r.i, r.l, r.b, r.c, r.p, r.s, r.t, r.u, v_id
 FROM json_to_recordset(CAST(:rows AS json))
 AS r(n bigint, i text, l text, b text, c smallint, p smallint, s bigint, t bigint, u bigint)"""
+# Most trims remove a few rows. A loop over these costs less than the statements for all cases.
+_SCAN = """
+    FOR v_row IN SELECT id, bytes, tokens, boundary FROM {messages}
+      WHERE pinned = 0 AND id > v_low AND id < v_high ORDER BY id
+    LOOP
+      IF v_gone >= v_excess AND v_row.boundary = 1 THEN v_cut = v_row.id; EXIT; END IF;
+      v_gone = v_gone + 1;
+      v_gone_bytes = v_gone_bytes + v_row.bytes;
+      v_gone_tokens = v_gone_tokens + v_row.tokens;
+    END LOOP;"""
 _APPEND = f"""
-CREATE OR REPLACE FUNCTION {{append_v4}}(
+CREATE OR REPLACE FUNCTION {{append_v5}}(
   p_{", p_".join(_PARAMETERS)}) RETURNS bigint
 LANGUAGE plpgsql {_SETTINGS} AS $$
-DECLARE {_VARIABLES.format(text="text").replace(",", ";")};
+DECLARE {_VARIABLES.replace(",", ";")}; v_row record;
 BEGIN{
     _program(
         assign="",
-        leave="RETURN NULL",
+        update=f"{_UPDATE} RETURNING {_FOUND}",
         on_conflict=" ON CONFLICT (thread_key) DO NOTHING",
+        leave="RETURN NULL",
         rows=_ROWS,
+        scan=_SCAN,
     ).replace(":", "p_")
 }  RETURN v_result;
 END $$
 """
-_CALL = f"SELECT {{append_v4}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)})"
+_CALL = f"SELECT {{append_v5}}(:{', :'.join(each.split()[0] for each in _PARAMETERS)})"
 
 
 # Stable functions see the tables as the statement that calls them does: their statements see one moment.
 def _latest_function(function: str, name: str) -> str:
     """The function that reads the end of a thread on PostgreSQL."""
-    query = _latest("(SELECT 1) AS one", "TRUE", "({})", name)
+    newest, pinned = (query.replace(":", "p_") for query in _latest(name))
     return f"""
 CREATE OR REPLACE FUNCTION {{{function}}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin integer, bound integer{name and ", name text"})
+RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint{name and ", name text"})
 LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
 BEGIN
   SELECT id, pinned, ttl_refresh, ttl INTO t FROM {{threads}} WHERE {_ALIVE.replace(":", "p_")};
   IF NOT FOUND THEN RETURN; END IF;
-  RETURN QUERY {query.replace(":", "p_")};
+  RETURN QUERY {newest};
+  IF t.pinned > 0 THEN RETURN QUERY {pinned}; END IF;
+  IF {_RENEWS} THEN pos = 0; RETURN NEXT; END IF;
 END $$
 """
 
 
-FUNCTIONS = (_APPEND, _latest_function("latest_v4", ""), _latest_function("latest_ids_v4", _NAME))
+FUNCTIONS = (_APPEND, _latest_function("latest_v5", ""), _latest_function("latest_ids_v5", _NAME))
 """What creates PostgreSQL's functions."""
 
 # -- MariaDB ----------------------------------------------------------------------------------------------
@@ -192,16 +211,18 @@ FUNCTIONS = (_APPEND, _latest_function("latest_v4", ""), _latest_function("lates
 @lru_cache(maxsize=_ROWS_PER_INSERT)
 def _compound(rows: int) -> str:
     """The statement that appends a number of rows, whose values are ``row_0`` and so on."""
-    size = len(STORED_COLUMNS)
+    size = len(STORED_COLUMNS) - 1
     lines = (", ".join(f":row_{n + size * row}" for n in range(size)) for row in range(rows))
     program = _program(
         assign="SET",
+        update=f"{_UPDATE};\nIF ROW_COUNT() > 0 THEN SELECT {_FOUND} FROM {{threads}} "
+        "WHERE thread_key = :thread_key; END IF",
+        on_conflict=" ON DUPLICATE KEY UPDATE id = id",
         leave="LEAVE work",
-        on_conflict="",
-        rows=f"VALUES {', '.join(f'(v_low + v_last + {line})' for line in lines)}",
+        rows=f"VALUES {', '.join(f'(v_low + v_last + {line}, v_id)' for line in lines)}",
     )
     return f"""BEGIN NOT ATOMIC
-DECLARE {_VARIABLES.format(text=TYPES["mariadb"][2]).replace(",", "; DECLARE")};
+DECLARE {_VARIABLES.replace(",", "; DECLARE")};
 DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
 START TRANSACTION;
 work: BEGIN{program}  END work;
@@ -212,9 +233,9 @@ END"""
 
 # -- SQLite -----------------------------------------------------------------------------------------------
 
-_FOUND = """id, last_position, messages - pinned, recent, ttl, ttl_refresh, ttl_explicit, expires_us,
+_STATE = """id, last_position, messages - pinned, recent, ttl, ttl_refresh, ttl_explicit, expires_us,
 updated_minute, expires_minute"""
-_FIND = f"SELECT {_FOUND} FROM {{threads}} WHERE thread_key = :thread_key"
+_FIND = f"SELECT {_STATE} FROM {{threads}} WHERE thread_key = :thread_key"
 _MARKS = ", ".join("?" * len(STORED_COLUMNS))
 _INSERT = f"INSERT INTO {{messages}} ({', '.join(STORED_COLUMNS)}) VALUES ({_MARKS})"
 _CUT = f"COALESCE({', '.join(_cuts(_TARGET))}, {_TARGET})"
@@ -231,7 +252,7 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
     now, request, refresh = values["now"], values["request"], values["refresh"]
     found = yield sql(_FIND, values)
     if not found and values["may_create"]:
-        found = yield sql(f"{_CREATE} RETURNING {_FOUND}", values)
+        found = yield sql(f"{_CREATE} RETURNING {_STATE}", values)
     if not found:
         raise Abort
     row_id, position, unpinned, recent, ttl, old_refresh, is_explicit, expires, *minutes = found[0]
@@ -239,6 +260,7 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
         f"\n{request}\n" in f"\n{recent}"
         or (values["expected"] is not None and values["expected"] != position)
         or (expires is not None and expires <= now)
+        or not (values["may_create"] or position)
         or (refresh is not None and not is_explicit and (ttl != values["ttl"] or old_refresh != refresh))
         or position + len(rows) >= LARGEST
     ):
@@ -246,7 +268,7 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
     if ttl is not None and old_refresh != "never":
         expires = now + round(ttl * 1_000_000)
     low = row_id * LARGEST
-    given = [row_values(row, n) for n, row in enumerate(rows, low + position + 1)]
+    given = [(*row_values(row, n), row_id) for n, row in enumerate(rows, low + position + 1)]
     insert, _ = sql.compile(_INSERT)
     if len(rows) <= _ROWS_PER_INSERT:
         yield insert + f", ({_MARKS})" * (len(rows) - 1), tuple(chain.from_iterable(given))
@@ -303,10 +325,14 @@ def append_work(
 def latest_text(sql: Statements, *, ids: bool) -> str:
     """The statement that reads the end of a thread, with or without message ids: see `_latest`."""
     if sql.dialect == "postgresql":
-        return f"SELECT * FROM {'{latest_ids_v4}' if ids else '{latest_v4}'}(:key, :now, :limit)"
+        return f"SELECT * FROM {'{latest_ids_v5}' if ids else '{latest_v5}'}(:key, :now, :limit)"
+    name = _NAME if ids else ""
     # The thread is one row, found first: the messages come in the order of their index.
-    indexed = "INDEXED BY ix_{messages}_pinned" if sql.is_sqlite else ""
-    return _latest("{threads} t", _ALIVE, sql.part, _NAME if ids else "", indexed)
+    newest, pinned = _latest(name, "{threads} t, ", f"{_ALIVE} AND ")
+    if sql.is_sqlite:
+        pinned = pinned.replace("{messages} m", "{messages} m INDEXED BY ix_{messages}_pinned")
+    return f"""{sql.part.format(newest)} UNION ALL {pinned} AND t.pinned > 0
+UNION ALL SELECT 0, '', 0, 0{", NULL" if ids else ""} FROM {{threads}} t WHERE {_ALIVE} AND {_RENEWS}"""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -30,7 +30,7 @@ from agent_stores.backends.sql.statements import (
     LARGEST,
     LOAD,
     MINUTE,
-    ROW_COLUMNS,
+    ROW,
     STORED_COLUMNS,
     THREAD_COLUMNS,
     THREAD_ID,
@@ -51,8 +51,8 @@ registry: ServerRegistry[Database] = ServerRegistry()
 """The databases in use in this process."""
 
 _IDS_PER_STATEMENT = 500
-_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(ROW_COLUMNS) + 2)
-_NO_BODIES = ", ".join("'' AS body" if name == "body" else f"m.{name}" for name in ROW_COLUMNS)
+_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(STORED_COLUMNS) + 3)
+_NO_BODIES = ROW.replace("m.body", "'' AS body")
 _FIND = f"SELECT {_NO_BODIES} FROM {{messages}} m WHERE m.thread = {THREAD_ID}"
 # Databases round differently: the minute may be one too small, which the index allows.
 _RENEW = f"""UPDATE {{threads}} SET expires_us = :now + round(ttl * 1000000),
@@ -130,9 +130,8 @@ class SQLBackend:
 
     def _rows_text(self, newest: bool, bodies: bool) -> str:
         """The statement that reads a thread and a range of its rows."""
-        columns = f"m.{', m.'.join(ROW_COLUMNS)}" if bodies else _NO_BODIES
         where = rows_of(THREAD_ID, ":after", ":before")
-        select = f"SELECT {columns}{_NULLS} FROM {{messages}} m WHERE {where}"
+        select = f"SELECT {ROW if bodies else _NO_BODIES}{_NULLS} FROM {{messages}} m WHERE {where}"
         if not newest:
             return f"{LOAD} UNION ALL {self._sql.part.format(f'{select} ORDER BY m.id LIMIT :limit')}"
         part = self._sql.part.format(f"{select} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit")
@@ -261,9 +260,9 @@ class SQLBackend:
             conflict, change = "DUPLICATE KEY UPDATE", "{0} = VALUES({0})"
         text, _ = self._sql.compile(
             f"INSERT INTO {{messages}} ({', '.join(STORED_COLUMNS)}) VALUES (:{', :'.join(STORED_COLUMNS)}) "
-            f"ON {conflict} {', '.join(map(change.format, STORED_COLUMNS[3:]))}"
+            f"ON {conflict} {', '.join(map(change.format, STORED_COLUMNS[3:-1]))}"
         )
-        return text, [row_values(row, thread * LARGEST + row.position) for row in rows]
+        return text, [(*row_values(row, thread * LARGEST + row.position), thread) for row in rows]
 
     async def scrub(self, keys: Sequence[ThreadKey]) -> bool:
         """See `Scrubber.scrub`: SQLite's file is rewritten, and its write-ahead log emptied.
@@ -295,7 +294,8 @@ def _page(query: ThreadQuery) -> tuple[str, dict[str, Any]]:
         low = prefix[: names.PREFIX_LENGTH]
         high = f"{low}{names.LAST * names.KEY_LENGTH}"[: names.KEY_LENGTH]
         values |= {"low": low, "high": high, "prefix": prefix, "length": len(prefix)}
-        where += " AND t.sort_key BETWEEN :low AND :high AND substr(t.thread_id, 1, :length) = :prefix"
+        where += " AND t.sort_key BETWEEN :low AND :high"
+        where += " AND substr(t.thread_id, 1, CAST(:length AS integer)) = :prefix"
     if after is not None:
         values |= {"cursor": names.index_key(names.to_text(after.thread_id)), "us": after.updated_us}
         values["minute"] = after.updated_us // MINUTE

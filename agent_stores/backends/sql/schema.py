@@ -1,13 +1,11 @@
-"""The tables, version 4, and how they come to be (docs/database.md describes them for operators)."""
+"""The tables, version 5, and how they come to be (docs/database.md describes them for operators)."""
 
 from __future__ import annotations
 
 from agent_stores.backends.sql.append import FUNCTIONS
 from agent_stores.backends.sql.names import KEY_LENGTH, NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
-    LARGEST,
-    POSITION_BITS,
-    ROW_COLUMNS,
+    STORED_COLUMNS,
     THREAD_COLUMNS,
     TYPES,
     Statements,
@@ -15,12 +13,12 @@ from agent_stores.backends.sql.statements import (
 )
 from agent_stores.errors import StoreRejectedError, UnsupportedVersionError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _COLUMNS = {
     "schema": {"name", "version"},
     "threads": {"id", "version", *NAME_COLUMNS, *THREAD_COLUMNS, "updated_minute", "expires_minute"},
-    "messages": {"id", "thread", *ROW_COLUMNS},
+    "messages": {*STORED_COLUMNS},
 }
 _COUNTERS = ", ".join(
     f"{name} BIGINT NOT NULL DEFAULT 0"
@@ -92,8 +90,7 @@ def definitions(dialect: str) -> list[str]:
     """The statements that create what is missing; the version comes last."""
     serial, digest, text, collation = TYPES[dialect]
     key, options = f"VARCHAR({KEY_LENGTH}){collation} NOT NULL", ""
-    pinned, computed = "(thread) WHERE pinned = 1", "BIGINT GENERATED ALWAYS AS"
-    kind = "VIRTUAL" if dialect == "sqlite" else "STORED"
+    pinned = "(thread) WHERE pinned = 1"
     version = f"INTO {{schema}} (name, version) VALUES ('agent_stores', {SCHEMA_VERSION})"
     insert = f"INSERT {version} ON CONFLICT DO NOTHING"
     if dialect == "mariadb":
@@ -106,9 +103,8 @@ def definitions(dialect: str) -> list[str]:
         f"ttl DOUBLE PRECISION, ttl_refresh VARCHAR(8) NOT NULL, expires_us BIGINT, expires_minute BIGINT, "
         f"recent {text} NOT NULL DEFAULT '', metadata {text} NOT NULL DEFAULT '{{}}'",
         # On SQLite and MariaDB the key orders the table itself.
-        "messages": f"id {serial.split()[0]} PRIMARY KEY, thread {computed} (id >> {POSITION_BITS}) {kind}, "
-        f"position {computed} (id & {LARGEST - 1}) {kind}, "
-        f"message_id {key}, long_id {text} NOT NULL DEFAULT '', "
+        "messages": f"id {serial.split()[0]} PRIMARY KEY, thread BIGINT NOT NULL, message_id {key}, "
+        f"long_id {text} NOT NULL DEFAULT '', "
         "boundary SMALLINT NOT NULL, pinned SMALLINT NOT NULL, bytes BIGINT NOT NULL, "
         f"tokens BIGINT NOT NULL, created_us BIGINT NOT NULL, body {text} NOT NULL",
     }

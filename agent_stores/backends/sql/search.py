@@ -15,7 +15,7 @@ from typing import Any
 from agent_stores.backend import Row, ThreadKey
 from agent_stores.backends.sql.database import Database
 from agent_stores.backends.sql.names import from_text, tenant_digest, thread_digest
-from agent_stores.backends.sql.statements import Steps
+from agent_stores.backends.sql.statements import LARGEST, POSITION, Steps
 from agent_stores.capabilities import SearchHit, SearchQuery
 from agent_stores.search import SEARCHED_ROLES, search_terms
 
@@ -49,7 +49,7 @@ class SearchIndex:
             where += " AND t.thread_key = :only"
         if before is not None:
             values["shown"], values["below"] = thread_digest(ThreadKey(tenant, before[0])), before[1]
-            where += " AND NOT (t.thread_key = :shown AND m.position >= :below)"
+            where += f" AND NOT (t.thread_key = :shown AND m.id - m.thread * {LARGEST} >= :below)"
         if self._sql.is_sqlite:
             # Words of letters and digits in quotes: nothing of the query is read as FTS5's language.
             words = " OR ".join(f'"{term}"' for term in terms)
@@ -63,10 +63,10 @@ class SearchIndex:
             key, score = "id", f"ts_rank(s.vector, ({words}), 1)"
             where += f" AND s.vector @@ (CAST(:owner::text AS tsquery) && ({words}))"
         text = (
-            f"SELECT t.thread_id, m.position, m.body, m.pinned, m.boundary, {score} AS score "
+            f"SELECT t.thread_id, {POSITION}, m.body, m.pinned, m.boundary, {score} AS score "
             f"FROM {{search}} s JOIN {{messages}} m ON m.id = s.{key} "
             f"JOIN {{threads}} t ON t.id = m.thread WHERE {where} "
-            "ORDER BY score DESC, m.created_us DESC, m.position DESC LIMIT :limit"
+            "ORDER BY score DESC, m.created_us DESC, position DESC LIMIT :limit"
         )
         found = await self._database.run(self._sql(text, values))
         return [

@@ -29,8 +29,7 @@ Steps = Generator[Statement, Any, T]
 Work = Statement | Callable[[], Steps[Any]]
 """A statement, or what makes the steps of a transaction, maybe more than once."""
 
-POSITION_BITS = 28
-LARGEST = 2**POSITION_BITS
+LARGEST = 2**28
 """Larger than every position. The key of a message is its thread's id times this, and its position."""
 
 MINUTE = 60_000_000
@@ -56,9 +55,12 @@ THREAD_COLUMNS = tuple(
     "last_position recent ttl_refresh metadata ttl_explicit pinned bytes tokens updated_us messages "
     "first_us last_us ttl expires_us revision".split()
 )
-ROW_COLUMNS = tuple("position message_id long_id body boundary pinned bytes tokens created_us".split())
-STORED_COLUMNS = ("id", *ROW_COLUMNS[1:])
-"""What is written of a row; the database computes its ``thread`` and ``position`` of the key."""
+STORED_COLUMNS = tuple("id message_id long_id body boundary pinned bytes tokens created_us thread".split())
+"""The columns of a row."""
+
+POSITION = f"m.id - m.thread * {LARGEST} AS position"
+ROW = f"{POSITION}, m.{', m.'.join(STORED_COLUMNS[1:-1])}"
+"""What `to_row` takes, of ``{messages} m``."""
 
 HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 """What `to_thread` takes, of ``{threads} t``."""
@@ -140,14 +142,14 @@ def to_thread(columns: tuple[Any, ...]) -> tuple[Thread, tuple[int, int]]:
 
 
 def to_row(columns: tuple[Any, ...]) -> Row:
-    """A row, of its `ROW_COLUMNS`; more columns may follow."""
+    """A row, of what `ROW` selects; more columns may follow."""
     position, message_id, long_id, body, boundary, pinned, size, tokens, created_us, *_ = columns
     name = names.from_text(long_id or message_id)
     return Row(name, body.encode(), position, boundary == 1, pinned == 1, size, tokens, created_us)
 
 
 def row_values(row: Row, place: int) -> tuple[Any, ...]:
-    """A row's `STORED_COLUMNS`; `place` is the key, or what a program makes it of."""
+    """A row's `STORED_COLUMNS` but for the thread; `place` is the key, or what a program makes it of."""
     name = names.to_text(row.message_id)
     key = names.index_key(name)
     long_id = "" if key is name else name
