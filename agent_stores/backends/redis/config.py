@@ -112,15 +112,14 @@ def config_from_url(redis_url: str, /, **options: Any) -> Config:
     port = 26379 if kind == "sentinel" else 6379
     hosts = tuple((one.pop("host", "localhost"), one.pop("port", port)) for one in read)
     given = read[0]
-    socket = given.pop("path", "")
     given.pop("connection_class", None)
+    if is_socket:
+        given["unix_socket_path"] = given.pop("path", "")
     is_login_twice = LOGIN & {*options} and LOGIN & {*given}
     options = {**given, **options, **({"ssl": True} if tls else {})}
     # The sentinels are reached as the server is, with logins of their own.
     shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
     own = {name[9:]: options.pop(name) for name in [*options] if name.startswith("sentinel_")}
-    if is_socket:
-        options["unix_socket_path"] = socket
     for is_kept, rule in (
         (is_named, "must name one host, or several for sentinels or a Cluster"),
         (is_socket or re.fullmatch(r"/*\d*/*", path), "must end with the number of a database"),
@@ -151,12 +150,11 @@ def config_from_client(client: Any) -> Config:
     pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
     options: dict[str, Any] = {**client.get_connection_kwargs()}
     kind, asked = "single", [options]  # the options of what is connected to first
-    if isinstance(client, (redis.RedisCluster, aioredis.RedisCluster)):
+    if pool is None:
         nodes = client.nodes_manager.startup_nodes.values()
         kind, asked = "cluster", [{"host": node.host, "port": node.port} for node in nodes]
     elif hasattr(pool, "sentinel_manager"):
-        sentinels = pool.sentinel_manager.sentinels
-        kind, asked = "sentinel", [one.get_connection_kwargs() for one in sentinels]
+        kind, asked = "sentinel", [one.get_connection_kwargs() for one in pool.sentinel_manager.sentinels]
     connection = options.get("connection_class", getattr(pool, "connection_class", object))
     if issubclass(connection, (redis.SSLConnection, aioredis.SSLConnection)):
         options["ssl"] = True
