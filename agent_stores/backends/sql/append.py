@@ -55,20 +55,12 @@ _CHANGE = """UPDATE {threads} SET version = version + 1, last_position = last_po
 messages = messages + :added - v_gone, pinned = pinned + :pinned, bytes = bytes + :bytes - v_gone_bytes,
 tokens = tokens + :tokens - v_gone_tokens, first_us = COALESCE(first_us, :first), last_us = :last,
 updated_us = :now"""
-
-
-def _cuts(target: str) -> tuple[str, str]:
-    """Where a trim cuts, and where else: see `agent_stores.thread_updates.trim_index`.
-
-    `target` is the first row that may stay.
-    """
-    after = f"{_UNPINNED} AND m.id >= {target} AND {_HIGH} AND m.boundary = 1"
-    before = f"{_UNPINNED} AND {_LOW} AND m.id < {target} ORDER BY m.id DESC LIMIT {MAX_RUN}"
-    return (
-        f"(SELECT m.id {after} ORDER BY m.id LIMIT 1)",
-        f"(SELECT MAX(s.id) FROM (SELECT m.id, m.boundary {before}) AS s WHERE s.boundary = 1)",
-    )
-
+# Where a trim cuts: see `agent_stores.thread_updates.trim_index`. The target is the first row that may stay.
+_CUT = f"""COALESCE(
+(SELECT m.id {_UNPINNED} AND m.id >= {_TARGET} AND {_HIGH} AND m.boundary = 1 ORDER BY m.id LIMIT 1),
+(SELECT MAX(s.id) FROM (SELECT m.id, m.boundary {_UNPINNED} AND {_LOW} AND m.id < {_TARGET}
+  ORDER BY m.id DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1),
+{_TARGET})"""
 
 # MariaDB sets columns one after the other: each expression has old values, or means the same with new ones.
 _EXPIRES = "CASE WHEN ttl_refresh = 'never' THEN expires_us ELSE :now + ROUND(ttl * 1000000) END"
@@ -104,8 +96,7 @@ def _program(*, assign: str, update: str, on_conflict: str, leave: str, rows: st
   {assign} v_excess = v_unpinned - :most;
   IF v_excess > 0 THEN{scan}
     IF v_cut IS NULL THEN
-      {assign} v_target = {_TARGET};
-      {assign} v_cut = COALESCE({", ".join(_cuts("v_target"))}, v_target);
+      {assign} v_cut = {_CUT};
       SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
       INTO v_gone, v_gone_bytes, v_gone_tokens {_GONE} v_cut;
     END IF;
@@ -119,7 +110,7 @@ def _program(*, assign: str, update: str, on_conflict: str, leave: str, rows: st
 
 _VARIABLES = (
     "v_id bigint, v_low bigint, v_high bigint, v_last bigint, v_unpinned bigint, "
-    "v_excess bigint, v_target bigint, v_cut bigint, "
+    "v_excess bigint, v_cut bigint, "
     "v_gone bigint DEFAULT 0, v_gone_bytes bigint DEFAULT 0, v_gone_tokens bigint DEFAULT 0, v_result bigint"
 )
 
@@ -238,7 +229,6 @@ updated_minute, expires_minute"""
 _FIND = f"SELECT {_STATE} FROM {{threads}} WHERE thread_key = :thread_key"
 _MARKS = ", ".join("?" * len(STORED_COLUMNS))
 _INSERT = f"INSERT INTO {{messages}} ({', '.join(STORED_COLUMNS)}) VALUES ({_MARKS})"
-_CUT = f"COALESCE({', '.join(_cuts(_TARGET))}, {_TARGET})"
 _TRIM = f"DELETE {_GONE} {_CUT} RETURNING bytes, tokens".replace("v_", ":v_")
 _SET = f"{_CHANGE.replace('v_', ':v_')}, recent = :recent, expires_us = NULLIF(:expires, 0)"
 _MINUTES = f"updated_minute = :now / {MINUTE}, expires_minute = NULLIF(:expires, 0) / {MINUTE}"
