@@ -24,6 +24,7 @@ from agent_stores.errors import ArgumentError
 from agent_stores.lineage import own_metadata
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
 _LARGEST_PAGE = 1000  # threads
 
 
@@ -96,7 +97,7 @@ def from_microseconds(value: int | None) -> datetime | None:
 
 def to_microseconds(value: datetime) -> int:
     """A datetime with a time zone as microseconds since 1970 UTC, exactly."""
-    return (value - _EPOCH) // timedelta(microseconds=1)
+    return (value - _EPOCH) // _MICROSECOND
 
 
 def encode_cursor(order: ThreadOrder, last: ListCursor) -> str:

@@ -44,8 +44,8 @@ def fill(url: str, thread_id: str) -> None:
     """Make the thread long, not by the store: every tenth message is no boundary."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO agent_stores_messages (id, message_id, boundary, pinned, bytes, "
-            f"tokens, created_us, body) SELECT t.id * {LARGEST} + n, 'filled-' || n, "
+            "INSERT INTO agent_stores_messages (id, thread, message_id, boundary, pinned, bytes, "
+            f"tokens, created_us, body) SELECT t.id * {LARGEST} + n, t.id, 'filled-' || n, "
             "CASE WHEN n %% 10 = 0 THEN 0 ELSE 1 END, 0, 2, 1, 1, "
             '\'{"role": "user"}\' FROM agent_stores_threads t, generate_series(%s::bigint, %s) n '
             "WHERE t.thread_key = %s",

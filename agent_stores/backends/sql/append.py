@@ -26,9 +26,7 @@ from agent_stores.backends.sql.names import NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
     LARGEST,
     MINUTE,
-    POSITION,
     STORED_COLUMNS,
-    TYPES,
     Abort,
     Statements,
     Steps,
@@ -57,66 +55,62 @@ _CHANGE = """UPDATE {threads} SET version = version + 1, last_position = last_po
 messages = messages + :added - v_gone, pinned = pinned + :pinned, bytes = bytes + :bytes - v_gone_bytes,
 tokens = tokens + :tokens - v_gone_tokens, first_us = COALESCE(first_us, :first), last_us = :last,
 updated_us = :now"""
+# Where a trim cuts: see `agent_stores.thread_updates.trim_index`. The target is the first row that may stay.
+_CUT = f"""COALESCE(
+(SELECT m.id {_UNPINNED} AND m.id >= {_TARGET} AND {_HIGH} AND m.boundary = 1 ORDER BY m.id LIMIT 1),
+(SELECT MAX(s.id) FROM (SELECT m.id, m.boundary {_UNPINNED} AND {_LOW} AND m.id < {_TARGET}
+  ORDER BY m.id DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1),
+{_TARGET})"""
+
+# MariaDB sets columns one after the other: each expression has old values, or means the same with new ones.
+_EXPIRES = "CASE WHEN ttl_refresh = 'never' THEN expires_us ELSE :now + ROUND(ttl * 1000000) END"
+_UPDATE = f"""{_CHANGE}, expires_us = {_EXPIRES}, updated_minute = FLOOR(:now / {MINUTE}),
+    expires_minute = FLOOR({_EXPIRES} / {MINUTE}),
+    recent = CONCAT(CASE WHEN LENGTH(recent) - LENGTH(REPLACE(recent, '\n', '')) >= {RECENT_REQUESTS}
+      THEN SUBSTR(recent, POSITION('\n' IN recent) + 1) ELSE recent END, :request, '\n')
+  WHERE thread_key = :thread_key AND (expires_us IS NULL OR expires_us > :now)
+    AND (:may_create OR last_position > 0)
+    AND (:expected IS NULL OR last_position = :expected) AND last_position + :added < {LARGEST}
+    AND (:refresh IS NULL OR ttl_explicit = 1
+      OR (ttl_refresh = :refresh AND COALESCE(ttl, -1) = COALESCE(:ttl, -1)))
+    AND POSITION(CONCAT('\n', :request, '\n') IN CONCAT('\n', recent)) = 0"""
+_FOUND = f"""id, id * {LARGEST}, (id + 1) * {LARGEST}, last_position - :added, messages - pinned
+  INTO v_id, v_low, v_high, v_last, v_unpinned"""
 
 
-def _cuts(target: str) -> tuple[str, str]:
-    """Where a trim cuts, and where else: see `agent_stores.thread_updates.trim_index`.
-
-    `target` is the first row that may stay.
-    """
-    after = f"{_UNPINNED} AND m.id >= {target} AND {_HIGH} AND m.boundary = 1"
-    before = f"{_UNPINNED} AND {_LOW} AND m.id < {target} ORDER BY m.id DESC LIMIT {MAX_RUN}"
-    return (
-        f"(SELECT m.id {after} ORDER BY m.id LIMIT 1)",
-        f"(SELECT MAX(s.id) FROM (SELECT m.id, m.boundary {before}) AS s WHERE s.boundary = 1)",
-    )
-
-
-def _program(*, assign: str, leave: str, on_conflict: str, rows: str, scan: str = "") -> str:
+def _program(*, assign: str, update: str, on_conflict: str, leave: str, rows: str, scan: str = "") -> str:
     """What PostgreSQL and MariaDB run.
 
-    `assign` begins an assignment, `leave` leaves the append to the fallback, `on_conflict` says what happens
-    when another client creates the thread, `rows` selects the rows, and `scan` may find where to trim.
+    `assign` begins an assignment. `update` runs `_UPDATE`, and sets variables by `_FOUND` if that found the
+    thread. `on_conflict` says what happens when another client creates it, and `leave` leaves the append to
+    the fallback. `rows` selects the rows, and `scan` may find where to trim.
     """
-    find = f"""SELECT id, id * {LARGEST}, (id + 1) * {LARGEST}, last_position, messages - pinned, recent,
-    CASE WHEN ttl_refresh = 'never' THEN expires_us ELSE :now + ROUND(ttl * 1000000) END,
-    expires_us <= :now OR last_position <> :expected OR last_position + :added >= {LARGEST}
-      OR (:refresh IS NOT NULL AND ttl_explicit = 0
-      AND (ttl_refresh <> :refresh OR COALESCE(ttl, -1) <> COALESCE(:ttl, -1)))
-  INTO v_id, v_low, v_high, v_last, v_unpinned, v_recent, v_expires, v_stale
-  FROM {{threads}} WHERE thread_key = :thread_key FOR UPDATE"""
     return f"""
-  {find};
+  {update};
   IF v_id IS NULL AND :may_create AND COALESCE(:expected, 0) = 0 THEN
     {_CREATE}{on_conflict};
-    {find};
+    {update};
   END IF;
-  IF v_id IS NULL OR v_stale OR POSITION(CONCAT('\n', :request, '\n') IN CONCAT('\n', v_recent)) > 0 THEN
-    {leave};
-  END IF;
+  IF v_id IS NULL THEN {leave}; END IF;
   INSERT INTO {{messages}} ({", ".join(STORED_COLUMNS)}) {rows};
-  {assign} v_excess = v_unpinned + :unpinned - :most;
+  {assign} v_excess = v_unpinned - :most;
   IF v_excess > 0 THEN{scan}
     IF v_cut IS NULL THEN
-      {assign} v_target = {_TARGET};
-      {assign} v_cut = COALESCE({", ".join(_cuts("v_target"))}, v_target);
+      {assign} v_cut = {_CUT};
       SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
       INTO v_gone, v_gone_bytes, v_gone_tokens {_GONE} v_cut;
     END IF;
     DELETE {_GONE} v_cut;
+    UPDATE {{threads}} SET messages = messages - v_gone, bytes = bytes - v_gone_bytes,
+      tokens = tokens - v_gone_tokens WHERE id = v_id;
   END IF;
-  {_CHANGE}, expires_us = v_expires,
-    updated_minute = FLOOR(:now / {MINUTE}), expires_minute = FLOOR(v_expires / {MINUTE}),
-    recent = CONCAT(CASE WHEN LENGTH(v_recent) - LENGTH(REPLACE(v_recent, '\n', '')) >= {RECENT_REQUESTS}
-      THEN SUBSTR(v_recent, POSITION('\n' IN v_recent) + 1) ELSE v_recent END, :request, '\n')
-  WHERE id = v_id;
   {assign} v_result = v_last + :added;
 """
 
 
 _VARIABLES = (
-    "v_id bigint, v_low bigint, v_high bigint, v_last bigint, v_unpinned bigint, v_recent {text}, "
-    "v_expires bigint, v_stale boolean, v_excess bigint, v_target bigint, v_cut bigint, "
+    "v_id bigint, v_low bigint, v_high bigint, v_last bigint, v_unpinned bigint, "
+    "v_excess bigint, v_cut bigint, "
     "v_gone bigint DEFAULT 0, v_gone_bytes bigint DEFAULT 0, v_gone_tokens bigint DEFAULT 0, v_result bigint"
 )
 
@@ -124,20 +118,21 @@ _NAME = ", COALESCE(NULLIF(m.long_id, ''), m.message_id)"
 _ALIVE = "thread_key = :key AND (expires_us IS NULL OR expires_us > :now)"
 
 
-def _latest(name: str, threads: str = "", alive: str = "") -> tuple[str, str]:
+def _latest(name: str, body: str = "m.body", threads: str = "", alive: str = "") -> tuple[str, str]:
     """What reads the end of a thread: the newest rows that are not pinned, and the pinned ones.
 
-    It selects position, body, pinned and boundary, and `name`, which is nothing or ``, _NAME``. `threads` and
-    `alive` select the thread ``t``, where another statement did not.
+    It selects a mark (see `SQLBackend.latest`), `body` and `name`, which is nothing or ``, _NAME``.
+    `threads` and `alive` select the thread ``t``, where another statement did not.
     """
-    rows = f"SELECT {POSITION}, m.body, m.pinned, m.boundary{name} FROM {threads}{{messages}} m WHERE {alive}"
+    mark = f"(m.id - m.thread * {LARGEST}) * 4 + m.pinned * 2 + m.boundary AS mark"
+    rows = f"SELECT {mark}, {body}{name} FROM {threads}{{messages}} m WHERE {alive}"
     return (
         f"{rows}{rows_of('t.id')} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit",
         f"{rows}m.thread = t.id AND m.pinned = 1",
     )
 
 
-# A row at position 0 says that reads renew the time-to-live.
+# A row with the mark 0 says that reads renew the time-to-live.
 _RENEWS = "t.ttl_refresh = 'read' AND t.ttl > 0"
 
 
@@ -162,12 +157,13 @@ _APPEND = f"""
 CREATE OR REPLACE FUNCTION {{append_v5}}(
   p_{", p_".join(_PARAMETERS)}) RETURNS bigint
 LANGUAGE plpgsql {_SETTINGS} AS $$
-DECLARE {_VARIABLES.format(text="text").replace(",", ";")}; v_row record;
+DECLARE {_VARIABLES.replace(",", ";")}; v_row record;
 BEGIN{
     _program(
         assign="",
-        leave="RETURN NULL",
+        update=f"{_UPDATE} RETURNING {_FOUND}",
         on_conflict=" ON CONFLICT (thread_key) DO NOTHING",
+        leave="RETURN NULL",
         rows=_ROWS,
         scan=_SCAN,
     ).replace(":", "p_")
@@ -183,7 +179,7 @@ def _latest_function(function: str, name: str) -> str:
     newest, pinned = (query.replace(":", "p_") for query in _latest(name))
     return f"""
 CREATE OR REPLACE FUNCTION {{{function}}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint{name and ", name text"})
+RETURNS TABLE (mark bigint, doc text{name and ", name text"})
 LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
@@ -192,7 +188,7 @@ BEGIN
   IF NOT FOUND THEN RETURN; END IF;
   RETURN QUERY {newest};
   IF t.pinned > 0 THEN RETURN QUERY {pinned}; END IF;
-  IF {_RENEWS} THEN pos = 0; RETURN NEXT; END IF;
+  IF {_RENEWS} THEN mark = 0; RETURN NEXT; END IF;
 END $$
 """
 
@@ -210,12 +206,14 @@ def _compound(rows: int) -> str:
     lines = (", ".join(f":row_{n + size * row}" for n in range(size)) for row in range(rows))
     program = _program(
         assign="SET",
+        update=f"{_UPDATE};\nIF ROW_COUNT() > 0 THEN SELECT {_FOUND} FROM {{threads}} "
+        "WHERE thread_key = :thread_key; END IF",
+        on_conflict=" ON DUPLICATE KEY UPDATE id = id",
         leave="LEAVE work",
-        on_conflict="",
         rows=f"VALUES {', '.join(f'(v_low + v_last + {line}, v_id)' for line in lines)}",
     )
     return f"""BEGIN NOT ATOMIC
-DECLARE {_VARIABLES.format(text=TYPES["mariadb"][2]).replace(",", "; DECLARE")};
+DECLARE {_VARIABLES.replace(",", "; DECLARE")};
 DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END;
 START TRANSACTION;
 work: BEGIN{program}  END work;
@@ -226,12 +224,11 @@ END"""
 
 # -- SQLite -----------------------------------------------------------------------------------------------
 
-_FOUND = """id, last_position, messages - pinned, recent, ttl, ttl_refresh, ttl_explicit, expires_us,
+_STATE = """id, last_position, messages - pinned, recent, ttl, ttl_refresh, ttl_explicit, expires_us,
 updated_minute, expires_minute"""
-_FIND = f"SELECT {_FOUND} FROM {{threads}} WHERE thread_key = :thread_key"
+_FIND = f"SELECT {_STATE} FROM {{threads}} WHERE thread_key = :thread_key"
 _MARKS = ", ".join("?" * len(STORED_COLUMNS))
 _INSERT = f"INSERT INTO {{messages}} ({', '.join(STORED_COLUMNS)}) VALUES ({_MARKS})"
-_CUT = f"COALESCE({', '.join(_cuts(_TARGET))}, {_TARGET})"
 _TRIM = f"DELETE {_GONE} {_CUT} RETURNING bytes, tokens".replace("v_", ":v_")
 _SET = f"{_CHANGE.replace('v_', ':v_')}, recent = :recent, expires_us = NULLIF(:expires, 0)"
 _MINUTES = f"updated_minute = :now / {MINUTE}, expires_minute = NULLIF(:expires, 0) / {MINUTE}"
@@ -245,7 +242,7 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
     now, request, refresh = values["now"], values["request"], values["refresh"]
     found = yield sql(_FIND, values)
     if not found and values["may_create"]:
-        found = yield sql(f"{_CREATE} RETURNING {_FOUND}", values)
+        found = yield sql(f"{_CREATE} RETURNING {_STATE}", values)
     if not found:
         raise Abort
     row_id, position, unpinned, recent, ttl, old_refresh, is_explicit, expires, *minutes = found[0]
@@ -253,6 +250,7 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
         f"\n{request}\n" in f"\n{recent}"
         or (values["expected"] is not None and values["expected"] != position)
         or (expires is not None and expires <= now)
+        or not (values["may_create"] or position)
         or (refresh is not None and not is_explicit and (ttl != values["ttl"] or old_refresh != refresh))
         or position + len(rows) >= LARGEST
     ):
@@ -320,11 +318,12 @@ def latest_text(sql: Statements, *, ids: bool) -> str:
         return f"SELECT * FROM {'{latest_ids_v5}' if ids else '{latest_v5}'}(:key, :now, :limit)"
     name = _NAME if ids else ""
     # The thread is one row, found first: the messages come in the order of their index.
-    newest, pinned = _latest(name, "{threads} t, ", f"{_ALIVE} AND ")
+    body = "CAST(m.body AS BLOB)" if sql.is_sqlite else "m.body"  # a text would be decoded, and encoded again
+    newest, pinned = _latest(name, body, "{threads} t, ", f"{_ALIVE} AND ")
     if sql.is_sqlite:
         pinned = pinned.replace("{messages} m", "{messages} m INDEXED BY ix_{messages}_pinned")
     return f"""{sql.part.format(newest)} UNION ALL {pinned} AND t.pinned > 0
-UNION ALL SELECT 0, '', 0, 0{", NULL" if ids else ""} FROM {{threads}} t WHERE {_ALIVE} AND {_RENEWS}"""
+UNION ALL SELECT 0, ''{", NULL" if ids else ""} FROM {{threads}} t WHERE {_ALIVE} AND {_RENEWS}"""
 
 
 _encode = msgspec.json.Encoder().encode

@@ -43,8 +43,11 @@ class _Psycopg:
     @classmethod
     async def connect(cls, arguments: dict[str, Any]) -> _Psycopg:
         import psycopg
+        from psycopg.types.numeric import Int8Dumper
 
-        return cls(psycopg.AsyncRawCursor(await psycopg.AsyncConnection.connect(**arguments)))
+        connection = await psycopg.AsyncConnection.connect(**arguments)
+        connection.adapters.register_dumper(int, Int8Dumper)
+        return cls(psycopg.AsyncRawCursor(connection))
 
     async def execute(self, text: str, values: Any) -> Any:
         cursor = self._cursor

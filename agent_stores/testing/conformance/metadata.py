@@ -50,6 +50,15 @@ class TestMetadata:
         assert (stats.messages, stats.last_position, stats.revision) == (2, 3, 2)
         assert stats.metadata == {"title": "empty", "state": {"step": 1}}
 
+    async def test_initial_messages_come_after_metadata(self, make_store: MakeStore) -> None:
+        """A thread to which no message was ever added begins with them."""
+        plain = make_store()
+        await plain.update_metadata({"title": "first"})
+        store = make_store(thread_id=plain.thread_id, messages=[user("hello")])
+        await store.add_messages([user("1")])
+        assert await stored(store) == ["hello", "1"]
+        assert await store.metadata() == {"title": "first"}
+
     async def test_editing_messages_keeps_it(self, make_store: MakeStore) -> None:
         store = make_store()
         await store.add_messages([user(str(n), message_id=str(n)) for n in range(4)])
