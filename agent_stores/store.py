@@ -82,6 +82,7 @@ class ChatMessageStore(StoreBase[M]):
     Raises:
         ArgumentError, ArgumentTypeError: for an argument with a wrong value. Nothing is read or written, and
             no connection is made, before the first operation.
+        MessageTooLargeError: when one of `messages` is larger than the server can store.
     """
 
     # -- the protocol -------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ class StoreBase(Generic[M]):
             on_corrupt=on_corrupt,
             count_tokens=count_tokens,
         )
-        self._new_thread = self._settings.make_new_thread()
+        self._new_thread = self._settings.make_new_thread(log.max_message_bytes)
         self._is_created = self._new_thread is None
         self._failed = FailedCalls()
         self._state_extra: dict[str, Any] = {}

@@ -113,8 +113,8 @@ class StoreSettings(Generic[M]):
             max_bytes=max_bytes,
         )
 
-    def make_new_thread(self, max_bytes: int | None = None) -> NewThread | None:
-        """What a thread begins with; None for nothing."""
+    def make_new_thread(self, max_bytes: int | None) -> NewThread | None:
+        """What a thread begins with; None for nothing. `max_bytes`: the largest message, if there is one."""
         if not self.initial_messages and not self.initial_metadata:
             return None
         rows = make_rows(self.initial_messages, self.count_tokens, max_bytes=max_bytes)

@@ -26,6 +26,7 @@ from agent_stores.errors import (
     ArgumentError,
     ArgumentTypeError,
     ConflictError,
+    MessageTooLargeError,
     NotFoundError,
     OutcomeUnknownError,
     StoreRejectedError,
@@ -582,3 +583,10 @@ async def test_errors_shorten_what_was_given() -> None:
     with pytest.raises(ArgumentError, match="role must be one of") as caught:
         ChatMessage(wrong)
     assert len(str(caught.value)) < 150
+
+
+async def test_a_store_begins_with_no_message_that_is_too_large() -> None:
+    log = MessageLog(MemoryBackend(Limits(body_bytes=1000)))
+    with pytest.raises(MessageTooLargeError, match="1000 bytes"):
+        ChatMessageStore(log, messages=[ChatMessage("system", "x" * 1000)])
+    await ChatMessageStore(log, messages=[ChatMessage("system", "x" * 500)]).add_messages([])
