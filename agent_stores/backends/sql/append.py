@@ -26,7 +26,6 @@ from agent_stores.backends.sql.names import NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
     LARGEST,
     MINUTE,
-    POSITION,
     STORED_COLUMNS,
     Abort,
     Statements,
@@ -128,20 +127,21 @@ _NAME = ", COALESCE(NULLIF(m.long_id, ''), m.message_id)"
 _ALIVE = "thread_key = :key AND (expires_us IS NULL OR expires_us > :now)"
 
 
-def _latest(name: str, threads: str = "", alive: str = "") -> tuple[str, str]:
+def _latest(name: str, body: str = "m.body", threads: str = "", alive: str = "") -> tuple[str, str]:
     """What reads the end of a thread: the newest rows that are not pinned, and the pinned ones.
 
-    It selects position, body, pinned and boundary, and `name`, which is nothing or ``, _NAME``. `threads` and
-    `alive` select the thread ``t``, where another statement did not.
+    It selects a mark (see `SQLBackend.latest`), `body` and `name`, which is nothing or ``, _NAME``.
+    `threads` and `alive` select the thread ``t``, where another statement did not.
     """
-    rows = f"SELECT {POSITION}, m.body, m.pinned, m.boundary{name} FROM {threads}{{messages}} m WHERE {alive}"
+    mark = f"(m.id - m.thread * {LARGEST}) * 4 + m.pinned * 2 + m.boundary AS mark"
+    rows = f"SELECT {mark}, {body}{name} FROM {threads}{{messages}} m WHERE {alive}"
     return (
         f"{rows}{rows_of('t.id')} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit",
         f"{rows}m.thread = t.id AND m.pinned = 1",
     )
 
 
-# A row at position 0 says that reads renew the time-to-live.
+# A row with the mark 0 says that reads renew the time-to-live.
 _RENEWS = "t.ttl_refresh = 'read' AND t.ttl > 0"
 
 
@@ -188,7 +188,7 @@ def _latest_function(function: str, name: str) -> str:
     newest, pinned = (query.replace(":", "p_") for query in _latest(name))
     return f"""
 CREATE OR REPLACE FUNCTION {{{function}}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint{name and ", name text"})
+RETURNS TABLE (mark bigint, doc text{name and ", name text"})
 LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
@@ -197,7 +197,7 @@ BEGIN
   IF NOT FOUND THEN RETURN; END IF;
   RETURN QUERY {newest};
   IF t.pinned > 0 THEN RETURN QUERY {pinned}; END IF;
-  IF {_RENEWS} THEN pos = 0; RETURN NEXT; END IF;
+  IF {_RENEWS} THEN mark = 0; RETURN NEXT; END IF;
 END $$
 """
 
@@ -328,11 +328,12 @@ def latest_text(sql: Statements, *, ids: bool) -> str:
         return f"SELECT * FROM {'{latest_ids_v5}' if ids else '{latest_v5}'}(:key, :now, :limit)"
     name = _NAME if ids else ""
     # The thread is one row, found first: the messages come in the order of their index.
-    newest, pinned = _latest(name, "{threads} t, ", f"{_ALIVE} AND ")
+    body = "CAST(m.body AS BLOB)" if sql.is_sqlite else "m.body"  # a text would be decoded, and encoded again
+    newest, pinned = _latest(name, body, "{threads} t, ", f"{_ALIVE} AND ")
     if sql.is_sqlite:
         pinned = pinned.replace("{messages} m", "{messages} m INDEXED BY ix_{messages}_pinned")
     return f"""{sql.part.format(newest)} UNION ALL {pinned} AND t.pinned > 0
-UNION ALL SELECT 0, '', 0, 0{", NULL" if ids else ""} FROM {{threads}} t WHERE {_ALIVE} AND {_RENEWS}"""
+UNION ALL SELECT 0, ''{", NULL" if ids else ""} FROM {{threads}} t WHERE {_ALIVE} AND {_RENEWS}"""
 
 
 _encode = msgspec.json.Encoder().encode
