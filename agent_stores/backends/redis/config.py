@@ -150,7 +150,7 @@ def config_from_client(client: Any) -> Config:
     pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
     options: dict[str, Any] = {**client.get_connection_kwargs()}
     kind, asked = "single", [options]  # the options of what is connected to first
-    if pool is None:
+    if isinstance(client, (redis.RedisCluster, aioredis.RedisCluster)):
         nodes = client.nodes_manager.startup_nodes.values()
         kind, asked = "cluster", [{"host": node.host, "port": node.port} for node in nodes]
     elif hasattr(pool, "sentinel_manager"):
