@@ -217,8 +217,8 @@ def test_without_a_key() -> None:
 async def test_what_cannot_be_encrypted_is_reported_and_stops_nothing(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     await fill(path)
-    body = _execute(path, "SELECT body FROM agent_stores_messages WHERE thread = 1 AND position = 1")[0][0]
-    statement = f"UPDATE agent_stores_messages SET body = '{body}' WHERE thread = 1 AND position = 2"
+    body = _execute(path, "SELECT body FROM agent_stores_messages WHERE id = 268435457")[0][0]
+    statement = f"UPDATE agent_stores_messages SET body = '{body}' WHERE id = 268435458"
     _execute(path, statement)
     other = KeyRing({"third": bytes(32)}, "third")
     async with DatabaseChatMessageStore(path, thread_id="a", encryption=other) as store:

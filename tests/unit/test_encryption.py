@@ -98,7 +98,7 @@ async def test_a_ciphertext_that_was_moved_or_changed_does_not_open(tmp_path: Pa
     async with store_on(path) as store:
         await store.add_messages([ChatMessage("user", f"{n}", message_id=f"{n}") for n in range(3)])
         await (await store.fork("branch")).aclose()
-        copied = "SELECT body FROM agent_stores_messages WHERE thread = {} AND position = {}"
+        copied = "SELECT body FROM agent_stores_messages WHERE id = {} * 268435456 + {}"
         for source in (
             copied.format(2, 1),
             copied.format(1, 3),
@@ -106,7 +106,7 @@ async def test_a_ciphertext_that_was_moved_or_changed_does_not_open(tmp_path: Pa
         ):
             execute(
                 path,
-                f"UPDATE agent_stores_messages SET body = ({source}) WHERE thread = 1 AND position = 1",
+                f"UPDATE agent_stores_messages SET body = ({source}) WHERE id = 268435457",
             )
             with pytest.raises(CorruptMessageError):
                 await store.list_messages()
