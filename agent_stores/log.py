@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent_stores._checks import check_count, text
+from agent_stores._checks import check_count
 from agent_stores.backend import Backend, Row, RowRange, ThreadKey, ThreadOrder, ThreadQuery, TimeToLive
 from agent_stores.capabilities import (
     Append,
@@ -23,7 +23,7 @@ from agent_stores.capabilities import (
     TenantLister,
 )
 from agent_stores.committer import Committer, new_request_id
-from agent_stores.errors import ArgumentError, StoreClosedError, StoreRejectedError
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError, StoreRejectedError
 from agent_stores.forking import fork_thread
 from agent_stores.listing import ThreadPage, ThreadStats, decode_cursor, list_page, make_stats
 from agent_stores.operations import NewThread, Operations
@@ -330,7 +330,8 @@ class MessageLog:
         if not isinstance(self.backend, TenantLister):
             raise StoreRejectedError(f"{self.location} cannot list tenants")
         check_count("limit", limit)
-        after = None if after is None else text(after, "after")
+        if not (after is None or isinstance(after, str)):
+            raise ArgumentTypeError(f"after must be a str or None, got {type(after).__name__}")
         return await self.backend.tenants(after=after, limit=limit)
 
     async def purge_expired(self, *, limit: int = 1000) -> int:

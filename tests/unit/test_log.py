@@ -571,7 +571,7 @@ async def test_a_listing_of_tenants_checks_its_arguments() -> None:
     with pytest.raises(ArgumentError, match="limit must be a non-negative int, got -1"):
         await log.list_tenants(limit=-1)
     wrong: Any = 3
-    with pytest.raises(ArgumentTypeError, match="after must be a str, got int"):
+    with pytest.raises(ArgumentTypeError, match="after must be a str or None, got int"):
         await log.list_tenants(after=wrong)
 
 
