@@ -90,14 +90,10 @@ class EngineDatabase(Database):
             if not self.ready and self.dialect == "sqlite":
                 self._write_ahead(conn, deadline)
             call.connection = conn
-            if call.stepwise:
-                if call.write and not is_manual:
-                    self._begin(conn)
-                begin = _BEGIN[self.dialect] if is_manual else None
-                result = drive(call.steps(begin), self._execute, conn)
-            else:
-                call.commit()
-                result = self._execute(conn, *call.work)  # type: ignore[misc]
+            if call.stepwise and call.write and not is_manual:
+                self._begin(conn)
+            begin = _BEGIN[self.dialect] if is_manual else None
+            result = drive(call.steps(begin, deadline), self._execute, conn)
             if not is_manual:
                 conn.commit()
             return result
@@ -105,7 +101,8 @@ class EngineDatabase(Database):
             self._roll_back(conn, is_manual, error)
             raise
         finally:
-            call.end()
+            with call.lock:
+                call.connection = None
 
     def _write_ahead(self, conn: Any, deadline: float) -> None:
         """Let readers and a writer of an SQLite file not wait for each other; the mode stays with it."""

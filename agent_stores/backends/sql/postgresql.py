@@ -18,8 +18,8 @@ from typing import Any
 
 from agent_stores.attempts import time_limit
 from agent_stores.backends.sql.config import Config, driver_options
-from agent_stores.backends.sql.database import Call, Database
-from agent_stores.backends.sql.errors import PoolTimeout, classify, translate_error
+from agent_stores.backends.sql.database import Call, Database, interrupt
+from agent_stores.backends.sql.errors import PoolTimeout, translate_error
 from agent_stores.connection_pool import LoopClient, LoopClients
 
 
@@ -144,7 +144,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         try:
             yield
         except Exception as error:
-            raise translate_error(error, classify(error, self.dialect), self.config) from None
+            raise translate_error(error, self.config) from None
 
     async def connect(self, deadline: float) -> _Connection:
         """A new connection; raises the driver's errors, and `asyncio.TimeoutError` after the deadline."""
@@ -167,15 +167,11 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         pool = self.get()
         conn = await pool.acquire(deadline)
         # A timer interrupts the connection at the deadline: cheaper than a task that waits for another.
-        timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
+        timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), interrupt, conn)
+        steps, result = call.steps("BEGIN ISOLATION LEVEL READ COMMITTED", deadline), None
         try:
-            call.connection = conn
-            if call.stepwise:
-                steps, result = call.steps("BEGIN ISOLATION LEVEL READ COMMITTED"), None
-                while True:
-                    result = await conn.execute(*steps.send(result))
-            call.commit()
-            return await conn.execute(*call.work)  # type: ignore[misc]
+            while True:
+                result = await conn.execute(*steps.send(result))
         except StopIteration as end:
             return end.value
         except Exception as error:
@@ -184,12 +180,11 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
             elif not conn.is_idle():
                 with contextlib.suppress(Exception):
                     await conn.execute("ROLLBACK", ())
-            if call.timed_out:
+            if time.monotonic() >= deadline:
                 raise asyncio.TimeoutError from None
             raise
         finally:
             timer.cancel()
-            call.end()
             pool.release(conn)
 
 
@@ -197,7 +192,6 @@ class _Pool(LoopClient):
     """The connections of one event loop."""
 
     def __init__(self, database: PostgresDatabase) -> None:
-        self.loop = asyncio.get_running_loop()
         self._connect, self._limit = database.connect, database.config.max_connections
         self._slots = asyncio.Semaphore(self._limit)
         self._idle: list[_Connection] = []  # the one that was used last is used next
