@@ -116,12 +116,10 @@ class EngineDatabase(Database):
             time.sleep(0.01)
 
     def _begin(self, conn: Any) -> None:
-        text = _BEGIN[self.dialect]
         if self.dialect != "mariadb":  # whose BEGIN ends what was begun before
             conn.commit()
-            if self.dialect == "postgresql":
-                text = text.replace("BEGIN", "SET TRANSACTION")  # the driver begins with it
-        self._execute(conn, text, ())
+        # The driver of PostgreSQL begins by itself, with the first statement.
+        self._execute(conn, _BEGIN[self.dialect].replace("BEGIN ISO", "SET TRANSACTION ISO"), ())
 
     def _roll_back(self, conn: Any, is_manual: bool, error: BaseException) -> None:
         is_lost = not isinstance(error, Exception) or classify(error, self.dialect) is Failure.UNAVAILABLE
@@ -175,13 +173,11 @@ class EngineDatabase(Database):
 
 
 def open_engine(config: Config) -> EngineDatabase:
-    """A database by the caller's engine, or by one of ours.
+    """A database by an engine of ours.
 
     Raises:
         ArgumentError: for options that SQLAlchemy does not know; their values are not repeated.
     """
-    if config.engine is not None:
-        return EngineDatabase(config, config.engine, readers=config.max_connections)
     seconds = str(max(1, math.ceil(config.timeout)))
     defaults = {"connect_timeout": seconds}
     if config.url.get_driver_name() == "pymysql":

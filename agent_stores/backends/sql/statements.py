@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Literal, TypeVar
@@ -131,7 +131,7 @@ def thread_values(thread: Thread) -> dict[str, Any]:
     return values
 
 
-def to_thread(columns: tuple[Any, ...]) -> tuple[Thread, tuple[int, int]]:
+def to_thread(columns: Sequence[Any]) -> tuple[Thread, tuple[int, int]]:
     """A thread and its version, of its `THREAD_COLUMNS`, ``id`` and ``version``."""
     values = dict(zip(THREAD_COLUMNS, columns, strict=False))
     metadata = values["metadata"]
