@@ -153,10 +153,12 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
 
     async def subscribe(self, thread_key: bytes) -> Listener:
         """See `ChangeNotifier.subscribe`."""
+        name = f"{self.config.table_prefix}{thread_key.hex()}".encode()
+        channel = f"agent_stores_{hashlib.md5(name, usedforsecurity=False).hexdigest()}"
         with self.translated_errors():
             connection = await self.connect(time.monotonic() + self.config.timeout)
             try:
-                await connection.listen(channel_of(self.config.table_prefix, thread_key))
+                await connection.listen(channel)
             except BaseException:
                 connection.close()
                 raise
@@ -231,12 +233,6 @@ class _Pool(LoopClient):
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
-
-
-def channel_of(prefix: str, thread_key: bytes) -> str:
-    """The channel of a thread, as the trigger names it."""
-    name = f"{prefix}{thread_key.hex()}".encode()
-    return f"agent_stores_{hashlib.md5(name, usedforsecurity=False).hexdigest()}"
 
 
 class Listener:
