@@ -47,27 +47,21 @@ class Call:
         self.connection: Any = None
         self.lock = threading.Lock()
 
-    def steps(self, begin: str | None, deadline: float) -> Steps[Any]:
-        """The statements of an attempt.
-
-        Those that begin and end its transaction, too, unless `begin` is None: the driver does that. Nothing
-        is written after the deadline, unless that had begun.
-        """
-        work = self.work
-        if not (self.stepwise or callable(work)):
-            self._commit(deadline)
-            return (yield work)
-        begin = begin if self.write else None  # reads need no transaction
-        if begin is not None:
+    def steps(self, begin: str, deadline: float, *, ends: bool = True) -> Steps[Any]:
+        """The steps of an attempt, with those that begin and, where it `ends` here, end its transaction."""
+        if self.write:
             yield begin, ()
-        result = (yield from work()) if callable(work) else (yield work)
-        self._commit(deadline)
-        if begin is not None:
+        result = (yield from self.work()) if callable(self.work) else (yield self.work)
+        self.commit(deadline)
+        if self.write and ends:
             yield "COMMIT", ()
         return result
 
-    def _commit(self, deadline: float) -> None:
-        """Note that the write may take effect from now on: before the time is read, as others read both."""
+    def commit(self, deadline: float) -> None:
+        """Note that the write may take effect from now on, unless the time is up.
+
+        It is noted before the time is read: who is called when the time is up reads the note.
+        """
         self.committing = self.write
         if time.monotonic() >= deadline:
             self.committing = False

@@ -90,10 +90,16 @@ class EngineDatabase(Database):
             if not self.ready and self.dialect == "sqlite":
                 self._write_ahead(conn, deadline)
             call.connection = conn
-            if call.stepwise and call.write and not is_manual:
-                self._begin(conn)
-            begin = _BEGIN[self.dialect] if is_manual else None
-            result = drive(call.steps(begin, deadline), self._execute, conn)
+            if call.stepwise:
+                begin = _BEGIN[self.dialect]
+                if not is_manual and self.dialect != "mariadb":  # whose BEGIN ends what was begun before
+                    conn.commit()
+                    # The driver of PostgreSQL begins by itself, with the first statement.
+                    begin = begin.replace("BEGIN ISO", "SET TRANSACTION ISO")
+                result = drive(call.steps(begin, deadline, ends=is_manual), self._execute, conn)
+            else:
+                call.commit(deadline)
+                result = self._execute(conn, *call.work)  # type: ignore[misc]
             if not is_manual:
                 conn.commit()
             return result
@@ -114,12 +120,6 @@ class EngineDatabase(Database):
             except Exception as error:  # the next statement fails, too, or does without
                 is_locked = "locked" in str(error)
             time.sleep(0.01)
-
-    def _begin(self, conn: Any) -> None:
-        if self.dialect != "mariadb":  # whose BEGIN ends what was begun before
-            conn.commit()
-        # The driver of PostgreSQL begins by itself, with the first statement.
-        self._execute(conn, _BEGIN[self.dialect].replace("BEGIN ISO", "SET TRANSACTION ISO"), ())
 
     def _roll_back(self, conn: Any, is_manual: bool, error: BaseException) -> None:
         is_lost = not isinstance(error, Exception) or classify(error, self.dialect) is Failure.UNAVAILABLE

@@ -170,10 +170,13 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         conn = await pool.acquire(deadline)
         # A timer interrupts the connection at the deadline: cheaper than a task that waits for another.
         timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), interrupt, conn)
-        steps, result = call.steps("BEGIN ISOLATION LEVEL READ COMMITTED", deadline), None
         try:
-            while True:
-                result = await conn.execute(*steps.send(result))
+            if call.stepwise:
+                steps, result = call.steps("BEGIN ISOLATION LEVEL READ COMMITTED", deadline), None
+                while True:
+                    result = await conn.execute(*steps.send(result))
+            call.commit(deadline)
+            return await conn.execute(*call.work)  # type: ignore[misc]
         except StopIteration as end:
             return end.value
         except Exception as error:
