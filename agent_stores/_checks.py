@@ -24,6 +24,7 @@ def text(value: Any, where: str) -> Any:
     """Any text, including the empty text."""
     if not isinstance(value, str):
         raise ArgumentTypeError(f"{where} must be a str, got {type(value).__name__}")
+    value = str.__str__(value)  # encoders take no subclass
     return value if value.isascii() else _json.join_surrogates(value)
 
 
@@ -33,7 +34,7 @@ def name(value: Any, where: str) -> Any:
         raise ArgumentTypeError(f"{where} must be a non-empty str, got {type(value).__name__}")
     if not value:
         raise ArgumentError(f"{where} must be a non-empty str, got an empty one")
-    return value if value.isascii() else _json.join_surrogates(value)
+    return text(value, where)
 
 
 def flag(value: Any, where: str) -> Any:
@@ -104,15 +105,24 @@ def check_limit(name: str, value: int | None) -> int | None:
         ArgumentTypeError: when it is neither an int nor None.
         ArgumentError: when it is negative, or above `LARGEST`.
     """
-    if value is None:
-        return None
+    return None if value is None else check_count(name, value, "a non-negative int or None")
+
+
+def check_count(name: str, value: int, expected: str = "a non-negative int") -> int:
+    """Check a number of something that may be 0, and not None; `expected` says what it must be.
+
+    Raises:
+        ArgumentTypeError: when it is not an int.
+        ArgumentError: when it is negative, or above `LARGEST`.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ArgumentTypeError(f"{name} must be a non-negative int or None, got {type(value).__name__}")
+        given = "None" if value is None else type(value).__name__
+        raise ArgumentTypeError(f"{name} must be {expected}, got {given}")
     if value < 0:
-        raise ArgumentError(f"{name} must be a non-negative int or None, got {value}")
+        raise ArgumentError(f"{name} must be {expected}, got {value}")
     if value > LARGEST:
         raise ArgumentError(f"{name} must be at most 2**53 - 1, got a larger int")
-    return value
+    return int(value)  # drivers and encoders take no subclass
 
 
 def check_seconds(name: str, value: float | timedelta | None, *, zero: bool) -> float | None:

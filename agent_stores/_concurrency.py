@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
@@ -27,6 +28,11 @@ async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
+
+
+async def settle(result: Any) -> Any:
+    """What a function returned, or what that results in if it is to be awaited."""
+    return await result if inspect.isawaitable(result) else result
 
 
 class LoopLocal(Generic[T]):

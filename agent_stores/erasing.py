@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from agent_stores import _checks as check
 from agent_stores._attached import PREFIX as ATTACHED
-from agent_stores.backend import ListCursor, ListedThread, RowRange, ThreadKey, ThreadQuery
+from agent_stores.backend import ListedThread, RowRange, ThreadKey
 from agent_stores.capabilities import Scrubber, Sweeper
 from agent_stores.errors import (
     ArgumentError,
@@ -23,6 +23,7 @@ from agent_stores.errors import (
     StoreError,
 )
 from agent_stores.lineage import ancestors, thread_digest
+from agent_stores.listing import iter_threads
 from agent_stores.log import MessageLog
 from agent_stores.sealing import check_metadata
 from agent_stores.states import StateKey, sign_state
@@ -301,7 +302,7 @@ class _Erasure:
         Forks come first, those of forks before them, and chosen threads last, by which the others are found.
         """
         chosen, others = list[ListedThread](), list[tuple[ListedThread, tuple[str, ...]]]()
-        async for item in self._threads():
+        async for item in iter_threads(self._backend, self.tenant, page_size=_PAGE):
             if self.choice.has(item):
                 chosen.append(item)
                 self._digests.add(thread_digest(item.key))
@@ -324,17 +325,6 @@ class _Erasure:
         for item, is_fork in found:
             self.seen.setdefault(item.key, (item, is_fork))
         return found
-
-    async def _threads(self) -> AsyncIterator[ListedThread]:
-        """All threads of the tenant, expired ones included."""
-        after: ListCursor | None = None
-        while True:
-            page = await self._backend.threads(ThreadQuery(self.tenant, after=after, limit=_PAGE))
-            for item in page:
-                yield item
-            if len(page) < _PAGE:
-                return
-            after = ListCursor(page[-1].thread.updated_us, page[-1].key.thread_id)
 
     def _named(self) -> list[ThreadKey]:
         return [ThreadKey(self.tenant, name) for name in sorted(self.choice.thread_ids or ())]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from agent_stores._checks import LARGEST
 from agent_stores.backend import (
     Backend,
     ListCursor,
@@ -22,6 +24,7 @@ from agent_stores.errors import ArgumentError
 from agent_stores.lineage import own_metadata
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
 _LARGEST_PAGE = 1000  # threads
 
 
@@ -94,7 +97,7 @@ def from_microseconds(value: int | None) -> datetime | None:
 
 def to_microseconds(value: datetime) -> int:
     """A datetime with a time zone as microseconds since 1970 UTC, exactly."""
-    return (value - _EPOCH) // timedelta(microseconds=1)
+    return (value - _EPOCH) // _MICROSECOND
 
 
 def encode_cursor(order: ThreadOrder, last: ListCursor) -> str:
@@ -114,7 +117,12 @@ def decode_cursor(order: ThreadOrder, cursor: str | None) -> ListCursor | None:
         given, updated_us, thread_id = json.loads(cursor)
     except (ValueError, TypeError, RecursionError):
         given = updated_us = thread_id = None
-    if given != order or type(updated_us) is not int or not isinstance(thread_id, str):
+    if (
+        given != order
+        or not isinstance(thread_id, str)
+        or type(updated_us) is not int
+        or not 0 <= updated_us <= LARGEST
+    ):
         raise ArgumentError(f"cursor must be one that list_threads(order={order!r}) returned")
     return ListCursor(updated_us, thread_id)
 
@@ -134,6 +142,20 @@ async def list_page(backend: Backend, query: ThreadQuery, now_us: int) -> Thread
     threads = [make_stats(item.key, item.thread) for item in found[:limit]]
     cursor = encode_cursor(query.order, _cursor_of(found[limit - 1])) if len(found) > limit else None
     return ThreadPage(threads, cursor)
+
+
+async def iter_threads(
+    backend: Backend, tenant: str | None, *, page_size: int
+) -> AsyncIterator[ListedThread]:
+    """All threads of a tenant by id, those that are not visible included, listed in pages."""
+    query = ThreadQuery(tenant, limit=page_size)
+    while True:
+        page = await backend.threads(query)
+        for item in page:
+            yield item
+        if len(page) < page_size:
+            return
+        query = replace(query, after=_cursor_of(page[-1]))
 
 
 def _cursor_of(item: ListedThread) -> ListCursor:

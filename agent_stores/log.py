@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent_stores._checks import check_count, text
 from agent_stores.backend import Backend, Row, RowRange, ThreadKey, ThreadOrder, ThreadQuery, TimeToLive
 from agent_stores.capabilities import (
     Append,
@@ -328,6 +329,8 @@ class MessageLog:
         self._open()
         if not isinstance(self.backend, TenantLister):
             raise StoreRejectedError(f"{self.location} cannot list tenants")
+        check_count("limit", limit)
+        after = None if after is None else text(after, "after")
         return await self.backend.tenants(after=after, limit=limit)
 
     async def purge_expired(self, *, limit: int = 1000) -> int:

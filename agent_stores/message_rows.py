@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 
 from msgspec.structs import replace
 
+from agent_stores._checks import check_count
 from agent_stores.backend import Row
 from agent_stores.errors import (
     CorruptMessageError,
@@ -73,7 +74,7 @@ def make_rows(
                 boundaries[index],
                 message.pinned,
                 size,
-                count_tokens(message),
+                check_count("what count_tokens returns", count_tokens(message)),
                 now_us if created_at is now else to_microseconds(created_at),
             )
         )

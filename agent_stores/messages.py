@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
@@ -55,7 +56,7 @@ class _MessageMeta(msgspec.StructMeta):
             unknown_fields: Mapping[str, Any] | None = None,
         ) -> Any:
             if not isinstance(role, str) or role not in ROLES:
-                raise ArgumentError(f"role must be one of {', '.join(ROLES)}, got {role!r}")
+                raise ArgumentError(f"role must be one of {', '.join(ROLES)}, got {reprlib.repr(role)}")
             if text is not None:
                 if not isinstance(text, str):
                     raise ArgumentTypeError(

@@ -10,7 +10,7 @@ from typing import Generic, cast
 from typing_extensions import NamedTuple, TypeVar
 
 from agent_stores import _checks as check
-from agent_stores._checks import check_limit, check_seconds
+from agent_stores._checks import check_count, check_limit, check_seconds
 from agent_stores.backend import Row
 from agent_stores.committer import new_request_id
 from agent_stores.errors import ArgumentTypeError, NotFoundError, OutcomeUnknownError, StoreError
@@ -192,7 +192,7 @@ class ChatMessageStore(StoreBase[M]):
             before: only lower positions.
             page_size: how many messages to read at once.
         """
-        check_limit("after", after)
+        check_count("after", after)
         check_limit("before", before)
         positive("page_size", page_size)
         self._open_log()
@@ -241,9 +241,7 @@ class ChatMessageStore(StoreBase[M]):
             ArgumentError: when `count` is negative.
             CorruptMessageError: when a message cannot be decoded, unless those are skipped, and not counted.
         """
-        if check_limit("count", count) is None:
-            raise ArgumentTypeError("count must be a non-negative int, got None")
-        wanted = count
+        wanted = check_count("count", count)
         while True:
             rows = await self._read(partial(self._open_log().latest, self._key, wanted))
             found = self._settings.from_rows(rows, self.thread_id)
@@ -254,7 +252,7 @@ class ChatMessageStore(StoreBase[M]):
     async def get(self, message_id: str) -> M | None:
         """The message with that id as it is stored, or None."""
         log = self._open_log()
-        identifier("message_id", message_id)
+        message_id = identifier("message_id", message_id)
         await self._create_thread()
         return self._from_row(await log.get(self._key, message_id))
 
@@ -283,8 +281,8 @@ class ChatMessageStore(StoreBase[M]):
             StoreRejectedError: when the server has no search.
         """
         log = self._open_log()
-        check_limit("limit", limit)
-        check.text(query, "query")
+        check_count("limit", limit)
+        query = check.text(query, "query")
         await self._create_thread()
         thread_id = None if all_threads else self.thread_id
         hits = await log.search(self.tenant, query, limit=limit, thread_id=thread_id)
@@ -304,7 +302,7 @@ class ChatMessageStore(StoreBase[M]):
             MessageTooLargeError: when it is larger than the server can store.
         """
         log = self._open_log()
-        identifier("message_id", message_id)
+        message_id = identifier("message_id", message_id)
         await self._create_thread()
         rows = self._settings.to_rows([message], log.max_message_bytes, [message_id], replace_ids=True)
         if not await log.replace(self._key, rows[0]):
@@ -314,8 +312,7 @@ class ChatMessageStore(StoreBase[M]):
         """Delete messages by id; returns how many there were."""
         log = self._open_log()
         ids = [message_ids] if isinstance(message_ids, str) else sequence("message_ids", message_ids)
-        for message_id in ids:
-            identifier("message_ids", message_id)
+        ids = [identifier("message_ids", message_id) for message_id in ids]
         await self._create_thread()
         return await log.delete(self._key, ids) if ids else 0
 

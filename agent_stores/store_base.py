@@ -15,7 +15,7 @@ from typing_extensions import Self, TypeVar
 from agent_stores import _checks as check
 from agent_stores._checks import check_limit, check_seconds
 from agent_stores.backend import Row, ThreadKey, ThreadOrder, TimeToLive, TtlRefresh
-from agent_stores.errors import ArgumentError, StoreClosedError
+from agent_stores.errors import ArgumentError, ArgumentTypeError, StoreClosedError
 from agent_stores.failed_calls import FailedCalls
 from agent_stores.listing import ThreadPage
 from agent_stores.log import MessageLog
@@ -94,6 +94,8 @@ class StoreBase(Generic[M]):
         for name, given in (("encryption", encryption), ("attachments", attachments)):
             if given is not None:
                 raise ArgumentError(f"{name} must be given to the log, or to a store that opens its own")
+        if not hasattr(log, "backend"):  # a proxy of a log has one, too
+            raise ArgumentTypeError(f"log must be a MessageLog, got {type(log).__name__}")
         self._key = ThreadKey(
             None if tenant is None else identifier("tenant", tenant),
             random_thread_id() if thread_id is None else identifier("thread_id", thread_id),
@@ -299,7 +301,7 @@ class StoreBase(Generic[M]):
             order: ``"id"``, by code point, or ``"recent"``, the most recently written first.
         """
         positive("limit", limit)
-        check.text(prefix, "prefix")
+        prefix = check.text(prefix, "prefix")
         choice("order", order, ThreadOrder)
         return await self._open_log().list_threads(
             self.tenant, prefix=prefix, limit=limit, cursor=cursor, order=order

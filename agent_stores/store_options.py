@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args
@@ -61,14 +62,16 @@ def identifier(name: str, value: Any) -> str:
         raise ArgumentError(f"{name} must be a non-empty str, got an empty one")
     if _SURROGATE_PAIR.search(value):  # as JSON, and so in a state, they are the character that they make
         raise ArgumentError(f"{name} must have one character instead of two surrogates, got {value[:100]!a}")
-    return value
+    return str.__str__(value)  # encoders take no subclass
 
 
 def choice(name: str, value: Any, choices: Any) -> Any:
     """One of the values of a `Literal` type."""
     accepted = get_args(choices)
     if value not in accepted:
-        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, accepted))}, got {value!r}")
+        raise ArgumentError(
+            f"{name} must be one of {', '.join(map(repr, accepted))}, got {reprlib.repr(value)}"
+        )
     return value
 
 

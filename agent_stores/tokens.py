@@ -44,10 +44,10 @@ def estimate_tokens(message: ChatMessage) -> int:
     For English prose the estimate is usually within a fifth of a tokenizer's count, for other scripts and for
     code it is coarser.
     """
-    return MESSAGE_OVERHEAD + sum(
-        MEDIA_TOKENS if text is None else -(-_utf8_length(text) // 4)
-        for text in map(_part_text, message.contents)
-    )
+    tokens = MESSAGE_OVERHEAD
+    for text in map(_part_text, message.contents):
+        tokens += MEDIA_TOKENS if text is None else -(-_utf8_length(text) // 4)
+    return tokens
 
 
 def tiktoken_counter(encoding: str | tiktoken.Encoding = "o200k_base") -> TokenCounter:

@@ -68,6 +68,7 @@ SPECS: dict[str, list[Spec]] = {
     ],
     "sqlite": [
         _own("raw-sqlite", "raw: sqlite3 on a worker thread"),
+        _own("contract-sqlite", "raw with counters and ids"),
         _own("ours-sqlite", "agent-stores"),
         _own("ours-sqlite-encrypted", "agent-stores, encrypted"),
         _own("ours-sqlite-limited", "agent-stores: max_messages, ttl"),
@@ -75,6 +76,7 @@ SPECS: dict[str, list[Spec]] = {
         Spec("openai-alchemy-sqlite", "openai-agents", "openai_agents", "OpenAI Agents SQLAlchemySession"),
         Spec("llama-alchemy-sqlite", "llama-index", "llama_index", "LlamaIndex SQLAlchemyChatStore"),
         _own("raw-sqlite-sync", "raw, synchronous", group="sync"),
+        _own("contract-sqlite-sync", "raw with counters and ids, synchronous", group="sync"),
         _own("ours-sqlite-sync", "agent-stores, synchronous view", group="sync"),
     ],
     "mariadb": [

@@ -97,5 +97,6 @@ def no_blocking_calls() -> Iterator[blockbuster.BlockBuster]:
         for function in guard.functions.values():  # redis-py looks up its own version for each connection
             function.can_block_in("fsspec/__init__.py", "<module>")  # with the import
             function.can_block_in("redis/utils.py", "get_lib_version")
-            function.can_block_in("agent_stores/backends/redis/scripts.py", "<module>")  # with the import
+            function.can_block_in("agent_stores/backends/redis/layout.py", "<module>")  # with the import
+            function.can_block_in("agent_stores/backends/tables/dynamodb.py", "make_client")  # on a thread
         yield guard

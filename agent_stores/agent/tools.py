@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 import msgspec
 from typing_extensions import ParamSpec
 
+from agent_stores._concurrency import settle
 from agent_stores._json import json_value
 from agent_stores.agent.tool_schema import Parameters
 from agent_stores.contents import AnyContent, Content, ToolCallContent, ToolResultContent
@@ -104,7 +105,7 @@ class Tool(Generic[P, R]):
         value, error = await asyncio.to_thread(outcome)
         if error is not None:
             raise error
-        return await value if inspect.isawaitable(value) else value
+        return await settle(value)
 
     async def answer(self, call: ToolCallContent) -> ToolResultContent:
         """The result of a model's call; an error in the tool is a result too, so that the model sees it.

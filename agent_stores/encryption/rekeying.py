@@ -21,12 +21,10 @@ from agent_stores.append_plan import in_batches
 from agent_stores.backend import (
     Backend,
     Change,
-    ListCursor,
     Row,
     RowRange,
     Thread,
     ThreadKey,
-    ThreadQuery,
     Version,
     VersionConflict,
 )
@@ -34,6 +32,7 @@ from agent_stores.encryption.backend import DAMAGED, EncryptedBackend, encrypt_r
 from agent_stores.encryption.ciphers import Ciphers
 from agent_stores.encryption.ciphertext import to_ciphertext
 from agent_stores.errors import ArgumentTypeError, EncryptionKeyError, OutcomeUnknownError
+from agent_stores.listing import iter_threads
 from agent_stores.wrapped_backend import WrappedBackend
 
 T = TypeVar("T")
@@ -182,20 +181,14 @@ async def _rekey_threads(
     report: RekeyReport,
     note: Callable[[], None],
 ) -> None:
-    after: ListCursor | None = None
-    while True:
-        page = await backend.inner.threads(ThreadQuery(tenant, after=after, limit=_PAGE))
-        for item in page:
-            try:
-                await _rekey_thread(backend, files, item.key, report, note)
-            except (EncryptionKeyError, _BusyError) as error:
-                report.failed += 1
-                report.add_problem(item.key, 0, str(error))
-            report.threads += 1
-            note()
-        if len(page) < _PAGE:
-            return
-        after = ListCursor(page[-1].thread.updated_us, page[-1].key.thread_id)
+    async for item in iter_threads(backend.inner, tenant, page_size=_PAGE):
+        try:
+            await _rekey_thread(backend, files, item.key, report, note)
+        except (EncryptionKeyError, _BusyError) as error:
+            report.failed += 1
+            report.add_problem(item.key, 0, str(error))
+        report.threads += 1
+        note()
 
 
 async def _replace_files(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
+import threading
 import time
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -383,3 +387,23 @@ def test_without_the_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines() == ["MissingDependencyError True"] * 2, done.stderr
+
+
+async def test_a_cancelled_first_call_makes_no_client(table: str) -> None:
+    config, begun = parse_config(table, REGION, "http://127.0.0.1:9", None), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, begun.wait)
+    async with AsyncExitStack() as stack:
+        connecting = asyncio.ensure_future(config.connect(stack, 10))
+        await asyncio.sleep(0)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            begun.set()
+            await busy
+            del connecting
+            gc.collect()
+    assert [str(each.message) for each in caught] == []

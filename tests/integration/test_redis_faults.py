@@ -15,8 +15,7 @@ import redis.asyncio as aioredis
 from redis.crc import key_slot
 
 from agent_stores import ChatMessage, RedisChatMessageStore
-from agent_stores.backends.redis.layout import Keys, thread_keys
-from agent_stores.backends.redis.scripts import COMMIT, DELETE
+from agent_stores.backends.redis.layout import COMMIT, DELETE, Keys, thread_keys
 from agent_stores.errors import (
     NotReplicatedError,
     OutcomeUnknownError,

@@ -91,7 +91,7 @@ async def test_another_clients_change_is_seen(
     await CHANGES[change](writer)
     for again in (False, True):  # and after more was added
         for last in (0, 1, 3, 20, None):
-            reader._redis._clients.get().plain.add(MESSAGES)
+            reader._redis._clients.get().plain[MESSAGES] = True
             part = await reader.latest(KEY, last)
             assert part == await by_script(reader, last), (again, last)
         await writer.append(KEY, [row(f"more {n}") for n in range(3)])

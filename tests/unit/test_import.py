@@ -47,7 +47,8 @@ def loaded(code: str) -> list[str]:
 
 def test_nothing_heavy_is_loaded() -> None:
     assert {"asyncio", "sqlite3"} <= set(loaded("import asyncio, sqlite3"))
-    assert loaded("import agent_stores") == []
+    # Before Python 3.11, uuid loads subprocess, and msgspec uuid.
+    assert loaded("import agent_stores") == loaded("import msgspec")
 
 
 def test_exactly_these_modules_are_loaded() -> None:

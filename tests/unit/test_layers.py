@@ -29,6 +29,7 @@ FOUNDATION = {
     "errors",
     "inline",
     "lineage",
+    "listing",
     "search",
     "thread_updates",
     "thread_pool",
@@ -50,7 +51,6 @@ MESSAGES = {
 LOG = {
     "committer",
     "forking",
-    "listing",
     "log",
     "operations",
     "sealing",

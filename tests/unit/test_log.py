@@ -23,6 +23,8 @@ from agent_stores.backend import (
 )
 from agent_stores.backends.memory import MemoryBackend
 from agent_stores.errors import (
+    ArgumentError,
+    ArgumentTypeError,
     ConflictError,
     NotFoundError,
     OutcomeUnknownError,
@@ -555,3 +557,28 @@ async def test_many_expired_threads_are_passed_over_in_large_steps() -> None:
     page = await log.list_threads(None, limit=1)
     assert [t.thread_id for t in page.threads] == ["b"]
     assert backend.listings < 15
+
+
+async def test_a_store_needs_a_log() -> None:
+    wrong: Any = "sqlite:///chat.db"
+    with pytest.raises(ArgumentTypeError, match="log must be a MessageLog, got str"):
+        ChatMessageStore(wrong)
+
+
+async def test_a_listing_of_tenants_checks_its_arguments() -> None:
+    log = MessageLog(MemoryBackend())
+    with pytest.raises(ArgumentError, match="limit must be a non-negative int, got -1"):
+        await log.list_tenants(limit=-1)
+    wrong: Any = 3
+    with pytest.raises(ArgumentTypeError, match="after must be a str, got int"):
+        await log.list_tenants(after=wrong)
+
+
+async def test_errors_shorten_what_was_given() -> None:
+    wrong: Any = "x" * 1_000_000
+    with pytest.raises(ArgumentError, match="order must be one of 'id', 'recent', got 'xxx") as caught:
+        await ChatMessageStore(MessageLog(MemoryBackend())).list_threads(order=wrong)
+    assert len(str(caught.value)) < 100
+    with pytest.raises(ArgumentError, match="role must be one of") as caught:
+        ChatMessage(wrong)
+    assert len(str(caught.value)) < 150

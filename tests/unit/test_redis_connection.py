@@ -19,7 +19,7 @@ from redis.exceptions import ClusterError
 
 from agent_stores import ChatMessage, RedisChatMessageStore, open_log
 from agent_stores.backend import RECENT_REQUESTS
-from agent_stores.backends.redis import scripts
+from agent_stores.backends.redis import layout
 from agent_stores.backends.redis.config import config_from_url
 from agent_stores.backends.redis.errors import explain
 from agent_stores.backends.redis.layout import (
@@ -296,11 +296,11 @@ def test_keys_are_readable_and_unambiguous() -> None:
 
 
 def test_the_scripts_agree_with_the_library() -> None:
-    assert f"request_count > {RECENT_REQUESTS} then".encode() in scripts.APPEND.source
-    assert f"layout ~= '{LAYOUT}'".encode() in scripts.APPEND.source
-    assert f"'{LAYOUT},%s".encode() in scripts.APPEND.source
-    for script in vars(scripts).values():
-        if isinstance(script, scripts.Script):
+    assert f"request_count > {RECENT_REQUESTS} then".encode() in layout.APPEND.source
+    assert f"layout ~= '{LAYOUT}'".encode() in layout.APPEND.source
+    assert f"'{LAYOUT},%s".encode() in layout.APPEND.source
+    for script in vars(layout).values():
+        if isinstance(script, layout.Script):
             assert b"KEYS *" not in script.source
             assert b"redis.setresp" not in script.source
 

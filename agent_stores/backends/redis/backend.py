@@ -28,7 +28,7 @@ from agent_stores.backend import (
     Version,
     VersionConflict,
 )
-from agent_stores.backends.redis import layout, scripts
+from agent_stores.backends.redis import layout
 from agent_stores.backends.redis.config import Config
 from agent_stores.backends.redis.connection import Client, RedisSubscription
 from agent_stores.backends.redis.errors import FAILURES, explain, is_moved
@@ -39,7 +39,6 @@ from agent_stores.thread_updates import position_conflict
 
 T = TypeVar("T")
 
-_PLAIN_THREADS = 10_000  # remembered
 _position = attrgetter("position")
 
 
@@ -99,7 +98,7 @@ class RedisBackend:
             *(size, tokens, rows[0].created_us, rows[-1].created_us),
             *(*ids, *map(layout.encode_row, rows)),
         ]
-        reply = await self._run(scripts.APPEND, key, arguments)
+        reply = await self._run(layout.APPEND, key, arguments)
         if isinstance(reply, list):
             raise position_conflict(call.expected_position, int(reply[0]))
         return None if reply is None else int(reply)
@@ -112,23 +111,24 @@ class RedisBackend:
             entries = await self._call(lambda client: client.execute(command))
             if entries and entries[-1][0] & 4:  # the list is still all there is
                 return layout.decode_latest(entries, ids=ids)
-        reply = await self._run(scripts.LATEST, key, _texts(limit))
+        reply = await self._run(layout.LATEST, key, _texts(limit))
         entries, pinned, is_plain = reply or ([], [], 0)
-        if len(plain) >= _PLAIN_THREADS:
-            plain.clear()
-        (plain.add if is_plain and entries else plain.discard)(messages)
+        if is_plain and entries:
+            plain[messages] = True
+        else:
+            plain.discard(messages)
         rows = layout.decode_latest(entries, ids=ids)
         return sorted([*map(layout.decode_row, pinned), *rows], key=_position) if pinned else rows
 
     async def load(self, key: ThreadKey) -> Snapshot | None:
         """See `Backend.load`."""
-        reply = await self._run(scripts.LOAD, key)
+        reply = await self._run(layout.LOAD, key)
         return None if reply is None else Snapshot(*layout.decode_thread(key, *reply))
 
     async def rows(self, key: ThreadKey, wanted: RowRange) -> Snapshot | None:
         """See `Backend.rows`."""
         arguments = _texts(wanted.after, wanted.before, wanted.limit, wanted.newest, wanted.bodies)
-        reply = await self._run(scripts.READ, key, arguments)
+        reply = await self._run(layout.READ, key, arguments)
         if reply is None:
             return None
         fields, left, entries, pinned = reply
@@ -143,7 +143,7 @@ class RedisBackend:
         """See `Backend.find`."""
         if not message_ids:
             return {}
-        reply = await self._run(scripts.READ, key, [0, "", "", "", "", *map(layout.quote_id, message_ids)])
+        reply = await self._run(layout.READ, key, [0, "", "", "", "", *map(layout.quote_id, message_ids)])
         rows = [layout.decode_row(entry, bodies=False) for entry in reply[2]] if reply else []
         return {row.message_id: row for row in rows}
 
@@ -172,7 +172,7 @@ class RedisBackend:
             for row in sorted(change.put, key=_position)
         ]
         arguments = [known, number, left, *_texts(change.clear), json.dumps(lists), *rows]
-        if not await self._run(scripts.COMMIT, key, arguments):
+        if not await self._run(layout.COMMIT, key, arguments):
             raise VersionConflict
         return layout.RedisVersion(number, thread.expires_us)
 
@@ -181,20 +181,20 @@ class RedisBackend:
 
         With a version, only if the thread has it; with an empty one, only if the thread has no keys any more.
         """
-        return bool(await self._run(scripts.DELETE, key, [version]))
+        return bool(await self._run(layout.DELETE, key, [version]))
 
     async def threads(self, query: ThreadQuery) -> list[ListedThread]:
         """See `Backend.threads`; one round trip to each server reads ids, and one the threads."""
         found: list[ListedThread] = []
         if query.expired_before is not None:
             return found  # the server removes expired threads
-        prefix = query.prefix.encode(*layout.UTF8)
         while missing := query.limit - len(found):
-            listed = await self._ids(query, prefix, missing)
-            found += await self._listed(query.tenant, [item for item in listed if item[1].startswith(prefix)])
-            if len(listed) < missing:
+            page = await self._page(query, missing)
+            named = [at for at in page if at.thread_id.startswith(query.prefix)]
+            found += await self._listed(query.tenant, named)
+            if len(page) < missing:
                 break
-            query = replace(query, after=ListCursor(-listed[-1][0], listed[-1][1].decode(*layout.UTF8)))
+            query = replace(query, after=page[-1])
         return found
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
@@ -238,7 +238,7 @@ class RedisBackend:
         self._clients.get().is_moved |= is_moved(error, self._config)
         return explain(error, self._config)
 
-    async def _run(self, script: scripts.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
+    async def _run(self, script: layout.Script, key: ThreadKey, arguments: Sequence[Any] = ()) -> Any:
         """Run a script, and wait for replicas if it writes; repeated as `Script.repeats` allows."""
         keys, wait = layout.thread_keys(self._prefix, key), self._wait if script.writes else None
         try:
@@ -252,37 +252,42 @@ class RedisBackend:
                 raise
             raise NotReplicatedError(str(error)) from error
 
-    async def _ids(self, query: ThreadQuery, prefix: bytes, limit: int) -> list[tuple[int, bytes]]:
-        """Negative times (0 in a listing by id) and ids of threads in order; at most `limit`."""
+    async def _page(self, query: ThreadQuery, limit: int, extra: int = 2) -> list[ListCursor]:
+        """At most `limit` threads after a place in a listing, in order; by id, they have no times."""
         after, by_id = query.after or ListCursor(2**63, ""), query.order == "id"
-        last, page = after.thread_id.encode(*layout.UTF8), ("LIMIT", 0, limit + 1)
+        last, size = after.thread_id.encode(*layout.UTF8), limit + extra
         bounds: tuple[Any, ...] = (after.updated_us, "-inf", "WITHSCORES")
         kind, command = "recent", "ZREVRANGEBYSCORE"
         if by_id:
+            prefix = query.prefix.encode(*layout.UTF8)
             low = b"(" + last if last >= prefix else b"[" + prefix
             kind, command, bounds = "index", "ZRANGEBYLEX", (low, b"(" + prefix + b"\xff")
         keys = [layout.shard_key(self._prefix, query.tenant, shard, kind) for shard in range(layout.SHARDS)]
-        commands = [(command, key, *bounds, *page) for key in keys]
+        commands = [(command, key, *bounds, "LIMIT", 0, size) for key in keys]
         replies = await self._call(lambda client: client.pipeline(commands, withscores=not by_id))
         items = [(0, item) if by_id else (-int(item[1]), item[0]) for reply in replies for item in reply]
-        return sorted([item for item in items if item > (-after.updated_us, last)])[:limit]
+        # Servers give the last id of a time first: of the time of its last item, a full page may lack ids.
+        ends = [-int(reply[-1][1]) for reply in replies if len(reply) == size and not by_id]
+        end = min(ends, default=1)
+        found = [item for item in items if item > (-after.updated_us, last) and item[0] < end]
+        if len(found) < limit and ends:
+            return await self._page(query, limit, 4 * size)
+        return [ListCursor(-time_us, name.decode(*layout.UTF8)) for time_us, name in sorted(found)[:limit]]
 
-    async def _listed(self, tenant: str | None, items: Sequence[tuple[int, bytes]]) -> list[ListedThread]:
-        """The threads of those ids that exist; the others are removed from their shards."""
-        names = [ThreadKey(tenant, thread_id.decode(*layout.UTF8)) for _, thread_id in items]
-        keys = [layout.thread_keys(self._prefix, name) for name in names]
-        commands = [
-            command for one in keys for command in (("HMGET", one.meta, *layout.FIELDS), ("PTTL", one.meta))
-        ]
-        replies, found = iter(await self._call(lambda client: client.pipeline(commands))), []
-        for (time_us, _), name, fields, left in zip(items, names, replies, replies, strict=False):
+    async def _listed(self, tenant: str | None, page: Sequence[ListCursor]) -> list[ListedThread]:
+        """The threads of a page that exist; the others are removed from their shards."""
+        names = [ThreadKey(tenant, at.thread_id) for at in page]
+        metas = [layout.thread_keys(self._prefix, name).meta for name in names]
+        commands = [each for meta in metas for each in (("HMGET", meta, *layout.FIELDS), ("PTTL", meta))]
+        replies, found = await self._call(lambda client: client.pipeline(commands)), []
+        for at, name, fields, left in zip(page, names, replies[::2], replies[1::2], strict=True):
             if fields[0] is None:
                 with contextlib.suppress(StoreError):  # as on a replica
                     await self.remove(name, b"")
                 continue
             thread, version = layout.decode_thread(name, fields, left)
-            if time_us:  # so that the next page follows the place in the listing
-                thread = replace(thread, updated_us=-time_us)
+            if at.updated_us:  # so that the next page follows the place in the listing
+                thread = replace(thread, updated_us=at.updated_us)
             found.append(ListedThread(name, thread, version))
         return found
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
 from agent_stores import _checks
+from agent_stores._concurrency import settle
 from agent_stores.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 try:  # the first import of redis on the way to the Redis backend
@@ -113,15 +112,14 @@ def config_from_url(redis_url: str, /, **options: Any) -> Config:
     port = 26379 if kind == "sentinel" else 6379
     hosts = tuple((one.pop("host", "localhost"), one.pop("port", port)) for one in read)
     given = read[0]
-    socket = given.pop("path", "")
     given.pop("connection_class", None)
+    if is_socket:
+        given["unix_socket_path"] = given.pop("path", "")
     is_login_twice = LOGIN & {*options} and LOGIN & {*given}
     options = {**given, **options, **({"ssl": True} if tls else {})}
     # The sentinels are reached as the server is, with logins of their own.
     shared = {name: value for name, value in options.items() if name.startswith(("ssl", "socket_"))}
     own = {name[9:]: options.pop(name) for name in [*options] if name.startswith("sentinel_")}
-    if is_socket:
-        options["unix_socket_path"] = socket
     for is_kept, rule in (
         (is_named, "must name one host, or several for sentinels or a Cluster"),
         (is_socket or re.fullmatch(r"/*\d*/*", path), "must end with the number of a database"),
@@ -152,12 +150,11 @@ def config_from_client(client: Any) -> Config:
     pool: Any = getattr(client, "connection_pool", None)  # none in a Cluster
     options: dict[str, Any] = {**client.get_connection_kwargs()}
     kind, asked = "single", [options]  # the options of what is connected to first
-    if isinstance(client, (redis.RedisCluster, aioredis.RedisCluster)):
+    if pool is None:
         nodes = client.nodes_manager.startup_nodes.values()
         kind, asked = "cluster", [{"host": node.host, "port": node.port} for node in nodes]
     elif hasattr(pool, "sentinel_manager"):
-        sentinels = pool.sentinel_manager.sentinels
-        kind, asked = "sentinel", [one.get_connection_kwargs() for one in sentinels]
+        kind, asked = "sentinel", [one.get_connection_kwargs() for one in pool.sentinel_manager.sentinels]
     connection = options.get("connection_class", getattr(pool, "connection_class", object))
     if issubclass(connection, (redis.SSLConnection, aioredis.SSLConnection)):
         options["ssl"] = True
@@ -196,7 +193,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         "socket_keepalive": True,
         "max_connections": 2**31,
         **common,
-        **_verified(config.options),
+        **config.options,
         **options,
     }
     if config.kind == "cluster":
@@ -204,7 +201,7 @@ def make_client(config: Config, *, timeout: float, blocking: bool = False, **opt
         return library.RedisCluster(startup_nodes=nodes, **given)
     if config.kind == "sentinel":
         short = {name: min(1.0, timeout) for name in ("socket_timeout", "socket_connect_timeout")}
-        own = {**common, **short, **_verified(config.sentinel_options)}
+        own = {**common, **short, **config.sentinel_options}
         return library.Sentinel([*config.hosts], sentinel_kwargs=own).master_for(config.service, **given)
     for host, port in config.hosts:
         given |= {"host": host, "port": port}
@@ -216,14 +213,3 @@ async def close_client(client: Any) -> None:
     manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
     for each in (client, *getattr(manager, "sentinels", ())):
         await settle(each.aclose() if hasattr(each, "aclose") else each.close())
-
-
-async def settle(result: Any) -> Any:
-    """What a method of a client returns, which is to be awaited for an asynchronous one."""
-    return await result if inspect.isawaitable(result) else result
-
-
-def _verified(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with a check of the host's name; redis-py before 6 leaves it out unless it is asked for."""
-    is_checked = options.get("ssl") and options.get("ssl_cert_reqs") not in ("none", ssl.CERT_NONE)
-    return {**({"ssl_check_hostname": True} if is_checked else {}), **options}

@@ -12,10 +12,11 @@ import redis
 import redis.asyncio.cluster
 from redis.exceptions import NoScriptError
 
-from agent_stores.backends.redis.config import Config, close_client, make_client, settle
+from agent_stores._concurrency import settle
+from agent_stores._recent import RecentDict
+from agent_stores.backends.redis.config import Config, close_client, make_client
 from agent_stores.backends.redis.errors import FAILURES, explain
-from agent_stores.backends.redis.layout import Keys
-from agent_stores.backends.redis.scripts import Script
+from agent_stores.backends.redis.layout import Keys, Script
 from agent_stores.connection_pool import let_go
 from agent_stores.errors import NotReplicatedError
 from agent_stores.inline import may_block
@@ -27,6 +28,7 @@ with contextlib.suppress(ImportError):
 Command = tuple[Any, ...]
 Wait = tuple[int, int]  # for how many replicas, and for how many milliseconds
 _RAW = {"NEVER_DECODE": True}
+_PLAIN = 10_000  # threads that are known to be plain
 _SCANNED = 10_000  # keys that one SCAN looks at, which takes a server a millisecond or two
 
 
@@ -61,7 +63,7 @@ class Client:
             and not hasattr(type(self._client).execute_command, "__wrapped__")
         )
         self._idle: list[Any] = []
-        self.plain: set[bytes] = set()
+        self.plain: RecentDict[bytes, bool] = RecentDict(_PLAIN)
         self.slots: Any = contextlib.nullcontext() if self._blocking else asyncio.Semaphore(limit)
 
     async def execute(self, command: Command) -> Any:

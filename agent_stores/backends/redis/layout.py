@@ -1,4 +1,4 @@
-"""Names of keys, and threads and rows in them; docs/redis.md describes them, and the scripts read them.
+"""Names of keys, threads and rows in them, and the Lua scripts that read and write them; see docs/redis.md.
 
 Names are readable for ordinary ids, and unambiguous for all. The keys of a thread and of its shard have the
 same hash tag, ``{tenant.shard}``, so that a Cluster keeps them in one slot. The digest of a thread's id gives
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pkgutil
 import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import repeat
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -135,25 +135,12 @@ def decode_row(entry: bytes, *, bodies: bool = True) -> Row:
 
 def decode_latest(entries: Sequence[bytes], *, ids: bool = False) -> list[Row]:
     """The rows of entries of a list, with what a view of the thread needs, and their ids if asked for."""
-    if not entries:
-        return []
-    first, last = _position(entries[0]), _position(entries[-1])
-    # Positions only increase. Without gaps between them, the ends say them all.
-    is_dense = last - first == len(entries) - 1
-    positions = range(first, last + 1) if is_dense else map(_position, entries)
-    names = map(_message_id, entries) if ids else repeat("")
-    return [
-        Row(name, entry[entry.index(10) + 1 :], position, _BOUNDARY[entry[0]], False)
-        for position, entry, name in zip(positions, entries, names, strict=False)
-    ]
-
-
-def _message_id(entry: bytes) -> str:
-    return unquote_name(entry[entry.index(35) + 1 : entry.index(10)])
-
-
-def _position(entry: bytes) -> int:
-    return int(entry[1 : entry.index(44)])
+    rows: list[Row] = []
+    for entry in entries:
+        line, _, body = entry.partition(b"\n")
+        message_id = unquote_name(line[line.index(35) + 1 :]) if ids else ""
+        rows.append(Row(message_id, body, int(line[1 : line.index(44)]), _BOUNDARY[entry[0]]))
+    return rows
 
 
 def encode_thread(thread: Thread) -> tuple[list[str], list[str]]:
@@ -197,3 +184,37 @@ def unsupported_layout(layout: str) -> UnsupportedVersionError:
         f"a thread has version {layout} of the layout, and this version of agent-stores uses {LAYOUT}; "
         "nothing was written"
     )
+
+
+class Script:
+    """A script of ``lua/`` as EVALSHA and EVAL take it: one atomic step on the server, in one round trip.
+
+    Args:
+        name: the name of its file; its lines ``-- include name`` become those of another file.
+        keys: how many of a thread's keys it takes: a slot that moves is waited for if one of them is missing.
+        writes: whether it changes threads, other than to renew a time-to-live.
+        repeats: whether it may run twice.
+
+    Attributes:
+        source: its text.
+        sha: the digest by which the server knows it.
+    """
+
+    def __init__(self, name: str, *, keys: int = 6, writes: bool = True, repeats: bool = True) -> None:
+        self.keys, self.writes, self.repeats = keys, writes, repeats
+        self.source = _source(name)
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
+
+
+def _source(name: str) -> bytes:
+    # Read as modules are: the first import may be on an event loop, where other reads raise under a guard.
+    text = pkgutil.get_data("agent_stores.backends.redis", f"lua/{name}.lua") or b""
+    return re.sub(rb"-- include (\w+)\n", lambda found: _source(found[1].decode()), text)
+
+
+APPEND = Script("append")
+COMMIT = Script("commit", repeats=False)
+DELETE = Script("delete", repeats=False)
+LOAD = Script("load", keys=2, writes=False)
+READ = Script("read", keys=3, writes=False)
+LATEST = Script("latest", writes=False)

@@ -26,7 +26,6 @@ from agent_stores.backends.sql.names import NAME_COLUMNS
 from agent_stores.backends.sql.statements import (
     LARGEST,
     MINUTE,
-    POSITION,
     STORED_COLUMNS,
     Abort,
     Statements,
@@ -56,20 +55,12 @@ _CHANGE = """UPDATE {threads} SET version = version + 1, last_position = last_po
 messages = messages + :added - v_gone, pinned = pinned + :pinned, bytes = bytes + :bytes - v_gone_bytes,
 tokens = tokens + :tokens - v_gone_tokens, first_us = COALESCE(first_us, :first), last_us = :last,
 updated_us = :now"""
-
-
-def _cuts(target: str) -> tuple[str, str]:
-    """Where a trim cuts, and where else: see `agent_stores.thread_updates.trim_index`.
-
-    `target` is the first row that may stay.
-    """
-    after = f"{_UNPINNED} AND m.id >= {target} AND {_HIGH} AND m.boundary = 1"
-    before = f"{_UNPINNED} AND {_LOW} AND m.id < {target} ORDER BY m.id DESC LIMIT {MAX_RUN}"
-    return (
-        f"(SELECT m.id {after} ORDER BY m.id LIMIT 1)",
-        f"(SELECT MAX(s.id) FROM (SELECT m.id, m.boundary {before}) AS s WHERE s.boundary = 1)",
-    )
-
+# Where a trim cuts: see `agent_stores.thread_updates.trim_index`. The target is the first row that may stay.
+_CUT = f"""COALESCE(
+(SELECT m.id {_UNPINNED} AND m.id >= {_TARGET} AND {_HIGH} AND m.boundary = 1 ORDER BY m.id LIMIT 1),
+(SELECT MAX(s.id) FROM (SELECT m.id, m.boundary {_UNPINNED} AND {_LOW} AND m.id < {_TARGET}
+  ORDER BY m.id DESC LIMIT {MAX_RUN}) AS s WHERE s.boundary = 1),
+{_TARGET})"""
 
 # MariaDB sets columns one after the other: each expression has old values, or means the same with new ones.
 _EXPIRES = "CASE WHEN ttl_refresh = 'never' THEN expires_us ELSE :now + ROUND(ttl * 1000000) END"
@@ -105,8 +96,7 @@ def _program(*, assign: str, update: str, on_conflict: str, leave: str, rows: st
   {assign} v_excess = v_unpinned - :most;
   IF v_excess > 0 THEN{scan}
     IF v_cut IS NULL THEN
-      {assign} v_target = {_TARGET};
-      {assign} v_cut = COALESCE({", ".join(_cuts("v_target"))}, v_target);
+      {assign} v_cut = {_CUT};
       SELECT COUNT(*), COALESCE(SUM(bytes), 0), COALESCE(SUM(tokens), 0)
       INTO v_gone, v_gone_bytes, v_gone_tokens {_GONE} v_cut;
     END IF;
@@ -120,7 +110,7 @@ def _program(*, assign: str, update: str, on_conflict: str, leave: str, rows: st
 
 _VARIABLES = (
     "v_id bigint, v_low bigint, v_high bigint, v_last bigint, v_unpinned bigint, "
-    "v_excess bigint, v_target bigint, v_cut bigint, "
+    "v_excess bigint, v_cut bigint, "
     "v_gone bigint DEFAULT 0, v_gone_bytes bigint DEFAULT 0, v_gone_tokens bigint DEFAULT 0, v_result bigint"
 )
 
@@ -128,20 +118,21 @@ _NAME = ", COALESCE(NULLIF(m.long_id, ''), m.message_id)"
 _ALIVE = "thread_key = :key AND (expires_us IS NULL OR expires_us > :now)"
 
 
-def _latest(name: str, threads: str = "", alive: str = "") -> tuple[str, str]:
+def _latest(name: str, body: str = "m.body", threads: str = "", alive: str = "") -> tuple[str, str]:
     """What reads the end of a thread: the newest rows that are not pinned, and the pinned ones.
 
-    It selects position, body, pinned and boundary, and `name`, which is nothing or ``, _NAME``. `threads` and
-    `alive` select the thread ``t``, where another statement did not.
+    It selects a mark (see `SQLBackend.latest`), `body` and `name`, which is nothing or ``, _NAME``.
+    `threads` and `alive` select the thread ``t``, where another statement did not.
     """
-    rows = f"SELECT {POSITION}, m.body, m.pinned, m.boundary{name} FROM {threads}{{messages}} m WHERE {alive}"
+    mark = f"(m.id - m.thread * {LARGEST}) * 4 + m.pinned * 2 + m.boundary AS mark"
+    rows = f"SELECT {mark}, {body}{name} FROM {threads}{{messages}} m WHERE {alive}"
     return (
         f"{rows}{rows_of('t.id')} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit",
         f"{rows}m.thread = t.id AND m.pinned = 1",
     )
 
 
-# A row at position 0 says that reads renew the time-to-live.
+# A row with the mark 0 says that reads renew the time-to-live.
 _RENEWS = "t.ttl_refresh = 'read' AND t.ttl > 0"
 
 
@@ -188,7 +179,7 @@ def _latest_function(function: str, name: str) -> str:
     newest, pinned = (query.replace(":", "p_") for query in _latest(name))
     return f"""
 CREATE OR REPLACE FUNCTION {{{function}}}(p_key bytea, p_now bigint, p_limit bigint)
-RETURNS TABLE (pos bigint, doc text, pin smallint, bound smallint{name and ", name text"})
+RETURNS TABLE (mark bigint, doc text{name and ", name text"})
 LANGUAGE plpgsql STABLE {_SETTINGS} AS $$
 DECLARE
   t record;
@@ -197,7 +188,7 @@ BEGIN
   IF NOT FOUND THEN RETURN; END IF;
   RETURN QUERY {newest};
   IF t.pinned > 0 THEN RETURN QUERY {pinned}; END IF;
-  IF {_RENEWS} THEN pos = 0; RETURN NEXT; END IF;
+  IF {_RENEWS} THEN mark = 0; RETURN NEXT; END IF;
 END $$
 """
 
@@ -238,7 +229,6 @@ updated_minute, expires_minute"""
 _FIND = f"SELECT {_STATE} FROM {{threads}} WHERE thread_key = :thread_key"
 _MARKS = ", ".join("?" * len(STORED_COLUMNS))
 _INSERT = f"INSERT INTO {{messages}} ({', '.join(STORED_COLUMNS)}) VALUES ({_MARKS})"
-_CUT = f"COALESCE({', '.join(_cuts(_TARGET))}, {_TARGET})"
 _TRIM = f"DELETE {_GONE} {_CUT} RETURNING bytes, tokens".replace("v_", ":v_")
 _SET = f"{_CHANGE.replace('v_', ':v_')}, recent = :recent, expires_us = NULLIF(:expires, 0)"
 _MINUTES = f"updated_minute = :now / {MINUTE}, expires_minute = NULLIF(:expires, 0) / {MINUTE}"
@@ -328,11 +318,12 @@ def latest_text(sql: Statements, *, ids: bool) -> str:
         return f"SELECT * FROM {'{latest_ids_v5}' if ids else '{latest_v5}'}(:key, :now, :limit)"
     name = _NAME if ids else ""
     # The thread is one row, found first: the messages come in the order of their index.
-    newest, pinned = _latest(name, "{threads} t, ", f"{_ALIVE} AND ")
+    body = "CAST(m.body AS BLOB)" if sql.is_sqlite else "m.body"  # a text would be decoded, and encoded again
+    newest, pinned = _latest(name, body, "{threads} t, ", f"{_ALIVE} AND ")
     if sql.is_sqlite:
         pinned = pinned.replace("{messages} m", "{messages} m INDEXED BY ix_{messages}_pinned")
     return f"""{sql.part.format(newest)} UNION ALL {pinned} AND t.pinned > 0
-UNION ALL SELECT 0, '', 0, 0{", NULL" if ids else ""} FROM {{threads}} t WHERE {_ALIVE} AND {_RENEWS}"""
+UNION ALL SELECT 0, ''{", NULL" if ids else ""} FROM {{threads}} t WHERE {_ALIVE} AND {_RENEWS}"""
 
 
 _encode = msgspec.json.Encoder().encode

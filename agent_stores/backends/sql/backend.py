@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, cast
@@ -139,15 +139,14 @@ class SQLBackend:
         if rows and rows[0][0] == 0:
             del rows[0]
             await self._run(self._sql(_RENEW, values), write=True, repeatable=True)
+        encode: Callable[[Any], bytes] = bytes if self._sql.is_sqlite else str.encode
+        # A mark is four times the position, and 2 for a pinned row, and 1 for one that is a boundary.
         if ids:
             return [
-                Row(names.from_text(message_id), body.encode(), position, boundary == 1, pinned == 1)
-                for position, body, pinned, boundary, message_id in rows
+                Row(names.from_text(message_id), encode(body), mark >> 2, mark & 1 == 1, mark & 2 == 2)
+                for mark, body, message_id in rows
             ]
-        return [
-            Row("", body.encode(), position, boundary == 1, pinned == 1)
-            for position, body, pinned, boundary in rows
-        ]
+        return [Row("", encode(body), mark >> 2, mark & 1 == 1, mark & 2 == 2) for mark, body in rows]
 
     async def find(self, key: ThreadKey, message_ids: Sequence[str]) -> dict[str, Row]:
         """See `Backend.find`."""

@@ -70,11 +70,17 @@ class DynamoDBConfig(ServiceConfig):
         options = AioConfig(
             connect_timeout=timeout, read_timeout=timeout, max_pool_connections=50, retries=_NO_RETRY
         )
-        made = sdk_session()._create_client(
-            "dynamodb", region_name=self.region, endpoint_url=self.endpoint, config=options
-        )
+
+        def make_client() -> AioBaseClient:
+            session = sdk_session()
+            return asyncio.run(
+                session._create_client(
+                    "dynamodb", region_name=self.region, endpoint_url=self.endpoint, config=options
+                )
+            )
+
         # The SDK reads files meanwhile: on a thread, not on the event loop.
-        return await stack.enter_async_context(await asyncio.to_thread(asyncio.run, made))
+        return await stack.enter_async_context(await asyncio.to_thread(make_client))
 
 
 def parse_config(

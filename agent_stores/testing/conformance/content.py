@@ -67,6 +67,27 @@ class TestContent:
         assert [item.message async for item in store.iter_messages()] == [EVERYTHING]
         assert await store.get("everything") == EVERYTHING
 
+    async def test_text_of_a_subclass(self, make_store: MakeStore) -> None:
+        class Markup(str):
+            """As markupsafe's, which templates return."""
+
+            __slots__ = ()
+
+        thread = Markup(uuid.uuid4().hex)
+        store = make_store(thread_id=thread, tenant=thread)
+        message = user(Markup("é <b>"), message_id=Markup("m"), author_name=Markup("ann"), created_at=WHEN)
+        await store.add_messages([message, call(Markup("c")), result(Markup("c"))])
+        assert await store.get(Markup("m")) == message
+        await store.replace(Markup("m"), user(Markup("new")))
+        await store.update_metadata({Markup("title"): Markup("x")})
+        page = await store.list_threads(prefix=Markup(thread[:8]))
+        assert [(each.thread_id, each.metadata) for each in page.threads] == [(thread, {"title": "x"})]
+        assert await stored(store) == ["new", "call c", "result c"]
+        assert await store.delete([Markup("m")]) == 1
+        branch = await store.fork(Markup(f"{thread}-2"))
+        assert await stored(branch) == ["call c", "result c"]
+        assert await make_store(tenant=thread).delete_thread(thread)
+
     async def test_call_ids_of_any_text(self, make_store: MakeStore) -> None:
         store = make_store(max_messages=3)
         for call_id in ("\ud800", "\x00", "😀'\"\\", "x" * 3000):

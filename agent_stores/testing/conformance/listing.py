@@ -127,7 +127,9 @@ class TestListing:
     async def test_threads_of_the_same_time_are_ordered_by_id(self, make_store: MakeStore) -> None:
         tenant = new_tenant()
         store = make_store(tenant=tenant)
-        names = ["B", "a", "b", "c", "é", "\ue000", "😀"]
+        # Backends divide threads among partitions: five of these are in one shard of the Redis backend.
+        in_one_shard = ["t17", "t21", "t65", "t68", "t82"]
+        names = sorted(["B", "a", "b", "c", "é", "\ue000", "😀", *in_one_shard])
         for name, updated_us in [("newer", 2_000), ("older", 1), *((name, 1_000) for name in names[::-1])]:
             thread = Thread(updated_us=updated_us * 1_000_000, recent_request_ids=("request",))
             await store.log.backend.commit(ThreadKey(tenant, name), Change(thread, None))

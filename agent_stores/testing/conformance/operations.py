@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import datetime, timezone
+from typing import Any
 
 import pytest
 
@@ -329,8 +330,18 @@ class TestOperations:
             make_store(dangling_calls="fix")
         with pytest.raises(ArgumentError, match="limit must be a positive int, got 0"):
             await store.list_threads(limit=0)
-        with pytest.raises(ArgumentError, match="cursor must be one that"):
-            await store.list_threads(cursor="not a cursor\x00")
+        for cursor in ("not a cursor\x00", f'["recent", {10**30}, "a"]', '["recent", -1, "a"]'):
+            with pytest.raises(ArgumentError, match="cursor must be one that"):
+                await store.list_threads(cursor=cursor, order="recent")
+        absent: Any = None
+        with pytest.raises(ArgumentTypeError, match="after must be a non-negative int, got None"):
+            await store.iter_messages(after=absent).__anext__()
+        with pytest.raises(ArgumentTypeError, match="limit must be a non-negative int, got None"):
+            await store.search("words", limit=absent)
+        for given in (1.5, -1, True, "3"):
+            counting = make_store(thread_id=store.thread_id, count_tokens=lambda _, count=given: count)
+            with pytest.raises((ArgumentError, ArgumentTypeError), match="what count_tokens returns must be"):
+                await counting.add_messages([user("1")])
         assert await store.count() == 0
 
 
