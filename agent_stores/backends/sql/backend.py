@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any, cast
 
@@ -28,19 +27,18 @@ from agent_stores.backends.sql.engines import EngineDatabase, SQLiteDatabase, op
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
 from agent_stores.backends.sql.search import SearchIndex
 from agent_stores.backends.sql.statements import (
+    FIND,
     HEAD,
     LARGEST,
     LOAD,
     MINUTE,
-    ROW,
     STORED_COLUMNS,
     THREAD_COLUMNS,
-    THREAD_ID,
     Abort,
     Statement,
     Steps,
     row_values,
-    rows_of,
+    rows_text,
     thread_values,
     to_row,
     to_thread,
@@ -53,9 +51,6 @@ registry: ServerRegistry[Database] = ServerRegistry()
 """The databases in use in this process."""
 
 _IDS_PER_STATEMENT = 500
-_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(STORED_COLUMNS) + 3)
-_NO_BODIES = ROW.replace("m.body", "'' AS body")
-_FIND = f"SELECT {_NO_BODIES} FROM {{messages}} m WHERE m.thread = {THREAD_ID}"
 # Databases round differently: the minute may be one too small, which the index allows.
 _RENEW = f"""UPDATE {{threads}} SET expires_us = :now + round(ttl * 1000000),
 expires_minute = round((:now + ttl * 1000000) / {MINUTE}.0 - 0.5)
@@ -125,7 +120,7 @@ class SQLBackend:
             "before": LARGEST if wanted.before is None else min(wanted.before, LARGEST),
             "limit": LARGEST if wanted.limit is None else wanted.limit,
         }
-        text = _rows_text(wanted.newest, wanted.bodies, self._sql.part)
+        text = rows_text(wanted.newest, wanted.bodies, self._sql.part)
         found = await self._run(self._sql(text, values))
         heads = [row for row in found if row[-1] is not None]
         rows = sorted((to_row(row) for row in found if row[-1] is None), key=attrgetter("position"))
@@ -154,7 +149,7 @@ class SQLBackend:
         found: list[Row] = []
         for start in range(0, len(ids), _IDS_PER_STATEMENT):
             part = {f"id_{n}": each for n, each in enumerate(ids[start : start + _IDS_PER_STATEMENT])}
-            text = f"{_FIND} AND m.message_id IN (:{', :'.join(part)})"
+            text = f"{FIND} AND m.message_id IN (:{', :'.join(part)})"
             found += map(to_row, await self._run(self._sql(text, {"key": thread_digest(key), **part})))
         return {row.message_id: row for row in found}
 
@@ -269,19 +264,6 @@ class SQLBackend:
     async def aclose(self) -> None:
         """Close the connections, if no other backend of this process uses them."""
         await registry.release(self.database, self._finalizer)
-
-
-@lru_cache
-def _rows_text(newest: bool, bodies: bool, part: str) -> str:
-    """The statement that reads a thread and a range of its rows; for `part` see `Statements`."""
-    where = rows_of(THREAD_ID, ":after", ":before")
-    select = f"SELECT {ROW if bodies else _NO_BODIES}{_NULLS} FROM {{messages}} m WHERE {where}"
-    if not newest:
-        return f"{LOAD} UNION ALL {part.format(f'{select} ORDER BY m.id LIMIT :limit')}"
-    unpinned = part.format(f"{select} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit")
-    pinned = f"{select} AND m.thread = {THREAD_ID} AND m.pinned = 1"
-    has_pinned = "(SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
-    return f"{LOAD} UNION ALL {unpinned} UNION ALL {pinned} AND {has_pinned}"
 
 
 def _page(query: ThreadQuery) -> tuple[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from agent_stores.backends.sql.config import Config, driver_options
 from agent_stores.backends.sql.database import Call, Database, drive
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify
 from agent_stores.backends.sql.statements import Style
+from agent_stores.connection_pool import of_the_parent
 from agent_stores.errors import ArgumentError
 from agent_stores.inline import may_block
 from agent_stores.thread_pool import ThreadPool
@@ -36,8 +37,6 @@ _BEGIN = {
     "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED",
     "mariadb": "BEGIN",
 }
-_of_the_parent: list[object] = []
-"""Connections that a forked child has of its parent: closing them would disturb the parent's locks."""
 
 
 class _Threads(ThreadPool):
@@ -247,7 +246,7 @@ class SQLiteDatabase(EngineDatabase):
     def _disconnect(self, *, close: bool = True) -> None:
         idle, self._idle = self._idle, []
         if not close:
-            _of_the_parent.extend(idle)
+            of_the_parent.extend(idle)  # closing them would disturb its locks on the file
             return
         for conn in idle:
             conn.close()

@@ -67,6 +67,11 @@ HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 
 LOAD = f"SELECT {HEAD} FROM {{threads}} t WHERE t.thread_key = :key"
 THREAD_ID = "(SELECT id FROM {threads} WHERE thread_key = :key)"
+_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(STORED_COLUMNS) + 3)
+_NO_BODIES = ROW.replace("m.body", "'' AS body")
+FIND = f"SELECT {_NO_BODIES} FROM {{messages}} m WHERE m.thread = {THREAD_ID}"
+"""Selects rows of a thread, without bodies, for `to_row`."""
+
 _NO_VALUES: Mapping[str, Any] = {}
 _TABLE = re.compile(r"\{([a-z][a-z_0-9]*)\}")
 _VALUE = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
@@ -117,6 +122,19 @@ class Statements:
 def rows_of(thread: str, after: str = "0", before: str = str(LARGEST)) -> str:
     """The condition of the rows of a thread, or of those between two positions."""
     return f"m.id > {thread} * {LARGEST} + {after} AND m.id < {thread} * {LARGEST} + {before}"
+
+
+@lru_cache
+def rows_text(newest: bool, bodies: bool, part: str) -> str:
+    """The statement that reads a thread and a range of its rows; for `part` see `Statements`."""
+    where = rows_of(THREAD_ID, ":after", ":before")
+    select = f"SELECT {ROW if bodies else _NO_BODIES}{_NULLS} FROM {{messages}} m WHERE {where}"
+    if not newest:
+        return f"{LOAD} UNION ALL {part.format(f'{select} ORDER BY m.id LIMIT :limit')}"
+    unpinned = part.format(f"{select} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit")
+    pinned = f"{select} AND m.thread = {THREAD_ID} AND m.pinned = 1"
+    has_pinned = "(SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
+    return f"{LOAD} UNION ALL {unpinned} UNION ALL {pinned} AND {has_pinned}"
 
 
 def thread_values(thread: Thread) -> dict[str, Any]:
