@@ -165,7 +165,7 @@ class LoopClients(Generic[C]):
 
     def reset_after_fork(self) -> None:
         """After a fork: the clients, and the loops that they are on, belong to the parent."""
-        _of_the_parent.append((self._clients, self._hooks))
+        of_the_parent.append((self._clients, self._hooks))
         self._lock, self._clients, self._hooks = threading.Lock(), {}, {}
 
     def _take_all(self) -> dict[_Loop, C]:
@@ -347,7 +347,7 @@ class EventLoopPool:
             _end(loop)
 
     def _reset(self) -> None:
-        _of_the_parent.extend(self._all)  # what they wait with is the parent's, too
+        of_the_parent.extend(self._all)  # what they wait with is the parent's, too
         self._lock, self._all, self._idle = threading.Lock(), set(), []
 
 
@@ -376,7 +376,8 @@ def _after_fork(reset: Callable[[], object]) -> None:
 
 
 _tasks: set[asyncio.Task[None]] = set()
-_of_the_parent: list[object] = []
+of_the_parent: list[object] = []
+"""What a forked child has of its parent, and must neither use nor close."""
 
 loop_pool = EventLoopPool(16)
 """The loops of all synchronous calls of the process."""

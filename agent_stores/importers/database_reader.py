@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from agent_stores.backends.sql.config import Config, parse_config
-from agent_stores.backends.sql.errors import classify, translate_error
+from agent_stores.backends.sql.errors import translate_error
 from agent_stores.errors import ArgumentError, MissingDependencyError, NotFoundError, StoreClosedError
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect  # isort: skip - after what names the extra
@@ -81,8 +81,7 @@ class DatabaseReader:
             with self._open().connect() as connection:
                 return operation(connection)
         except (SQLAlchemyError, OSError) as error:
-            failure = classify(error, self._config.dialect)
-            raise translate_error(error, failure, self._config) from None
+            raise translate_error(error, self._config) from None
 
     def _open(self) -> Engine:
         if self._engine is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, cast
@@ -22,23 +23,22 @@ from agent_stores.backends.sql import names
 from agent_stores.backends.sql.append import append_work, latest_text
 from agent_stores.backends.sql.config import Config
 from agent_stores.backends.sql.database import Database
-from agent_stores.backends.sql.engines import SQLiteDatabase, open_engine
+from agent_stores.backends.sql.engines import EngineDatabase, SQLiteDatabase, open_engine
 from agent_stores.backends.sql.names import NAME_COLUMNS, thread_digest, thread_names
 from agent_stores.backends.sql.search import SearchIndex
 from agent_stores.backends.sql.statements import (
+    FIND,
     HEAD,
     LARGEST,
     LOAD,
     MINUTE,
-    ROW,
     STORED_COLUMNS,
     THREAD_COLUMNS,
-    THREAD_ID,
     Abort,
     Statement,
     Steps,
     row_values,
-    rows_of,
+    rows_text,
     thread_values,
     to_row,
     to_thread,
@@ -51,9 +51,6 @@ registry: ServerRegistry[Database] = ServerRegistry()
 """The databases in use in this process."""
 
 _IDS_PER_STATEMENT = 500
-_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(STORED_COLUMNS) + 3)
-_NO_BODIES = ROW.replace("m.body", "'' AS body")
-_FIND = f"SELECT {_NO_BODIES} FROM {{messages}} m WHERE m.thread = {THREAD_ID}"
 # Databases round differently: the minute may be one too small, which the index allows.
 _RENEW = f"""UPDATE {{threads}} SET expires_us = :now + round(ttl * 1000000),
 expires_minute = round((:now + ttl * 1000000) / {MINUTE}.0 - 0.5)
@@ -66,9 +63,13 @@ _UPDATE_THREAD = f"UPDATE {{threads}} SET version = version + 1, {', '.join(f'{n
 
 def connect(config: Config) -> Database:
     """The database of a configuration; nothing connects before the first operation."""
-    if config.engine is None and config.dialect == "sqlite":
+    if config.engine is not None:
+        return EngineDatabase(config, config.engine, readers=config.max_connections)
+    if config.dialect == "sqlite":
         return SQLiteDatabase(config)
-    if config.engine is None and config.runs_on_loop:
+    # psycopg's asynchronous connections do not run on the default event loop of Windows.
+    of_psycopg = () if sys.platform == "win32" else ("psycopg", "psycopg_async")
+    if config.url.get_driver_name() in ("asyncpg", *of_psycopg):
         from agent_stores.backends.sql.postgresql import PostgresDatabase
 
         return PostgresDatabase(config)
@@ -89,11 +90,7 @@ class SQLBackend:
         database, self._finalizer = registry.acquire(config.identity, lambda: connect(config), user=self)
         self.database, self._run, self._sql = database, database.run, database.sql
         self.supports_inline, self.loop_independent = database.supports_inline, database.loop_independent
-        flags = (False, True)
-        self._latest = {ids: latest_text(self._sql, ids=ids) for ids in flags}
-        self._rows = {
-            (newest, bodies): self._rows_text(newest, bodies) for newest in flags for bodies in flags
-        }
+        self._latest = {ids: latest_text(self._sql, ids=ids) for ids in (False, True)}
         if config.dialect != "mariadb":
             index = SearchIndex(database)
             self.search, self.build_search_index = index.search, index.build
@@ -123,21 +120,11 @@ class SQLBackend:
             "before": LARGEST if wanted.before is None else min(wanted.before, LARGEST),
             "limit": LARGEST if wanted.limit is None else wanted.limit,
         }
-        found = await self._run(self._sql(self._rows[wanted.newest, wanted.bodies], values))
+        text = rows_text(wanted.newest, wanted.bodies, self._sql.part)
+        found = await self._run(self._sql(text, values))
         heads = [row for row in found if row[-1] is not None]
         rows = sorted((to_row(row) for row in found if row[-1] is None), key=attrgetter("position"))
         return Snapshot(*to_thread(heads[0]), rows) if heads else None
-
-    def _rows_text(self, newest: bool, bodies: bool) -> str:
-        """The statement that reads a thread and a range of its rows."""
-        where = rows_of(THREAD_ID, ":after", ":before")
-        select = f"SELECT {ROW if bodies else _NO_BODIES}{_NULLS} FROM {{messages}} m WHERE {where}"
-        if not newest:
-            return f"{LOAD} UNION ALL {self._sql.part.format(f'{select} ORDER BY m.id LIMIT :limit')}"
-        part = self._sql.part.format(f"{select} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit")
-        pinned = f"{select} AND m.thread = {THREAD_ID} AND m.pinned = 1"
-        has_pinned = "(SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
-        return f"{LOAD} UNION ALL {part} UNION ALL {pinned} AND {has_pinned}"
 
     async def latest(self, key: ThreadKey, limit: int | None, *, now_us: int, ids: bool = False) -> list[Row]:
         """See `LatestReader.latest`; one statement, and another one where reads renew the time-to-live."""
@@ -162,7 +149,7 @@ class SQLBackend:
         found: list[Row] = []
         for start in range(0, len(ids), _IDS_PER_STATEMENT):
             part = {f"id_{n}": each for n, each in enumerate(ids[start : start + _IDS_PER_STATEMENT])}
-            text = f"{_FIND} AND m.message_id IN (:{', :'.join(part)})"
+            text = f"{FIND} AND m.message_id IN (:{', :'.join(part)})"
             found += map(to_row, await self._run(self._sql(text, {"key": thread_digest(key), **part})))
         return {row.message_id: row for row in found}
 
@@ -170,17 +157,16 @@ class SQLBackend:
         """See `Backend.threads`."""
         where, values = _page(query)
         text = f"SELECT t.tenant, t.thread_id, {HEAD} FROM {{threads}} t WHERE {where} LIMIT :limit"
-        listed = []
-        for owner, thread_id, *columns in await self._run(self._sql(text, values)):
-            key = ThreadKey(None if owner is None else names.from_text(owner), names.from_text(thread_id))
-            listed.append(ListedThread(key, *to_thread(tuple(columns))))
-        return listed
+        name_of = names.from_text
+        return [
+            ListedThread(ThreadKey(owner and name_of(owner), name_of(thread_id)), *to_thread(columns))
+            for owner, thread_id, *columns in await self._run(self._sql(text, values))
+        ]
 
     async def tenants(self, *, after: str | None = None, limit: int = 100) -> list[str | None]:
         """See `TenantLister.tenants`; reads one row of the index for each tenant."""
         rows = await self._run(self._sql("SELECT DISTINCT tenant FROM {threads}"))
-        found = [None if tenant is None else names.from_text(tenant) for (tenant,) in rows]
-        return tenants_after(found, after)[:limit]
+        return tenants_after([tenant and names.from_text(tenant) for (tenant,) in rows], after)[:limit]
 
     # -- writing ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Collection, Hashable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,16 +56,7 @@ class Config(NamedTuple):
     @property
     def identity(self) -> Hashable:
         """What is the same for connections that can be shared."""
-        url = self.url.render_as_string(hide_password=False)
-        options = repr(sorted(self.engine_options.items()))
-        return id(self.engine), url, self.location, self.timeout, self.max_connections, self.notify, options
-
-    @property
-    def runs_on_loop(self) -> bool:
-        """Whether `PostgresDatabase` has its driver."""
-        # psycopg's asynchronous connections do not run on the default event loop of Windows.
-        of_psycopg = () if sys.platform == "win32" else ("psycopg", "psycopg_async")
-        return self.url.get_driver_name() in ("asyncpg", *of_psycopg)
+        return self._replace(engine_options=repr(sorted(self.engine_options.items())))  # type: ignore[arg-type]
 
     @property
     def is_memory(self) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -33,49 +34,38 @@ class Call:
 
     Attributes:
         committing: whether the write may have taken effect.
-        connection: what is interrupted when the time is up.
-        stepwise: whether it runs by `steps`: a transaction, or a statement that needs one.
-        timed_out: whether the time was up; nothing is written from then on, unless that had begun.
+        connection: what is interrupted when the time is up; changed and used under the lock.
+        stepwise: whether it runs in a transaction of several statements, or is a statement that needs one.
     """
 
-    __slots__ = ("_lock", "committing", "connection", "stepwise", "timed_out", "work", "write")
+    __slots__ = ("committing", "connection", "lock", "stepwise", "work", "write")
 
     def __init__(self, work: Work, write: bool) -> None:
         self.work, self.write = work, write
         self.stepwise: bool = callable(work)
-        self.committing = self.timed_out = False
+        self.committing = False
         self.connection: Any = None
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
-    def steps(self, begin: str | None) -> Steps[Any]:
-        """The steps of an attempt, and those that begin and end its transaction; None: the driver does."""
-        begin = begin if self.write else None  # reads need no transaction
-        if begin is not None:
+    def steps(self, begin: str, deadline: float, *, ends: bool = True) -> Steps[Any]:
+        """The steps of an attempt, with those that begin and, where it `ends` here, end its transaction."""
+        if self.write:
             yield begin, ()
         result = (yield from self.work()) if callable(self.work) else (yield self.work)
-        self.commit()
-        if begin is not None:
+        self.commit(deadline)
+        if self.write and ends:
             yield "COMMIT", ()
         return result
 
-    def commit(self) -> None:
-        """Note that the write may take effect from now on, unless the time was up."""
-        with self._lock:
-            if self.timed_out:
-                raise PoolTimeout("the time was up")
-            self.committing = self.write
+    def commit(self, deadline: float) -> None:
+        """Note that the write may take effect from now on, unless the time is up.
 
-    def end(self) -> None:
-        """Note that the connection is no longer this call's."""
-        with self._lock:
-            self.connection = None
-
-    def time_out(self) -> None:
-        """Give up because the time is up, and wake who waits for the connection's server."""
-        with self._lock:
-            self.timed_out = True
-            if self.connection is not None:
-                _interrupt(self.connection)
+        It is noted before the time is read: who is called when the time is up reads the note.
+        """
+        self.committing = self.write
+        if time.monotonic() >= deadline:
+            self.committing = False
+            raise PoolTimeout("the time was up")
 
 
 class Database(SharedConnection, ABC):
@@ -120,7 +110,8 @@ class Database(SharedConnection, ABC):
         if isinstance(error, (Abort, AgentStoresError)):
             return None
         if isinstance(error, asyncio.TimeoutError):
-            call.time_out()
+            with call.lock:
+                interrupt(call.connection)
         failure, was_committing = classify(error, self.dialect), call.committing
         if failure is Failure.DUPLICATE:
             raise Abort from None
@@ -129,7 +120,7 @@ class Database(SharedConnection, ABC):
         call.stepwise |= failure is Failure.TRANSIENT
         is_lost = failure is Failure.UNAVAILABLE and getattr(error, "connection_invalidated", False)
         return FailedAttempt(
-            translate_error(error, failure, self.config, write=call.write),
+            translate_error(error, self.config, write=call.write),
             describe(error, self.config),
             may_retry=is_lost or failure is Failure.TRANSIENT,
             may_have_applied=was_committing and failure in _UNKNOWN,
@@ -166,8 +157,8 @@ def drive(steps: Steps[T], execute: Callable[..., Any], conn: Any) -> T:
         return end.value  # type: ignore[no-any-return]
 
 
-def _interrupt(connection: Any) -> None:
-    """Shut a connection's socket down, or interrupt SQLite."""
+def interrupt(connection: Any) -> None:
+    """Wake who waits for a connection's server: shut its socket down, or interrupt SQLite."""
     connection = getattr(connection, "driver_connection", connection)
     with contextlib.suppress(Exception):
         if hasattr(connection, "interrupt"):

@@ -24,6 +24,7 @@ from agent_stores.backends.sql.config import Config, driver_options
 from agent_stores.backends.sql.database import Call, Database, drive
 from agent_stores.backends.sql.errors import Failure, PoolTimeout, classify
 from agent_stores.backends.sql.statements import Style
+from agent_stores.connection_pool import of_the_parent
 from agent_stores.errors import ArgumentError
 from agent_stores.inline import may_block
 from agent_stores.thread_pool import ThreadPool
@@ -36,8 +37,6 @@ _BEGIN = {
     "postgresql": "BEGIN ISOLATION LEVEL READ COMMITTED",
     "mariadb": "BEGIN",
 }
-_of_the_parent: list[object] = []
-"""Connections that a forked child has of its parent: closing them would disturb the parent's locks."""
 
 
 class _Threads(ThreadPool):
@@ -91,12 +90,14 @@ class EngineDatabase(Database):
                 self._write_ahead(conn, deadline)
             call.connection = conn
             if call.stepwise:
-                if call.write and not is_manual:
-                    self._begin(conn)
-                begin = _BEGIN[self.dialect] if is_manual else None
-                result = drive(call.steps(begin), self._execute, conn)
+                begin = _BEGIN[self.dialect]
+                if not is_manual and self.dialect != "mariadb":  # whose BEGIN ends what was begun before
+                    conn.commit()
+                    # The driver of PostgreSQL begins by itself, with the first statement.
+                    begin = begin.replace("BEGIN ISO", "SET TRANSACTION ISO")
+                result = drive(call.steps(begin, deadline, ends=is_manual), self._execute, conn)
             else:
-                call.commit()
+                call.commit(deadline)
                 result = self._execute(conn, *call.work)  # type: ignore[misc]
             if not is_manual:
                 conn.commit()
@@ -105,7 +106,8 @@ class EngineDatabase(Database):
             self._roll_back(conn, is_manual, error)
             raise
         finally:
-            call.end()
+            with call.lock:
+                call.connection = None
 
     def _write_ahead(self, conn: Any, deadline: float) -> None:
         """Let readers and a writer of an SQLite file not wait for each other; the mode stays with it."""
@@ -117,14 +119,6 @@ class EngineDatabase(Database):
             except Exception as error:  # the next statement fails, too, or does without
                 is_locked = "locked" in str(error)
             time.sleep(0.01)
-
-    def _begin(self, conn: Any) -> None:
-        text = _BEGIN[self.dialect]
-        if self.dialect != "mariadb":  # whose BEGIN ends what was begun before
-            conn.commit()
-            if self.dialect == "postgresql":
-                text = text.replace("BEGIN", "SET TRANSACTION")  # the driver begins with it
-        self._execute(conn, text, ())
 
     def _roll_back(self, conn: Any, is_manual: bool, error: BaseException) -> None:
         is_lost = not isinstance(error, Exception) or classify(error, self.dialect) is Failure.UNAVAILABLE
@@ -178,13 +172,11 @@ class EngineDatabase(Database):
 
 
 def open_engine(config: Config) -> EngineDatabase:
-    """A database by the caller's engine, or by one of ours.
+    """A database by an engine of ours.
 
     Raises:
         ArgumentError: for options that SQLAlchemy does not know; their values are not repeated.
     """
-    if config.engine is not None:
-        return EngineDatabase(config, config.engine, readers=config.max_connections)
     seconds = str(max(1, math.ceil(config.timeout)))
     defaults = {"connect_timeout": seconds}
     if config.url.get_driver_name() == "pymysql":
@@ -254,7 +246,7 @@ class SQLiteDatabase(EngineDatabase):
     def _disconnect(self, *, close: bool = True) -> None:
         idle, self._idle = self._idle, []
         if not close:
-            _of_the_parent.extend(idle)
+            of_the_parent.extend(idle)  # closing them would disturb its locks on the file
             return
         for conn in idle:
             conn.close()

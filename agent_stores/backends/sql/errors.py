@@ -74,11 +74,9 @@ def classify(error: BaseException, dialect: str) -> Failure:
     return Failure.UNAVAILABLE if is_lost or isinstance(cause, (OSError, EOFError)) else Failure.OTHER
 
 
-def translate_error(
-    error: BaseException, failure: Failure, config: Config, *, write: bool = False
-) -> StoreError:
+def translate_error(error: BaseException, config: Config, *, write: bool = False) -> StoreError:
     """Our error for a driver's, when nothing was written; `write`: whether to say so."""
-    text, kind = cast("tuple[str, type[StoreError]]", failure.value)
+    text, kind = cast("tuple[str, type[StoreError]]", classify(error, config.dialect).value)
     detail = describe(error, config)
     return kind(f"{text} at {config.location}: {detail}{'; nothing was written' if write else ''}")
 

@@ -28,20 +28,19 @@ _ESCAPE = re.compile("\x01([0-9a-f]{4})")
 
 def thread_digest(key: ThreadKey) -> bytes:
     """What identifies a thread: SHA-256 of the tenant's digest and the thread id."""
-    digest: bytes = thread_names(key)["thread_key"]
-    return digest
+    return bytes(thread_names(key)["thread_key"])
 
 
 def tenant_digest(tenant: str | None) -> bytes:
     """What identifies a tenant; no tenant differs from every name."""
-    return _sha256(b"none" if tenant is None else b"name:" + _encode(tenant)).digest()
+    return hashlib.sha256(b"none" if tenant is None else b"name:" + _encode(tenant)).digest()
 
 
 @lru_cache(maxsize=1024)
 def thread_names(key: ThreadKey) -> Mapping[str, Any]:
     """The values of a thread's `NAME_COLUMNS`, by name."""
     owner = tenant_digest(key.tenant)
-    digest = _sha256(owner + _encode(key.thread_id)).digest()
+    digest = hashlib.sha256(owner + _encode(key.thread_id)).digest()
     thread_id = to_text(key.thread_id)
     tenant = None if key.tenant is None else to_text(key.tenant)
     return dict(zip(NAME_COLUMNS, (digest, owner, index_key(thread_id), tenant, thread_id), strict=True))
@@ -54,7 +53,7 @@ def index_key(column: str) -> str:
     """
     if len(column) < KEY_LENGTH:
         return column
-    return column[:PREFIX_LENGTH] + _sha256(column.encode()).hexdigest()
+    return column[:PREFIX_LENGTH] + hashlib.sha256(column.encode()).hexdigest()
 
 
 def to_text(name: str) -> str:
@@ -75,6 +74,3 @@ def from_text(column: str) -> str:
 
 def _encode(name: str) -> bytes:
     return name.encode(errors="surrogatepass")
-
-
-_sha256 = hashlib.sha256

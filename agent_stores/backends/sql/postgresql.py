@@ -18,8 +18,8 @@ from typing import Any
 
 from agent_stores.attempts import time_limit
 from agent_stores.backends.sql.config import Config, driver_options
-from agent_stores.backends.sql.database import Call, Database
-from agent_stores.backends.sql.errors import PoolTimeout, classify, translate_error
+from agent_stores.backends.sql.database import Call, Database, interrupt
+from agent_stores.backends.sql.errors import PoolTimeout, translate_error
 from agent_stores.connection_pool import LoopClient, LoopClients
 
 
@@ -144,7 +144,7 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         try:
             yield
         except Exception as error:
-            raise translate_error(error, classify(error, self.dialect), self.config) from None
+            raise translate_error(error, self.config) from None
 
     async def connect(self, deadline: float) -> _Connection:
         """A new connection; raises the driver's errors, and `asyncio.TimeoutError` after the deadline."""
@@ -153,10 +153,12 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
 
     async def subscribe(self, thread_key: bytes) -> Listener:
         """See `ChangeNotifier.subscribe`."""
+        name = f"{self.config.table_prefix}{thread_key.hex()}".encode()
+        channel = f"agent_stores_{hashlib.md5(name, usedforsecurity=False).hexdigest()}"
         with self.translated_errors():
             connection = await self.connect(time.monotonic() + self.config.timeout)
             try:
-                await connection.listen(channel_of(self.config.table_prefix, thread_key))
+                await connection.listen(channel)
             except BaseException:
                 connection.close()
                 raise
@@ -167,14 +169,13 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
         pool = self.get()
         conn = await pool.acquire(deadline)
         # A timer interrupts the connection at the deadline: cheaper than a task that waits for another.
-        timer = pool.loop.call_later(deadline - time.monotonic(), call.time_out)
+        timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), interrupt, conn)
         try:
-            call.connection = conn
             if call.stepwise:
-                steps, result = call.steps("BEGIN ISOLATION LEVEL READ COMMITTED"), None
+                steps, result = call.steps("BEGIN ISOLATION LEVEL READ COMMITTED", deadline), None
                 while True:
                     result = await conn.execute(*steps.send(result))
-            call.commit()
+            call.commit(deadline)
             return await conn.execute(*call.work)  # type: ignore[misc]
         except StopIteration as end:
             return end.value
@@ -184,12 +185,11 @@ class PostgresDatabase(LoopClients["_Pool"], Database):
             elif not conn.is_idle():
                 with contextlib.suppress(Exception):
                     await conn.execute("ROLLBACK", ())
-            if call.timed_out:
+            if time.monotonic() >= deadline:
                 raise asyncio.TimeoutError from None
             raise
         finally:
             timer.cancel()
-            call.end()
             pool.release(conn)
 
 
@@ -197,7 +197,6 @@ class _Pool(LoopClient):
     """The connections of one event loop."""
 
     def __init__(self, database: PostgresDatabase) -> None:
-        self.loop = asyncio.get_running_loop()
         self._connect, self._limit = database.connect, database.config.max_connections
         self._slots = asyncio.Semaphore(self._limit)
         self._idle: list[_Connection] = []  # the one that was used last is used next
@@ -237,12 +236,6 @@ class _Pool(LoopClient):
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
-
-
-def channel_of(prefix: str, thread_key: bytes) -> str:
-    """The channel of a thread, as the trigger names it."""
-    name = f"{prefix}{thread_key.hex()}".encode()
-    return f"agent_stores_{hashlib.md5(name, usedforsecurity=False).hexdigest()}"
 
 
 class Listener:

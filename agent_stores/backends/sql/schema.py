@@ -36,7 +36,7 @@ LIST_COLUMNS = {
 }
 """Selects the names of the tables that exist, and of their columns."""
 
-# Notifies clients that listen of changes of a thread; see `agent_stores.backends.sql.postgresql.channel_of`.
+# Notifies clients that listen of changes of a thread; see `PostgresDatabase.subscribe`.
 _HAS_TRIGGER = "SELECT 1 FROM pg_trigger WHERE tgname = '{notify}' AND tgrelid = to_regclass('{threads}')"
 _TRIGGER = (
     "CREATE OR REPLACE FUNCTION {notify}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify("

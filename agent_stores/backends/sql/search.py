@@ -2,7 +2,7 @@
 
 The first search creates the index, or `DatabaseMessageLog.build_search_index`. From then on triggers update
 it in the transaction of each write. A database that is not searched has none. Older messages are indexed in
-batches, each in a transaction of its own; the next build continues one that was interrupted.
+batches; the next build continues one that was interrupted.
 
 The index holds the owner's digest as a word of its own, so that a search reads one tenant's messages only.
 What it finds is checked against the thread's row in any case.
@@ -78,14 +78,18 @@ class SearchIndex:
 
     async def build(self) -> int:
         """Make the index complete; returns how many messages were read. Costs nothing once it is."""
+        run, seen = self._database.run, 0
         if self._is_built:
-            return 0
-        run, seen, count = self._database.run, 0, BATCH
+            return seen
         if not await run(self._sql(f"SELECT 1 FROM {{schema}} WHERE name = '{_NAME}' AND version = 1")):
             await run(self._install, repeatable=True)
-            while count == BATCH:
-                self._done, count = await run(self._fill, repeatable=True)
-                seen += count
+            read = f"SELECT id FROM {{messages}} WHERE id > :done ORDER BY id LIMIT {BATCH}"
+            # The triggers index what is written, even if it is the same.
+            write = "UPDATE {messages} SET body = body WHERE id > :done AND id <= :last"
+            while rows := await run(self._sql(read, {"done": self._done})):
+                values = {"done": self._done, "last": rows[-1][0]}
+                await run(self._sql(write, values), write=True, repeatable=True)
+                self._done, seen = values["last"], seen + len(rows)
             text = f"UPDATE {{schema}} SET version = 1 WHERE name = '{_NAME}'"
             await run(self._sql(text), write=True, repeatable=True)
         self._is_built = True
@@ -103,16 +107,6 @@ class SearchIndex:
         if (yield self._sql(f"{text} RETURNING version")):
             for text in _TABLES_SQLITE if self._sql.is_sqlite else _TABLES_POSTGRES:
                 yield self._sql(text)
-
-    def _fill(self) -> Steps[tuple[int, int]]:
-        """Index the next messages; returns the key of the last one, and their number."""
-        where = f"WHERE id > {self._done}"
-        rows = yield self._sql(f"SELECT id FROM {{messages}} {where} ORDER BY id LIMIT {BATCH}")
-        if not rows:
-            return self._done, 0
-        # The triggers index what is written, even if it is the same.
-        yield self._sql(f"UPDATE {{messages}} SET body = body {where} AND id <= {rows[-1][0]}")
-        return rows[-1][0], len(rows)
 
 
 # -- SQLite: a table of words, whose rows have the numbers of the messages --------------------------------

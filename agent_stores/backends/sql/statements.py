@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Literal, TypeVar
@@ -67,6 +67,11 @@ HEAD = ", ".join(f"t.{name}" for name in (*THREAD_COLUMNS, "id", "version"))
 
 LOAD = f"SELECT {HEAD} FROM {{threads}} t WHERE t.thread_key = :key"
 THREAD_ID = "(SELECT id FROM {threads} WHERE thread_key = :key)"
+_NULLS = ", NULL" * (len(THREAD_COLUMNS) - len(STORED_COLUMNS) + 3)
+_NO_BODIES = ROW.replace("m.body", "'' AS body")
+FIND = f"SELECT {_NO_BODIES} FROM {{messages}} m WHERE m.thread = {THREAD_ID}"
+"""Selects rows of a thread, without bodies, for `to_row`."""
+
 _NO_VALUES: Mapping[str, Any] = {}
 _TABLE = re.compile(r"\{([a-z][a-z_0-9]*)\}")
 _VALUE = re.compile(r"(?<![:\w]):([a-z_][a-z_0-9]*)")
@@ -119,6 +124,19 @@ def rows_of(thread: str, after: str = "0", before: str = str(LARGEST)) -> str:
     return f"m.id > {thread} * {LARGEST} + {after} AND m.id < {thread} * {LARGEST} + {before}"
 
 
+@lru_cache
+def rows_text(newest: bool, bodies: bool, part: str) -> str:
+    """The statement that reads a thread and a range of its rows; for `part` see `Statements`."""
+    where = rows_of(THREAD_ID, ":after", ":before")
+    select = f"SELECT {ROW if bodies else _NO_BODIES}{_NULLS} FROM {{messages}} m WHERE {where}"
+    if not newest:
+        return f"{LOAD} UNION ALL {part.format(f'{select} ORDER BY m.id LIMIT :limit')}"
+    unpinned = part.format(f"{select} AND m.pinned = 0 ORDER BY m.id DESC LIMIT :limit")
+    pinned = f"{select} AND m.thread = {THREAD_ID} AND m.pinned = 1"
+    has_pinned = "(SELECT pinned FROM {threads} WHERE thread_key = :key) > 0"
+    return f"{LOAD} UNION ALL {unpinned} UNION ALL {pinned} AND {has_pinned}"
+
+
 def thread_values(thread: Thread) -> dict[str, Any]:
     """A thread's columns by name."""
     values = msgspec.structs.asdict(thread)
@@ -131,7 +149,7 @@ def thread_values(thread: Thread) -> dict[str, Any]:
     return values
 
 
-def to_thread(columns: tuple[Any, ...]) -> tuple[Thread, tuple[int, int]]:
+def to_thread(columns: Sequence[Any]) -> tuple[Thread, tuple[int, int]]:
     """A thread and its version, of its `THREAD_COLUMNS`, ``id`` and ``version``."""
     values = dict(zip(THREAD_COLUMNS, columns, strict=False))
     metadata = values["metadata"]
