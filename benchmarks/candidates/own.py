@@ -243,7 +243,7 @@ class ContractSqlite(RawSqlite):
             self.connection.executemany(
                 "INSERT INTO thread_messages VALUES (?, ?, ?, ?, ?)",
                 [
-                    (number << 28 | count + n, number, f"{now}{os.urandom(4).hex()}", now, row)
+                    (number << 28 | count + n, number, f"{now}{os.urandom(8).hex()}", now, row)
                     for n, row in enumerate(rows, 1)
                 ],
             )

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import repeat
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -135,12 +136,25 @@ def decode_row(entry: bytes, *, bodies: bool = True) -> Row:
 
 def decode_latest(entries: Sequence[bytes], *, ids: bool = False) -> list[Row]:
     """The rows of entries of a list, with what a view of the thread needs, and their ids if asked for."""
-    rows: list[Row] = []
-    for entry in entries:
-        line, _, body = entry.partition(b"\n")
-        message_id = unquote_name(line[line.index(35) + 1 :]) if ids else ""
-        rows.append(Row(message_id, body, int(line[1 : line.index(44)]), _BOUNDARY[entry[0]]))
-    return rows
+    if not entries:
+        return []
+    first, last = _position(entries[0]), _position(entries[-1])
+    # Positions only increase. Without gaps between them, the ends say them all, in two thirds of the time.
+    is_dense = last - first == len(entries) - 1
+    positions = range(first, last + 1) if is_dense else map(_position, entries)
+    names = map(_message_id, entries) if ids else repeat("")
+    return [
+        Row(name, entry[entry.index(10) + 1 :], position, _BOUNDARY[entry[0]])
+        for position, entry, name in zip(positions, entries, names, strict=False)
+    ]
+
+
+def _message_id(entry: bytes) -> str:
+    return unquote_name(entry[entry.index(35) + 1 : entry.index(10)])
+
+
+def _position(entry: bytes) -> int:
+    return int(entry[1 : entry.index(44)])
 
 
 def encode_thread(thread: Thread) -> tuple[list[str], list[str]]:
