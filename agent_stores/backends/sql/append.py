@@ -52,9 +52,8 @@ _LOW, _HIGH, _UNPINNED = "m.id > v_low", "m.id < v_high", "FROM {messages} m WHE
 _TARGET = f"(SELECT m.id {_UNPINNED} AND {_LOW} AND {_HIGH} ORDER BY m.id LIMIT 1 OFFSET v_excess)"
 _GONE = "FROM {messages} WHERE pinned = 0 AND id > v_low AND id <"
 _CHANGE = """UPDATE {threads} SET version = version + 1, last_position = last_position + :added,
-messages = messages + :added - v_gone, pinned = pinned + :pinned, bytes = bytes + :bytes - v_gone_bytes,
-tokens = tokens + :tokens - v_gone_tokens, first_us = COALESCE(first_us, :first), last_us = :last,
-updated_us = :now"""
+messages = messages + :unpinned + :pinned, pinned = pinned + :pinned, bytes = bytes + :bytes,
+tokens = tokens + :tokens, first_us = COALESCE(first_us, :first), last_us = :last, updated_us = :now"""
 # Where a trim cuts: see `agent_stores.thread_updates.trim_index`. The target is the first row that may stay.
 _CUT = f"""COALESCE(
 (SELECT m.id {_UNPINNED} AND m.id >= {_TARGET} AND {_HIGH} AND m.boundary = 1 ORDER BY m.id LIMIT 1),
@@ -230,7 +229,7 @@ _FIND = f"SELECT {_STATE} FROM {{threads}} WHERE thread_key = :thread_key"
 _MARKS = ", ".join("?" * len(STORED_COLUMNS))
 _INSERT = f"INSERT INTO {{messages}} ({', '.join(STORED_COLUMNS)}) VALUES ({_MARKS})"
 _TRIM = f"DELETE {_GONE} {_CUT} RETURNING bytes, tokens".replace("v_", ":v_")
-_SET = f"{_CHANGE.replace('v_', ':v_')}, recent = :recent, expires_us = NULLIF(:expires, 0)"
+_SET = f"{_CHANGE}, recent = :recent, expires_us = NULLIF(:expires, 0)"
 _MINUTES = f"updated_minute = :now / {MINUTE}, expires_minute = NULLIF(:expires, 0) / {MINUTE}"
 # SQLite writes an index anew for each of its columns that is set, even to the same value.
 _UPDATES = {False: f"{_SET} WHERE id = :id", True: f"{_SET}, {_MINUTES} WHERE id = :id"}
@@ -270,15 +269,16 @@ def _steps(sql: Statements, values: dict[str, Any], rows: Sequence[Row]) -> Step
         gone = yield sql(_TRIM, {"v_low": low, "v_high": low + LARGEST, "v_excess": excess})
     if recent.count("\n") >= RECENT_REQUESTS:
         recent = recent[recent.index("\n") + 1 :]
-    values |= {
+    changed = {
+        **values,
         "id": row_id,
         "recent": f"{recent}{request}\n",
         "expires": expires or 0,
-        "v_gone": len(gone),
-        "v_gone_bytes": sum([size for size, _ in gone]),
-        "v_gone_tokens": sum([tokens for _, tokens in gone]),
+        "unpinned": values["unpinned"] - len(gone),
+        "bytes": values["bytes"] - sum([size for size, _ in gone]),
+        "tokens": values["tokens"] - sum([tokens for _, tokens in gone]),
     }
-    yield sql(_UPDATES[minutes != [now // MINUTE, expires and expires // MINUTE]], values)
+    yield sql(_UPDATES[minutes != [now // MINUTE, expires and expires // MINUTE]], changed)
     return [(position + len(rows),)]
 
 
