@@ -368,8 +368,7 @@ class MessageLog:
             StoreRejectedError: when the server has no search.
         """
         self._open()
-        if limit < 0:
-            raise ArgumentError(f"limit must be a non-negative int, got {limit}")
+        check_count("limit", limit)
         if not isinstance(self.backend, SearchableBackend):
             refusal = getattr(self.backend, "search_refusal", "has no search")
             raise StoreRejectedError(f"{self.location} {refusal}")
